@@ -1,0 +1,207 @@
+/* lbrcore: the data layout and the function table for C11 and C++17.
+ *
+ * This header holds no logic.  The facility is written in Cython; a C program
+ * reaches it through the table in the capsule "lbrcore._C_API", a Cython
+ * program by `cimport lbrcore`, which inlines it.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef LBRCORE_H
+#define LBRCORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "lbrcore needs a little-endian machine"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LBRCORE_ABI_VERSION 1u
+
+/* The largest depth that has MSRs and XSAVE room (SDM vol. 4; vol. 1, 13.5.12). */
+#define LBR_MAX_DEPTH 32u
+/* Twice that, so that the slot after the newest record is never one that shows. */
+#define LBR_SLOTS 64u
+
+/* One branch as a trace carries it: what the processor saw, filtered by nothing. */
+typedef struct lbr_branch {
+    uint64_t from;         /* linear address of the branch instruction's first byte */
+    uint64_t to;           /* linear address of its target */
+    uint32_t cycles;       /* core cycles since the previous branch of the trace */
+    uint32_t instructions; /* instructions retired since it, this branch included */
+    uint8_t cls;           /* enum lbr_class */
+    uint8_t flags;         /* enum lbr_flag */
+    uint8_t cpl_from;      /* 0..3, before the operation */
+    uint8_t cpl_to;        /* 0..3, at its end */
+    uint8_t events[4];     /* counts of the logged events since the previous branch */
+} lbr_branch;
+
+/* BR_TYPE in the low codes (SDM vol. 3, table 20-2); 6 and 7 are codes that the
+ * table reserves and stand for what no facility records; 8..15 tell the members of
+ * OTHER_BRANCH apart. */
+enum lbr_class {
+    LBR_COND = 0,
+    LBR_NEAR_IND_JMP = 1,
+    LBR_NEAR_REL_JMP = 2,
+    LBR_NEAR_IND_CALL = 3,
+    LBR_NEAR_REL_CALL = 4,
+    LBR_NEAR_RET = 5,
+    LBR_NOT_TAKEN = 6,  /* conditional branch that fell through */
+    LBR_ZERO_CALL = 7,  /* near relative CALL to the next instruction */
+    LBR_FAR_BRANCH = 8, /* far JMP, CALL, RET; SGX, RSM, INIT, SIPI */
+    LBR_SYSCALL = 9,    /* SYSCALL, SYSENTER */
+    LBR_SYSRET = 10,    /* SYSRET, SYSEXIT */
+    LBR_IRET = 11,
+    LBR_INTERRUPT = 12, /* hardware interrupt */
+    LBR_EXCEPTION = 13, /* any but the debug exception */
+    LBR_SOFT_INT = 14,  /* INT n, INT3, INTO */
+    LBR_TSX_ABORT = 15
+};
+
+enum lbr_flag {
+    LBR_FLAG_TSX_ABORT = 1, /* order and places make flags << 61 the bits of INFO */
+    LBR_FLAG_IN_TSX = 2,
+    LBR_FLAG_MISPRED = 4
+};
+
+/* One record; the triple of XSAVE component 15. */
+typedef struct lbr_entry {
+    uint64_t from;
+    uint64_t to;
+    uint64_t info; /* layout of IA32_LBR_x_INFO in every flavour */
+} lbr_entry;
+
+enum lbr_flavour {
+    LBR_ARCHITECTURAL = 0, /* IA32_LBR_CTL: classes to include; entry 0 is the newest */
+    LBR_LEGACY = 1         /* MSR_LBR_SELECT: classes to suppress; physical index and TOS */
+};
+
+enum lbr_quirk {
+    /* Nehalem: near calls are captured only if both near JMP classes are (spec 3.2). */
+    LBR_QUIRK_CALLS_NEED_JMPS = 1
+};
+
+typedef struct lbr_config {
+    uint8_t flavour;        /* enum lbr_flavour */
+    uint8_t depth_bitmap;   /* architectural: CPUID.1CH:EAX[7:0]; bit n offers 8*(n+1) */
+    uint8_t depth;          /* legacy: the fixed depth, a power of two */
+    uint8_t linear_width;   /* MAXLINADDR, 32..64 */
+    uint8_t event_counters; /* CPUID.1CH:ECX[19:16] */
+    uint8_t quirks;         /* enum lbr_quirk */
+    uint8_t reserved[2];
+    uint64_t ctl_mask;      /* bits that CTL (architectural) or LBR_SELECT (legacy) has */
+    uint64_t info_mask;     /* bits of INFO that a record fills in */
+} lbr_config;
+
+/* The facility of one logical processor.  Used by one thread at a time.  C programs
+ * treat it as opaque. */
+typedef struct lbr_state {
+    lbr_entry ring[LBR_SLOTS]; /* entry i lies in slot (head - i) % LBR_SLOTS */
+    uint64_t accept;     /* truth table: recorded? bit = class | user_from<<4 | user_to<<5 */
+    uint64_t from_ones;  /* truth table: recorded with FROM all ones? */
+    uint64_t pop;        /* truth table: removes the newest record? */
+    uint64_t ctl;        /* IA32_LBR_CTL, or MSR_LBR_SELECT */
+    uint64_t cycles;     /* since the last record, saturated between batches */
+    lbr_entry ler;       /* last branch before the last exception or interrupt */
+    uint32_t head;
+    uint32_t depth;
+    uint8_t events[4];   /* logged events since the last record, at most 3 each */
+    uint8_t mode;        /* which record loop serves; chosen when control changes */
+    uint8_t cycles_valid;/* a record since recording (re)started gives `cycles` a meaning */
+    uint8_t enable;      /* legacy: IA32_DEBUGCTL.LBR */
+    uint8_t frozen;      /* IA32_PERF_GLOBAL_STATUS.LBR_FRZ */
+    uint8_t xinuse;      /* XINUSE[15] was set by XRSTORS and not cleared since */
+    uint8_t reserved[3];
+    uint16_t ler_classes;/* classes that load LER while recording is on */
+    uint16_t special;    /* classes that the plain loop must look at closely */
+    lbr_config config;
+} lbr_state;
+
+/* Results of the functions below. */
+enum lbr_result {
+    LBR_OK = 0,
+    LBR_EINVAL = -1,    /* an argument out of its range; state unchanged */
+    LBR_GP = -2,        /* the access faults with #GP(0); state unchanged */
+    LBR_ENOMEM = -3,
+    LBR_ESHORT = -4     /* the buffer ends before the area does; state unchanged */
+};
+
+/* Where the components of a compacted XSAVE area lie: CPUID.0DH.i:EAX and ECX[1]. */
+typedef struct lbr_xsave_layout {
+    uint32_t size[63];
+    uint32_t reserved;
+    uint64_t aligned; /* bit i: component i starts on a 64-byte boundary */
+} lbr_xsave_layout;
+
+/* The table.  Members are only ever appended.  Every function may be called without
+ * the GIL; none keeps a pointer that it was given. */
+typedef struct lbrcore_api {
+    uint32_t abi_version;
+    uint32_t struct_size; /* of this table, as built */
+    uint32_t branch_size;
+    uint32_t entry_size;
+    uint32_t config_size;
+    uint32_t state_size;
+
+    /* Memory.  create: NULL when the configuration is not valid or memory ran out. */
+    lbr_state *(*create)(const lbr_config *config);
+    void (*destroy)(lbr_state *state);
+    void (*copy)(lbr_state *target, const lbr_state *source);
+    void (*reset)(lbr_state *state);
+
+    /* Recording.  record_batch: oldest first; all or nothing. */
+    int (*record)(lbr_state *state, const lbr_branch *branch);
+    int (*record_batch)(lbr_state *state, const lbr_branch *branches, size_t count);
+
+    /* Control.  LBR_GP for reserved bits and depths that are not offered. */
+    int (*write_ctl)(lbr_state *state, uint64_t value);
+    int (*write_depth)(lbr_state *state, uint64_t value);
+    void (*set_enable)(lbr_state *state, int enable);
+    void (*set_frozen)(lbr_state *state, int frozen);
+    void (*write_tos)(lbr_state *state, uint32_t tos);
+
+    /* Records.  i counts from the newest; LBR_GP for i >= depth. */
+    int (*read_entry)(const lbr_state *state, uint32_t i, lbr_entry *entry);
+    int (*write_entry)(lbr_state *state, uint32_t i, const lbr_entry *entry);
+    uint32_t (*read_records)(const lbr_state *state, lbr_entry *entries);
+    void (*read_ler)(const lbr_state *state, lbr_entry *entry);
+    void (*write_ler)(lbr_state *state, const lbr_entry *entry);
+
+    /* XSAVE component 15 by itself: 808 bytes at most. */
+    int (*pack)(const lbr_state *state, void *component, size_t size);
+    int (*unpack)(lbr_state *state, const void *component, size_t size);
+    /* The instructions on a compacted area. */
+    int (*xsaves)(const lbr_state *state, void *area, size_t size,
+                  const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t xinuse);
+    int (*xrstors)(lbr_state *state, const void *area, size_t size,
+                   const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t supported);
+} lbrcore_api;
+
+#define LBRCORE_CAPSULE "lbrcore._C_API"
+
+/* With Python.h included: the table, or NULL with a Python exception set. */
+#ifdef Py_PYTHON_H
+static inline const lbrcore_api *lbrcore_import(void) {
+    const lbrcore_api *api = (const lbrcore_api *)PyCapsule_Import(LBRCORE_CAPSULE, 0);
+    if (api && (api->abi_version != LBRCORE_ABI_VERSION ||
+                api->struct_size < sizeof(lbrcore_api) ||
+                api->branch_size != sizeof(lbr_branch) ||
+                api->entry_size != sizeof(lbr_entry) ||
+                api->config_size != sizeof(lbr_config))) {
+        PyErr_Format(PyExc_ImportError,
+                     "lbrcore: installed ABI %u, built against ABI %u; rebuild the extension",
+                     api->abi_version, LBRCORE_ABI_VERSION);
+        return NULL;
+    }
+    return api;
+}
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LBRCORE_H */

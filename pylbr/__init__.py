@@ -1,0 +1,1 @@
+"""pylbr: last-branch records without the hardware."""

@@ -1,0 +1,47 @@
+"""Build of the compiled part.
+
+LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of the .pyx.
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SAFE = os.environ.get("LBRCORE_SAFE") == "1"
+TRACE = os.environ.get("LBRCORE_TRACE") == "1"
+
+EXTENSIONS = [
+    "lbrcore.lbr",
+]
+
+
+def extension(name: str) -> Extension:
+    return Extension(
+        name,
+        [name.replace(".", "/") + ".pyx"],
+        include_dirs=["lbrcore/include"],
+        depends=["lbrcore/include/lbrcore.h"],
+        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
+        extra_compile_args=["-O3", "-Wall", "-Wno-unused-function", "-Wno-cpp"],
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(name) for name in EXTENSIONS]
+        + [Extension("lbrcore._cyutility", ["lbrcore/_cyutility.c"])],
+        shared_utility_qualified_name="lbrcore._cyutility",
+        show_all_warnings=True,
+        compiler_directives={
+            "language_level": 3,
+            "embedsignature": True,
+            "embedsignature.format": "python",
+            "boundscheck": SAFE,
+            "initializedcheck": SAFE,
+            "wraparound": False,
+            "cdivision": True,
+            "linetrace": TRACE,
+        },
+    )
+)
