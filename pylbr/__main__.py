@@ -1,0 +1,7 @@
+"""``python -m pylbr``."""
+
+import sys
+
+from pylbr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,63 @@
+"""The command line: one command a module, no logic of its own.
+
+A command module has `HELP` (one line), ``configure(parser)`` and ``run(args) -> int``;
+its name here is the command's name.  Modules are imported when their command is called,
+so that ``pylbr --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pylbr.errors import CommandError, LbrError
+
+__all__ = ["COMMANDS", "main"]
+
+#: Command -> what it does, in the order of ``pylbr --help``.
+COMMANDS: dict[str, str] = {}
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pylbr", description="Last-branch records in software.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=summary, description=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == command:
+            importlib.import_module(f"pylbr.cli.{name}").configure(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 the command's own negative answer, 2 a mistake in the call or
+        the input, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    args = _parser(command).parse_args(arguments)
+    try:
+        return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
+    except CommandError as error:
+        print(f"pylbr {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except (LbrError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone: keep Python from complaining at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        print(f"pylbr {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"pylbr {args.command}: interrupted", file=sys.stderr)
+        return 130
