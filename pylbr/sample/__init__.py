@@ -1,0 +1,1 @@
+"""Sampling: events and periods in, branch-stack samples out."""
