@@ -1,0 +1,287 @@
+"""Files of branch stacks: what a profiler recorded, sample by sample.
+
+A trace holds every branch; a file of stacks holds, at each sample, the newest few.  The
+two are different things and no code here turns one into the other.
+
+A stream of stacks is `StacksMetadata` and then records in the order of the file: batches
+of samples (`Samples`) and, between them, what the kernel said of mappings and tasks
+(`Mmap`, `Comm`, `Fork`, `Exit`, `Lost`).  The writers of `pylbr.profile` take the same stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from pylbr.trace.perf_abi import ENTRY_DTYPE, SampleType
+
+__all__ = [
+    "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
+    "StacksMetadata",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Mmap:
+    """A file mapped into a process (PERF_RECORD_MMAP, MMAP2).
+
+    Attributes
+    ----------
+    pid, tid : int
+        -1 as `pid` for the kernel and its modules.
+    start, length, file_offset : int
+        Linear address and size of the mapping in bytes, and where in the file it begins.
+    build_id : bytes
+        Empty if the record has none; then `major` to `generation` name the inode.
+    """
+
+    pid: int
+    tid: int
+    start: int
+    length: int
+    file_offset: int
+    path: str
+    build_id: bytes = b""
+    major: int = 0
+    minor: int = 0
+    inode: int = 0
+    generation: int = 0
+    prot: int = 5
+    flags: int = 2
+    misc: int = 2
+    time: int = 0
+    cpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comm:
+    """A task's name (PERF_RECORD_COMM); `exec_` if by execve."""
+
+    pid: int
+    tid: int
+    name: str
+    exec_: bool = False
+    time: int = 0
+    cpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A new task (PERF_RECORD_FORK): `pid` and `tid`, begun by `ppid` and `ptid`."""
+
+    pid: int
+    ppid: int
+    tid: int
+    ptid: int
+    time: int = 0
+    cpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A task's end (PERF_RECORD_EXIT); fields as `Fork`."""
+
+    pid: int
+    ppid: int
+    tid: int
+    ptid: int
+    time: int = 0
+    cpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records that the kernel could not store (PERF_RECORD_LOST, LOST_SAMPLES)."""
+
+    count: int
+    time: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples in a row.  Every array has one element a sample unless said otherwise.
+
+    Attributes
+    ----------
+    ip, time, period : (n,) uint64 array
+        Linear address, nanoseconds, event count since the previous sample.
+    pid, tid : (n,) int32 array
+    cpu : (n,) uint32 array
+    event : (n,) uint16 array
+        Index into `StacksMetadata.events`.
+    misc : (n,) uint16 array
+        ``misc`` of the record's header: privilege in the low three bits.
+    offsets : (n + 1,) int64 array
+        Sample ``i`` owns ``entries[offsets[i]:offsets[i + 1]]``.
+    entries : (k,) array of `perf_abi.ENTRY_DTYPE`
+        Newest first within each sample.
+    hw_idx : (n,) uint64 array or None
+        Present if the event asked for HW_INDEX.
+    counters : (k,) uint64 array or None
+        Present if the event asked for COUNTERS.
+    chain_offsets : (n + 1,) int64 array or None
+        Call chains: sample ``i`` owns ``chain[chain_offsets[i]:chain_offsets[i + 1]]``.
+    chain : (c,) uint64 array or None
+    """
+
+    ip: np.ndarray
+    pid: np.ndarray
+    tid: np.ndarray
+    time: np.ndarray
+    cpu: np.ndarray
+    period: np.ndarray
+    event: np.ndarray
+    misc: np.ndarray
+    offsets: np.ndarray
+    entries: np.ndarray
+    hw_idx: np.ndarray | None = None
+    counters: np.ndarray | None = None
+    chain_offsets: np.ndarray | None = None
+    chain: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ip)
+
+    def stack(self, i: int) -> np.ndarray:
+        """Entries of sample `i`, newest first (a view)."""
+        return self.entries[self.offsets[i]:self.offsets[i + 1]]
+
+    @classmethod
+    def build(
+        cls, offsets: np.ndarray, entries: np.ndarray, *, ip: object = 0, pid: object = 0,
+        tid: object = 0, time: object = 0, cpu: object = 0, period: object = 1,
+        event: object = 0, misc: object = 2, **optional: np.ndarray | None,
+    ) -> Samples:
+        """Samples from whatever the source has; a scalar stands for all samples."""
+        n = len(offsets) - 1
+        columns = {
+            "ip": (ip, np.uint64), "pid": (pid, np.int32), "tid": (tid, np.int32),
+            "time": (time, np.uint64), "cpu": (cpu, np.uint32), "period": (period, np.uint64),
+            "event": (event, np.uint16), "misc": (misc, np.uint16),
+        }
+        arrays = {
+            name: np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), (n,)))
+            for name, (value, dtype) in columns.items()
+        }
+        return cls(
+            offsets=np.ascontiguousarray(offsets, np.int64),
+            entries=np.ascontiguousarray(entries, ENTRY_DTYPE), **arrays, **optional,
+        )
+
+
+#: What a stream of stacks is made of.
+Record = Samples | Mmap | Comm | Fork | Exit | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What was sampled: the parts of ``perf_event_attr`` that readers and writers need.
+
+    Attributes
+    ----------
+    name : str
+        As the file's EVENT_DESC names it; may be empty.
+    type, config : int
+        ``PERF_TYPE_*`` and the event's code.
+    period : int
+        Fixed period, or the frequency in hertz if `flags` has AttrFlag.FREQ.
+    sample_type, read_format, branch_sample_type, flags : int
+        `perf_abi.SampleType`, `ReadFormat`, `BranchSample`, `AttrFlag`.
+    ids : tuple of int
+        Kernel ids of the event's instances, by which samples name it.
+    attr : bytes
+        The structure as the file has it; empty if the source was text.
+    """
+
+    name: str = ""
+    type: int = 0
+    config: int = 0
+    period: int = 0
+    sample_type: int = int(SampleType.IP | SampleType.TID | SampleType.BRANCH_STACK)
+    read_format: int = 0
+    branch_sample_type: int = 0
+    flags: int = 0
+    ids: tuple[int, ...] = ()
+    attr: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildId:
+    """Build-id of a file that was mapped while recording (feature BUILD_ID)."""
+
+    path: str
+    build_id: bytes
+    pid: int = -1
+    misc: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StacksMetadata:
+    """What the head of a file of stacks says; empty where the format has no place for it."""
+
+    events: tuple[Event, ...] = ()
+    hostname: str = ""
+    os_release: str = ""
+    perf_version: str = ""
+    arch: str = ""
+    cpu_description: str = ""
+    cpuid: str = ""
+    command_line: tuple[str, ...] = ()
+    cpus_online: int = 0
+    cpus_available: int = 0
+    total_memory: int = 0
+    build_ids: tuple[BuildId, ...] = ()
+    #: Features present in the source whose content is not kept, by name.
+    other_features: tuple[str, ...] = ()
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+class Stacks:
+    """An open stream of stacks: metadata, then records, once.
+
+    Parameters
+    ----------
+    metadata : StacksMetadata
+    records : iterable of Record
+        In the order of the source.  perf writes each CPU's buffer in turn, so that
+        `time` may step back.
+    path : object
+        What the records come from, for messages.
+    close : callable, optional
+        Called at the end.
+    """
+
+    def __init__(
+        self, metadata: StacksMetadata, records: Iterable[Record], path: object = "<memory>",
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.metadata = metadata
+        self.path = str(path)
+        self._records = iter(records)
+        self._close = close
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._records
+
+    def samples(self) -> Iterator[Samples]:
+        """The batches of samples alone."""
+        return (record for record in self._records if isinstance(record, Samples))
+
+    def close(self) -> None:
+        """Close the source; a second call does nothing."""
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
