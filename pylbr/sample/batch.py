@@ -1,4 +1,8 @@
-"""Samples with branch stacks, as arrays: what samplers make and profiles are made of."""
+"""Samples with records of the facility, as arrays: what samplers make.
+
+`pylbr.profile.entries.perf_samples` turns them into `pylbr.trace.stacks.Samples`, the form
+in which perf hands them out and every writer and aggregation takes them.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,8 @@ __all__ = [
     "INFO_IN_TSX",
     "INFO_MISPRED",
     "INFO_TSX_ABORT",
-    "PERF_ENTRY_DTYPE",
     "SampleBatch",
 ]
-
-#: ``struct perf_branch_entry`` (linux/perf_event.h): 24 bytes; ``flags`` holds the bits
-#: mispred 0, predicted 1, in_tx 2, abort 3, cycles 4..19, type 20..23, spec 24..25,
-#: new_type 26..29, priv 30..32.
-PERF_ENTRY_DTYPE = np.dtype([("from", "u8"), ("to", "u8"), ("flags", "u8")])
 
 # IA32_LBR_x_INFO (SDM vol. 4).
 INFO_CYC_CNT = 0xFFFF
@@ -41,7 +39,7 @@ INFO_ALL = (
 )
 
 _COLUMNS = {
-    "ip": "u8", "pid": "u4", "tid": "u4", "cpu": "u4", "time": "u8", "period": "u8",
+    "ip": "u8", "pid": "i4", "tid": "i4", "cpu": "u4", "time": "u8", "period": "u8",
     "event": "u2", "nr": "u4", "starts": "i8",
 }  # fmt: skip
 
@@ -58,8 +56,10 @@ class SampleBatch:
     ----------
     ip : ndarray of u8, shape (n,)
         Where the program stood: linear address of the instruction to run next.
-    pid, tid, cpu : ndarray of u4, shape (n,)
-        Process (thread group), thread and logical processor.
+    pid, tid : ndarray of i4, shape (n,)
+        Process (thread group) and thread.
+    cpu : ndarray of u4, shape (n,)
+        Logical processor.
     time : ndarray of u8, shape (n,)
         Nanoseconds on the clock of the trace, not decreasing within one CPU.
     period : ndarray of u8, shape (n,)
@@ -70,24 +70,20 @@ class SampleBatch:
         Entries in the stack.
     starts : ndarray of i8, shape (n,)
         Index of the newest entry in `entries`.
-    entries : ndarray of ENTRY_DTYPE or PERF_ENTRY_DTYPE, shape (m,)
-        Records as the facility holds them, or as perf hands them out.
+    entries : ndarray of ENTRY_DTYPE, shape (m,)
     classes : ndarray of u1, shape (m,), optional
         `lbrcore.BranchClass` of each entry, where the sampler knows it: INFO has one code for
         all members of OTHER_BRANCH, perf has several.
-    hw_idx : ndarray of i8, shape (n,), optional
-        Physical index of the newest entry (legacy TOS), -1 where there is none.
-    counters : ndarray of u8, shape (m,), optional
-        Logged events of each entry, two bits a counter from bit 0 on.  Without it they are
-        taken from bits 32..47 of INFO.
+    hw_idx : ndarray of u8, shape (n,), optional
+        Physical index of the newest entry (legacy TOS).
     info_mask : int
         Bits of INFO that the recording processor fills in (``lbr_config.info_mask``); fields
-        outside mean nothing.  Of no account for PERF_ENTRY_DTYPE.
+        outside mean nothing.
     """
 
     ip: NDArray[np.uint64]
-    pid: NDArray[np.uint32]
-    tid: NDArray[np.uint32]
+    pid: NDArray[np.int32]
+    tid: NDArray[np.int32]
     cpu: NDArray[np.uint32]
     time: NDArray[np.uint64]
     period: NDArray[np.uint64]
@@ -96,20 +92,15 @@ class SampleBatch:
     starts: NDArray[np.int64]
     entries: NDArray[np.void]
     classes: NDArray[np.uint8] | None = None
-    hw_idx: NDArray[np.int64] | None = None
-    counters: NDArray[np.uint64] | None = None
+    hw_idx: NDArray[np.uint64] | None = None
     info_mask: int = field(default=INFO_ALL)
 
     def __post_init__(self) -> None:
         n, m = len(self.ip), len(self.entries)
         for name, dtype in _COLUMNS.items():
             _check(name, getattr(self, name), dtype, n)
-        if self.entries.dtype not in (ENTRY_DTYPE, PERF_ENTRY_DTYPE):
-            raise ValueError(f"entries: dtype {self.entries.dtype} is neither of the two")
-        _check("entries", self.entries, self.entries.dtype, m)
-        for name, dtype, length in (
-            ("classes", "u1", m), ("hw_idx", "i8", n), ("counters", "u8", m),
-        ):  # fmt: skip
+        _check("entries", self.entries, ENTRY_DTYPE, m)
+        for name, dtype, length in (("classes", "u1", m), ("hw_idx", "u8", n)):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), dtype, length)
         if n and (self.starts.min() < 0 or (self.starts + self.nr).max() > m):
@@ -148,10 +139,8 @@ class SampleBatch:
             elif n and np.max(nr) > depth:
                 raise ValueError(f"nr: more than the {depth} entries of a row")
             starts = np.arange(n, dtype="i8") * depth
-            columns = {
-                k: v.reshape(-1) if k in ("classes", "counters") and v is not None else v
-                for k, v in columns.items()
-            }
+            if columns.get("classes") is not None:
+                columns["classes"] = columns["classes"].reshape(-1)
         elif nr is None:
             raise ValueError("nr: needed with flat entries")
         nr = np.ascontiguousarray(nr, "u4")
@@ -189,15 +178,12 @@ class SampleBatch:
 
     @classmethod
     def concat(cls, batches: Sequence[SampleBatch]) -> SampleBatch:
-        """One batch of several, of the same dtype of entries and the same `info_mask`."""
+        """One batch of several with the same `info_mask`."""
         if not batches:
             raise ValueError("no batch given")
         first = batches[0]
-        if any(
-            b.info_mask != first.info_mask or b.entries.dtype != first.entries.dtype
-            for b in batches
-        ):
-            raise ValueError("batches differ in info_mask or in the dtype of their entries")
+        if any(b.info_mask != first.info_mask for b in batches):
+            raise ValueError("batches differ in info_mask")
         base = np.cumsum([0] + [len(b.entries) for b in batches])
         values: dict[str, Any] = {"info_mask": first.info_mask}
         for item in fields(cls):

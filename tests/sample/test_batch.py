@@ -26,7 +26,8 @@ def test_flat_entries_follow_one_another():
 
 def test_select_and_concat_are_inverse():
     rows = entries(5, 3)
-    batch = SampleBatch.build(np.arange(5), rows, nr=[3, 2, 1, 0, 3], hw_idx=np.arange(5))
+    hw_idx = np.arange(5, dtype="u8")
+    batch = SampleBatch.build(np.arange(5), rows, nr=[3, 2, 1, 0, 3], hw_idx=hw_idx)
     again = SampleBatch.concat([batch.select(slice(0, 2)), batch.select(np.array([2, 3, 4]))])
     assert [s.tolist() for s in again.stacks()] == [s.tolist() for s in batch.stacks()]
     assert again.hw_idx.tolist() == batch.hw_idx.tolist()
@@ -38,7 +39,7 @@ def test_select_and_concat_are_inverse():
         ({"nr": [4, 4]}, "more than the 3 entries"),
         ({"time": [1, 2, 3]}, "shape"),
         ({"classes": np.zeros((2, 3), "u2")}, "classes"),
-        ({"counters": np.zeros((1, 3), "u8")}, "counters: 3 values where 6"),
+        ({"hw_idx": np.zeros(3, "u8")}, "hw_idx: 3 values where 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
