@@ -12,7 +12,10 @@ SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
 EXTENSIONS = [
+    "lbrcore.buffers",
+    "lbrcore.config",
     "lbrcore.lbr",
+    "lbrcore.xsave",
 ]
 
 

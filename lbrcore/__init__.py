@@ -1,5 +1,22 @@
 """lbrcore: one LBR facility, exact and fast."""
 
+from lbrcore.config import CTL_ALL, INFO_ALL, SELECT_ALL, SELECT_ALL_CALL_STACK, Flavour, LbrConfig, Quirk
 from lbrcore.dtypes import BRANCH_DTYPE, ENTRY_DTYPE, BranchClass, BranchFlag
+from lbrcore.errors import Fault
+from lbrcore.lbr import LbrState
 
-__all__ = ["BRANCH_DTYPE", "ENTRY_DTYPE", "BranchClass", "BranchFlag"]
+__all__ = [
+    "BRANCH_DTYPE",
+    "CTL_ALL",
+    "ENTRY_DTYPE",
+    "INFO_ALL",
+    "SELECT_ALL",
+    "SELECT_ALL_CALL_STACK",
+    "BranchClass",
+    "BranchFlag",
+    "Fault",
+    "Flavour",
+    "LbrConfig",
+    "LbrState",
+    "Quirk",
+]

@@ -110,14 +110,15 @@ typedef struct lbr_state {
     uint32_t head;
     uint32_t depth;
     uint8_t events[4];   /* logged events since the last record, at most 3 each */
+    uint8_t event_mask;  /* counters whose events are logged: IA32_PERFEVTSELx[35] */
     uint8_t mode;        /* which record loop serves; chosen when control changes */
+    uint8_t active;      /* enabled and not frozen */
     uint8_t cycles_valid;/* a record since recording (re)started gives `cycles` a meaning */
     uint8_t enable;      /* legacy: IA32_DEBUGCTL.LBR */
     uint8_t frozen;      /* IA32_PERF_GLOBAL_STATUS.LBR_FRZ */
     uint8_t xinuse;      /* XINUSE[15] was set by XRSTORS and not cleared since */
     uint8_t reserved[3];
     uint16_t ler_classes;/* classes that load LER while recording is on */
-    uint16_t special;    /* classes that the plain loop must look at closely */
     lbr_config config;
 } lbr_state;
 
@@ -162,7 +163,8 @@ typedef struct lbrcore_api {
     int (*write_depth)(lbr_state *state, uint64_t value);
     void (*set_enable)(lbr_state *state, int enable);
     void (*set_frozen)(lbr_state *state, int frozen);
-    void (*write_tos)(lbr_state *state, uint32_t tos);
+    void (*set_event_mask)(lbr_state *state, int mask);
+    int (*write_tos)(lbr_state *state, uint32_t tos); /* legacy */
 
     /* Records.  i counts from the newest; LBR_GP for i >= depth. */
     int (*read_entry)(const lbr_state *state, uint32_t i, lbr_entry *entry);

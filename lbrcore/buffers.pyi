@@ -1,0 +1,1 @@
+"""Arguments from Python: buffers and integers, checked once.  Nothing of it is public."""

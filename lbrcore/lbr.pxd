@@ -1,0 +1,305 @@
+"""The facility for Cython: data layout, and the record path to be inlined.
+
+    from lbrcore.lbr cimport LbrState, lbr_branch, lbr_record
+
+    with nogil:
+        lbr_record(state.state, &branch)
+
+Thread rule: an `lbr_state` is used by one thread at a time; different states need no lock and
+no GIL.  Nothing here allocates, raises or touches a Python object.
+"""
+
+cimport cython
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cdef extern from "lbrcore.h" nogil:
+    enum:
+        LBR_SLOTS
+        LBR_MAX_DEPTH
+
+    enum lbr_class:
+        LBR_COND, LBR_NEAR_IND_JMP, LBR_NEAR_REL_JMP, LBR_NEAR_IND_CALL, LBR_NEAR_REL_CALL
+        LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_ZERO_CALL, LBR_FAR_BRANCH, LBR_SYSCALL, LBR_SYSRET
+        LBR_IRET, LBR_INTERRUPT, LBR_EXCEPTION, LBR_SOFT_INT, LBR_TSX_ABORT
+
+    enum lbr_flavour:
+        LBR_ARCHITECTURAL, LBR_LEGACY
+
+    enum lbr_quirk:
+        LBR_QUIRK_CALLS_NEED_JMPS
+
+    enum lbr_result:
+        LBR_OK, LBR_EINVAL, LBR_GP, LBR_ENOMEM, LBR_ESHORT
+
+    ctypedef struct lbr_branch:
+        uint64_t from_ "from"
+        uint64_t to
+        uint32_t cycles
+        uint32_t instructions
+        uint8_t cls
+        uint8_t flags
+        uint8_t cpl_from
+        uint8_t cpl_to
+        uint8_t events[4]
+
+    ctypedef struct lbr_entry:
+        uint64_t from_ "from"
+        uint64_t to
+        uint64_t info
+
+    ctypedef struct lbr_config:
+        uint8_t flavour
+        uint8_t depth_bitmap
+        uint8_t depth
+        uint8_t linear_width
+        uint8_t event_counters
+        uint8_t quirks
+        uint64_t ctl_mask
+        uint64_t info_mask
+
+    ctypedef struct lbr_state:
+        lbr_entry ring[64]
+        uint64_t accept
+        uint64_t from_ones
+        uint64_t pop
+        uint64_t ctl
+        uint64_t cycles
+        lbr_entry ler
+        uint32_t head
+        uint32_t depth
+        uint8_t events[4]
+        uint8_t event_mask
+        uint8_t mode
+        uint8_t active
+        uint8_t cycles_valid
+        uint8_t enable
+        uint8_t frozen
+        uint8_t xinuse
+        uint16_t ler_classes
+        lbr_config config
+
+    ctypedef struct lbr_xsave_layout:
+        uint32_t size[63]
+        uint64_t aligned
+
+
+# Bits of IA32_LBR_x_INFO (SDM vol. 4, 1200H; event counts: ISE v048, 8.4).
+cdef enum:
+    INFO_EVENTS_SHIFT = 32
+    INFO_TYPE_SHIFT = 56
+    CYC_CNT_MAX = 0xFFFF
+    EVENT_COUNT_MAX = 3
+
+# What a record loop has to look at; chosen when control changes.
+cdef enum lbr_mode:
+    MODE_FILTERED = 1
+    MODE_CALL_STACK = 2
+    MODE_TIMED = 4
+    MODE_EVENTS = 8
+    MODE_OFF = 16
+
+# The part of lbr_state that changes with every branch, to be held in registers.
+ctypedef struct lbr_cursor:
+    uint64_t cycles
+    uint64_t cycles_valid  # 0 or all ones
+    uint64_t events        # four counts, a byte each
+    uint32_t head
+
+# Everything but the class, flag, CPL and event bits that a branch may have set.
+cdef extern from *:
+    """
+    #define LBR_META_INVALID 0x00000000FCFCF8F0ull
+    #define LBR_META_USER 0x0000000003030000ull
+    #define LBR_CYC_CNT_VALID (1ull << 60)
+    #define LBR_INFO_FLAGS (7ull << 61)
+    /* BR_TYPE by class, a nibble each: 0..5 as they are, OTHER_BRANCH 8
+       (spec: which of the 1xxxB codes hardware writes is UNCONFIRMED). */
+    #define LBR_BR_TYPES 0x8888888800543210ull
+    #define LBR_RECORDABLE 0xFF3Fu
+    """
+    const uint64_t LBR_META_INVALID
+    const uint64_t LBR_META_USER
+    const uint64_t LBR_CYC_CNT_VALID
+    const uint64_t LBR_INFO_FLAGS
+    const uint64_t LBR_BR_TYPES
+    const uint64_t LBR_RECORDABLE
+
+
+cdef inline uint64_t lbr_meta(const lbr_branch* branch) noexcept nogil:
+    """Class, flags, CPLs and event counts of a branch in one word."""
+    cdef uint64_t meta
+    memcpy(&meta, &branch.cls, 8)
+    return meta
+
+
+cdef inline uint32_t lbr_table_bit(uint64_t meta) noexcept nogil:
+    """Place of a branch in the truth tables: class | user_from << 4 | user_to << 5."""
+    cdef uint64_t user = meta & LBR_META_USER
+    user |= user >> 1
+    return <uint32_t> ((meta & 15) | ((user >> 12) & 16) | ((user >> 19) & 32))
+
+
+cdef inline lbr_entry* lbr_slot(lbr_state* state, uint32_t position) noexcept nogil:
+    return &state.ring[position & (LBR_SLOTS - 1)]
+
+
+cdef inline uint64_t lbr_add_events(uint64_t counts, uint64_t meta, uint8_t mask) noexcept nogil:
+    """Add the four event counts of a branch, each saturating at EVENT_COUNT_MAX."""
+    cdef uint64_t result = 0, count
+    cdef int i
+    for i in range(4):
+        count = ((counts >> (8 * i)) & 0xFF) + ((meta >> (32 + 8 * i)) & 0xFF)
+        if count > EVENT_COUNT_MAX:
+            count = EVENT_COUNT_MAX
+        if (mask >> i) & 1:
+            result |= count << (8 * i)
+    return result
+
+
+cdef inline uint64_t lbr_info_events(uint64_t counts) noexcept nogil:
+    """PMCn_CNT, two bits each from bit 32."""
+    return ((counts & 3) | ((counts >> 6) & 0xC) | ((counts >> 12) & 0x30)
+            | ((counts >> 18) & 0xC0)) << INFO_EVENTS_SHIFT
+
+
+cdef inline void lbr_load_ler(lbr_state* state, uint32_t head) noexcept nogil:
+    """LER takes the newest record: the last branch before an exception or interrupt."""
+    cdef lbr_entry* newest = lbr_slot(state, head)
+    if newest.from_ | newest.to:
+        state.ler.from_ = newest.from_
+        state.ler.to = newest.to
+        state.ler.info = newest.info & (LBR_INFO_FLAGS | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
+
+
+cdef inline void lbr_step(
+    lbr_state* state, lbr_cursor* at, const lbr_branch* branch, const int mode
+) noexcept nogil:
+    """Take one branch.  No data-dependent jump but for the rare load of LER: a store that
+    turns out not to count costs less than a mispredicted `if`.  The slot after the newest
+    record never shows, so it may hold rubbish."""
+    cdef uint64_t meta = lbr_meta(branch)
+    cdef uint64_t cls = meta & 15
+    cdef uint64_t accept, ones = 0, pop = 0, keep, info, cycles
+    cdef uint32_t bit
+    cdef lbr_entry* entry
+    if cython.unlikely((state.ler_classes >> cls) & 1):
+        lbr_load_ler(state, at.head)
+    if mode & (MODE_FILTERED | MODE_CALL_STACK):
+        bit = lbr_table_bit(meta)
+        accept = (state.accept >> bit) & 1
+        ones = -((state.from_ones >> bit) & 1)
+        if mode & MODE_CALL_STACK:
+            pop = (state.pop >> bit) & 1
+    else:
+        accept = (LBR_RECORDABLE >> cls) & 1
+
+    info = (meta << 53) & LBR_INFO_FLAGS
+    info |= ((LBR_BR_TYPES >> (4 * cls)) & 15) << INFO_TYPE_SHIFT
+    if mode & MODE_TIMED:
+        cycles = at.cycles + branch.cycles
+        at.cycles = cycles & (accept - 1)
+        if cycles > CYC_CNT_MAX:
+            cycles = CYC_CNT_MAX
+        info |= (cycles | LBR_CYC_CNT_VALID) & at.cycles_valid
+        at.cycles_valid |= -accept
+    if mode & MODE_EVENTS:
+        at.events = lbr_add_events(at.events, meta, state.event_mask)
+        info |= lbr_info_events(at.events)
+        at.events &= accept - 1
+    info &= state.config.info_mask
+
+    if mode & MODE_CALL_STACK:
+        # A pop uncovers a slot at the far end, which must read as empty.
+        entry = lbr_slot(state, at.head - state.depth if pop else at.head + 1)
+        keep = -accept
+        entry.from_ = (branch.from_ | ones) & keep
+        entry.to = branch.to & keep
+        entry.info = info & keep
+        at.head += <uint32_t> (accept - pop)
+    else:
+        entry = lbr_slot(state, at.head + 1)
+        entry.from_ = branch.from_ | ones
+        entry.to = branch.to
+        entry.info = info
+        at.head += <uint32_t> accept
+
+
+cdef inline lbr_cursor lbr_begin(const lbr_state* state) noexcept nogil:
+    cdef lbr_cursor at
+    cdef uint32_t events
+    memcpy(&events, &state.events[0], 4)
+    at.cycles = state.cycles
+    at.cycles_valid = -(<uint64_t> state.cycles_valid)
+    at.events = events
+    at.head = state.head
+    return at
+
+
+cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at) noexcept nogil:
+    cdef uint32_t events = <uint32_t> at.events
+    memcpy(&state.events[0], &events, 4)
+    state.cycles = at.cycles if at.cycles < CYC_CNT_MAX else CYC_CNT_MAX
+    state.cycles_valid = at.cycles_valid & 1
+    state.head = at.head
+
+
+cdef inline void lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Record one branch whose fields are known to be in range (`lbr_check`)."""
+    cdef lbr_cursor at
+    if state.mode & MODE_OFF:
+        return
+    at = lbr_begin(state)
+    lbr_step(state, &at, branch, state.mode)
+    lbr_end(state, &at)
+
+
+cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
+    """True if class, flags and CPLs are in range."""
+    return (lbr_meta(branch) & LBR_META_INVALID) == 0
+
+
+cdef inline uint64_t lbr_canonical(const lbr_state* state, uint64_t address) noexcept nogil:
+    """Address as MSRs and XSAVE show it: bits above MAXLINADDR-1 copy bit MAXLINADDR-1."""
+    cdef int shift = 64 - state.config.linear_width
+    return <uint64_t> (<long long> (address << shift) >> shift)
+
+
+cdef inline lbr_entry lbr_get(const lbr_state* state, uint32_t i) noexcept nogil:
+    """Entry `i` from the newest, as it is read."""
+    cdef lbr_entry entry = state.ring[(state.head - i) & (LBR_SLOTS - 1)]
+    entry.from_ = lbr_canonical(state, entry.from_)
+    entry.to = lbr_canonical(state, entry.to)
+    return entry
+
+
+# One definition each, in lbr.pyx.
+cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil
+cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil
+cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil
+cdef void lbr_destroy(lbr_state* state) noexcept nogil
+cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil
+cdef void lbr_reset(lbr_state* state) noexcept nogil
+cdef void lbr_clear(lbr_state* state) noexcept nogil
+cdef void lbr_control_changed(lbr_state* state) noexcept nogil
+cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept nogil
+cdef int lbr_record_batch(
+    lbr_state* state, const lbr_branch* branches, size_t count) noexcept nogil
+cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil
+cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil
+cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil
+cdef void lbr_set_frozen(lbr_state* state, int frozen) noexcept nogil
+cdef void lbr_set_event_mask(lbr_state* state, int mask) noexcept nogil
+cdef int lbr_write_tos(lbr_state* state, uint32_t tos) noexcept nogil
+cdef int lbr_read_entry(const lbr_state* state, uint32_t i, lbr_entry* entry) noexcept nogil
+cdef int lbr_write_entry(lbr_state* state, uint32_t i, const lbr_entry* entry) noexcept nogil
+cdef uint32_t lbr_read_records(const lbr_state* state, lbr_entry* entries) noexcept nogil
+cdef void lbr_read_ler(const lbr_state* state, lbr_entry* entry) noexcept nogil
+cdef void lbr_write_ler(lbr_state* state, const lbr_entry* entry) noexcept nogil
+
+
+@cython.final
+cdef class LbrState:
+    """The LBR facility of one logical processor."""
+    cdef lbr_state* state

@@ -1,0 +1,585 @@
+"""One LBR facility: recording, control, and reads and writes of what it holds.
+
+The record path itself is in ``lbr.pxd``, to be inlined.  Behaviour: SDM vol. 3, chapter on last
+branch records; vol. 4, table 2-2.  Where the manual is silent, the choice made is named in
+`CHOICES` of ``lbrcore.reference``, which also is the plain-Python twin of this module.
+"""
+
+cimport cython
+from cpython.buffer cimport Py_buffer, PyBuffer_Release
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
+from lbrcore.config cimport config_from
+from lbrcore.dtypes import ENTRY_DTYPE
+from lbrcore.errors import Fault
+
+import numpy as np
+
+cdef enum:
+    # IA32_LBR_CTL (SDM vol. 4, 14CEH)
+    CTL_LBREN = 0x1
+    CTL_OS = 0x2
+    CTL_USR = 0x4
+    CTL_CALL_STACK = 0x8
+    CTL_CPL = 0x6
+    CTL_COND = 0x10000
+    CTL_NEAR_REL_JMP = 0x20000
+    CTL_NEAR_IND_JMP = 0x40000
+    CTL_NEAR_REL_CALL = 0x80000
+    CTL_NEAR_IND_CALL = 0x100000
+    CTL_NEAR_RET = 0x200000
+    CTL_OTHER_BRANCH = 0x400000
+    CTL_CLASSES = 0x7F0000
+    # MSR_LBR_SELECT (SDM vol. 4, 1C8H): a set bit suppresses, but for EN_CALLSTACK
+    SELECT_CPL_EQ_0 = 0x1
+    SELECT_CPL_NEQ_0 = 0x2
+    SELECT_JCC = 0x4
+    SELECT_NEAR_REL_CALL = 0x8
+    SELECT_NEAR_IND_CALL = 0x10
+    SELECT_NEAR_RET = 0x20
+    SELECT_NEAR_IND_JMP = 0x40
+    SELECT_NEAR_REL_JMP = 0x80
+    SELECT_FAR_BRANCH = 0x100
+    SELECT_EN_CALLSTACK = 0x200
+    # Sets of classes, a bit each
+    CALLS = 0x18        # NEAR_IND_CALL, NEAR_REL_CALL
+    RETURNS = 0x20
+    JMPS = 0x06
+    OTHER = 0xFF00
+    EVENT_CLASSES = 0x7000  # INTERRUPT, EXCEPTION, SOFT_INT load LER
+
+
+# ---------------------------------------------------------------- configuration
+
+cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil:
+    cdef uint32_t depth = 0, n
+    if config.flavour == LBR_LEGACY:
+        return config.depth
+    for n in range(8):
+        if (config.depth_bitmap >> n) & 1:
+            depth = 8 * (n + 1)
+    return depth
+
+
+cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil:
+    cdef uint32_t depth = lbr_max_depth(config)
+    if depth == 0 or depth > LBR_MAX_DEPTH or not 32 <= config.linear_width <= 64:
+        return False
+    if config.event_counters > 15:
+        return False
+    if config.flavour == LBR_LEGACY:
+        return (depth & (depth - 1)) == 0 and config.ctl_mask <= 0x3FF
+    return config.flavour == LBR_ARCHITECTURAL and (config.ctl_mask & ~<uint64_t> 0x7F000F) == 0
+
+
+# ---------------------------------------------------------------- filters
+
+cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
+    """Classes that IA32_LBR_CTL lets in, a bit each."""
+    cdef uint64_t ctl = state.ctl, classes = 0
+    if not state.config.ctl_mask & CTL_CLASSES:
+        return LBR_RECORDABLE  # no branch filter is offered
+    if ctl & CTL_COND:
+        classes |= 1 << LBR_COND
+    if ctl & CTL_NEAR_REL_JMP:
+        classes |= 1 << LBR_NEAR_REL_JMP
+    if ctl & CTL_NEAR_IND_JMP:
+        classes |= 1 << LBR_NEAR_IND_JMP
+    if ctl & CTL_NEAR_REL_CALL:
+        classes |= 1 << LBR_NEAR_REL_CALL
+    if ctl & CTL_NEAR_IND_CALL:
+        classes |= 1 << LBR_NEAR_IND_CALL
+    if ctl & CTL_NEAR_RET:
+        classes |= 1 << LBR_NEAR_RET
+    if ctl & CTL_OTHER_BRANCH:
+        classes |= OTHER
+    return classes
+
+
+cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
+    """Classes that MSR_LBR_SELECT leaves, a bit each."""
+    cdef uint64_t select = state.ctl, classes = LBR_RECORDABLE
+    if select & SELECT_JCC:
+        classes &= ~<uint64_t> (1 << LBR_COND)
+    if select & SELECT_NEAR_REL_CALL:
+        classes &= ~<uint64_t> (1 << LBR_NEAR_REL_CALL)
+    if select & SELECT_NEAR_IND_CALL:
+        classes &= ~<uint64_t> (1 << LBR_NEAR_IND_CALL)
+    if select & SELECT_NEAR_RET:
+        classes &= ~<uint64_t> RETURNS
+    if select & SELECT_NEAR_IND_JMP:
+        classes &= ~<uint64_t> (1 << LBR_NEAR_IND_JMP)
+    if select & SELECT_NEAR_REL_JMP:
+        classes &= ~<uint64_t> (1 << LBR_NEAR_REL_JMP)
+    if select & SELECT_FAR_BRANCH:
+        classes &= ~<uint64_t> OTHER
+    if state.config.quirks & LBR_QUIRK_CALLS_NEED_JMPS and (classes & JMPS) != JMPS:
+        classes &= ~<uint64_t> CALLS
+    return classes
+
+
+cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
+    """Work out the truth tables and the record loop from the control registers."""
+    cdef uint64_t classes, calls, returns
+    cdef bint kernel = True, user = True, call_stack, target, active
+    cdef int user_from, user_to, shift
+    cdef uint8_t mode = 0
+    if state.config.flavour == LBR_ARCHITECTURAL:
+        active = state.ctl & CTL_LBREN and not state.frozen
+        classes = _included_classes(state)
+        if state.config.ctl_mask & CTL_CPL:
+            kernel = (state.ctl & CTL_OS) != 0
+            user = (state.ctl & CTL_USR) != 0
+        call_stack = (state.ctl & CTL_CALL_STACK) != 0
+    else:
+        active = state.enable and not state.frozen
+        classes = _unsuppressed_classes(state)
+        kernel = not state.ctl & SELECT_CPL_EQ_0
+        user = not state.ctl & SELECT_CPL_NEQ_0
+        call_stack = (state.ctl & SELECT_EN_CALLSTACK) != 0
+    calls = classes & CALLS if call_stack else classes
+    returns = classes & RETURNS if call_stack else 0
+
+    state.accept = state.from_ones = state.pop = 0
+    if active:
+        # The CPL at the end of the operation decides; out of a filtered ring the
+        # architectural flavour hides where the branch came from.
+        for user_from in range(2):
+            for user_to in range(2):
+                target = user if user_to else kernel
+                if target:
+                    shift = 16 * (user_from + 2 * user_to)
+                    state.accept |= calls << shift
+                    state.pop |= returns << shift
+                    if (state.config.flavour == LBR_ARCHITECTURAL
+                            and not (user if user_from else kernel)):
+                        state.from_ones |= calls << shift
+    if call_stack:
+        mode = MODE_CALL_STACK
+    elif state.accept != LBR_RECORDABLE * <uint64_t> 0x0001000100010001:
+        mode = MODE_FILTERED
+    if state.config.info_mask & CYC_CNT_MAX:
+        mode |= MODE_TIMED
+    if state.config.event_counters & state.event_mask:
+        mode |= MODE_EVENTS
+    state.mode = mode if active else MODE_OFF
+    state.ler_classes = EVENT_CLASSES if active else 0
+    if active and not state.active:
+        # CYC_CNT has nothing to count from until the first record.
+        state.cycles = 0
+        state.cycles_valid = 0
+        memset(&state.events[0], 0, 4)
+    state.active = active
+
+
+# ---------------------------------------------------------------- life
+
+cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil:
+    cdef lbr_state* state
+    if not lbr_config_valid(config):
+        return NULL
+    state = <lbr_state*> calloc(1, sizeof(lbr_state))
+    if state != NULL:
+        state.config = config[0]
+        state.event_mask = config.event_counters
+        lbr_reset(state)
+    return state
+
+
+cdef void lbr_destroy(lbr_state* state) noexcept nogil:
+    free(state)
+
+
+cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil:
+    target[0] = source[0]
+
+
+cdef void lbr_reset(lbr_state* state) noexcept nogil:
+    """Power-up values: all 0, the largest depth."""
+    cdef lbr_config config = state.config
+    memset(state, 0, sizeof(lbr_state))
+    state.config = config
+    state.event_mask = config.event_counters
+    state.depth = lbr_max_depth(&config)
+    lbr_control_changed(state)
+
+
+cdef void lbr_clear(lbr_state* state) noexcept nogil:
+    """Zero all records; TOS stays."""
+    memset(&state.ring[0], 0, sizeof(state.ring))
+
+
+# ---------------------------------------------------------------- recording
+
+cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    if not lbr_check(branch):
+        return LBR_EINVAL
+    lbr_record(state, branch)
+    return LBR_OK
+
+
+cdef inline uint64_t _loop(
+    lbr_state* state, const lbr_branch* branches, size_t count, const int mode
+) noexcept nogil:
+    """Record `count` branches; the bits that any of them has set in class, flags and CPLs."""
+    cdef lbr_cursor at = lbr_begin(state)
+    cdef uint64_t seen = 0
+    cdef size_t i
+    for i in range(count):
+        seen |= lbr_meta(&branches[i])
+        lbr_step(state, &at, &branches[i], mode)
+    lbr_end(state, &at)
+    return seen
+
+
+cdef uint64_t _scan(const lbr_branch* branches, size_t count) noexcept nogil:
+    cdef uint64_t seen = 0
+    cdef size_t i
+    for i in range(count):
+        seen |= lbr_meta(&branches[i])
+    return seen
+
+
+cdef int lbr_record_batch(
+    lbr_state* state, const lbr_branch* branches, size_t count
+) noexcept nogil:
+    """Record all branches, or none if one of them is out of range."""
+    cdef lbr_state before = state[0]
+    cdef uint64_t seen
+    # A constant mode makes gcc build a loop of its own for each case.
+    if state.mode == MODE_OFF:
+        seen = _scan(branches, count)
+    elif state.mode == 0:
+        seen = _loop(state, branches, count, 0)
+    elif state.mode == MODE_TIMED:
+        seen = _loop(state, branches, count, MODE_TIMED)
+    elif state.mode == MODE_FILTERED:
+        seen = _loop(state, branches, count, MODE_FILTERED)
+    elif state.mode == MODE_FILTERED | MODE_TIMED:
+        seen = _loop(state, branches, count, MODE_FILTERED | MODE_TIMED)
+    elif state.mode == MODE_CALL_STACK:
+        seen = _loop(state, branches, count, MODE_CALL_STACK)
+    elif state.mode == MODE_CALL_STACK | MODE_TIMED:
+        seen = _loop(state, branches, count, MODE_CALL_STACK | MODE_TIMED)
+    else:
+        seen = _loop(state, branches, count, state.mode)
+    if seen & LBR_META_INVALID:
+        state[0] = before
+        return LBR_EINVAL
+    return LBR_OK
+
+
+# ---------------------------------------------------------------- control
+
+cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil:
+    if value & ~state.config.ctl_mask:
+        return LBR_GP
+    state.ctl = value
+    lbr_control_changed(state)
+    return LBR_OK
+
+
+cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil:
+    """Any offered depth, the present one too, zeroes all records; CTL and LER stay."""
+    if state.config.flavour != LBR_ARCHITECTURAL:
+        return LBR_EINVAL
+    if value == 0 or value & 7 or value > 64:
+        return LBR_GP
+    if not (state.config.depth_bitmap >> (value // 8 - 1)) & 1:
+        return LBR_GP
+    state.depth = <uint32_t> value
+    lbr_clear(state)
+    return LBR_OK
+
+
+cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil:
+    state.enable = enable != 0
+    lbr_control_changed(state)
+
+
+cdef void lbr_set_frozen(lbr_state* state, int frozen) noexcept nogil:
+    state.frozen = frozen != 0
+    lbr_control_changed(state)
+
+
+cdef void lbr_set_event_mask(lbr_state* state, int mask) noexcept nogil:
+    state.event_mask = <uint8_t> (mask & state.config.event_counters)
+    lbr_control_changed(state)
+
+
+cdef int lbr_write_tos(lbr_state* state, uint32_t tos) noexcept nogil:
+    """Move TOS; the physical registers keep what they hold."""
+    cdef lbr_entry physical[32]
+    cdef uint32_t depth = state.depth, p, old = state.head & (depth - 1)
+    if state.config.flavour != LBR_LEGACY:
+        return LBR_EINVAL
+    if tos >= depth:
+        return LBR_GP
+    for p in range(depth):
+        physical[p] = lbr_slot(state, state.head - ((old - p) & (depth - 1)))[0]
+    state.head += tos - old
+    for p in range(depth):
+        lbr_slot(state, state.head - ((tos - p) & (depth - 1)))[0] = physical[p]
+    return LBR_OK
+
+
+# ---------------------------------------------------------------- records
+
+cdef int lbr_read_entry(const lbr_state* state, uint32_t i, lbr_entry* entry) noexcept nogil:
+    if i >= state.depth:
+        return LBR_GP
+    entry[0] = lbr_get(state, i)
+    return LBR_OK
+
+
+cdef int lbr_write_entry(lbr_state* state, uint32_t i, const lbr_entry* entry) noexcept nogil:
+    if i >= state.depth:
+        return LBR_GP
+    lbr_slot(state, state.head - i)[0] = entry[0]
+    return LBR_OK
+
+
+cdef uint32_t lbr_read_records(const lbr_state* state, lbr_entry* entries) noexcept nogil:
+    """All `depth` entries, newest first."""
+    cdef uint32_t i
+    for i in range(state.depth):
+        entries[i] = lbr_get(state, i)
+    return state.depth
+
+
+cdef void lbr_read_ler(const lbr_state* state, lbr_entry* entry) noexcept nogil:
+    entry.from_ = lbr_canonical(state, state.ler.from_)
+    entry.to = lbr_canonical(state, state.ler.to)
+    entry.info = state.ler.info
+
+
+cdef void lbr_write_ler(lbr_state* state, const lbr_entry* entry) noexcept nogil:
+    state.ler = entry[0]
+
+
+# ---------------------------------------------------------------- Python
+
+cdef lbr_entry _entry(object from_, object to, object info) except *:
+    cdef lbr_entry entry
+    entry.from_ = unsigned(from_, "from_", <uint64_t> -1)
+    entry.to = unsigned(to, "to", <uint64_t> -1)
+    entry.info = unsigned(info, "info", <uint64_t> -1)
+    return entry
+
+
+cdef int _out_of_range(const lbr_branch* branches, size_t count) except -1:
+    """Say which branch of a refused batch is the first out of range."""
+    cdef size_t i
+    for i in range(count):
+        if branches[i].cls > 15:
+            raise ValueError(f"branches[{i}]: class {branches[i].cls} is not a BranchClass (0 to 15)")
+        if branches[i].flags > 7:
+            raise ValueError(f"branches[{i}]: flags {branches[i].flags:#x} has bits that no "
+                             "BranchFlag names (7 is all of them)")
+        if branches[i].cpl_from > 3 or branches[i].cpl_to > 3:
+            raise ValueError(f"branches[{i}]: cpl_from {branches[i].cpl_from}, cpl_to "
+                             f"{branches[i].cpl_to}: a privilege level is 0 to 3")
+    return 0
+
+
+@cython.final
+cdef class LbrState:
+    """LbrState(config)
+    --
+
+    The LBR facility of one logical processor.
+
+    Parameters
+    ----------
+    config : LbrConfig
+        What the processor offers.
+
+    Notes
+    -----
+    An instance is used by one thread at a time; batches release the GIL, so different
+    instances run in parallel.  A call that raises leaves the state as it was.
+    """
+
+    def __cinit__(self, config):
+        cdef lbr_config c = config_from(config)
+        self.state = lbr_create(&c)
+        if self.state == NULL:
+            raise MemoryError("LbrState: out of memory")
+
+    def __dealloc__(self):
+        lbr_destroy(self.state)
+
+    def __reduce__(self):
+        raise TypeError("LbrState is not pickled; move it by pylbr's state codec or by XSAVES")
+
+    # Recording
+
+    def record(self, branches not None):
+        cdef Py_buffer view
+        cdef int result
+        acquire(branches, &view, "branches", BRANCH_FORMAT, sizeof(lbr_branch),
+                "lbrcore.BRANCH_DTYPE", False)
+        try:
+            with nogil:
+                result = lbr_record_batch(
+                    self.state, <const lbr_branch*> view.buf, <size_t> view.shape[0])
+            if result != LBR_OK:
+                _out_of_range(<const lbr_branch*> view.buf, <size_t> view.shape[0])
+        finally:
+            PyBuffer_Release(&view)
+
+    def record_one(self, from_, to, cls, *, cycles=0, instructions=1, flags=0, cpl_from=3,
+                   cpl_to=3, events=(0, 0, 0, 0)):
+        cdef lbr_branch branch
+        cdef int i
+        branch.from_ = unsigned(from_, "from_", <uint64_t> -1)
+        branch.to = unsigned(to, "to", <uint64_t> -1)
+        branch.cls = <uint8_t> unsigned(cls, "cls", 15)
+        branch.cycles = <uint32_t> unsigned(cycles, "cycles", 0xFFFFFFFF)
+        branch.instructions = <uint32_t> unsigned(instructions, "instructions", 0xFFFFFFFF)
+        branch.flags = <uint8_t> unsigned(flags, "flags", 7)
+        branch.cpl_from = <uint8_t> unsigned(cpl_from, "cpl_from", 3)
+        branch.cpl_to = <uint8_t> unsigned(cpl_to, "cpl_to", 3)
+        if len(events) != 4:
+            raise ValueError(f"events: must be four counts, not {len(events)}")
+        for i in range(4):
+            branch.events[i] = <uint8_t> unsigned(events[i], "events", 255)
+        lbr_record(self.state, &branch)
+
+    # Control
+
+    @property
+    def ctl(self):
+        return self.state.ctl
+
+    @ctl.setter
+    def ctl(self, value):
+        cdef uint64_t ctl = unsigned(value, "ctl", <uint64_t> -1)
+        if lbr_write_ctl(self.state, ctl) != LBR_OK:
+            bits = ctl & ~self.state.config.ctl_mask
+            raise Fault(f"ctl: bits {bits:#x} are reserved or not offered")
+
+    @property
+    def depth(self):
+        return self.state.depth
+
+    @depth.setter
+    def depth(self, value):
+        cdef uint64_t depth = unsigned(value, "depth", <uint64_t> -1)
+        if self.state.config.flavour != LBR_ARCHITECTURAL:
+            raise AttributeError("depth: is fixed in the legacy flavour")
+        if lbr_write_depth(self.state, depth) != LBR_OK:
+            offered = [8 * (n + 1) for n in range(8)
+                       if (self.state.config.depth_bitmap >> n) & 1]
+            raise Fault(f"depth: {depth} is not offered; these are: {offered}")
+
+    @property
+    def enable(self):
+        return bool(self.state.enable)
+
+    @enable.setter
+    def enable(self, value):
+        if self.state.config.flavour != LBR_LEGACY:
+            raise AttributeError("enable: is LBREn, bit 0 of ctl, in the architectural flavour")
+        lbr_set_enable(self.state, bool(value))
+
+    @property
+    def frozen(self):
+        return bool(self.state.frozen)
+
+    @frozen.setter
+    def frozen(self, value):
+        lbr_set_frozen(self.state, bool(value))
+
+    @property
+    def event_mask(self):
+        return self.state.event_mask
+
+    @event_mask.setter
+    def event_mask(self, value):
+        cdef uint64_t mask = unsigned(value, "event_mask", 15)
+        if mask & ~<uint64_t> self.state.config.event_counters:
+            raise Fault(f"event_mask: counters {mask & ~<uint64_t> self.state.config.event_counters:#x}"
+                        " offer no event logging")
+        lbr_set_event_mask(self.state, <int> mask)
+
+    @property
+    def tos(self):
+        if self.state.config.flavour != LBR_LEGACY:
+            raise AttributeError("tos: the architectural flavour has none; entry 0 is the newest")
+        return self.state.head & (self.state.depth - 1)
+
+    @tos.setter
+    def tos(self, value):
+        cdef uint64_t tos = unsigned(value, "tos", 0xFFFFFFFF)
+        if self.state.config.flavour != LBR_LEGACY:
+            raise AttributeError("tos: the architectural flavour has none; entry 0 is the newest")
+        if lbr_write_tos(self.state, <uint32_t> tos) != LBR_OK:
+            raise Fault(f"tos: must be below the depth, {self.state.depth}, not {tos}")
+
+    @property
+    def cycles(self):
+        return self.state.cycles if self.state.cycles_valid else None
+
+    @property
+    def active(self):
+        return bool(self.state.active)
+
+    # Records
+
+    def records(self):
+        cdef lbr_entry entries[32]
+        cdef uint32_t n = lbr_read_records(self.state, entries)
+        return np.frombuffer(
+            bytearray(PyBytes_FromStringAndSize(<char*> entries, n * sizeof(lbr_entry))),
+            ENTRY_DTYPE)
+
+    def read_entry(self, i):
+        cdef lbr_entry entry
+        if lbr_read_entry(self.state, <uint32_t> unsigned(i, "i", 0xFFFFFFFF), &entry) != LBR_OK:
+            raise Fault(f"i: entry {i} does not exist at depth {self.state.depth}")
+        return entry.from_, entry.to, entry.info
+
+    def write_entry(self, i, from_, to, info):
+        cdef lbr_entry entry = _entry(from_, to, info)
+        if lbr_write_entry(self.state, <uint32_t> unsigned(i, "i", 0xFFFFFFFF), &entry) != LBR_OK:
+            raise Fault(f"i: entry {i} does not exist at depth {self.state.depth}")
+
+    @property
+    def ler(self):
+        cdef lbr_entry entry
+        lbr_read_ler(self.state, &entry)
+        return entry.from_, entry.to, entry.info
+
+    @ler.setter
+    def ler(self, value):
+        cdef lbr_entry entry
+        from_, to, info = value
+        entry = _entry(from_, to, info)
+        lbr_write_ler(self.state, &entry)
+
+    # Life
+
+    def reset(self):
+        lbr_reset(self.state)
+
+    def clear(self):
+        lbr_clear(self.state)
+
+    def copy(self):
+        cdef LbrState other = LbrState.__new__(LbrState, self.config)
+        lbr_copy(other.state, self.state)
+        return other
+
+    @property
+    def config(self):
+        from lbrcore.config import LbrConfig
+
+        cdef const lbr_config* c = &self.state.config
+        return LbrConfig(
+            flavour=c.flavour, depth_bitmap=c.depth_bitmap, depth=c.depth,
+            linear_width=c.linear_width, event_counters=c.event_counters, quirks=c.quirks,
+            ctl_mask=c.ctl_mask, info_mask=c.info_mask)
