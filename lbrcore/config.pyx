@@ -44,7 +44,9 @@ class LbrConfig:
     depth_bitmap : int
         Architectural: CPUID.1CH:EAX[7:0]; bit n offers depth 8*(n+1), up to 32.
     depth : int
-        Legacy: the fixed depth, 1 to 32 and a power of two.
+        Legacy: the fixed depth, 1 to 32 and a power of two.  Architectural: 0, or the one
+        depth, 1 to 32, that `depth_bitmap` then does not decide; no processor has such a
+        one, an exhaustive test of the layers above does.
     linear_width : int
         MAXLINADDR in bits, 32 to 64; addresses are read sign-extended from there.
     event_counters : int
@@ -77,10 +79,16 @@ class LbrConfig:
                    info_mask=info_mask, linear_width=linear_width, quirks=quirks)
 
     @property
+    def depths(self):
+        """The depths that can be set, ascending."""
+        if self.depth:
+            return (self.depth,)
+        return tuple(8 * (n + 1) for n in range(8) if (self.depth_bitmap >> n) & 1)
+
+    @property
     def max_depth(self):
         """The largest depth that can be set."""
-        return (self.depth if self.flavour == Flavour.LEGACY
-                else 8 * int(self.depth_bitmap).bit_length())
+        return self.depths[-1]
 
 
 cdef lbr_config config_from(object config) except *:

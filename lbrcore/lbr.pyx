@@ -56,7 +56,7 @@ cdef enum:
 
 cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil:
     cdef uint32_t depth = 0, n
-    if config.flavour == LBR_LEGACY:
+    if config.depth:
         return config.depth
     for n in range(8):
         if (config.depth_bitmap >> n) & 1:
@@ -286,9 +286,12 @@ cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil:
     """Any offered depth, the present one too, zeroes all records; CTL and LER stay."""
     if state.config.flavour != LBR_ARCHITECTURAL:
         return LBR_EINVAL
-    if value == 0 or value & 7 or value > 64:
+    if state.config.depth:
+        if value != state.config.depth:
+            return LBR_GP
+    elif value == 0 or value & 7 or value > 64:
         return LBR_GP
-    if not (state.config.depth_bitmap >> (value // 8 - 1)) & 1:
+    elif not (state.config.depth_bitmap >> (value // 8 - 1)) & 1:
         return LBR_GP
     state.depth = <uint32_t> value
     lbr_clear(state)
@@ -472,9 +475,7 @@ cdef class LbrState:
         if self.state.config.flavour != LBR_ARCHITECTURAL:
             raise AttributeError("depth: is fixed in the legacy flavour")
         if lbr_write_depth(self.state, depth) != LBR_OK:
-            offered = [8 * (n + 1) for n in range(8)
-                       if (self.state.config.depth_bitmap >> n) & 1]
-            raise Fault(f"depth: {depth} is not offered; these are: {offered}")
+            raise Fault(f"depth: {depth} is not offered; these are: {list(self.config.depths)}")
 
     @property
     def enable(self):

@@ -88,7 +88,7 @@ enum lbr_quirk {
 typedef struct lbr_config {
     uint8_t flavour;        /* enum lbr_flavour */
     uint8_t depth_bitmap;   /* architectural: CPUID.1CH:EAX[7:0]; bit n offers 8*(n+1) */
-    uint8_t depth;          /* legacy: the fixed depth, a power of two */
+    uint8_t depth;          /* legacy: the fixed depth, a power of two; else 0, but in tests */
     uint8_t linear_width;   /* MAXLINADDR, 32..64 */
     uint8_t event_counters; /* CPUID.1CH:ECX[19:16] */
     uint8_t quirks;         /* enum lbr_quirk */
