@@ -13,7 +13,6 @@ TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
 EXTENSIONS = [
     "lbrcore.buffers",
-    "lbrcore.config",
     "lbrcore.lbr",
     "lbrcore.xsave",
 ]

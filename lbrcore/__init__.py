@@ -1,6 +1,14 @@
 """lbrcore: one LBR facility, exact and fast."""
 
-from lbrcore.config import CTL_ALL, INFO_ALL, SELECT_ALL, SELECT_ALL_CALL_STACK, Flavour, LbrConfig, Quirk
+from lbrcore.config import (
+    CTL_ALL,
+    INFO_ALL,
+    SELECT_ALL,
+    SELECT_ALL_CALL_STACK,
+    Flavour,
+    LbrConfig,
+    Quirk,
+)
 from lbrcore.dtypes import BRANCH_DTYPE, ENTRY_DTYPE, BranchClass, BranchFlag
 from lbrcore.errors import Fault
 from lbrcore.lbr import LbrState

@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
-from lbrcore.config cimport config_from
+from lbrcore.config import LbrConfig
 from lbrcore.dtypes import ENTRY_DTYPE
 from lbrcore.errors import Fault
 
@@ -365,6 +365,23 @@ cdef void lbr_write_ler(lbr_state* state, const lbr_entry* entry) noexcept nogil
 
 # ---------------------------------------------------------------- Python
 
+cdef lbr_config _config(object config) except *:
+    """The C structure of a LbrConfig, which has checked its fields."""
+    cdef lbr_config c
+    memset(&c, 0, sizeof(c))
+    if not isinstance(config, LbrConfig):
+        raise TypeError(f"config: must be a LbrConfig, not {type(config).__name__}")
+    c.flavour = config.flavour
+    c.depth_bitmap = config.depth_bitmap
+    c.depth = config.depth
+    c.linear_width = config.linear_width
+    c.event_counters = config.event_counters
+    c.quirks = config.quirks
+    c.ctl_mask = config.ctl_mask
+    c.info_mask = config.info_mask
+    return c
+
+
 cdef lbr_entry _entry(object from_, object to, object info) except *:
     cdef lbr_entry entry
     entry.from_ = unsigned(from_, "from_", <uint64_t> -1)
@@ -407,7 +424,7 @@ cdef class LbrState:
     """
 
     def __cinit__(self, config):
-        cdef lbr_config c = config_from(config)
+        cdef lbr_config c = _config(config)
         self.state = lbr_create(&c)
         if self.state == NULL:
             raise MemoryError("LbrState: out of memory")
@@ -577,8 +594,6 @@ cdef class LbrState:
 
     @property
     def config(self):
-        from lbrcore.config import LbrConfig
-
         cdef const lbr_config* c = &self.state.config
         return LbrConfig(
             flavour=c.flavour, depth_bitmap=c.depth_bitmap, depth=c.depth,
