@@ -13,8 +13,11 @@ TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
 EXTENSIONS = [
     "lbrcore.buffers",
+    "lbrcore.choices",
+    "lbrcore.columns",
     "lbrcore.lbr",
     "lbrcore.xsave",
+    "lbrcore.capi",
 ]
 
 

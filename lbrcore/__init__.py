@@ -1,5 +1,8 @@
 """lbrcore: one LBR facility, exact and fast."""
 
+from importlib.resources import files as _files
+
+from lbrcore.capi import _C_API
 from lbrcore.config import (
     CTL_ALL,
     INFO_ALL,
@@ -27,4 +30,11 @@ __all__ = [
     "LbrConfig",
     "LbrState",
     "Quirk",
+    "_C_API",
+    "get_include",
 ]
+
+
+def get_include() -> str:
+    """Directory of ``lbrcore.h``, for ``include_dirs``."""
+    return str(_files("lbrcore") / "include")

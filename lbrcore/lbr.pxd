@@ -14,6 +14,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, OTHER_BRANCH_TYPE, POP_RESTARTS_CYCLES
+
 cdef extern from "lbrcore.h" nogil:
     enum:
         LBR_SLOTS
@@ -114,16 +116,12 @@ cdef extern from *:
     #define LBR_META_USER 0x0000000003030000ull
     #define LBR_CYC_CNT_VALID (1ull << 60)
     #define LBR_INFO_FLAGS (7ull << 61)
-    /* BR_TYPE by class, a nibble each: 0..5 as they are, OTHER_BRANCH 8
-       (spec: which of the 1xxxB codes hardware writes is UNCONFIRMED). */
-    #define LBR_BR_TYPES 0x8888888800543210ull
     #define LBR_RECORDABLE 0xFF3Fu
     """
     const uint64_t LBR_META_INVALID
     const uint64_t LBR_META_USER
     const uint64_t LBR_CYC_CNT_VALID
     const uint64_t LBR_INFO_FLAGS
-    const uint64_t LBR_BR_TYPES
     const uint64_t LBR_RECORDABLE
 
 
@@ -132,6 +130,12 @@ cdef inline uint64_t lbr_meta(const lbr_branch* branch) noexcept nogil:
     cdef uint64_t meta
     memcpy(&meta, &branch.cls, 8)
     return meta
+
+
+cdef inline uint64_t lbr_br_type(uint64_t cls) noexcept nogil:
+    """BR_TYPE of a class, looked up in a word of nibbles: 0..5 as they are, then OTHER_BRANCH."""
+    cdef uint64_t types = ((<uint64_t> OTHER_BRANCH_TYPE * 0x11111111) << 32) | 0x543210
+    return (types >> (4 * cls)) & 15
 
 
 cdef inline uint32_t lbr_table_bit(uint64_t meta) noexcept nogil:
@@ -167,7 +171,7 @@ cdef inline uint64_t lbr_info_events(uint64_t counts) noexcept nogil:
 cdef inline void lbr_load_ler(lbr_state* state, uint32_t head) noexcept nogil:
     """LER takes the newest record: the last branch before an exception or interrupt."""
     cdef lbr_entry* newest = lbr_slot(state, head)
-    if newest.from_ | newest.to:
+    if newest.from_ | newest.to or EMPTY_STACK_CLEARS_LER:
         state.ler.from_ = newest.from_
         state.ler.to = newest.to
         state.ler.info = newest.info & (LBR_INFO_FLAGS | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
@@ -196,10 +200,10 @@ cdef inline void lbr_step(
         accept = (LBR_RECORDABLE >> cls) & 1
 
     info = (meta << 53) & LBR_INFO_FLAGS
-    info |= ((LBR_BR_TYPES >> (4 * cls)) & 15) << INFO_TYPE_SHIFT
+    info |= lbr_br_type(cls) << INFO_TYPE_SHIFT
     if mode & MODE_TIMED:
         cycles = at.cycles + branch.cycles
-        at.cycles = cycles & (accept - 1)
+        at.cycles = cycles & ((accept | (pop if POP_RESTARTS_CYCLES else 0)) - 1)
         if cycles > CYC_CNT_MAX:
             cycles = CYC_CNT_MAX
         info |= (cycles | LBR_CYC_CNT_VALID) & at.cycles_valid

@@ -2,7 +2,7 @@
 
 The record path itself is in ``lbr.pxd``, to be inlined.  Behaviour: SDM vol. 3, chapter on last
 branch records; vol. 4, table 2-2.  Where the manual is silent, the choice made is named in
-`CHOICES` of ``lbrcore.reference``, which also is the plain-Python twin of this module.
+``lbrcore.choices``.  The plain-Python twin is ``lbrcore.reference``.
 """
 
 cimport cython
@@ -12,6 +12,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
+from lbrcore.choices cimport (
+    CALL_STACK_RECORDS_OTHERS, DEPTH_WRITE_CLEARS_LER, RESTART_KEEPS_CYCLES,
+)
+from lbrcore.columns cimport BLOCK, Columns
 from lbrcore.config import LbrConfig
 from lbrcore.dtypes import ENTRY_DTYPE
 from lbrcore.errors import Fault
@@ -140,7 +144,9 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         kernel = not state.ctl & SELECT_CPL_EQ_0
         user = not state.ctl & SELECT_CPL_NEQ_0
         call_stack = (state.ctl & SELECT_EN_CALLSTACK) != 0
-    calls = classes & CALLS if call_stack else classes
+    calls = classes
+    if call_stack:
+        calls &= ~<uint64_t> RETURNS if CALL_STACK_RECORDS_OTHERS else CALLS
     returns = classes & RETURNS if call_stack else 0
 
     state.accept = state.from_ones = state.pop = 0
@@ -167,7 +173,7 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         mode |= MODE_EVENTS
     state.mode = mode if active else MODE_OFF
     state.ler_classes = EVENT_CLASSES if active else 0
-    if active and not state.active:
+    if active and not state.active and not RESTART_KEEPS_CYCLES:
         # CYC_CNT has nothing to count from until the first record.
         state.cycles = 0
         state.cycles_valid = 0
@@ -295,6 +301,8 @@ cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil:
         return LBR_GP
     state.depth = <uint32_t> value
     lbr_clear(state)
+    if DEPTH_WRITE_CLEARS_LER:
+        memset(&state.ler, 0, sizeof(lbr_entry))
     return LBR_OK
 
 
@@ -390,17 +398,18 @@ cdef lbr_entry _entry(object from_, object to, object info) except *:
     return entry
 
 
-cdef int _out_of_range(const lbr_branch* branches, size_t count) except -1:
-    """Say which branch of a refused batch is the first out of range."""
+cdef int _out_of_range(const lbr_branch* branches, size_t count, size_t first=0) except -1:
+    """Say which branch of a refused batch is out of range; `first` is the index of branch 0."""
     cdef size_t i
     for i in range(count):
         if branches[i].cls > 15:
-            raise ValueError(f"branches[{i}]: class {branches[i].cls} is not a BranchClass (0 to 15)")
+            raise ValueError(f"branches[{first + i}]: class {branches[i].cls} is not a "
+                             "BranchClass (0 to 15)")
         if branches[i].flags > 7:
-            raise ValueError(f"branches[{i}]: flags {branches[i].flags:#x} has bits that no "
-                             "BranchFlag names (7 is all of them)")
+            raise ValueError(f"branches[{first + i}]: flags {branches[i].flags:#x} has bits that "
+                             "no BranchFlag names (7 is all of them)")
         if branches[i].cpl_from > 3 or branches[i].cpl_to > 3:
-            raise ValueError(f"branches[{i}]: cpl_from {branches[i].cpl_from}, cpl_to "
+            raise ValueError(f"branches[{first + i}]: cpl_from {branches[i].cpl_from}, cpl_to "
                              f"{branches[i].cpl_to}: a privilege level is 0 to 3")
     return 0
 
@@ -468,6 +477,24 @@ cdef class LbrState:
         for i in range(4):
             branch.events[i] = <uint8_t> unsigned(events[i], "events", 255)
         lbr_record(self.state, &branch)
+
+    def record_columns(self, from_, to, cls, *, cycles=None, flags=None, cpl_from=3, cpl_to=3,
+                       events=None):
+        cdef Columns columns = Columns(from_, to, cls, cycles, flags, cpl_from, cpl_to, events)
+        cdef lbr_state before = self.state[0]
+        cdef int result = LBR_OK
+        cdef size_t done = 0, n
+        cdef lbr_branch block[BLOCK]
+        with nogil:
+            while done < columns.count:
+                n = columns.gather(block, done)
+                result = lbr_record_batch(self.state, block, n)
+                if result != LBR_OK:
+                    self.state[0] = before
+                    break
+                done += n
+        if result != LBR_OK:
+            _out_of_range(block, n, done)
 
     # Control
 

@@ -1,0 +1,43 @@
+"""What the manual leaves open, and what was chosen; the values stand in ``choices.pxd``.
+
+`CHOICES` maps each name to (value, reason).  Structural choices, which no constant can flip:
+
+- A near RET in call-stack mode removes the newest record, the others move up and the last entry
+  reads 0 (so Linux's "last entry FROM == 0: the stack is not full" holds, and RISC-V CTR's
+  documented twin works alike); on an empty stack nothing is left to remove.
+- A RET that the CPL or class filter keeps out removes nothing: only unfiltered branches count.
+- FROM, TO and LER are kept as written and read sign-extended from MAXLINADDR - 1, the processor's
+  enumerated width whatever CR4.LA57 says; values from XRSTORS and from a trace likewise.
+- A filter dimension that CPUID.1CH:EBX does not offer lets everything pass.
+- With CPL filtering offered and both CPL bits clear nothing is recorded.
+- The reserved bits of IA32_LBR_DEPTH are those above what the largest depth needs.
+"""
+
+from lbrcore cimport choices
+
+CHOICES = {
+    "OTHER_BRANCH_TYPE": (
+        choices.OTHER_BRANCH_TYPE,
+        "Which of the 1xxxB codes of BR_TYPE hardware writes for OTHER_BRANCH: an Intel "
+        "engineer's mail speaks of 8."),
+    "RESTART_KEEPS_CYCLES": (
+        choices.RESTART_KEEPS_CYCLES,
+        "0: when recording starts (LBREn set, LBR_FRZ cleared, XRSTORS), CYC_CNT has no earlier "
+        "record to count from, so the first record has CYC_CNT 0 and CYC_CNT_VALID 0."),
+    "POP_RESTARTS_CYCLES": (
+        choices.POP_RESTARTS_CYCLES,
+        "0: a RET in call-stack mode makes no record, so CYC_CNT goes on counting since the "
+        "last one that was made."),
+    "CALL_STACK_RECORDS_OTHERS": (
+        choices.CALL_STACK_RECORDS_OTHERS,
+        "0: in call-stack mode only near CALLs push; COND, JMPs and OTHER_BRANCH are inhibited "
+        "even if enabled (documented as undefined; RISC-V CTR inhibits them). 1: they are "
+        "recorded like calls."),
+    "EMPTY_STACK_CLEARS_LER": (
+        choices.EMPTY_STACK_CLEARS_LER,
+        "0: an exception or interrupt before any record leaves LER as it was."),
+    "DEPTH_WRITE_CLEARS_LER": (
+        choices.DEPTH_WRITE_CLEARS_LER,
+        "0: every source says that a write of IA32_LBR_DEPTH zeroes the LBR entries, none "
+        "names LER."),
+}
