@@ -1,1 +1,26 @@
-"""Branch traces and files of branch stacks: the container, and readers of others' formats."""
+"""Branch traces and files of branch stacks: the container, and readers of others' formats.
+
+>>> from pylbr import trace
+>>> with trace.open("program.arrow") as source:  # doctest: +SKIP
+...     for chunk in source.chunks():
+...         print(len(chunk), (chunk.column("class") == 5).sum())
+"""
+
+from pylbr.trace.formats import (
+    Format,
+    Options,
+    detect,
+    formats,
+    open_any,
+    open_stacks,
+)
+from pylbr.trace.formats import open_trace as open  # noqa: A004
+from pylbr.trace.metadata import Metadata, Module, Task
+from pylbr.trace.stacks import Stacks
+from pylbr.trace.trace import Chunk, Part, StreamTrace, Trace
+from pylbr.trace.writer import Writer
+
+__all__ = [
+    "Chunk", "Format", "Metadata", "Module", "Options", "Part", "Stacks", "StreamTrace", "Task",
+    "Trace", "Writer", "detect", "formats", "open", "open_any", "open_stacks",
+]

@@ -1,0 +1,219 @@
+"""The formats that pylbr reads, found by what a file holds.
+
+A format is a `Format` object.  Those of pylbr are listed in `BUILTIN`; a package adds its
+own through the entry point group ``pylbr.formats``, whose entries name such objects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pylbr.errors import TraceError
+from pylbr.trace.metadata import Module
+from pylbr.trace.source import ByteSource
+from pylbr.trace.stacks import Stacks
+from pylbr.trace.trace import Trace
+
+__all__ = [
+    "BUILTIN", "ENTRY_POINT_GROUP", "Format", "Head", "Options", "detect", "formats",
+    "open_any", "open_stacks", "open_trace",
+]
+
+ENTRY_POINT_GROUP: Final = "pylbr.formats"
+HEAD_SIZE: Final = 1 << 16
+
+#: Module and object of each format of ours; the first that knows a file reads it, so that
+#: those without a magic number come last.
+BUILTIN: Final = (
+    "pylbr.trace.container:ARROW",
+    "pylbr.trace.container:PARQUET",
+    "pylbr.trace.csv_file:CSV",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first bytes of a file.
+
+    Attributes
+    ----------
+    path : str
+    raw : bytes
+        As they lie in the file; empty for a directory.
+    data : bytes
+        Decompressed, if the file is gzip, xz or zstd.
+    """
+
+    path: str
+    raw: bytes
+    data: bytes
+    is_directory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a reader may be told.
+
+    Attributes
+    ----------
+    modules : sequence of Module
+        Mapped files, for formats that do not name them.
+    verify : bool
+        Compare digests and check ranges.
+    mmap : bool
+        Map containers instead of reading them; a file that shrinks then kills the process.
+    """
+
+    modules: Sequence[Module] = field(default=())
+    verify: bool = True
+    mmap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format.
+
+    Attributes
+    ----------
+    name : str
+        As ``pylbr convert --from`` takes it.
+    description : str
+        One line for people.
+    kind : {"trace", "stacks"}
+    sniff : callable
+        Head -> whether the file is of this format.
+    open : callable
+        (path, Options) -> Trace or Stacks.  Raises TraceError.
+    """
+
+    name: str
+    description: str
+    kind: Literal["trace", "stacks"]
+    sniff: Callable[[Head], bool]
+    open: Callable[[str, Options], Trace | Stacks]
+
+
+@cache
+def formats() -> tuple[Format, ...]:
+    """Our formats and those of installed packages, in the order in which they are tried."""
+    found: dict[str, Format] = {}
+    for name in BUILTIN:
+        module, attribute = name.split(":")
+        entry = getattr(importlib.import_module(module), attribute)
+        found[entry.name] = entry
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        entry = point.load()
+        if not isinstance(entry, Format):
+            raise TypeError(f"entry point {point.name!r} of {ENTRY_POINT_GROUP} is no Format")
+        found.setdefault(entry.name, entry)
+    return tuple(found.values())
+
+
+def read_head(path: str | os.PathLike[str]) -> Head:
+    """The first bytes of a file, raw and decompressed.
+
+    Raises
+    ------
+    TraceError
+        It does not exist, cannot be read or is empty.
+    """
+    name = os.fspath(path)
+    if os.path.isdir(path):
+        return Head(name, b"", b"", True)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise TraceError(path, "is no regular file; save the stream to a file first")
+    with ByteSource(path) as source:
+        data = source.read(HEAD_SIZE)
+        if not source.compression:
+            raw = data
+        else:
+            with open(path, "rb") as file:
+                raw = file.read(HEAD_SIZE)
+    if not raw:
+        raise TraceError(path, "is empty", 0)
+    return Head(name, raw, data)
+
+
+def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
+    """Format of a file, by its content, or the one called `name`.
+
+    Raises
+    ------
+    TraceError
+        It cannot be read, or no format knows it.
+    """
+    known = formats()
+    if name is not None:
+        for entry in known:
+            if entry.name == name:
+                return entry
+        raise TraceError(path, f"no format {name!r}; there are {', '.join(f.name for f in known)}")
+    head = read_head(path)
+    for entry in known:
+        if entry.sniff(head):
+            return entry
+    names = ", ".join(entry.name for entry in known)
+    raise TraceError(path, f"is of no known format ({names})", 0)
+
+
+def open_any(
+    path: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> Trace | Stacks:
+    """Open a trace or a file of stacks; `options` as `Options`."""
+    return detect(path, format).open(os.fspath(path), Options(**options))
+
+
+def open_trace(path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Trace:
+    """Open a trace of any known format.
+
+    Parameters
+    ----------
+    path : path-like
+    format : str, optional
+        Name of the format, where the content would mislead.
+    **options
+        As `Options`: modules, verify, mmap.
+
+    Raises
+    ------
+    TraceError
+        Not a trace, or not readable.
+    """
+    found = open_any(path, format, **options)
+    if not isinstance(found, Trace):
+        found.close()
+        raise TraceError(
+            path, "holds branch stacks, not a trace: between two samples branches are missing. "
+            "Use pylbr report or pylbr convert on it as it is"
+        )
+    return found
+
+
+def open_stacks(
+    path: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> Stacks:
+    """Open a file of branch stacks of any known format; parameters as `open_trace`.
+
+    Raises
+    ------
+    TraceError
+        Not a file of stacks, or not readable.
+    """
+    found = open_any(path, format, **options)
+    if not isinstance(found, Stacks):
+        found.close()
+        raise TraceError(path, "holds a trace, not branch stacks; pylbr replay makes them of it")
+    return found
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """Suffix that chooses an output format: the longest that pylbr knows, lower case."""
+    name = Path(path).name.lower()
+    return next((s for s in (".perf.data", ".afdo.txt") if name.endswith(s)), Path(name).suffix)

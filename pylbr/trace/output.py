@@ -1,0 +1,82 @@
+"""Files that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from pylbr.errors import TraceError
+
+__all__ = ["AtomicFile"]
+
+
+class AtomicFile:
+    """A file written under a temporary name in the directory of its final one.
+
+    `commit` gives it its name; `discard`, or an exception in a ``with``, removes it.
+    Attribute `file` is the binary file to write to.
+
+    Raises
+    ------
+    TraceError
+        The directory does not exist or cannot be written to.
+    """
+
+    file: BinaryIO
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise TraceError(self.path, "is a directory; name a file")
+        try:
+            number, self._temporary = tempfile.mkstemp(
+                prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent
+            )
+        except OSError as error:
+            raise TraceError(
+                self.path, f"cannot be written: {error.strerror}; choose another directory"
+            ) from error
+        self.file = os.fdopen(number, "wb")
+        self._open = True
+
+    def commit(self) -> None:
+        """Flush, synchronise and rename; after that the file exists."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(self._temporary, 0o666 & ~mask)
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            self.discard()
+            raise self.failure(error) from error
+        self._open = False
+
+    def discard(self) -> None:
+        """Remove what was written; a second call does nothing."""
+        if self._open:
+            self._open = False
+            with contextlib.suppress(OSError):  # a full disk shows here again
+                self.file.close()
+            os.unlink(self._temporary)
+
+    def failure(self, error: OSError) -> TraceError:
+        """The error of a write, as the user shall see it."""
+        reason = error.strerror or str(error)
+        return TraceError(self.path, f"cannot be written: {reason}; nothing was left there")
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        if kind is None:
+            self.commit()
+            return
+        self.discard()
+        if isinstance(error, OSError) and not isinstance(error, TraceError):
+            raise self.failure(error) from error
