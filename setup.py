@@ -18,6 +18,9 @@ EXTENSIONS = [
     "lbrcore.lbr",
     "lbrcore.xsave",
     "lbrcore.capi",
+    "pylbr.profile._aggregate",
+    "pylbr.profile._entries",
+    "pylbr.profile._perfdata",
 ]
 
 

@@ -1,0 +1,1 @@
+"""What consumers of branch stacks eat: perf.data, perf script, BOLT, AutoFDO, tables."""
