@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["PAIR_DTYPE"]
+__all__ = ["BRANCH_COUNT_DTYPE", "IP_DTYPE", "PAIR_DTYPE"]
 
 #: Counts of a pair of addresses: 56 bytes.  An edge runs from `first` (FROM) to `last` (TO); a
 #: straight run from `first` (the TO it began at) to `last` (the FROM it ended with).  `timed`
@@ -19,4 +19,12 @@ PAIR_DTYPE = np.dtype(
         ("timed", "u8"),
         ("pid", "i8"),
     ]
+)
+
+#: Samples at an address.
+IP_DTYPE = np.dtype([("address", "u8"), ("pid", "i8"), ("count", "u8")])
+
+#: A branch instruction: how often it was taken, to how many targets, how often mispredicted.
+BRANCH_COUNT_DTYPE = np.dtype(
+    [("address", "u8"), ("pid", "i8"), ("targets", "u8"), ("count", "u8"), ("mispredicted", "u8")]
 )

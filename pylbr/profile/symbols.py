@@ -1,0 +1,194 @@
+"""Names of functions, out of ELF files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from numpy.typing import NDArray
+
+from pylbr.profile.addresses import AddressSpaces
+
+__all__ = ["ElfImage", "Place", "Symbols"]
+
+_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
+     ("size", "<u8")]
+)  # fmt: skip
+_STT_FUNC, _STT_GNU_IFUNC = 2, 10
+_NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an address is: file, its link address there, function and offset into it.
+
+    `function` is empty where no symbol covers the address, `path` where no file does.
+    """
+
+    path: str = ""
+    address: int = 0
+    function: str = ""
+    offset: int = 0
+
+    def __str__(self) -> str:
+        if not self.path:
+            return f"{self.address:#x}"
+        name = os.path.basename(self.path)
+        if not self.function:
+            return f"{name}+{self.address:#x}"
+        return f"{self.function}+{self.offset:#x} ({name})" if self.offset else (
+            f"{self.function} ({name})"
+        )
+
+
+class ElfImage:
+    """Segments, functions and build-id of an ELF file of 64 bits.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is not such a file, or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            with open(path, "rb") as file:
+                elf = ELFFile(file)
+                if elf.elfclass != 64 or not elf.little_endian:
+                    raise ValueError(f"{self.path}: not a little-endian ELF file of 64 bits")
+                self.segments = [
+                    (s["p_offset"], s["p_filesz"], s["p_vaddr"])
+                    for s in elf.iter_segments("PT_LOAD")
+                ]
+                self.build_id = _build_id(elf)
+                self._symbols, self._names = _function_table(elf)
+        except (ELFError, AssertionError, UnicodeDecodeError, KeyError, IndexError) as error:
+            raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
+
+    def link_address(self, offset: int) -> int | None:
+        """Address at which the linker placed byte `offset` of the file."""
+        for start, size, address in self.segments:
+            if start <= offset < start + size:
+                return int(address + offset - start)
+        return None
+
+    @cached_property
+    def _starts(self) -> NDArray[np.uint64]:
+        return np.ascontiguousarray(self._symbols["value"])
+
+    def function_at(self, address: int) -> tuple[str, int] | None:
+        """Name and offset of the function that covers a link address."""
+        at = int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
+        if at < 0:
+            return None
+        symbol = self._symbols[at]
+        offset = address - int(symbol["value"])
+        if symbol["size"] and offset >= symbol["size"]:
+            return None
+        start = int(symbol["name"])
+        end = self._names.find(b"\0", start)
+        return self._names[start:end].decode("utf-8", "replace"), offset
+
+    def functions(self) -> dict[str, tuple[int, int]]:
+        """Name -> (link address, size); of several with one name, the last."""
+        result = {}
+        for symbol in self._symbols:
+            start = int(symbol["name"])
+            name = self._names[start : self._names.find(b"\0", start)].decode("utf-8", "replace")
+            result[name] = (int(symbol["value"]), int(symbol["size"]))
+        return result
+
+
+def _build_id(elf: ELFFile) -> bytes:
+    for section in elf.iter_sections("SHT_NOTE"):
+        for note in section.iter_notes():
+            if note["n_type"] == _NOTE_BUILD_ID:
+                return bytes.fromhex(note["n_desc"])
+    return b""
+
+
+def _function_table(elf: ELFFile) -> tuple[NDArray[np.void], bytes]:
+    """Function symbols by address, one for each, and the string table of their names."""
+    for kind in ("SHT_SYMTAB", "SHT_DYNSYM"):
+        for section in elf.iter_sections(kind):
+            data = section.data()
+            table = np.frombuffer(data[: len(data) // _SYMBOL.itemsize * _SYMBOL.itemsize], _SYMBOL)
+            kinds = table["info"] & 15
+            table = table[
+                ((kinds == _STT_FUNC) | (kinds == _STT_GNU_IFUNC)) & (table["section"] != 0)
+            ]
+            # Of aliases the last one stays: sized before unsized, global before local.
+            order = np.lexsort((table["info"] >> 4, table["size"] > 0, table["value"]))
+            table = table[order]
+            last = np.append(table["value"][1:] != table["value"][:-1], True)[: len(table)]
+            if len(table):
+                return table[last], elf.get_section(section["sh_link"]).data()
+    return np.empty(0, _SYMBOL), b""
+
+
+class Symbols:
+    """Places of addresses, through the mappings of their processes.
+
+    A file that is missing, no ELF file, or another build than the one that was mapped gives
+    no names; `problems` says so, one line a file.
+    """
+
+    def __init__(self, spaces: AddressSpaces) -> None:
+        self._spaces = spaces
+        self._images: dict[tuple[str, bytes], ElfImage | None] = {}
+        self._known: dict[tuple[int, int], Place] = {}
+        self.problems: list[str] = []
+
+    def image(self, path: str, build_id: bytes = b"") -> ElfImage | None:
+        """The file at `path`; None, and a line in `problems`, if it will not do."""
+        key = path, build_id
+        if key not in self._images:
+            self._images[key] = self._open(path, build_id)
+        return self._images[key]
+
+    def _open(self, path: str, build_id: bytes) -> ElfImage | None:
+        if not path.startswith("/"):
+            return None  # [vdso], [kernel.kallsyms], //anon: no file to look into
+        try:
+            image = ElfImage(path)
+        except OSError as error:
+            self.problems.append(f"{path}: {error.strerror}: no function names from it")
+            return None
+        except ValueError as error:
+            self.problems.append(str(error))
+            return None
+        size = min(len(build_id), len(image.build_id))
+        if size and image.build_id[:size] != build_id[:size]:
+            self.problems.append(f"{path}: not the build that was recorded: no names from it")
+            return None
+        return image
+
+    def place(self, pid: int, address: int) -> Place:
+        """Where `address` of process `pid` is."""
+        key = pid, address
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._find(pid, address)
+        return found
+
+    def _find(self, pid: int, address: int) -> Place:
+        mapped = self._spaces.find(pid, address)
+        if mapped is None:
+            return Place(address=address)
+        offset = mapped.offset + address - mapped.start
+        image = self.image(mapped.path, mapped.build_id)
+        link = image.link_address(offset) if image else None
+        if image is None or link is None:
+            return Place(mapped.path, offset)
+        function = image.function_at(link)
+        if function is None:
+            return Place(mapped.path, link)
+        return Place(mapped.path, link, *function)

@@ -1,0 +1,164 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pylbr.profile._entries as some_module
+from pylbr.profile import _aggregate, reference
+from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.aggregate import collect
+from pylbr.profile.link import OUTSIDE, link_profile
+from pylbr.profile.symbols import ElfImage, Place, Symbols
+from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
+from pylbr.trace.stacks import Comm, Fork, Mmap, Samples
+
+LIBRARY = some_module.__file__
+MISSED = entry_flags(mispredicted=True, cycles=5)
+HIT = entry_flags(predicted=True, cycles=7)
+
+
+def stacks(stack, **columns):
+    nr = [len(entries) for entries in stack]
+    flat = [entry for entries in stack for entry in entries]
+    return Samples.build(np.cumsum([0, *nr]), np.array(flat, ENTRY_DTYPE), **columns)
+
+
+# Few addresses, so that pairs repeat; all flag bits that are counted.
+entries = st.tuples(
+    st.integers(0, 5), st.integers(0, 5), st.integers(0, 3).map(lambda bits: bits | bits << 4)
+)
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.lists(entries, max_size=5)), max_size=8))
+def test_twins_agree(drawn):
+    samples = stacks([s for _, s in drawn], pid=np.array([p for p, _ in drawn], "i4"))
+    tables = []
+    for module in (_aggregate, reference):
+        edges, runs = module.PairTable(), module.PairTable()
+        edges.add_edges(samples)
+        broken = runs.add_runs(samples)
+        assert len(edges) == len(edges.to_array())
+        tables.append((edges.to_array().tolist(), runs.to_array().tolist(), broken))
+    assert tables[0] == tables[1]
+
+
+def test_table_grows():
+    random = np.random.default_rng(1)
+    flat = np.zeros(50_000, ENTRY_DTYPE)
+    flat["from"] = random.integers(0, 200, 50_000)
+    flat["to"] = random.integers(0, 200, 50_000)
+    samples = Samples.build(np.arange(0, 50_001, 10), flat)
+    fast, slow = _aggregate.PairTable(), reference.PairTable()
+    fast.add_edges(samples)
+    slow.add_edges(samples)
+    assert len(fast) > 25_000
+    assert fast.to_array().tolist() == slow.to_array().tolist()
+
+
+def test_profile_counts_by_hand():
+    records = [
+        stacks([[(0x30, 0x10, HIT), (0x14, 0x20, MISSED), (0x30, 0x10, HIT)], []],
+               pid=4, ip=np.array([0x10, 0x12], "u8")),
+        stacks([[(0x14, 0x20, HIT), (0x30, 0x18, MISSED)]], pid=4, ip=0x10),
+    ]  # fmt: skip
+    profile = collect(records)
+    assert (profile.samples, profile.entries, profile.broken) == (3, 5, 1)
+    assert profile.edges.tolist() == [
+        (0x14, 0x20, 2, 1, 12, 2, 4), (0x30, 0x10, 2, 0, 14, 2, 4), (0x30, 0x18, 1, 1, 5, 1, 4),
+    ]  # fmt: skip
+    assert profile.runs.tolist() == [
+        (0x10, 0x14, 1, 1, 5, 1, 4), (0x20, 0x30, 1, 0, 7, 1, 4),
+    ]  # fmt: skip
+    assert profile.ips.tolist() == [(0x10, 4, 2), (0x12, 4, 1)]
+    assert profile.branches().tolist() == [(0x14, 4, 1, 2, 1), (0x30, 4, 2, 3, 1)]
+
+
+def test_nothing_gives_nothing():
+    profile = collect([])
+    assert profile.samples == 0 and len(profile.edges) == len(profile.branches()) == 0
+    assert profile.functions() == []
+
+
+def test_later_mappings_hide_earlier_ones():
+    spaces = AddressSpaces()
+    spaces.add(Mmap(1, 1, 0x1000, 0x3000, 0, "/a"))
+    spaces.add(Mmap(1, 1, 0x2000, 0x1000, 0x50, "/b"))
+    spaces.add(Comm(1, 1, "name", True))
+    found = [spaces.find(1, at) for at in (0xFFF, 0x1000, 0x2000, 0x3000, 0x4000)]
+    assert [f and (f.path, f.offset) for f in found] == [
+        None, ("/a", 0), ("/b", 0x50), ("/a", 0x2000), None,
+    ]  # fmt: skip
+
+
+def test_a_child_has_its_parents_mappings_until_it_maps_others():
+    spaces = AddressSpaces()
+    spaces.add(Mmap(1, 1, 0x1000, 0x1000, 0, "/a"))
+    spaces.add(Mmap(-1, 0, 0xFFFF_8000_0000_0000, 0x1000, 0, "[kernel.kallsyms]_text"))
+    spaces.add(Fork(2, 1, 2, 1))
+    spaces.add(Fork(1, 1, 3, 1))
+    spaces.add(Mmap(2, 2, 0x1000, 0x1000, 0, "/b"))
+    assert spaces.find(1, 0x1000).path == "/a" and spaces.find(2, 0x1000).path == "/b"
+    assert spaces.find(2, 0xFFFF_8000_0000_0001).path == "[kernel.kallsyms]_text"
+    assert spaces.pids() == [-1, 1, 2] and len(spaces.mappings(1)) == 1
+
+
+@pytest.fixture(scope="module")
+def image():
+    return ElfImage(LIBRARY)
+
+
+def test_functions_are_found_by_address(image):
+    start, size = image.functions()["PyInit__entries"]
+    assert image.function_at(start) == ("PyInit__entries", 0)
+    assert image.function_at(start + size - 1) == ("PyInit__entries", size - 1)
+    assert image.function_at(0) is None
+
+
+def mapped_library(image, base=0x7F00_0000_0000, pid=9):
+    """MMAP2 records that map `image` at `base`."""
+    return [Mmap(pid, pid, base + vaddr, size, offset, LIBRARY, build_id=image.build_id)
+            for offset, size, vaddr in image.segments]  # fmt: skip
+
+
+def test_functions_collect_what_lies_in_them(image):
+    base = 0x7F00_0000_0000
+    start, size = image.functions()["PyInit__entries"]
+    entry, inside = base + start, base + start + size - 1
+    records = [
+        *mapped_library(image),
+        stacks([[(inside, entry, MISSED), (0x10, entry, HIT)]], pid=9, ip=inside),
+    ]
+    profile = collect(records)
+    table = {f.function: f for f in profile.functions()}
+    found = table["PyInit__entries"]
+    assert (found.samples, found.branches, found.mispredicted) == (1, 1, 1)
+    assert (found.entered, found.cycles) == (2, 5)
+    assert table[""].branches == 1 and table[""].path == ""
+    assert str(profile.symbols.place(9, entry)) == (
+        f"PyInit__entries ({os.path.basename(LIBRARY)})"
+    )
+    linked = link_profile(profile, LIBRARY)
+    assert linked.edges == {(OUTSIDE, start): (1, 0), (start + size - 1, start): (1, 1)}
+    assert linked.runs == {(start, start + size - 1): 1}
+    assert linked.ips == {start + size - 1: 1}
+
+
+def test_what_cannot_be_named_is_said_once(tmp_path, image):
+    text = tmp_path / "text"
+    text.write_text("no program")
+    spaces = AddressSpaces()
+    spaces.add(Mmap(1, 1, 0x1000, 0x1000, 0, "/no/such/file"))
+    spaces.add(Mmap(1, 1, 0x2000, 0x1000, 0, str(text)))
+    spaces.add(Mmap(1, 1, 0x3000, 0x1000, 0, LIBRARY, build_id=bytes(20)))
+    spaces.add(Mmap(1, 1, 0x4000, 0x1000, 0, "[vdso]"))
+    symbols = Symbols(spaces)
+    assert symbols.place(1, 0x1004) == symbols.place(1, 0x1004) == Place("/no/such/file", 4)
+    assert symbols.place(1, 0x2004) == Place(str(text), 4)
+    assert symbols.place(1, 0x4004) == Place("[vdso]", 4)
+    assert symbols.place(1, 0x9000) == Place(address=0x9000)
+    assert len(symbols.problems) == 2 and "not a sound ELF file" in symbols.problems[1]
+    if image.build_id:
+        symbols.place(1, 0x3004)
+        assert "not the build that was recorded" in symbols.problems[2]
