@@ -1,0 +1,50 @@
+# cython: language_level=3
+"""A random walk over a call graph, recorded by the facility without leaving C.
+
+The record path is inlined from lbrcore's .pxd: no call, no lock, no Python object a branch.
+"""
+
+from libc.stdint cimport uint64_t
+
+from lbrcore.lbr cimport LBR_COND, LBR_NEAR_REL_JMP, LbrState, lbr_branch, lbr_record, lbr_state
+
+
+def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
+    """Run `steps` branches of a made-up program at CPL 3.
+
+    Returns
+    -------
+    int
+        Address that the last branch went to.
+    """
+    cdef lbr_state* state = facility.state
+    cdef lbr_branch branch
+    cdef uint64_t place = 0x401000, i
+    branch.cycles = branch.instructions = 4
+    branch.flags = 0
+    branch.cpl_from = branch.cpl_to = 3
+    branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
+    with nogil:
+        for i in range(steps):
+            seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
+            branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
+            branch.from_ = place
+            place = 0x401000 + (seed >> 52)
+            branch.to = place
+            lbr_record(state, &branch)
+    return place
+
+
+def walk_unrecorded(uint64_t steps, uint64_t seed=1):
+    """The same walk without the facility: what the walk itself costs."""
+    cdef lbr_branch branch
+    cdef uint64_t place = 0x401000, sink = 0, i
+    with nogil:
+        for i in range(steps):
+            seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
+            branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
+            branch.from_ = place
+            place = 0x401000 + (seed >> 52)
+            branch.to = place
+            sink ^= branch.from_ + branch.to + branch.cls
+    return place, sink

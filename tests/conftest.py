@@ -1,0 +1,72 @@
+"""What the tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The package as a user gets it, apart from the checkout.
+
+    Attributes
+    ----------
+    site : Path
+        Directory to be put on PYTHONPATH.
+    """
+
+    site: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment in which ``import lbrcore`` finds the installed package only.
+
+        Its dependencies come from the running interpreter, also for programs that embed
+        Python and know nothing of a virtual environment.
+        """
+        paths = [str(self.site), *(path for path in sys.path if path.endswith("site-packages"))]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+    @property
+    def include(self) -> Path:
+        """Directory of ``lbrcore.h``, as the installed package tells."""
+        return Path(self.python("-c", "import lbrcore; print(lbrcore.get_include())").strip())
+
+    def python(self, *arguments: str, cwd: Path | None = None) -> str:
+        """Standard output of Python run with `arguments` outside the checkout."""
+        return subprocess.run(
+            [sys.executable, *arguments], env=self.environment, cwd=cwd or self.site,
+            check=True, capture_output=True, text=True, timeout=300,
+        ).stdout
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """pylbr built from a clean copy of the tracked files and installed once a test run."""
+    base = tmp_path_factory.mktemp("installed")
+    source, site = base / "source", base / "site"
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if name.split("/")[0] in ("tests", "bench", "docs") or not (ROOT / name).is_file():
+            continue
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps",
+         "--disable-pip-version-check", "--root-user-action=ignore", "--target", str(site),
+         str(source)],
+        capture_output=True, text=True, timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return Installed(site)

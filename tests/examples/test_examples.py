@@ -1,0 +1,116 @@
+"""The worked examples, built and run against the installed package."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Installed
+
+pytestmark = pytest.mark.slow
+EXAMPLES = ROOT / "examples"
+
+
+def build(source: Path, target: Path, installed: Installed, *flags: str) -> Path:
+    """Compile a program that embeds Python, warnings being errors."""
+    library = sysconfig.get_config_var("LIBDIR")
+    compiler = "g++" if source.suffix == ".cpp" else "gcc"
+    command = [
+        compiler, "-O2", "-Wall", "-Wextra", "-Werror", *flags, str(source), "-o", str(target),
+        f"-I{installed.include}", f"-I{sysconfig.get_path('include')}", f"-L{library}",
+        f"-Wl,-rpath,{library}", f"-lpython{sysconfig.get_config_var('LDVERSION')}",
+    ]
+    subprocess.run(command, check=True, timeout=120)
+    return target
+
+
+def run(program: Path, installed: Installed, *arguments: str) -> str:
+    return subprocess.run(
+        [str(program), *arguments], env=installed.environment, check=True, capture_output=True,
+        text=True, timeout=120,
+    ).stdout
+
+
+def fib_branches() -> list[tuple[int, int, int]]:
+    """(from, to, BR_TYPE) of fib(10) as the C example runs it, oldest first; an own model."""
+    branches: list[tuple[int, int, int]] = []
+
+    def go(source: int, target: int, kind: int) -> None:
+        branches.append((0x401000 + 4 * source, 0x401000 + 4 * target, kind))
+
+    def fib(n: int, back: int) -> None:
+        if n == 0:
+            return go(4, back, 5)
+        go(3, 5, 0)
+        if n == 1:
+            return go(8, back, 5)
+        go(6, 9, 0)
+        go(10, 3, 4)
+        fib(n - 1, 11)
+        go(13, 3, 4)
+        fib(n - 2, 14)
+        return go(14, back, 5)
+
+    go(1, 3, 4)
+    fib(10, 2)
+    return branches
+
+
+def test_c(installed: Installed, tmp_path: Path) -> None:
+    program = build(EXAMPLES / "c" / "emulator.c", tmp_path / "emulator", installed)
+    out = run(program, installed).splitlines()
+    assert out[0] == "fib(10) = 55"
+    expected = [
+        f"{i:2} {source:#x} -> {target:#x} type {kind}"
+        for i, (source, target, kind) in enumerate(reversed(fib_branches()[-32:]))
+    ]
+    assert [line.rsplit(" cycles ", 1)[0] for line in out[1:]] == expected
+    assert run(program, installed, "--time", "1000").endswith(" ns a branch\n")
+
+
+def test_c_refuses_a_table_that_is_not_there(installed: Installed, tmp_path: Path) -> None:
+    program = build(EXAMPLES / "c" / "emulator.c", tmp_path / "emulator", installed)
+    empty = {**installed.environment, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([str(program)], env=empty, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "lbrcore" in result.stderr
+
+
+def test_cpp(installed: Installed, tmp_path: Path) -> None:
+    program = build(
+        EXAMPLES / "cpp" / "snapshot.cpp", tmp_path / "snapshot", installed, "-std=c++17")
+    assert run(program, installed).splitlines() == [
+        "before 3, after a return 2",
+        "#GP: IA32_LBR_CTL: reserved bits",
+        "newest 0x401010",
+    ]
+
+
+def test_cython(installed: Installed, tmp_path: Path) -> None:
+    for name in ("emulator.pyx", "setup.py"):
+        shutil.copy(EXAMPLES / "cython" / name, tmp_path)
+    installed.python("setup.py", "-q", "build_ext", "--inplace", cwd=tmp_path)
+    out = installed.python("-c", """
+import emulator, lbrcore
+facility = lbrcore.LbrState(lbrcore.LbrConfig())
+facility.ctl = 0x7F0007
+last = emulator.walk(facility, 1000)
+records = facility.records()
+assert last == emulator.walk_unrecorded(1000)[0] == records["to"][0]
+assert (records["to"][1:] == records["from"][:-1]).all()
+print(lbrcore.__file__, len(records))
+""", cwd=tmp_path)
+    path, count = out.split()
+    assert Path(path).is_relative_to(installed.site)
+    assert count == "32"
+
+
+def test_ctypes(installed: Installed) -> None:
+    out = installed.python(str(EXAMPLES / "ctypes" / "facility.py")).splitlines()
+    assert out == [
+        f"{i} {0x401090 - 16 * i:#x} -> 0x402000 type 4" for i in range(8)
+    ]
