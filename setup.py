@@ -13,6 +13,7 @@ TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
 EXTENSIONS = [
     "lbrcore.buffers",
+    "lbrcore.batch",
     "lbrcore.choices",
     "lbrcore.columns",
     "lbrcore.lbr",

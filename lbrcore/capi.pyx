@@ -4,9 +4,10 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
+from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
     lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry,
-    lbr_read_ler, lbr_read_records, lbr_record_batch, lbr_record_checked, lbr_reset,
+    lbr_read_ler, lbr_read_records, lbr_record_checked, lbr_reset,
     lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_state, lbr_write_ctl,
     lbr_write_depth, lbr_write_entry, lbr_write_ler, lbr_write_tos, lbr_xsave_layout,
 )

@@ -64,7 +64,6 @@ cdef extern from "lbrcore.h" nogil:
     ctypedef struct lbr_state:
         lbr_entry ring[64]
         uint64_t accept
-        uint64_t from_ones
         uint64_t pop
         uint64_t ctl
         uint64_t cycles
@@ -75,6 +74,7 @@ cdef extern from "lbrcore.h" nogil:
         uint8_t event_mask
         uint8_t mode
         uint8_t active
+        uint8_t from_ones
         uint8_t cycles_valid
         uint8_t enable
         uint8_t frozen
@@ -113,13 +113,11 @@ ctypedef struct lbr_cursor:
 cdef extern from *:
     """
     #define LBR_META_INVALID 0x00000000FCFCF8F0ull
-    #define LBR_META_USER 0x0000000003030000ull
     #define LBR_CYC_CNT_VALID (1ull << 60)
     #define LBR_INFO_FLAGS (7ull << 61)
     #define LBR_RECORDABLE 0xFF3Fu
     """
     const uint64_t LBR_META_INVALID
-    const uint64_t LBR_META_USER
     const uint64_t LBR_CYC_CNT_VALID
     const uint64_t LBR_INFO_FLAGS
     const uint64_t LBR_RECORDABLE
@@ -139,10 +137,13 @@ cdef inline uint64_t lbr_br_type(uint64_t cls) noexcept nogil:
 
 
 cdef inline uint32_t lbr_table_bit(uint64_t meta) noexcept nogil:
-    """Place of a branch in the truth tables: class | user_from << 4 | user_to << 5."""
-    cdef uint64_t user = meta & LBR_META_USER
-    user |= user >> 1
-    return <uint32_t> ((meta & 15) | ((user >> 12) & 16) | ((user >> 19) & 32))
+    """Place of a branch in the truth tables: class | cpl_to << 4."""
+    return <uint32_t> ((meta & 15) | ((meta >> 20) & 0x30))
+
+
+cdef inline uint64_t lbr_from_ones(const lbr_state* state, uint64_t meta) noexcept nogil:
+    """All ones if the branch comes out of a ring that is filtered out and hidden, else 0."""
+    return -<uint64_t> ((state.from_ones >> ((meta >> 16) & 3)) & 1)
 
 
 cdef inline lbr_entry* lbr_slot(lbr_state* state, uint32_t position) noexcept nogil:
@@ -193,7 +194,7 @@ cdef inline void lbr_step(
     if mode & (MODE_FILTERED | MODE_CALL_STACK):
         bit = lbr_table_bit(meta)
         accept = (state.accept >> bit) & 1
-        ones = -((state.from_ones >> bit) & 1)
+        ones = lbr_from_ones(state, meta)
         if mode & MODE_CALL_STACK:
             pop = (state.pop >> bit) & 1
     else:
@@ -288,8 +289,6 @@ cdef void lbr_reset(lbr_state* state) noexcept nogil
 cdef void lbr_clear(lbr_state* state) noexcept nogil
 cdef void lbr_control_changed(lbr_state* state) noexcept nogil
 cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept nogil
-cdef int lbr_record_batch(
-    lbr_state* state, const lbr_branch* branches, size_t count) noexcept nogil
 cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil
 cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil
 cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil

@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from lbrcore.batch cimport lbr_record_batch
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
 from lbrcore.choices cimport (
     CALL_STACK_RECORDS_OTHERS, DEPTH_WRITE_CLEARS_LER, RESTART_KEEPS_CYCLES,
@@ -128,8 +129,8 @@ cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
 cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
     """Work out the truth tables and the record loop from the control registers."""
     cdef uint64_t classes, calls, returns
-    cdef bint kernel = True, user = True, call_stack, target, active
-    cdef int user_from, user_to, shift
+    cdef bint kernel = True, user = True, call_stack, active
+    cdef int cpl
     cdef uint8_t mode = 0
     if state.config.flavour == LBR_ARCHITECTURAL:
         active = state.ctl & CTL_LBREN and not state.frozen
@@ -149,20 +150,17 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         calls &= ~<uint64_t> RETURNS if CALL_STACK_RECORDS_OTHERS else CALLS
     returns = classes & RETURNS if call_stack else 0
 
-    state.accept = state.from_ones = state.pop = 0
+    state.accept = state.pop = 0
+    state.from_ones = 0
     if active:
         # The CPL at the end of the operation decides; out of a filtered ring the
         # architectural flavour hides where the branch came from.
-        for user_from in range(2):
-            for user_to in range(2):
-                target = user if user_to else kernel
-                if target:
-                    shift = 16 * (user_from + 2 * user_to)
-                    state.accept |= calls << shift
-                    state.pop |= returns << shift
-                    if (state.config.flavour == LBR_ARCHITECTURAL
-                            and not (user if user_from else kernel)):
-                        state.from_ones |= calls << shift
+        for cpl in range(4):
+            if kernel if cpl == 0 else user:
+                state.accept |= calls << (16 * cpl)
+                state.pop |= returns << (16 * cpl)
+            elif state.config.flavour == LBR_ARCHITECTURAL:
+                state.from_ones |= <uint8_t> (1 << cpl)
     if call_stack:
         mode = MODE_CALL_STACK
     elif state.accept != LBR_RECORDABLE * <uint64_t> 0x0001000100010001:
@@ -227,57 +225,6 @@ cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept
     return LBR_OK
 
 
-cdef inline uint64_t _loop(
-    lbr_state* state, const lbr_branch* branches, size_t count, const int mode
-) noexcept nogil:
-    """Record `count` branches; the bits that any of them has set in class, flags and CPLs."""
-    cdef lbr_cursor at = lbr_begin(state)
-    cdef uint64_t seen = 0
-    cdef size_t i
-    for i in range(count):
-        seen |= lbr_meta(&branches[i])
-        lbr_step(state, &at, &branches[i], mode)
-    lbr_end(state, &at)
-    return seen
-
-
-cdef uint64_t _scan(const lbr_branch* branches, size_t count) noexcept nogil:
-    cdef uint64_t seen = 0
-    cdef size_t i
-    for i in range(count):
-        seen |= lbr_meta(&branches[i])
-    return seen
-
-
-cdef int lbr_record_batch(
-    lbr_state* state, const lbr_branch* branches, size_t count
-) noexcept nogil:
-    """Record all branches, or none if one of them is out of range."""
-    cdef lbr_state before = state[0]
-    cdef uint64_t seen
-    # A constant mode makes gcc build a loop of its own for each case.
-    if state.mode == MODE_OFF:
-        seen = _scan(branches, count)
-    elif state.mode == 0:
-        seen = _loop(state, branches, count, 0)
-    elif state.mode == MODE_TIMED:
-        seen = _loop(state, branches, count, MODE_TIMED)
-    elif state.mode == MODE_FILTERED:
-        seen = _loop(state, branches, count, MODE_FILTERED)
-    elif state.mode == MODE_FILTERED | MODE_TIMED:
-        seen = _loop(state, branches, count, MODE_FILTERED | MODE_TIMED)
-    elif state.mode == MODE_CALL_STACK:
-        seen = _loop(state, branches, count, MODE_CALL_STACK)
-    elif state.mode == MODE_CALL_STACK | MODE_TIMED:
-        seen = _loop(state, branches, count, MODE_CALL_STACK | MODE_TIMED)
-    else:
-        seen = _loop(state, branches, count, state.mode)
-    if seen & LBR_META_INVALID:
-        state[0] = before
-        return LBR_EINVAL
-    return LBR_OK
-
-
 # ---------------------------------------------------------------- control
 
 cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil:
@@ -317,7 +264,11 @@ cdef void lbr_set_frozen(lbr_state* state, int frozen) noexcept nogil:
 
 
 cdef void lbr_set_event_mask(lbr_state* state, int mask) noexcept nogil:
+    cdef int i
     state.event_mask = <uint8_t> (mask & state.config.event_counters)
+    for i in range(4):
+        if not (state.event_mask >> i) & 1:
+            state.events[i] = 0
     lbr_control_changed(state)
 
 

@@ -107,6 +107,10 @@ class ReferenceLbr:
         was_active, self.frozen = self.active, frozen
         self._restart(was_active)
 
+    def write_event_mask(self, mask: int) -> None:
+        self.event_mask = mask
+        self.events = [n if mask >> i & 1 else 0 for i, n in enumerate(self.events)]
+
     def write_depth(self, value: int) -> None:
         if value not in self.config.depths:
             raise Fault("depth")
@@ -183,7 +187,8 @@ class ReferenceLbr:
         if not self.legacy and not self.ring_passes(cpl_from):
             from_ = ALL_ONES
         self._push((from_, to, self._info(kind, flags)))
-        self.cycles, self.events = 0, [0, 0, 0, 0]
+        self.cycles = 0 if self.config.info_mask & 0xFFFF else None
+        self.events = [0, 0, 0, 0]
 
     def _info(self, kind: BranchClass, flags: int) -> int:
         br_type = kind if kind < 8 else CHOICE["OTHER_BRANCH_TYPE"]

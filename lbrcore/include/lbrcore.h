@@ -101,8 +101,7 @@ typedef struct lbr_config {
  * treat it as opaque. */
 typedef struct lbr_state {
     lbr_entry ring[LBR_SLOTS]; /* entry i lies in slot (head - i) % LBR_SLOTS */
-    uint64_t accept;     /* truth table: recorded? bit = class | user_from<<4 | user_to<<5 */
-    uint64_t from_ones;  /* truth table: recorded with FROM all ones? */
+    uint64_t accept;     /* truth table: recorded? bit = class | cpl_to << 4 */
     uint64_t pop;        /* truth table: removes the newest record? */
     uint64_t ctl;        /* IA32_LBR_CTL, or MSR_LBR_SELECT */
     uint64_t cycles;     /* since the last record, saturated between batches */
@@ -113,11 +112,12 @@ typedef struct lbr_state {
     uint8_t event_mask;  /* counters whose events are logged: IA32_PERFEVTSELx[35] */
     uint8_t mode;        /* which record loop serves; chosen when control changes */
     uint8_t active;      /* enabled and not frozen */
+    uint8_t from_ones;   /* truth table: recorded with FROM all ones? bit = cpl_from */
     uint8_t cycles_valid;/* a record since recording (re)started gives `cycles` a meaning */
     uint8_t enable;      /* legacy: IA32_DEBUGCTL.LBR */
     uint8_t frozen;      /* IA32_PERF_GLOBAL_STATUS.LBR_FRZ */
     uint8_t xinuse;      /* XINUSE[15] was set by XRSTORS and not cleared since */
-    uint8_t reserved[3];
+    uint8_t reserved[2];
     uint16_t ler_classes;/* classes that load LER while recording is on */
     lbr_config config;
 } lbr_state;

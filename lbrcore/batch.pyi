@@ -1,0 +1,1 @@
+"""Many branches at once; `LbrState.record` is the public form."""

@@ -1,0 +1,263 @@
+"""Core and reference twin are equal bit by bit, whatever happens to them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from lbrcore import (
+    BRANCH_DTYPE, CTL_ALL, INFO_ALL, SELECT_ALL_CALL_STACK, BranchClass, Fault, LbrConfig,
+    LbrState, Quirk, xsave,
+)
+from lbrcore.reference import ReferenceLbr, ReferenceXsave
+
+WORD = st.integers(0, (1 << 64) - 1)
+ADDRESS = st.one_of(st.integers(1, 64), st.integers(1, (1 << 47) - 1), WORD)
+DEFINED_CTL = st.integers(0, (1 << 11) - 1).map(lambda n: n & 0xF | n >> 4 << 16)
+
+CONFIGS = st.one_of(
+    st.builds(
+        LbrConfig, depth_bitmap=st.integers(1, 15), linear_width=st.sampled_from([32, 48, 57, 64]),
+        event_counters=st.sampled_from([0, 0xF, 0x5]),
+        ctl_mask=st.sampled_from([CTL_ALL, CTL_ALL & ~0x6, CTL_ALL & ~0x7F0000, CTL_ALL & ~0x8]),
+        info_mask=st.sampled_from([INFO_ALL, 0xFF0000000000FFFF, 0x8000000000000000, 0]),
+    ),
+    st.builds(
+        LbrConfig.legacy, st.sampled_from([4, 8, 16, 32]),
+        select_mask=st.sampled_from([SELECT_ALL_CALL_STACK, 0x1FF, 0]),
+        info_mask=st.sampled_from([0xE00000000000FFFF, 0]), quirks=st.sampled_from([0, Quirk(1)]),
+    ),
+    st.builds(LbrConfig, depth=st.integers(1, 5)),
+)
+
+
+@st.composite
+def branch_batches(draw):
+    """Batches that dwell on few classes, so that filters and pops meet often."""
+    classes = draw(st.lists(st.sampled_from(list(BranchClass)), min_size=1, max_size=5))
+    n = draw(st.one_of(st.integers(0, 40), st.integers(90, 400)))
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+    batch = np.zeros(n, BRANCH_DTYPE)
+    batch["from"] = rng.integers(0, 1 << 64, n, dtype="u8")
+    batch["to"] = rng.integers(0, 1 << 64, n, dtype="u8")
+    batch["class"] = rng.choice(classes, n)
+    batch["cycles"] = rng.choice([0, 1, 7, 0x8000, 0xFFFFFFFF], n)
+    batch["flags"] = rng.integers(0, 8, n)
+    levels = draw(st.sampled_from([[0], [3], [0, 3], [0, 1, 2, 3]]))
+    batch["cpl_from"] = rng.choice(levels, n)
+    batch["cpl_to"] = rng.choice(levels, n)
+    batch["events"] = rng.choice([0, 1, 2, 255], (n, 4))
+    return batch
+
+
+class TwinMachine(RuleBasedStateMachine):
+    """Any sequence of branches, control, depth and record writes, packs and freezes."""
+
+    @initialize(config=CONFIGS)
+    def start(self, config):
+        self.config = config
+        self.core, self.twin = LbrState(config), ReferenceLbr(config)
+        self.legacy = config.flavour == 1
+        if self.legacy:
+            self.core.enable = True
+            self.twin.set_enable(True)
+
+    def both(self, core_call, twin_call):
+        """Both succeed, or both fault."""
+        outcomes = []
+        for call in (core_call, twin_call):
+            try:
+                call()
+                outcomes.append("done")
+            except Fault:
+                outcomes.append("fault")
+        assert outcomes[0] == outcomes[1]
+
+    @rule(batch=branch_batches())
+    def record(self, batch):
+        self.core.record(batch)
+        self.twin.record(batch)
+
+    @rule(batch=branch_batches())
+    def record_columns(self, batch):
+        columns = {name: np.ascontiguousarray(batch[name]) for name in BRANCH_DTYPE.names}
+        self.core.record_columns(
+            columns["from"], columns["to"], columns["class"], cycles=columns["cycles"],
+            flags=columns["flags"], cpl_from=columns["cpl_from"], cpl_to=columns["cpl_to"],
+            events=columns["events"].view("u4").reshape(-1),
+        )
+        self.twin.record(batch)
+
+    @rule(batch=branch_batches())
+    def record_singly(self, batch):
+        for b in batch:
+            self.core.record_one(
+                b["from"], b["to"], b["class"], cycles=b["cycles"], flags=b["flags"],
+                cpl_from=b["cpl_from"], cpl_to=b["cpl_to"], events=tuple(b["events"]))
+        self.twin.record(batch)
+
+    @rule(value=st.one_of(DEFINED_CTL, st.integers(0, 0x3FF), WORD), on=st.booleans())
+    def write_ctl(self, value, on):
+        value |= on and not self.legacy
+        self.both(lambda: setattr(self.core, "ctl", value), lambda: self.twin.write_ctl(value))
+
+    @rule(classes=st.integers(0, 127))
+    def write_plain_ctl(self, classes):
+        """Both rings on: the commonest setting."""
+        if not self.legacy:
+            value = (classes << 16 | 7) & self.config.ctl_mask
+            self.core.ctl = value
+            self.twin.write_ctl(value)
+
+    @rule(depth=st.one_of(st.sampled_from([8, 16, 24, 32]), st.integers(0, 70), WORD))
+    def write_depth(self, depth):
+        if not self.legacy:
+            self.both(lambda: setattr(self.core, "depth", depth),
+                      lambda: self.twin.write_depth(depth))
+
+    @rule(tos=st.integers(0, 40))
+    def write_tos(self, tos):
+        if self.legacy:
+            self.both(lambda: setattr(self.core, "tos", tos), lambda: self.twin.write_tos(tos))
+
+    @rule(on=st.booleans())
+    def enable(self, on):
+        if self.legacy:
+            self.core.enable = on
+            self.twin.set_enable(on)
+
+    @rule(on=st.booleans())
+    def freeze(self, on):
+        self.core.frozen = on
+        self.twin.set_frozen(on)
+
+    @rule(mask=st.integers(0, 15))
+    def event_mask(self, mask):
+        mask &= self.config.event_counters
+        self.core.event_mask = mask
+        self.twin.write_event_mask(mask)
+
+    @rule(i=st.integers(0, 40), entry=st.tuples(ADDRESS, ADDRESS, WORD))
+    def write_entry(self, i, entry):
+        self.both(lambda: self.core.write_entry(i, *entry),
+                  lambda: self.twin.write_entry(i, *entry))
+
+    @rule(entry=st.tuples(ADDRESS, ADDRESS, WORD))
+    def write_ler(self, entry):
+        self.core.ler = entry
+        self.twin.raw_ler = entry
+
+    @rule()
+    def reset(self):
+        self.core.reset()
+        self.twin.reset()
+
+    @rule()
+    def clear(self):
+        self.core.clear()
+        self.twin.clear()
+
+    @rule()
+    def copy(self):
+        self.core = self.core.copy()
+
+    @rule(rfbm=st.sampled_from([0x8000, 0x8003, 0x9803, 3]), fill=st.integers(0, 255),
+          xinuse=WORD, aligned=st.sampled_from([0, 1 << 15, 1 << 12 | 1 << 15]))
+    def xsaves(self, rfbm, fill, xinuse, aligned):
+        if self.legacy:
+            return
+        sizes = {11: 16, 12: 24}
+        areas = [bytearray([fill]) * 2048, bytearray([fill]) * 2048]
+        xsave.xsaves(self.core, areas[0], rfbm, xinuse=xinuse, sizes=sizes, aligned=aligned)
+        ReferenceXsave(self.twin).xsaves(
+            areas[1], rfbm, xinuse=xinuse, sizes=sizes, aligned=aligned)
+        assert areas[0] == areas[1]
+
+    @rule(data=st.data(), depth=st.one_of(st.none(), st.integers(0, 70), WORD),
+          ctl=st.one_of(DEFINED_CTL, WORD), rfbm=st.sampled_from([0x8003, 0x8000, 0x3]),
+          xstate_bv=st.sampled_from([0x8003, 0x8000, 3, 0, 1 << 63, 0x9800]),
+          xcomp_bv=st.sampled_from([0x8003, 0x8000, 3, 0x9803]), compacted=st.booleans(),
+          dirt=st.sampled_from([None, 530, 575, 576 + 807, 576 + 808]))
+    def xrstors(self, data, depth, ctl, rfbm, xstate_bv, xcomp_bv, compacted, dirt):
+        if self.legacy:
+            return
+        image = bytearray(data.draw(st.binary(min_size=64, max_size=64))) * 24
+        image[512:576] = bytes(64)
+        for at, value in ((512, xstate_bv), (520, xcomp_bv | compacted << 63), (576, ctl),
+                          (584, self.core.depth if depth is None else depth)):
+            image[at:at + 8] = value.to_bytes(8, "little")
+        image[576 + 808:] = bytes(len(image) - 576 - 808)
+        if dirt is not None:
+            image[dirt] ^= 0x55
+        sizes = {11: 16, 12: 24, 15: 816}
+        self.both(
+            lambda: xsave.xrstors(self.core, image, rfbm, supported=0x9803, sizes=sizes),
+            lambda: ReferenceXsave(self.twin).xrstors(
+                image, rfbm, supported=0x9803, sizes=sizes))
+
+    @invariant()
+    def equal(self):
+        if not hasattr(self, "core"):
+            return
+        core, twin = self.core, self.twin
+        assert [tuple(int(x) for x in e) for e in core.records()] == twin.records()
+        assert core.ler == twin.ler
+        assert (core.ctl, core.depth, core.active) == (twin.ctl, twin.depth, twin.active)
+        assert core.cycles == twin.cycles
+        if self.legacy:
+            assert core.tos == twin.tos
+        else:
+            assert xsave.component(core) == ReferenceXsave(twin).component()
+
+
+TestTwin = TwinMachine.TestCase
+TestTwin.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
+
+
+class LongTwinMachine(TwinMachine):
+    """The same for longer."""
+
+
+TestTwinLong = pytest.mark.slow(LongTwinMachine.TestCase)
+TestTwinLong.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(batch=branch_batches(), cuts=st.lists(st.integers(0, 400), max_size=4), ctl=DEFINED_CTL)
+def test_any_split_of_a_batch_equals_the_batch(batch, cuts, ctl):
+    whole, parts = LbrState(LbrConfig(event_counters=15)), LbrState(LbrConfig(event_counters=15))
+    whole.ctl = parts.ctl = ctl | 1
+    whole.record(batch)
+    edges = sorted({0, len(batch), *(min(c, len(batch)) for c in cuts)})
+    for start, stop in zip(edges, edges[1:], strict=False):
+        parts.record(batch[start:stop])
+    assert (whole.records() == parts.records()).all()
+    assert (whole.cycles, whole.ler) == (parts.cycles, parts.ler)
+
+
+def test_every_control_value_decides_every_branch_as_the_twin_does():
+    """All 2,048 CTL and 1,024 LBR_SELECT values x 16 classes x 4 transitions."""
+    cells = [(cls, source, target) for cls in BranchClass for source in (0, 3)
+             for target in (0, 3)]
+    arch, legacy = LbrConfig(), LbrConfig.legacy(16)
+    for config, values in (
+        (arch, [n & 0xF | n >> 4 << 16 for n in range(2048)]),
+        (legacy, list(range(1024))),
+    ):
+        core, twin = LbrState(config), ReferenceLbr(config)
+        if config.flavour:
+            core.enable = True
+            twin.set_enable(True)
+        for value in values:
+            core.ctl = value
+            twin.write_ctl(value)
+            for place in range(2):
+                core.clear()
+                twin.clear()
+                core.write_entry(0, 1, 2, 3)
+                twin.write_entry(0, 1, 2, 3)
+                for cls, source, target in cells[place::2]:
+                    core.record_one(5 + cls, 9, cls, cpl_from=source, cpl_to=target)
+                    twin.record_one(5 + cls, 9, cls, cpl_from=source, cpl_to=target)
+                assert [tuple(map(int, e)) for e in core.records()] == twin.records(), hex(value)
