@@ -22,6 +22,7 @@ EXTENSIONS = [
     "pylbr.profile._aggregate",
     "pylbr.profile._entries",
     "pylbr.profile._perfdata",
+    "pylbr.profile._text",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,12 @@ from pylbr.sample.batch import (
     SampleBatch,
 )
 from pylbr.trace.perf_abi import (
+    BRANCH_TYPE_NAMES,
     ENTRY_DTYPE,
+    NEW_TYPE_NAMES,
+    SPEC_NAMES,
     BranchSample,
+    BranchType,
     Record,
     SampleType,
     branch_type,
@@ -28,7 +33,7 @@ from pylbr.trace.perf_abi import (
 )
 from pylbr.trace.stacks import Samples
 
-__all__ = ["PairTable", "convert", "pack_samples", "sample_record"]
+__all__ = ["PairTable", "convert", "format_stacks", "pack_samples", "sample_record"]
 
 _ALL_ONES = (1 << 64) - 1
 
@@ -158,3 +163,32 @@ class PairTable:
     def to_array(self) -> NDArray[np.void]:
         rows = [(first, last, *row, pid) for (pid, first, last), row in sorted(self._rows.items())]
         return np.array(rows, PAIR_DTYPE)
+
+
+def _entry_text(source: int, target: int, flags: int, spec: bool) -> str:
+    hit = "P" if flags & 2 else "M" if flags & 1 else "-"
+    kind, new = flags >> 20 & 15, flags >> 26 & 15
+    name = BRANCH_TYPE_NAMES[kind]
+    if kind == BranchType.EXTEND_ABI:
+        name = NEW_TYPE_NAMES[new] if new < len(NEW_TYPE_NAMES) else ""
+    fields = [
+        f"{source:#x}", f"{target:#x}", hit, "X" if flags & 4 else "-",
+        "A" if flags & 8 else "-", str(flags >> 4 & 0xFFFF), name,
+    ]  # fmt: skip
+    return f" {'/'.join(fields + [SPEC_NAMES[flags >> 24 & 3]] * spec)} "
+
+
+def format_stacks(
+    samples: Samples, prefixes: Sequence[bytes] | None, ip: bool, brstack: bool, spec: bool
+) -> bytes:
+    """Twin of `pylbr.profile._text.format_stacks`."""
+    lines = []
+    for i in range(len(samples)):
+        line = prefixes[i] if prefixes is not None else b""
+        if ip:
+            line += f" {samples.ip[i]:16x}".encode()
+        if brstack:
+            stack = samples.stack(i).tolist()
+            line += "".join(_entry_text(*entry, spec) for entry in stack).encode()
+        lines.append(line + b"\n")
+    return b"".join(lines)
