@@ -60,10 +60,11 @@ def test_text_is_what_perf_6_1_prints():
         " 0x10/0x2/M/-/-/0/FAULT_INST "
     )
     assert script("ip", "brstack") == f"           401000{stack}\n ffffffff81000000\n"
-    assert script("comm", "pid", "tid", "cpu", "time", "period", "event", "ip") == (
-        "            demo     7/8     [000]     0.123456:          1 branches:u:            401000\n"
-        "         swapper    -1/0     [012]     5.000000:     100003        cyc:  ffffffff81000000\n"
-    )
+    assert script("comm", "pid", "tid", "cpu", "time", "period", "event", "ip").split("\n") == [
+        "            demo     7/8     [000]     0.123456:          1 branches:u:            401000",
+        "         swapper    -1/0     [012]     5.000000:     100003        cyc:  ffffffff81000000",
+        "",
+    ]
     assert script("pid", mmap_events=True, task_events=True) == (
         "    7 PERF_RECORD_COMM: demo:7/8\n"
         "    7 PERF_RECORD_MMAP2 7/7: [0x401000(0x1000) @ 0x1000 00:00 0 0]: r-xp /tmp/demo x\n"
