@@ -1,8 +1,9 @@
 """Text for AutoFDO: ``create_gcov --profiler=text``, ``create_llvm_prof --profiler=text``.
 
 Three blocks, each its number of lines and then the lines: straight runs ``first-last:count``,
-samples ``address:count``, taken branches ``from->to:count``; hexadecimal without 0x, at the
-binary's link addresses.  What leaves or enters the binary is left out.
+samples ``address:count``, taken branches ``from->to:count``; hexadecimal without 0x.  An address
+is its offset in the file, as AutoFDO 0.19 has it: given link addresses it writes an empty profile
+without a word.  What leaves or enters the binary is left out.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ __all__ = ["autofdo_text", "write_autofdo"]
 
 def autofdo_text(profile: LinkProfile) -> str:
     """The whole file."""
+    at = profile.image.file_offset
     blocks = (
-        [f"{first:x}-{last:x}:{count}" for (first, last), count in profile.runs.items()],
-        [f"{address:x}:{count}" for address, count in profile.ips.items()],
-        [f"{first:x}->{last:x}:{count}" for (first, last), (count, _) in profile.edges.items()
-         if OUTSIDE not in (first, last)],
+        [f"{at(first):x}-{at(last):x}:{count}" for (first, last), count in profile.runs.items()],
+        [f"{at(address):x}:{count}" for address, count in profile.ips.items()],
+        [f"{at(first):x}->{at(last):x}:{count}"
+         for (first, last), (count, _) in profile.edges.items() if OUTSIDE not in (first, last)],
     )  # fmt: skip
-    return "".join(
-        "\n".join([str(len(lines)), *lines]) + "\n" for lines in blocks
-    )
+    return "".join("\n".join([str(len(lines)), *lines]) + "\n" for lines in blocks)
 
 
 def write_autofdo(path: str | os.PathLike[str], profile: LinkProfile) -> None:

@@ -24,6 +24,7 @@ class LinkProfile:
 
     Attributes
     ----------
+    image : ElfImage
     edges : dict of (from, to) to (count, mispredicted)
         One of the two may be `OUTSIDE`.
     runs : dict of (first, last) to count
@@ -31,6 +32,7 @@ class LinkProfile:
     ips : dict of address to count
     """
 
+    image: ElfImage
     edges: dict[tuple[int, int], tuple[int, int]]
     runs: dict[tuple[int, int], int]
     ips: dict[int, int]
@@ -42,7 +44,7 @@ class _Linker:
     def __init__(self, profile: Profile, path: str) -> None:
         self._spaces = profile.spaces
         self._real = os.path.realpath(path)
-        self._image = ElfImage(path)
+        self.image = ElfImage(path)
         self._same: dict[str, bool] = {}
         self._known: dict[tuple[int, int], int] = {}
 
@@ -57,7 +59,7 @@ class _Linker:
             link = None
             mapped = self._spaces.find(pid, address)
             if mapped is not None and self._is_binary(mapped.path):
-                link = self._image.link_address(mapped.offset + address - mapped.start)
+                link = self.image.link_address(mapped.offset + address - mapped.start)
             self._known[key] = OUTSIDE if link is None else link
         return self._known[key]
 
@@ -103,4 +105,6 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
         if address != OUTSIDE:
             ips[address] += count
     edge_counts = {key: (taken[key], missed[key]) for key in sorted(taken)}
-    return LinkProfile(edge_counts, dict(sorted(runs.items())), dict(sorted(ips.items())))
+    return LinkProfile(
+        linker.image, edge_counts, dict(sorted(runs.items())), dict(sorted(ips.items()))
+    )

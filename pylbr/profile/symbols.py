@@ -80,6 +80,19 @@ class ElfImage:
                 return int(address + offset - start)
         return None
 
+    def file_offset(self, address: int) -> int:
+        """Where in the file the byte at a link address is.
+
+        Raises
+        ------
+        ValueError
+            No segment has it.
+        """
+        for start, size, first in self.segments:
+            if first <= address < first + size:
+                return int(start + address - first)
+        raise ValueError(f"{self.path}: nothing of the file is at {address:#x}")
+
     @cached_property
     def _starts(self) -> NDArray[np.uint64]:
         return np.ascontiguousarray(self._symbols["value"])

@@ -93,8 +93,15 @@ def test_a_file_holds_the_stream(tmp_path):
     assert len(lines) == 3 and lines[0].startswith("PERF_RECORD_MMAP2 7/7: [0x401000(0x1000) @")
 
 
+class OffsetImage:
+    """An image whose byte at link address a is the file's byte a - 0x10."""
+
+    def file_offset(self, address):
+        return address - 0x10
+
+
 LINKED = LinkProfile(
-    edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
+    image=OffsetImage(), edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
     runs={(0x20, 0x24): 4}, ips={0x22: 6},
 )  # fmt: skip
 
@@ -105,8 +112,8 @@ def test_preaggregated_text(tmp_path):
 
 
 def test_autofdo_text(tmp_path):
-    assert autofdo_text(LINKED) == "1\n20-24:4\n1\n22:6\n1\n10->20:5\n"
-    assert autofdo_text(LinkProfile({}, {}, {})) == "0\n0\n0\n"
+    assert autofdo_text(LINKED) == "1\n10-14:4\n1\n12:6\n1\n0->10:5\n"
+    assert autofdo_text(LinkProfile(OffsetImage(), {}, {}, {})) == "0\n0\n0\n"
     write_autofdo(tmp_path / "x", LINKED)
     assert (tmp_path / "x").read_text() == autofdo_text(LINKED)
 
