@@ -19,6 +19,7 @@ EXTENSIONS = [
     "lbrcore.lbr",
     "lbrcore.xsave",
     "lbrcore.capi",
+    "pylbr.trace._perf_sample",
     "pylbr.profile._aggregate",
     "pylbr.profile._entries",
     "pylbr.profile._perfdata",

@@ -34,6 +34,7 @@ HEAD_SIZE: Final = 1 << 16
 BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
     "pylbr.trace.container:PARQUET",
+    "pylbr.trace.perf_data:PERF_DATA",
     "pylbr.trace.csv_file:CSV",
 )
 
