@@ -35,6 +35,7 @@ BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
     "pylbr.trace.container:PARQUET",
     "pylbr.trace.perf_data:PERF_DATA",
+    "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",
 )
 
