@@ -89,7 +89,7 @@ class LbrConfig:
             (0 <= self.event_counters <= 15, "event_counters", "must be a mask of four counters"),
             (0 <= self.quirks <= 1, "quirks", "must be Quirk values"),
             (0 <= self.info_mask < 1 << 64, "info_mask", "must fit in 64 bits"),
-            (0 <= self.ctl_mask and not self.ctl_mask & ~(
+            (self.ctl_mask >= 0 and not self.ctl_mask & ~(
                 SELECT_ALL_CALL_STACK if legacy else CTL_ALL
             ), "ctl_mask", "has bits that the register does not have"),
             (0 <= self.depth <= MAX_DEPTH, "depth", f"must be 0 to {MAX_DEPTH}"),

@@ -1,5 +1,7 @@
-from collections.abc import Buffer, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from typing_extensions import Buffer
 
 from lbrcore.lbr import LbrState
 

@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lbrcore import (
-    BRANCH_DTYPE, CTL_ALL, INFO_ALL, SELECT_ALL_CALL_STACK, BranchClass, Fault, LbrConfig,
-    LbrState, Quirk, xsave,
+    BRANCH_DTYPE,
+    CTL_ALL,
+    INFO_ALL,
+    SELECT_ALL_CALL_STACK,
+    BranchClass,
+    Fault,
+    LbrConfig,
+    LbrState,
+    Quirk,
+    xsave,
 )
 from lbrcore.reference import ReferenceLbr, ReferenceXsave
 

@@ -1,0 +1,44 @@
+PYTHON := .venv/bin/python
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(PYTHON):
+	tools/environment
+
+.PHONY: help build test quick test-safe cover bench lint docs
+
+build: $(PYTHON)  ## build in place, with the test dependencies
+	$(PYTHON) -m pip install -q --group test -e .
+
+test:  ## all tests, as the README says
+	./check
+
+quick: build  ## the tests that need neither time nor other programs
+	$(PYTHON) -m pytest -q -m "not slow and not peer"
+
+test-safe: $(PYTHON)  ## the core's tests on a bounds-checked build
+	$(PYTHON) -m pip install -q --group test
+	LBRCORE_SAFE=1 $(PYTHON) setup.py -q build_ext --inplace --force
+	$(PYTHON) -m pytest -q -m "not slow and not peer"
+	$(PYTHON) setup.py -q build_ext --inplace --force
+
+cover: $(PYTHON)  ## line coverage, of the .pyx too
+	$(PYTHON) -m pip install -q --group test --group cover
+	LBRCORE_TRACE=1 $(PYTHON) setup.py -q build_ext --inplace --force
+	$(PYTHON) -m pytest -q -m "not slow and not peer" --cov --cov-report=term-missing:skip-covered
+	$(PYTHON) setup.py -q build_ext --inplace --force
+
+bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
+	$(PYTHON) -m pytest bench --benchmark-enable --benchmark-columns=min,median,rounds -q
+
+lint: $(PYTHON)  ## ruff, cython-lint, codespell, stubs
+	$(PYTHON) -m pip install -q --group lint --group test
+	$(PYTHON) -m ruff check .
+	.venv/bin/cython-lint lbrcore pylbr
+	.venv/bin/codespell lbrcore pylbr tests bench docs examples README.md CONTRIBUTING.md
+	$(PYTHON) -m pytest -q tests/test_stubs.py
+
+docs: $(PYTHON)  ## HTML into docs/_build
+	$(PYTHON) -m pip install -q --group docs -e .
+	$(PYTHON) -m sphinx -q -W -b html docs docs/_build
