@@ -101,7 +101,8 @@ class OffsetImage:
 
 
 LINKED = LinkProfile(
-    image=OffsetImage(), edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
+    image=OffsetImage(),
+    edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
     runs={(0x20, 0x24): 4}, ips={0x22: 6},
 )  # fmt: skip
 
