@@ -106,3 +106,13 @@ void copy_808(char *to, const char *from, size_t rounds) {
         __asm__ volatile("" : : "r"(to), "r"(from) : "memory");
     }
 }
+
+/* A state through the table, with every architectural feature. */
+lbr_state *create(const lbrcore_api *api, uint64_t ctl) {
+    lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 15, .linear_width = 48,
+                         .ctl_mask = 0x7F000F, .info_mask = 0xFF0000000000FFFFull};
+    lbr_state *state = api->create(&config);
+    if (state)
+        api->write_ctl(state, ctl);
+    return state;
+}

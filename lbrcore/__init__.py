@@ -1,6 +1,6 @@
 """lbrcore: one LBR facility, exact and fast."""
 
-from importlib.resources import files as _files
+import os.path as _path
 
 from lbrcore.capi import _C_API
 from lbrcore.config import (
@@ -37,4 +37,4 @@ __all__ = [
 
 def get_include() -> str:
     """Directory of ``lbrcore.h``, for ``include_dirs``."""
-    return str(_files("lbrcore") / "include")
+    return _path.join(_path.dirname(__file__), "include")

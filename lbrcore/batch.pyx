@@ -31,10 +31,10 @@ cdef void lbr_record_each(
     cdef size_t i
     if state.mode & MODE_OFF:
         return
-    at = lbr_begin(state)
+    at = lbr_begin(state, state.mode)
     for i in range(count):
         lbr_step(state, &at, &branches[i], state.mode)
-    lbr_end(state, &at)
+    lbr_end(state, &at, state.mode)
 
 
 # What happened since the newest record found so far, going back.
@@ -89,14 +89,12 @@ cdef inline void _keep(
     lbr_state* state, const Since* tail, bint valid, uint32_t head
 ) noexcept nogil:
     """Leave the batch: what counts since its newest record, and where that is."""
-    cdef lbr_cursor at = lbr_begin(state)
-    if state.mode & MODE_TIMED:
-        at.cycles = tail.cycles
-        at.cycles_valid = -(<uint64_t> valid)
-    if state.mode & MODE_EVENTS:
-        at.events = tail.events
+    cdef lbr_cursor at
+    at.cycles = tail.cycles
+    at.cycles_valid = -(<uint64_t> valid)
+    at.events = tail.events
     at.head = head
-    lbr_end(state, &at)
+    lbr_end(state, &at, state.mode)
 
 
 cdef long _height_before(

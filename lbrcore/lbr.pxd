@@ -231,10 +231,11 @@ cdef inline void lbr_step(
         at.head += <uint32_t> accept
 
 
-cdef inline lbr_cursor lbr_begin(const lbr_state* state) noexcept nogil:
+cdef inline lbr_cursor lbr_begin(const lbr_state* state, const int mode) noexcept nogil:
     cdef lbr_cursor at
-    cdef uint32_t events
-    memcpy(&events, &state.events[0], 4)
+    cdef uint32_t events = 0
+    if mode & MODE_EVENTS:
+        memcpy(&events, &state.events[0], 4)
     at.cycles = state.cycles
     at.cycles_valid = -(<uint64_t> state.cycles_valid)
     at.events = events
@@ -242,22 +243,36 @@ cdef inline lbr_cursor lbr_begin(const lbr_state* state) noexcept nogil:
     return at
 
 
-cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at) noexcept nogil:
-    cdef uint32_t events = <uint32_t> at.events
-    memcpy(&state.events[0], &events, 4)
-    state.cycles = at.cycles if at.cycles < CYC_CNT_MAX else CYC_CNT_MAX
-    state.cycles_valid = at.cycles_valid & 1
+cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at, const int mode) noexcept nogil:
+    cdef uint32_t events
+    if mode & MODE_EVENTS:
+        events = <uint32_t> at.events
+        memcpy(&state.events[0], &events, 4)
+    if mode & MODE_TIMED:
+        state.cycles = at.cycles if at.cycles < CYC_CNT_MAX else CYC_CNT_MAX
+        state.cycles_valid = at.cycles_valid & 1
     state.head = at.head
+
+
+cdef inline void lbr_record_in(
+    lbr_state* state, const lbr_branch* branch, const int mode
+) noexcept nogil:
+    cdef lbr_cursor at = lbr_begin(state, mode)
+    lbr_step(state, &at, branch, mode)
+    lbr_end(state, &at, mode)
 
 
 cdef inline void lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
     """Record one branch whose fields are known to be in range (`lbr_check`)."""
-    cdef lbr_cursor at
-    if state.mode & MODE_OFF:
-        return
-    at = lbr_begin(state)
-    lbr_step(state, &at, branch, state.mode)
-    lbr_end(state, &at)
+    # A constant mode lets the compiler drop what the case does not need.
+    if state.mode == MODE_FILTERED | MODE_TIMED:
+        lbr_record_in(state, branch, MODE_FILTERED | MODE_TIMED)
+    elif state.mode == MODE_TIMED:
+        lbr_record_in(state, branch, MODE_TIMED)
+    elif state.mode == MODE_CALL_STACK | MODE_TIMED:
+        lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
+    elif state.mode != MODE_OFF:
+        lbr_record_in(state, branch, state.mode)
 
 
 cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:

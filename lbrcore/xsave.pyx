@@ -18,8 +18,8 @@ from libc.string cimport memcpy, memset
 from lbrcore.buffers cimport acquire_bytes, unsigned
 from lbrcore.errors import Fault
 from lbrcore.lbr cimport (
-    LBR_ARCHITECTURAL, LBR_EINVAL, LBR_ESHORT, LBR_GP, LBR_OK, LBR_SLOTS, LbrState, lbr_clear,
-    lbr_control_changed, lbr_entry, lbr_get, lbr_max_depth, lbr_read_ler, lbr_slot,
+    LBR_ARCHITECTURAL, LBR_EINVAL, LBR_ESHORT, LBR_GP, LBR_OK, LBR_SLOTS, LbrState, lbr_canonical,
+    lbr_clear, lbr_control_changed, lbr_entry, lbr_max_depth, lbr_slot,
 )
 
 cdef enum:
@@ -41,6 +41,14 @@ cdef inline void _store(void* bytes_, size_t offset, uint64_t value) noexcept no
     memcpy(<uint8_t*> bytes_ + offset, &value, 8)
 
 
+cdef inline void _store_entry(
+    void* bytes_, const lbr_entry* entry, const lbr_state* state
+) noexcept nogil:
+    _store(bytes_, 0, lbr_canonical(state, entry.from_))
+    _store(bytes_, 8, lbr_canonical(state, entry.to))
+    _store(bytes_, 16, entry.info)
+
+
 cdef bint lbr_xinuse(const lbr_state* state) noexcept nogil:
     """XINUSE[15]: set by XRSTORS, or some register but DEPTH is not 0 (SDM vol. 1, 13.6)."""
     cdef lbr_entry entry
@@ -58,7 +66,8 @@ cdef bint lbr_xinuse(const lbr_state* state) noexcept nogil:
 
 cdef int lbr_pack(const lbr_state* state, void* component, size_t size) noexcept nogil:
     """Write CTL, DEPTH, LER and the entries below DEPTH; no other byte is touched."""
-    cdef lbr_entry entry
+    cdef const lbr_entry* entry
+    cdef uint8_t* target = <uint8_t*> component + ENTRIES
     cdef uint32_t i
     if state.config.flavour != LBR_ARCHITECTURAL:
         return LBR_EINVAL
@@ -66,11 +75,11 @@ cdef int lbr_pack(const lbr_state* state, void* component, size_t size) noexcept
         return LBR_ESHORT
     _store(component, 0, state.ctl)
     _store(component, 8, state.depth)
-    lbr_read_ler(state, &entry)
-    memcpy(<uint8_t*> component + 16, &entry, sizeof(entry))
+    _store_entry(<uint8_t*> component + 16, &state.ler, state)
     for i in range(state.depth):
-        entry = lbr_get(state, i)
-        memcpy(<uint8_t*> component + ENTRIES + sizeof(entry) * i, &entry, sizeof(entry))
+        entry = &state.ring[(state.head - i) & (LBR_SLOTS - 1)]
+        _store_entry(target, entry, state)
+        target += sizeof(lbr_entry)
     return LBR_OK
 
 
