@@ -18,7 +18,10 @@ from pylbr.errors import CommandError, LbrError
 __all__ = ["COMMANDS", "main"]
 
 #: Command -> what it does, in the order of ``pylbr --help``.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "convert": "turn a trace or a file of stacks into another format",
+    "inspect": "say what a trace or a file of stacks holds",
+}
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:

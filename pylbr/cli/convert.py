@@ -1,0 +1,180 @@
+"""``pylbr convert``: one format into another."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from pylbr.cli.progress import progress
+from pylbr.errors import CommandError, TraceError
+from pylbr.trace import Stacks, Trace, copy, open_any
+from pylbr.trace.formats import formats, suffix_of
+from pylbr.trace.modules import parse_module
+from pylbr.trace.stacks import Record, Samples
+
+HELP = "turn a trace or a file of stacks into another format"
+
+EPILOG = """
+What the input is, its content tells; what the output becomes, its suffix:
+
+  a trace             .arrow .parquet .csv
+  a file of stacks    .perf.data .perfscript .preagg .afdo.txt .csv
+
+A file of stacks stays a file of stacks: between two samples branches are missing.
+pylbr replay makes stacks of a trace.
+
+examples:
+  pylbr convert drmemtrace.app.zip -o app.arrow
+  pylbr convert perf.data -o app.preagg --binary ./app
+  pylbr convert branches.csv -o app.parquet --module ./app@0x555555554000
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument("input", metavar="IN", help="file to read")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
+    parser.add_argument(
+        "--from", dest="format", metavar="FORMAT",
+        help=f"format of IN, if its content misleads: {', '.join(f.name for f in formats())}",
+    )
+    parser.add_argument(
+        "--module", metavar="FILE[@ADDRESS]", action="append", default=[],
+        help="program or library that ran, loaded ADDRESS above its link addresses; "
+        "its code tells the classes of branches that have none",
+    )
+    parser.add_argument(
+        "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
+    )
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not compare the container's digests"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; quiet unless standard error is a terminal."""
+    modules = [module for text in args.module for module in parse_module(text)]
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.update(count)
+
+    with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
+        is_trace = isinstance(source, Trace)
+        unit, total = ("branches", source.count) if is_trace else ("samples", None)
+        with progress(total, unit, os.path.basename(args.input)) as bar:
+            try:
+                if isinstance(source, Trace):
+                    _refuse_stacks(args.output)
+                    count = copy.copy_trace(source, args.output, update)
+                else:
+                    count = _convert_stacks(source, args, update)
+            except KeyboardInterrupt:
+                print(
+                    f"pylbr convert: interrupted after {done:,} {unit}; {args.output} was not "
+                    "written", file=sys.stderr,
+                )
+                return 130
+    if sys.stderr.isatty():
+        print(f"{count:,} {unit} -> {args.output}", file=sys.stderr)
+    return 0
+
+
+def _refuse_stacks(path: str) -> None:
+    if suffix_of(path) in _STACK_WRITERS and suffix_of(path) not in copy.SUFFIXES:
+        raise CommandError(
+            f"{path}: a trace holds no samples; pylbr replay makes them of it"
+        )
+
+
+def _convert_stacks(
+    source: Stacks, args: argparse.Namespace, update: Callable[[int], None]
+) -> int:
+    suffix = suffix_of(args.output)
+    if suffix not in _STACK_WRITERS:
+        raise CommandError(
+            f"{args.output}: a file of stacks is written as one of {', '.join(_STACK_WRITERS)}"
+        )
+    if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
+        raise TraceError(args.output, "is the file that is read; name another")
+    counted = Stacks(source.metadata, _counted(source, update), source.path)
+    return _STACK_WRITERS[suffix](counted, args)
+
+
+def _counted(source: Stacks, update: Callable[[int], None]) -> Iterator[Record]:
+    for record in source:
+        yield record
+        if isinstance(record, Samples):
+            update(len(record))
+
+
+def _perf_data(source: Stacks, args: argparse.Namespace) -> int:
+    from pylbr.profile.perfdata import write_perf_data
+
+    return write_perf_data(args.output, source)
+
+
+def _perf_script(source: Stacks, args: argparse.Namespace) -> int:
+    from pylbr.profile.perfscript import FIELDS, write_perf_script
+
+    return write_perf_script(
+        args.output, source, fields=FIELDS, mmap_events=True, task_events=True
+    )
+
+
+def _linked(source: Stacks, args: argparse.Namespace) -> tuple[object, int]:
+    """Counts at the link addresses of the binary, and the number of samples."""
+    from pylbr.profile.aggregate import collect
+    from pylbr.profile.link import link_profile
+
+    if args.binary is None:
+        raise CommandError(f"{args.output}: is about one binary; name it with --binary ELF")
+    profile = collect(source)
+    try:
+        return link_profile(profile, args.binary), profile.samples
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{args.binary}: cannot be read as a 64-bit ELF file: {error}")\
+            from error
+
+
+def _preagg(source: Stacks, args: argparse.Namespace) -> int:
+    from pylbr.profile.preagg import write_preagg
+
+    profile, count = _linked(source, args)
+    write_preagg(args.output, profile)
+    return count
+
+
+def _autofdo(source: Stacks, args: argparse.Namespace) -> int:
+    from pylbr.profile.autofdo import write_autofdo
+
+    profile, count = _linked(source, args)
+    write_autofdo(args.output, profile)
+    return count
+
+
+def _csv(source: Stacks, args: argparse.Namespace) -> int:
+    """One row an entry."""
+    import pyarrow.csv
+
+    from pylbr.profile.tables import arrow_entries
+    from pylbr.trace.output import AtomicFile
+
+    count, header = 0, True
+    with AtomicFile(args.output) as output:
+        for samples in source.samples():
+            options = pyarrow.csv.WriteOptions(include_header=header, quoting_header="none")
+            pyarrow.csv.write_csv(arrow_entries(samples, count), output.file, options)
+            count, header = count + len(samples), False
+    return count
+
+
+_STACK_WRITERS: dict[str, Callable[[Stacks, argparse.Namespace], int]] = {
+    ".perf.data": _perf_data, ".perfscript": _perf_script, ".preagg": _preagg,
+    ".afdo.txt": _autofdo, ".csv": _csv,
+}
