@@ -17,13 +17,14 @@ cdef struct triple:
 cdef enum:
     USER = 1 << 0
     KERNEL = 1 << 1
+    ANY = 1 << 3
+    CALL_STACK = 1 << 11
     TYPE_SAVE = 1 << 16
     COUNTERS = 1 << 19
 
 cdef uint64_t MISPRED = <uint64_t>1 << 63
 cdef uint64_t CYC_VALID = <uint64_t>1 << 60
 cdef uint64_t BR_TYPE = <uint64_t>0xF << 56
-cdef uint64_t ALL_ONES = ~<uint64_t>0
 cdef uint64_t[16] TYPE_OF_CLASS
 for _class in BranchClass:
     TYPE_OF_CLASS[<int>_class] = <uint64_t>(<int>branch_type(_class)) << <int>TYPE_SHIFT
@@ -71,6 +72,11 @@ def convert(batch, uint64_t branch_sample_type):
     cdef bint typed = (mask & BR_TYPE) != 0 or (branch_sample_type & TYPE_SAVE) != 0
     cdef bint drop_kernel = (branch_sample_type & USER) != 0 \
         and (branch_sample_type & KERNEL) == 0
+    cdef bint both_or_neither = ((branch_sample_type & USER) != 0) \
+        == ((branch_sample_type & KERNEL) != 0)
+    cdef bint stop_at_zero = (mask & BR_TYPE) != 0 or (branch_sample_type & CALL_STACK) != 0
+    cdef bint as_it_is = not stop_at_zero and not typed and both_or_neither \
+        and (branch_sample_type & ANY) != 0
     cdef Py_ssize_t n = nr.shape[0], i, j
     total = int(batch.nr.sum(dtype="i8"))
     entries = np.empty(total, ENTRY_DTYPE)
@@ -90,10 +96,12 @@ def convert(batch, uint64_t branch_sample_type):
             if nr[i]:
                 entry = <const triple *>&words[0] + starts[i]
                 for j in range(nr[i]):
-                    if entry[j].source == 0:
-                        break
-                    if entry[j].source == ALL_ONES or (drop_kernel and entry[j].source >> 63):
-                        continue
+                    if not as_it_is:
+                        if entry[j].source == 0 and stop_at_zero:
+                            break
+                        # 0 and all ones, the two ends, are no addresses of branches.
+                        if entry[j].source + 1 < 2 or (drop_kernel and entry[j].source >> 63):
+                            continue
                     out[used].source = entry[j].source
                     out[used].target = entry[j].target
                     out[used].word = flags_of(entry[j].word, mask)

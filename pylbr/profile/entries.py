@@ -20,12 +20,15 @@ _CHUNK = 2048
 def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
     """Samples as the kernel's PMI handler leaves them.
 
-    An entry with FROM 0 ends the stack.  One with FROM all ones, which came from a privilege
-    level that is filtered out, decodes to no branch and is left out, and so is one from a
-    kernel address where only user branches are asked for.  ``predicted`` is the opposite of
-    ``mispred`` where the processor tells either, cycles are 0 unless valid, and the type is
-    filled in where the processor records it or TYPE_SAVE asks for it: from `classes`, or from
-    BR_TYPE, whose codes for OTHER_BRANCH tell perf nothing (`pylbr.profile.decode` does).
+    Architectural LBRs, and call stacks, end at the first entry with FROM 0.  FROM all ones
+    came from a privilege level that is filtered out; it decodes to no branch and is left out,
+    and so is an entry from a kernel address where only user branches are asked for.  A part
+    without BR_TYPE is taken to be a legacy one: its whole stack is read, and if nothing is to
+    be filtered (ANY, not TYPE_SAVE, both privileges) it stays as it is, empty entries too.
+
+    ``predicted`` is the opposite of ``mispred`` where the processor tells either, cycles are 0
+    unless valid, and the type is filled in where the processor records it or TYPE_SAVE asks
+    for it: from `classes`, or from BR_TYPE, whose codes for OTHER_BRANCH tell perf nothing.
 
     Parameters
     ----------

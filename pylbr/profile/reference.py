@@ -61,16 +61,21 @@ def convert(
 ) -> tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.uint64] | None]:
     """Twin of `pylbr.profile._entries.convert`."""
     typed = bool(batch.info_mask & INFO_BR_TYPE or branch_sample_type & BranchSample.TYPE_SAVE)
-    user = branch_sample_type & BranchSample.USER
-    only_user = bool(user and not branch_sample_type & BranchSample.KERNEL)
+    user = bool(branch_sample_type & BranchSample.USER)
+    kernel = bool(branch_sample_type & BranchSample.KERNEL)
+    has_type = bool(batch.info_mask & INFO_BR_TYPE)
+    stop_at_zero = has_type or branch_sample_type & BranchSample.CALL_STACK
+    any_branch = branch_sample_type & BranchSample.ANY
+    as_it_is = not stop_at_zero and not typed and user == kernel and any_branch
     offsets, entries, counters = [0], [], []
     for start, nr in zip(batch.starts.tolist(), batch.nr.tolist(), strict=True):
         for at in range(start, start + nr):
             source, target, info = (int(word) for word in batch.entries[at])
-            if source == 0:
-                break
-            if source == _ALL_ONES or (only_user and source >> 63):
-                continue
+            if not as_it_is:
+                if source == 0 and stop_at_zero:
+                    break
+                if source in (0, _ALL_ONES) or (user and not kernel and source >> 63):
+                    continue
             known = None if batch.classes is None else int(batch.classes[at])
             entries.append((source, target, _flags(info, batch.info_mask, known, typed)))
             counters.append(info >> 32 & 0xFFFF)

@@ -309,8 +309,6 @@ def test_profgen_sees_damage(damaged, version):
 
 def test_perfs_decoder_sees_damage(damaged):
     name, bad = damaged
-    if name == "oldest_first":
-        pytest.skip("perf says nothing of reversed stacks")
     ipc = blocks(bad.data)
     assert len(ipc) < len(bad.samples.entries) - len(bad.samples) or set(ipc) != {1.0}
 

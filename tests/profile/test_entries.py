@@ -109,6 +109,17 @@ def test_stack_ends_at_zero_and_loses_what_was_filtered():
     assert perf_samples(batch, both).entries["to"].tolist() == [1, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "targets"),
+    [(BranchSample.ANY, [1, 0, 2, 0]), (USER_ANY | BranchSample.KERNEL, [1, 0, 2, 0]),
+     (USER_ANY, [1, 2]), (BranchSample.ANY | BranchSample.TYPE_SAVE, [1, 2]),
+     (BranchSample.CALL_STACK, [1])],
+)  # fmt: skip
+def test_a_legacy_stack_stays_whole_unless_it_is_filtered(chosen, targets):
+    batch = one_stack([(0x10, 1, 0), (0, 0, 0), (0x20, 2, 0), (0, 0, 0)], info_mask=LEGACY)
+    assert perf_samples(batch, int(chosen)).entries["to"].tolist() == targets
+
+
 def test_misc_tells_the_privilege_of_the_sample():
     batch = SampleBatch.build([0x401000, KERNEL_ADDRESS], np.zeros((2, 1), ENTRY_DTYPE))
     assert perf_samples(batch, USER_ANY).misc.tolist() == [2, 1]
