@@ -1,0 +1,58 @@
+"""All register rows, and what they are on one model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import MappingProxyType
+
+from pylbr.arch.features import CpuModel
+from pylbr.arch.register import Access, MsrRegister, Register
+from pylbr.arch.rows_lbr import LBR_ROWS
+from pylbr.arch.rows_pmu import PMU_ROWS
+from pylbr.arch.rows_system import SYSTEM_ROWS
+from pylbr.errors import ConfigurationError
+
+__all__ = ["Access", "MsrRegister", "REGISTERS", "Register", "find", "registers"]
+
+#: Every row, in the order of the documentation.
+REGISTERS: tuple[Register, ...] = LBR_ROWS + PMU_ROWS + SYSTEM_ROWS
+
+
+@lru_cache(maxsize=256)
+def registers(model: CpuModel) -> MappingProxyType[int, MsrRegister]:
+    """The registers that `model` has, by MSR number.
+
+    Raises
+    ------
+    ConfigurationError
+        If two of them share a number.
+    """
+    known: dict[int, MsrRegister] = {}
+    for row in REGISTERS:
+        for n in range(row.count(model)):
+            register = MsrRegister.of(row, model, n)
+            other = known.setdefault(register.index, register)
+            if other is not register:
+                raise ConfigurationError(
+                    f"{model.name}: {other.name} and {register.name} share MSR "
+                    f"{register.index:#x}"
+                )
+    return MappingProxyType(dict(sorted(known.items())))
+
+
+def find(model: CpuModel, name: str) -> MsrRegister:
+    """The register called `name`, or numbered so (``"0x1D9"``).
+
+    Raises
+    ------
+    ConfigurationError
+        If `model` has none.
+    """
+    table = registers(model)
+    try:
+        index = int(name, 0)
+    except ValueError:
+        index = next((r.index for r in table.values() if r.name.lower() == name.lower()), -1)
+    if index not in table:
+        raise ConfigurationError(f"{model.name} has no register {name}")
+    return table[index]
