@@ -17,6 +17,7 @@ EXTENSIONS = [
     "lbrcore.choices",
     "lbrcore.columns",
     "lbrcore.lbr",
+    "lbrcore.pmu",
     "lbrcore.xsave",
     "lbrcore.capi",
     "pylbr.trace._perf_sample",

@@ -51,6 +51,10 @@ COUNT_AT_SOURCE_CPL = True
 #: The branch that makes a counter overflow is recorded before the PMI freezes the LBRs.
 OVERFLOWING_BRANCH_IS_RECORDED = True
 
+#: FREEZE_LBRS_ON_PMI on a processor with architectural LBRs but a version 2 or 3 PMU, which
+#: no real part is: clears LBREn, as KVM's emulation does for its guests.
+FREEZE_BELOW_V4_CLEARS_LBREN = True
+
 #: MSR_LBR_SELECT at a warm reset: the table of its bits says 0 at RESET, and only the stack
 #: (FROM, TO, INFO, TOS, LER) is listed as surviving.
 LEGACY_SELECT_SURVIVES_WARM_RESET = False

@@ -23,6 +23,9 @@ class ArchLbr:
         ECX[0], ECX[1], ECX[2].
     event_logging : int
         ECX[19:16], a bit for each of the first four general counters.
+    fixed_depth : int
+        Not 0: the one depth, 1 to 32, whatever the bitmap says.  No processor has one; an
+        exhaustive test of the layers above does.
     """
 
     depth_bitmap: int = 0x0B
@@ -35,16 +38,19 @@ class ArchLbr:
     timed: bool = True
     branch_type: bool = True
     event_logging: int = 0
+    fixed_depth: int = 0
 
     @property
     def depths(self) -> tuple[int, ...]:
         """Depths that IA32_LBR_DEPTH takes, ascending."""
+        if self.fixed_depth:
+            return (self.fixed_depth,)
         return tuple(8 * (n + 1) for n in range(8) if self.depth_bitmap >> n & 1)
 
     @property
     def max_depth(self) -> int:
         """The largest of them, 0 if there is none."""
-        return 8 * self.depth_bitmap.bit_length()
+        return self.fixed_depth or 8 * self.depth_bitmap.bit_length()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ RULES: tuple[Rule, ...] = (
      "architectural LBRs need a depth: CPUID.1CH:EAX[7:0] is 0"),
     (lambda m: m.arch and m.arch.depth_bitmap > 0x0F,
      "no MSR and no XSAVE room exist for more than 32 records: CPUID.1CH:EAX[7:4] must be 0"),
+    (lambda m: m.arch and not 0 <= m.arch.fixed_depth <= 32,
+     "a fixed depth, for tests, is 1 to 32"),
     (lambda m: m.arch and not m.intel, "architectural LBRs are Intel's"),
     (lambda m: m.arch and m.arch.call_stack and not m.arch.branch_filter,
      "call-stack mode needs the branch filter, which selects calls and returns"),
