@@ -20,8 +20,9 @@ def count(
     ----------
     branches : buffer of BRANCH_DTYPE, shape (n,), C-contiguous, oldest first
     selectors : sequence of (table, need, weight), at most 16
-        ``table`` has bit ``class | (cpl_from > 0) << 4`` set for what counts; ``need`` are flags that must all be set; ``weight`` is 0 for 1 a branch,
-        1 for its instructions, 2 for its cycles.
+        ``table`` has bit ``class | (cpl_from > 0) << 4`` set for what counts;
+        ``need`` are flags that
+        must all be set; ``weight`` is 0 for 1 a branch, 1 for its instructions, 2 for its cycles.
     limits : sequence of int
         Count at which to stop, one a selector, above 0.
     start : int

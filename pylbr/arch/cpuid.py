@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pylbr.arch.fields import Offered, always
 from pylbr.arch.features import CpuModel
+from pylbr.arch.fields import Offered, always
 from pylbr.arch.xsave import (
-    COMPONENTS, compacted_size, component_size, standard_size,
+    COMPONENTS,
+    compacted_size,
+    component_size,
+    standard_size,
 )
 
 __all__ = ["CPUID_FIELDS", "CpuidField", "cpuid", "leaves", "max_leaf"]

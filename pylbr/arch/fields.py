@@ -8,7 +8,10 @@ from enum import Enum
 
 from pylbr.arch.features import CpuModel
 
-__all__ = ["ALL_ONES", "Field", "FieldKind", "Offered", "always", "mask_of", "sign_extend"]
+__all__ = [
+    "ALL_ONES", "Field", "FieldKind", "Offered", "always", "is_canonical", "mask_of",
+    "sign_extend",
+]
 
 ALL_ONES = (1 << 64) - 1
 
@@ -80,3 +83,8 @@ def sign_extend(value: int, width: int) -> int:
     """Copy bit `width` - 1 into all bits above it, up to bit 63."""
     value &= (1 << width) - 1
     return value | (ALL_ONES ^ ((1 << width) - 1)) if value >> (width - 1) else value
+
+
+def is_canonical(address: int, width: int) -> bool:
+    """An address of `width` linear bits; on 32-bit processors the upper half is 0."""
+    return address >> 32 == 0 if width == 32 else address == sign_extend(address, width)

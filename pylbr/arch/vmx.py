@@ -55,6 +55,10 @@ def _has_arch(model: CpuModel) -> object:
     return model.arch
 
 
+def _has_global_ctrl(model: CpuModel) -> object:
+    return model.pmu.version >= 2
+
+
 #: Controls that this processor offers, by name (SDM vol. 3, 24.6 to 24.8; bits 21 and 26:
 #: Linux vmx.h).
 CONTROLS: dict[str, Control] = {
@@ -69,12 +73,12 @@ CONTROLS: dict[str, Control] = {
         Control("secondary", 20, "enable XSAVES/XRSTORS", lambda m: m.xss),
         Control("exit", 2, "save debug controls"),
         Control("exit", 9, "host address-space size"),
-        Control("exit", 12, "load IA32_PERF_GLOBAL_CTRL", lambda m: m.pmu.version >= 2),
+        Control("exit", 12, "load host IA32_PERF_GLOBAL_CTRL", _has_global_ctrl),
         Control("exit", 26, "clear IA32_LBR_CTL", _has_arch),
-        Control("exit", 30, "save IA32_PERF_GLOBAL_CTRL", lambda m: m.arch),
+        Control("exit", 30, "save IA32_PERF_GLOBAL_CTRL", _has_arch),
         Control("entry", 2, "load debug controls"),
         Control("entry", 9, "IA-32e mode guest"),
-        Control("entry", 13, "load IA32_PERF_GLOBAL_CTRL", lambda m: m.pmu.version >= 2),
+        Control("entry", 13, "load guest IA32_PERF_GLOBAL_CTRL", _has_global_ctrl),
         Control("entry", 21, "load IA32_LBR_CTL", _has_arch),
     )
 }

@@ -1,0 +1,209 @@
+"""Branches on their way through the counters into the facility, and the PMI they cause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lbrcore import BranchFlag
+from lbrcore.pmu import count
+from pylbr.arch import choices
+from pylbr.cpu import pebs
+from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF
+
+if TYPE_CHECKING:
+    from pylbr.cpu.processor import Processor
+
+__all__ = ["Events", "NO_EVENTS", "Recording"]
+
+DEBUGCTL_LBR, FREEZE_LBRS, FREEZE_PERFMON = 1 << 0, 1 << 11, 1 << 12
+
+
+class Events(Protocol):
+    """What the outside is told of; it may use the processor while it is told."""
+
+    def pmi(self, cpu: Processor) -> bool | None:
+        """A performance-monitoring interrupt; True stops the batch right behind the branch."""
+
+    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
+        """An adaptive PEBS record; what is returned reloads the counter.
+
+        `counter` is its bit in IA32_PERF_GLOBAL_CTRL.
+        """
+
+
+class _NoEvents:
+    def pmi(self, cpu: Processor) -> bool | None:
+        return None
+
+    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
+        return None
+
+
+#: Nobody listens.
+NO_EVENTS = _NoEvents()
+
+
+class Recording:
+    """The record path of `Processor`."""
+
+    def record(self: Processor, branches: npt.NDArray[np.void]) -> int:
+        """Retire a batch of branches: count, record, raise PMIs where they fall.
+
+        Parameters
+        ----------
+        branches : array of ``lbrcore.BRANCH_DTYPE``, shape (n,), oldest first
+
+        Returns
+        -------
+        int
+            Branches taken: n, or fewer if ``events.pmi`` asked to stop; the caller goes on
+            with ``branches[taken:]``.
+
+        Notes
+        -----
+        A counter that overflows does so at the exact branch.  That branch is recorded, then
+        the LBRs freeze if IA32_DEBUGCTL says so, then the PMI is told.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``lbrcore.LbrState.record``.
+        """
+        if (self.in_tsx or self.cs_base or not self.long_mode or self.pmu.armed().logging):
+            branches = self._translated(branches)
+        at, n = 0, len(branches)
+        while True:
+            armed = self.pmu.armed()
+            if not armed.counters:
+                if self.lbr is not None:
+                    self.lbr.record(branches[at:] if at else branches)
+                return n
+            at, totals = count(branches, armed.selectors, self.pmu.limits(armed), start=at,
+                               state=self.lbr)
+            overflowed = self.pmu.add(armed, totals)
+            if overflowed and self._overflow(overflowed, int(branches["to"][at - 1])):
+                return at
+            if at == n:
+                return n
+
+    def branch(
+        self: Processor, cls: int, from_: int, to: int, *, cpl_from: int = 3, cpl_to: int = 3,
+        flags: int = 0, cycles: int = 0, instructions: int = 1,
+        events: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> bool:
+        """Retire one branch; arguments as the fields of ``lbrcore.BRANCH_DTYPE``.
+
+        Returns
+        -------
+        bool
+            ``events.pmi`` asked to stop.
+        """
+        if self.in_tsx:
+            flags |= BranchFlag.IN_TSX
+        if self.cs_base or not self.long_mode:
+            from_, to = self._shown(from_), self._shown(to)
+        if self.pmu.armed().logging:
+            one = pebs.one_branch(cls, from_, to, cpl_from, cpl_to, flags, cycles,
+                                  instructions, events)
+            events = tuple(map(int, self._with_events(one)["events"][0]))
+        if self.lbr is not None:
+            self.lbr.record_one(
+                from_, to, cls, cycles=cycles, instructions=instructions, flags=flags,
+                cpl_from=cpl_from, cpl_to=cpl_to, events=events)
+        armed = self.pmu.armed()
+        if not armed.counters:
+            return False
+        place, amounts = cls | (16 if cpl_from else 0), (1, instructions, cycles)
+        totals = tuple(
+            amounts[weight] if table >> place & 1 and flags & need == need else 0
+            for table, need, weight in armed.selectors
+        )
+        overflowed = self.pmu.add(armed, totals)
+        return bool(overflowed) and self._overflow(overflowed, to)
+
+    # What a record holds of a branch
+
+    def _shown(self: Processor, address: int) -> int:
+        """An address as records have it: effective if the model says so, 32 bits outside
+        64-bit mode (SDM vol. 3, 17.4.8.1)."""
+        if self.model.arch is None or not self.model.arch.lip:
+            address -= self.cs_base
+        return address & (0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF)
+
+    def _translated(self: Processor, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """A copy of `branches` with what the processor's state adds."""
+        branches = branches.copy()
+        if self.in_tsx:
+            branches["flags"] |= BranchFlag.IN_TSX
+        if self.cs_base or not self.long_mode:
+            base = 0 if self.model.arch is not None and self.model.arch.lip else self.cs_base
+            mask = 0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF
+            for name in ("from", "to"):
+                branches[name] = (branches[name] - np.uint64(base)) & np.uint64(mask)
+        if self.pmu.armed().logging:
+            branches = self._with_events(branches)
+        return branches
+
+    def _with_events(self: Processor, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Fill in `events` of the counters that log and whose event the stream carries."""
+        for bit, (table, need, weight) in self.pmu.armed().logging:
+            place = branches["class"].astype(np.uint32) | (branches["cpl_from"] > 0) * 16
+            hit = (np.uint32(table) >> place) & 1
+            hit &= (branches["flags"] & need) == need
+            amount = (np.ones(len(branches), np.uint64), branches["instructions"],
+                      branches["cycles"])[weight]
+            branches["events"][:, bit] = np.minimum(hit * amount, 3)
+        return branches
+
+    # Overflow
+
+    def _overflow(self: Processor, overflowed: int, ip: int) -> bool:
+        """Counters have overflowed, and `ip` runs next: PEBS records, status, PMI.
+        True: stop the batch."""
+        recorded = overflowed & self.pmu.pebs_enable
+        for bit in _bits(recorded):
+            pebs.write_record(self, bit, ip)
+        overflowed &= ~recorded
+        if not overflowed:
+            return False
+        self.set_status(self.pmu.status | overflowed)
+        if any(self.pmu.wants_pmi(bit) for bit in _bits(overflowed)):
+            return self.raise_pmi()
+        return False
+
+    def pebs_threshold(self: Processor) -> bool:
+        """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
+        self.set_status(self.pmu.status | OVF_BUF)
+        return self.raise_pmi()
+
+    def raise_pmi(self: Processor) -> bool:
+        """Freeze as IA32_DEBUGCTL demands, then tell of the PMI.  True: stop the batch."""
+        if self.debugctl & FREEZE_LBRS:
+            self._freeze_lbrs()
+        if self.debugctl & FREEZE_PERFMON:
+            if self._streamlined():
+                self.set_status(self.pmu.status | CTR_FRZ)
+            else:
+                self.pmu.global_ctrl = 0
+                self.pmu_changed()
+        return bool(self.events.pmi(self))
+
+    def _streamlined(self: Processor) -> bool:
+        """The freeze sets a status bit (PMU version 4 up, PerfMonV2) and no enable changes."""
+        return self.model.pmu.version >= 4 or self.model.amd is not None
+
+    def _freeze_lbrs(self: Processor) -> None:
+        if self._streamlined():
+            self.set_status(self.pmu.status | LBR_FRZ)
+        elif self.model.legacy:
+            self.debugctl &= ~DEBUGCTL_LBR
+            self.sync()
+        elif self.model.arch and choices.FREEZE_BELOW_V4_CLEARS_LBREN:
+            self.lbr.ctl &= ~1
+
+
+def _bits(mask: int) -> list[int]:
+    return [n for n in range(mask.bit_length()) if mask >> n & 1]
