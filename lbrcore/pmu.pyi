@@ -19,10 +19,10 @@ def count(
     Parameters
     ----------
     branches : buffer of BRANCH_DTYPE, shape (n,), C-contiguous, oldest first
-    selectors : sequence of (table, need, weight), at most 16
+    selectors : sequence of (table, need, weight), 1 to 16
         ``table`` has bit ``class | (cpl_from > 0) << 4`` set for what counts;
-        ``need`` are flags that
-        must all be set; ``weight`` is 0 for 1 a branch, 1 for its instructions, 2 for its cycles.
+        ``need`` are flags that must all be set; ``weight`` is 0 for 1 a branch, 1 for its
+        instructions, 2 for its cycles.
     limits : sequence of int
         Count at which to stop, one a selector, above 0.
     start : int
@@ -40,8 +40,8 @@ def count(
     Raises
     ------
     TypeError, ValueError
-        As `LbrState.record`.  A branch out of range leaves the branches of earlier blocks
-        recorded.
+        As `LbrState.record`, for the branches looked at: those up to the end of the block in
+        which a limit is reached.  Nothing is recorded then.
     """
 
 __test__: dict[str, Any]
