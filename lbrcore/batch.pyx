@@ -272,12 +272,19 @@ cdef int lbr_record_batch(
     lbr_state* state, const lbr_branch* branches, size_t count
 ) noexcept nogil:
     cdef uint64_t seen = _seen(branches, count)
-    cdef size_t event
     if seen & LBR_META_INVALID:
         return LBR_EINVAL
+    lbr_record_seen(state, branches, count, seen)
+    return LBR_OK
+
+
+cdef void lbr_record_seen(
+    lbr_state* state, const lbr_branch* branches, size_t count, uint64_t seen
+) noexcept nogil:
+    cdef size_t event
     if count < SHORT_BATCH or POP_RESTARTS_CYCLES:
         lbr_record_each(state, branches, count)
-        return LBR_OK
+        return
     if seen & 8 and state.ler_classes:  # all classes that load LER have this bit
         event = _last_event(state, branches, count)
         if event < count:
@@ -285,4 +292,3 @@ cdef int lbr_record_batch(
             branches += event
             count -= event
     lbr_record_back(state, branches, count)
-    return LBR_OK

@@ -8,7 +8,7 @@ reaches its limit is gone through again branch by branch.
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from libc.stdint cimport int64_t, uint64_t
 
-from lbrcore.batch cimport lbr_record_batch
+from lbrcore.batch cimport lbr_record_seen
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
 from lbrcore.lbr cimport LBR_META_INVALID, LbrState, lbr_branch, lbr_meta, lbr_state
 
@@ -119,7 +119,7 @@ cdef int64_t _run(
     if seen & LBR_META_INVALID:
         return -1
     if state != NULL:
-        lbr_record_batch(state, branches, at)
+        lbr_record_seen(state, branches, at, seen)
     return <int64_t> at
 
 
