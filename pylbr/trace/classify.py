@@ -98,7 +98,8 @@ def _near(found: capstone.CsInsn) -> tuple[BranchClass, int | None] | None:
     """Class and direct target of a near branch."""
     if found.group(capstone.CS_GRP_RET):
         return BranchClass.NEAR_RET, None
-    jump, call = found.group(capstone.CS_GRP_JUMP), found.group(capstone.CS_GRP_CALL)
+    jump = found.group(capstone.CS_GRP_JUMP) or found.id in _CONDITIONAL
+    call = found.group(capstone.CS_GRP_CALL)
     if not (jump or call):
         return None
     operand = found.operands[0] if found.operands else None
