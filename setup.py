@@ -20,6 +20,7 @@ EXTENSIONS = [
     "lbrcore.pmu",
     "lbrcore.xsave",
     "lbrcore.capi",
+    "lbrcore.blocks",
     "pylbr.trace._perf_sample",
     "pylbr.profile._aggregate",
     "pylbr.profile._entries",

@@ -19,13 +19,13 @@ def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
     """
     cdef lbr_state* state = facility.state
     cdef lbr_branch branch
-    cdef uint64_t place = 0x401000, i
+    cdef uint64_t place = 0x401000, _
     branch.cycles = branch.instructions = 4
     branch.flags = 0
     branch.cpl_from = branch.cpl_to = 3
     branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
     with nogil:
-        for i in range(steps):
+        for _ in range(steps):
             seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
             branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
             branch.from_ = place
@@ -38,9 +38,9 @@ def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
 def walk_unrecorded(uint64_t steps, uint64_t seed=1):
     """The same walk without the facility: what the walk itself costs."""
     cdef lbr_branch branch
-    cdef uint64_t place = 0x401000, sink = 0, i
+    cdef uint64_t place = 0x401000, sink = 0, _
     with nogil:
-        for i in range(steps):
+        for _ in range(steps):
             seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
             branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
             branch.from_ = place

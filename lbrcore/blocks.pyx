@@ -1,0 +1,473 @@
+"""Executed blocks in, branches out.
+
+A translating emulator tells which block it enters; that the block before it ended in a branch,
+which one and whether it was taken follows from the two.  `classify` is asked once a block.
+The plain-Python twin is ``lbrcore.blocks_reference``.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from lbrcore.buffers cimport unsigned
+from lbrcore.lbr cimport (
+    LBR_COND, LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_RECORDABLE, LBR_SOFT_INT,
+    LBR_SYSCALL, LBR_TSX_ABORT, LBR_ZERO_CALL, LbrState, lbr_branch, lbr_record,
+)
+
+from lbrcore.dtypes import BRANCH_DTYPE
+
+import numpy as np
+
+cdef enum:
+    STALE = 0xFFFFFFFF
+    FIRST_PLACES = 1 << 12
+    # A guest that writes code for ever must not fill the memory: 64 MB, then start afresh.
+    MOST_PLACES = 1 << 20
+    ZF = 0x40
+    CF = 0x1
+    PF = 0x4
+    SF = 0x80
+    OF = 0x800
+
+cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
+
+
+# ---------------------------------------------------------------- table of blocks
+
+cdef inline block_info* _place(const block_tracker* t, uint64_t address) noexcept nogil:
+    """The block that starts at `address`, or the empty place where it would lie."""
+    cdef uint64_t i = (address * <uint64_t> 0x9E3779B97F4A7C15) >> 32
+    cdef block_info* block
+    while True:
+        block = &t.table[i & t.mask]
+        if block.start == address or block.size == 0:
+            return block
+        i += 1
+
+
+cdef void _flush(block_tracker* t) noexcept nogil:
+    """Forget all blocks; the one being left is kept aside."""
+    if t.previous != NULL:
+        t.leaving = t.previous[0]
+        t.previous = &t.leaving
+    memset(t.table, 0, (t.mask + 1) * sizeof(block_info))
+    t.used = 0
+
+
+cdef bint _grow(block_tracker* t) noexcept nogil:
+    cdef block_info* old = t.table
+    cdef uint64_t places = t.mask + 1, i
+    if places >= MOST_PLACES:
+        _flush(t)
+        return True
+    t.table = <block_info*> calloc(2 * places, sizeof(block_info))
+    if t.table == NULL:
+        t.table = old
+        return False
+    if t.previous != NULL:
+        t.leaving = t.previous[0]
+        t.previous = &t.leaving
+    t.mask = 2 * places - 1
+    for i in range(places):
+        if old[i].size:
+            _place(t, old[i].start)[0] = old[i]
+    free(old)
+    return True
+
+
+# ---------------------------------------------------------------- one transition
+
+cdef uint64_t _register(block_tracker* t, int which) noexcept nogil:
+    cdef uint64_t value = 0
+    if t.read != NULL:
+        t.read(t.engine, which, &value)
+    return value
+
+
+cdef bint _holds(block_tracker* t, uint8_t condition) noexcept nogil:
+    """Was a conditional branch taken, judged by the registers it left?"""
+    cdef uint64_t flags = _register(t, t.flags), count = 0
+    cdef int kind = condition & 31
+    cdef bint zero = (flags & ZF) != 0, sign = (flags & SF) != 0, overflow = (flags & OF) != 0
+    cdef bint result
+    if kind >= CONDITION_LOOPNE:
+        count = _register(t, t.count)
+        if condition & CONDITION_32BIT:
+            count = <uint32_t> count
+        if kind == CONDITION_JRCXZ:
+            return count == 0
+        return count != 0 and (kind == CONDITION_LOOP or zero == (kind == CONDITION_LOOPE))
+    kind >>= 1
+    if kind == 0:
+        result = overflow
+    elif kind == 1:
+        result = (flags & CF) != 0
+    elif kind == 2:
+        result = zero
+    elif kind == 3:
+        result = (flags & (CF | ZF)) != 0
+    elif kind == 4:
+        result = sign
+    elif kind == 5:
+        result = (flags & PF) != 0
+    elif kind == 6:
+        result = sign != overflow
+    else:
+        result = zero or sign != overflow
+    return result != (condition & 1)
+
+
+cdef inline void _emit(
+    block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls, uint8_t cpl_from
+) noexcept nogil:
+    cdef lbr_branch branch
+    branch.from_ = from_
+    branch.to = to
+    branch.cycles = branch.instructions = <uint32_t> (t.instructions - t.marked)
+    branch.cls = cls
+    branch.flags = 0
+    branch.cpl_from = cpl_from
+    branch.cpl_to = t.cpl
+    branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
+    t.marked = t.instructions
+    if cython.likely(t.lbr != NULL):
+        lbr_record(t.lbr, &branch)
+    if cython.unlikely(t.log != NULL):
+        _log(t, &branch)
+
+
+cdef void _log(block_tracker* t, const lbr_branch* branch) noexcept nogil:
+    if t.log_used == t.log_size:
+        _drain(t)
+    t.log[t.log_used] = branch[0]
+    t.log_used += 1
+
+
+cdef void _far(block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls) noexcept nogil:
+    """A branch that may change the privilege level."""
+    cdef uint8_t cpl = t.cpl
+    if t.read != NULL:
+        t.cpl = _register(t, t.cs) & 3
+    t.taken += (LBR_RECORDABLE >> cls) & 1
+    _emit(t, from_, to, cls, cpl)
+
+
+cdef inline void _leave(
+    block_tracker* t, const block_info* old, uint64_t to, bint cut
+) noexcept nogil:
+    """The block `old` was executed and execution went on at `to`."""
+    cdef uint8_t cls = old.cls
+    if cython.unlikely(cut):
+        t.instructions += _executed(t, old.start, to)
+        return
+    t.instructions += old.instructions
+    if cls <= LBR_NEAR_RET:
+        if cls == LBR_COND and to == old.end and (
+            old.target != to or not _holds(t, old.condition)
+        ):
+            t.not_taken += 1
+            if cython.unlikely(t.log != NULL):
+                _emit(t, old.last, to, LBR_NOT_TAKEN, t.cpl)
+        elif cython.unlikely(old.direct and to != old.target):
+            t.unexplained += 1
+        else:
+            t.taken += 1
+            _emit(t, old.last, to, cls, t.cpl)
+    elif cls == NO_BRANCH or cls == LBR_ZERO_CALL:
+        if old.flags & BLOCK_REP and to == old.last:
+            t.instructions -= 1  # one more round; it retires with the last
+        elif to != (old.target if cls == LBR_ZERO_CALL else old.end):
+            t.unexplained += 1
+    elif to == old.end and (cls == LBR_SYSCALL or cls == LBR_SOFT_INT):
+        pass  # the emulator did the guest kernel's work
+    else:
+        _far(t, old.last, to, cls)
+
+
+cdef inline void _finish_event(block_tracker* t, uint64_t to) noexcept nogil:
+    """The handler of an exception or interrupt is entered."""
+    cdef uint8_t cls = <uint8_t> t.event_class
+    t.event_class = -1
+    if cls == NO_BRANCH:
+        if t.read != NULL:
+            t.cpl = _register(t, t.cs) & 3
+    else:
+        _far(t, t.event_from, to, cls)
+
+
+cdef void blocks_enter(
+    void* engine, uint64_t address, uint32_t size, void* tracker
+) noexcept nogil:
+    """Block hook: the emulator is about to execute the `size` bytes at `address`."""
+    cdef block_tracker* t = <block_tracker*> tracker
+    cdef block_info* old
+    cdef block_info* new
+    if cython.unlikely(t.previous != NULL and t.previous.flags & BLOCK_FLUSH):
+        t.leaving = t.previous[0]
+        t.leaving.flags &= ~BLOCK_FLUSH
+        t.previous = &t.leaving
+        _flush(t)
+    new = _place(t, address)
+    if cython.unlikely(new.size != size):
+        new = _classified(t, address, size)
+        if new == NULL:
+            return  # to be entered again
+    old = t.previous
+    if old != NULL:
+        _leave(t, old, address, new.flags & BLOCK_STORE and old.start < address < old.end)
+    elif cython.unlikely(t.event_class >= 0):
+        _finish_event(t, address)
+    t.previous = new
+    if cython.unlikely(
+        t.instructions >= t.instruction_limit or t.taken + t.not_taken >= t.branch_limit
+    ):
+        _attend(t, address)
+
+
+ctypedef struct translated_block:  # uc_tb
+    uint64_t pc
+
+
+cdef void blocks_translated(
+    void* engine, void* block, void* previous, void* tracker
+) noexcept nogil:
+    """Translation hook: what is known of the block at this address is out of date."""
+    cdef block_tracker* t = <block_tracker*> tracker
+    cdef block_info* found = _place(t, (<translated_block*> block).pc)
+    if found.size:
+        if t.previous == found:
+            t.leaving = found[0]
+            t.previous = &t.leaving
+        found.size = STALE
+
+
+# ---------------------------------------------------------------- the rare ways into Python
+
+cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) noexcept with gil:
+    cdef BlockRecorder owner = <BlockRecorder> t.owner
+    cdef block_info* place
+    try:
+        found = owner._classify(address, size)
+        if found is None:
+            return NULL
+        count, last, cls, target, condition, flags = found
+        if not (cls is None or 0 <= cls <= LBR_TSX_ABORT) or not 0 <= condition < 64:
+            raise ValueError(f"classify: no class {cls!r} or no condition {condition!r}")
+        if 2 * t.used >= t.mask and not _grow(t):
+            raise MemoryError("no memory for the table of blocks")
+        place = _place(t, address)
+        if place == t.previous:
+            t.leaving = place[0]
+            t.previous = &t.leaving
+        t.used += place.size == 0
+        place.size = STALE
+        place.start, place.end, place.last = address, address + size, last
+        place.target, place.direct = (0, 0) if target is None else (target, 1)
+        place.instructions, place.condition, place.flags = count, condition, flags
+        place.cls = NO_BRANCH if cls is None else cls
+        place.size = size
+        return place
+    except BaseException as error:
+        owner._failed(error)
+        t.previous = NULL
+        return NULL
+
+
+cdef uint64_t _executed(block_tracker* t, uint64_t start, uint64_t end) noexcept with gil:
+    cdef BlockRecorder owner = <BlockRecorder> t.owner
+    try:
+        return owner._classify(start, end - start)[0]
+    except BaseException as error:
+        owner._failed(error)
+        return 0
+
+
+cdef void _attend(block_tracker* t, uint64_t address) noexcept with gil:
+    cdef BlockRecorder owner = <BlockRecorder> t.owner
+    t.instruction_limit = t.branch_limit = NEVER
+    try:
+        if owner._attention is not None and owner._attention(address):
+            t.previous = NULL  # the block is not executed now
+    except BaseException as error:
+        owner._failed(error)
+
+
+cdef void _drain(block_tracker* t) noexcept with gil:
+    cdef BlockRecorder owner = <BlockRecorder> t.owner
+    try:
+        owner.drain()
+    except BaseException as error:
+        t.log_used = 0
+        owner._failed(error)
+
+
+@cython.final
+cdef class BlockRecorder:
+    """Records the branches between executed blocks."""
+
+    def __cinit__(
+        self, LbrState state not None, classify, *, attention=None, drain=None,
+        failed=None, engine=0, read=0, registers=(0, 0, 0), log=0,
+    ):
+        cdef block_tracker* t = &self.tracker
+        memset(t, 0, sizeof(block_tracker))
+        if log < 0 or log > 1 << 24:
+            raise ValueError(f"log: must be 0 to {1 << 24} branches, not {log}")
+        self.state, self._classify = state, classify
+        self._attention, self._drain, self._report = attention, drain, failed
+        t.lbr, t.owner, t.event_class = state.state, <void*> self, -1
+        t.engine, t.read = <void*> <size_t> engine, <register_read> <size_t> read
+        t.cs, t.flags, t.count = registers
+        t.instruction_limit = t.branch_limit = NEVER
+        t.mask, t.log_size = FIRST_PLACES - 1, log
+        t.table = <block_info*> calloc(FIRST_PLACES, sizeof(block_info))
+        if log:
+            t.log = <lbr_branch*> malloc(log * sizeof(lbr_branch))
+        if t.table == NULL or log and t.log == NULL:
+            raise MemoryError("no memory for the table of blocks")
+
+    def __dealloc__(self):
+        free(self.tracker.table)
+        free(self.tracker.log)
+
+    def _failed(self, error):
+        if self._report is not None:
+            self._report(error)
+        elif self._error is None:
+            self._error = error
+
+    @property
+    def hooks(self):
+        return <size_t> &blocks_enter, <size_t> &blocks_translated, <size_t> &self.tracker
+
+    def enter(self, address, size):
+        cdef uint64_t start = unsigned(address, "address", NEVER)
+        cdef uint32_t length = unsigned(size, "size", 0xFFFFFFFE)
+        if not length:
+            raise ValueError("size: must be that of a block, not 0")
+        with nogil:
+            blocks_enter(self.tracker.engine, start, length, &self.tracker)
+        self.check()
+
+    def translated(self, address):
+        cdef translated_block block
+        block.pc = unsigned(address, "address", NEVER)
+        blocks_translated(NULL, &block, NULL, &self.tracker)
+
+    def settle(self, address):
+        cdef block_tracker* t = &self.tracker
+        cdef uint64_t at = unsigned(address, "address", NEVER)
+        cdef block_info* old = t.previous
+        if old != NULL:
+            t.previous = NULL
+            if old.start <= at < old.end and not (at == old.start and old.target == at):
+                if at > old.start:
+                    t.instructions += _executed(t, old.start, at)
+            else:
+                _leave(t, old, at, False)
+        elif t.event_class >= 0:
+            _finish_event(t, at)
+        self.check()
+
+    def interrupted(self, address, cls):
+        cdef block_tracker* t = &self.tracker
+        cdef uint64_t at = unsigned(address, "address", NEVER)
+        cdef int32_t kind = NO_BRANCH if cls is None else cls
+        cdef block_info* old = t.previous
+        if old != NULL and kind == LBR_SOFT_INT and at == old.end:
+            t.instructions += old.instructions
+            t.previous = NULL
+            at = old.last
+        elif old != NULL and old.start <= at < old.end:
+            t.previous = NULL
+            if at > old.start:
+                t.instructions += _executed(t, old.start, at)
+        else:
+            self.settle(at)
+        t.event_from, t.event_class = at, kind
+        self.check()
+
+    def emulated(self, address):
+        cdef block_tracker* t = &self.tracker
+        cdef uint64_t end = unsigned(address, "address", NEVER)
+        cdef block_info* old = t.previous
+        if old != NULL and old.start < end <= old.end:
+            t.instructions += _executed(t, old.start, end)
+        t.previous = NULL
+        t.event_class = -1
+        self.check()
+
+    def limit(self, instructions=None, branches=None):
+        cdef block_tracker* t = &self.tracker
+        t.instruction_limit = NEVER if instructions is None else (
+            t.instructions + <uint64_t> unsigned(instructions, "instructions", NEVER))
+        t.branch_limit = NEVER if branches is None else (
+            t.taken + t.not_taken + <uint64_t> unsigned(branches, "branches", NEVER))
+
+    def flush(self):
+        _flush(&self.tracker)
+
+    def drain(self):
+        cdef block_tracker* t = &self.tracker
+        if t.log == NULL:
+            return np.zeros(0, BRANCH_DTYPE)
+        branches = np.frombuffer(
+            PyBytes_FromStringAndSize(<char*> t.log, t.log_used * sizeof(lbr_branch)),
+            BRANCH_DTYPE)
+        t.log_used = 0
+        if self._drain is not None:
+            self._drain(branches)
+        return branches
+
+    def check(self):
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    @property
+    def cpl(self):
+        return self.tracker.cpl
+
+    @cpl.setter
+    def cpl(self, value):
+        if value not in (0, 1, 2, 3):
+            raise ValueError(f"cpl: must be 0 to 3, not {value}")
+        self.tracker.cpl = value
+
+    @property
+    def direct(self):
+        return self.tracker.lbr != NULL
+
+    @direct.setter
+    def direct(self, value):
+        if not value and self.tracker.log == NULL:
+            raise ValueError("direct: without a log, branches have nowhere else to go")
+        self.tracker.lbr = self.state.state if value else NULL
+
+    @property
+    def block(self):
+        if self.tracker.previous == NULL:
+            return None
+        return self.tracker.previous.start, self.tracker.previous.end
+
+    @property
+    def instructions(self):
+        return self.tracker.instructions
+
+    @property
+    def taken(self):
+        return self.tracker.taken
+
+    @property
+    def not_taken(self):
+        return self.tracker.not_taken
+
+    @property
+    def unexplained(self):
+        return self.tracker.unexplained
+
+    @property
+    def known(self):
+        return self.tracker.used

@@ -1,0 +1,1 @@
+"""LBRs in larger emulators: Unicorn, and a bare-metal machine on it."""
