@@ -91,7 +91,7 @@ cdef inline void _keep(
     """Leave the batch: what counts since its newest record, and where that is."""
     cdef lbr_cursor at
     at.cycles = tail.cycles
-    at.cycles_valid = -(<uint64_t> valid)
+    at.cycles_valid = valid
     at.events = tail.events
     at.head = head
     lbr_end(state, &at, state.mode)

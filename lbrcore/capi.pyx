@@ -1,5 +1,6 @@
 """The function table of ``lbrcore.h`` and the capsule that carries it."""
 
+cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -7,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
     lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry,
-    lbr_read_ler, lbr_read_records, lbr_record_checked, lbr_reset,
+    lbr_check, lbr_read_ler, lbr_read_records, lbr_record, lbr_reset, LBR_EINVAL,
     lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_state, lbr_write_ctl,
     lbr_write_depth, lbr_write_entry, lbr_write_ler, lbr_write_tos, lbr_xsave_layout,
 )
@@ -51,6 +52,13 @@ cdef extern from "lbrcore.h" nogil:
                        uint64_t) noexcept nogil
 
 
+cdef int _record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    # Here and not in lbr.pyx, where gcc would merge the rare modes into the quick path.
+    if cython.unlikely(not lbr_check(branch)):
+        return LBR_EINVAL
+    return lbr_record(state, branch)
+
+
 cdef lbrcore_api _api
 _api.abi_version = LBRCORE_ABI_VERSION
 _api.struct_size = sizeof(lbrcore_api)
@@ -62,7 +70,7 @@ _api.create = lbr_create
 _api.destroy = lbr_destroy
 _api.copy = lbr_copy
 _api.reset = lbr_reset
-_api.record = lbr_record_checked
+_api.record = _record
 _api.record_batch = lbr_record_batch
 _api.write_ctl = lbr_write_ctl
 _api.write_depth = lbr_write_depth

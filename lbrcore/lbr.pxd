@@ -105,7 +105,7 @@ cdef enum lbr_mode:
 # The part of lbr_state that changes with every branch, to be held in registers.
 ctypedef struct lbr_cursor:
     uint64_t cycles
-    uint64_t cycles_valid  # 0 or all ones
+    bint cycles_valid
     uint64_t events        # four counts, a byte each
     uint32_t head
 
@@ -194,7 +194,8 @@ cdef inline void lbr_step(
     if mode & (MODE_FILTERED | MODE_CALL_STACK):
         bit = lbr_table_bit(meta)
         accept = (state.accept >> bit) & 1
-        ones = lbr_from_ones(state, meta)
+        if state.from_ones:
+            ones = lbr_from_ones(state, meta)
         if mode & MODE_CALL_STACK:
             pop = (state.pop >> bit) & 1
     else:
@@ -207,8 +208,10 @@ cdef inline void lbr_step(
         at.cycles = cycles & ((accept | (pop if POP_RESTARTS_CYCLES else 0)) - 1)
         if cycles > CYC_CNT_MAX:
             cycles = CYC_CNT_MAX
-        info |= (cycles | LBR_CYC_CNT_VALID) & at.cycles_valid
-        at.cycles_valid |= -accept
+        if cython.likely(at.cycles_valid):
+            info |= cycles | LBR_CYC_CNT_VALID
+        else:
+            at.cycles_valid = accept
     if mode & MODE_EVENTS:
         at.events = lbr_add_events(at.events, meta, state.event_mask)
         info |= lbr_info_events(at.events)
@@ -237,7 +240,7 @@ cdef inline lbr_cursor lbr_begin(const lbr_state* state, const int mode) noexcep
     if mode & MODE_EVENTS:
         memcpy(&events, &state.events[0], 4)
     at.cycles = state.cycles
-    at.cycles_valid = -(<uint64_t> state.cycles_valid)
+    at.cycles_valid = state.cycles_valid
     at.events = events
     at.head = state.head
     return at
@@ -249,8 +252,9 @@ cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at, const int mode)
         events = <uint32_t> at.events
         memcpy(&state.events[0], &events, 4)
     if mode & MODE_TIMED:
-        state.cycles = at.cycles if at.cycles < CYC_CNT_MAX else CYC_CNT_MAX
-        state.cycles_valid = at.cycles_valid & 1
+        state.cycles = at.cycles
+        if cython.unlikely(state.cycles_valid != at.cycles_valid):
+            state.cycles_valid = at.cycles_valid  # not stored each time: the next load would wait
     state.head = at.head
 
 
@@ -262,17 +266,20 @@ cdef inline void lbr_record_in(
     lbr_end(state, &at, mode)
 
 
-cdef inline void lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """Record one branch whose fields are known to be in range (`lbr_check`)."""
-    # A constant mode lets the compiler drop what the case does not need.
-    if state.mode == MODE_FILTERED | MODE_TIMED:
+cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil
+
+
+cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK."""
+    # A constant mode lets the compiler drop what the case does not need; the filtered step
+    # does for the plain mode, too.
+    if state.mode & ~<int> MODE_FILTERED == MODE_TIMED:
         lbr_record_in(state, branch, MODE_FILTERED | MODE_TIMED)
-    elif state.mode == MODE_TIMED:
-        lbr_record_in(state, branch, MODE_TIMED)
-    elif state.mode == MODE_CALL_STACK | MODE_TIMED:
+        return LBR_OK
+    if state.mode == MODE_CALL_STACK | MODE_TIMED:
         lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
-    elif state.mode != MODE_OFF:
-        lbr_record_in(state, branch, state.mode)
+        return LBR_OK
+    return lbr_record_rare(state, branch)
 
 
 cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
@@ -303,7 +310,6 @@ cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil
 cdef void lbr_reset(lbr_state* state) noexcept nogil
 cdef void lbr_clear(lbr_state* state) noexcept nogil
 cdef void lbr_control_changed(lbr_state* state) noexcept nogil
-cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept nogil
 cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil
 cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil
 cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil

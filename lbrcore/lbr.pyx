@@ -218,10 +218,10 @@ cdef void lbr_clear(lbr_state* state) noexcept nogil:
 
 # ---------------------------------------------------------------- recording
 
-cdef int lbr_record_checked(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    if not lbr_check(branch):
-        return LBR_EINVAL
-    lbr_record(state, branch)
+cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """A branch while recording is off, or without cycles, or with events logged."""
+    if state.mode != MODE_OFF:
+        lbr_record_in(state, branch, state.mode)
     return LBR_OK
 
 
@@ -518,7 +518,7 @@ cdef class LbrState:
 
     @property
     def cycles(self):
-        return self.state.cycles if self.state.cycles_valid else None
+        return min(self.state.cycles, <uint64_t> CYC_CNT_MAX) if self.state.cycles_valid else None
 
     @property
     def active(self):
