@@ -1,0 +1,16 @@
+"""Sphinx: the pages of this folder, and the API from the .py and .pyi files as text."""
+
+project = "pylbr"
+author = "the pylbr developers"
+extensions = ["myst_parser", "autoapi.extension", "sphinx.ext.napoleon"]
+html_theme = "furo"
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+autoapi_dirs = ["../lbrcore", "../pylbr"]
+autoapi_file_patterns = ["*.pyi", "*.py"]
+autoapi_ignore = ["*/cli/*", "*/_*.pyi"]
+autoapi_options = ["members", "show-module-summary"]
+autoapi_keep_files = False
+autoapi_python_class_content = "both"
+suppress_warnings = ["autoapi", "myst.xref_missing", "docutils", "ref"]
