@@ -16,6 +16,7 @@ EXTENSIONS = [
     "lbrcore.batch",
     "lbrcore.choices",
     "lbrcore.columns",
+    "lbrcore.hidden",
     "lbrcore.lbr",
     "lbrcore.pmu",
     "lbrcore.xsave",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbrcore import BranchClass, BranchFlag
+from lbrcore.hidden import hidden, set_hidden
 from pylbr.arch import choices
 from pylbr.arch.vmx import ExitReason
 from pylbr.cpu.errors import VmExit
@@ -14,14 +15,14 @@ from pylbr.errors import UnsupportedFeature
 if TYPE_CHECKING:
     from pylbr.cpu.processor import Processor
 
-__all__ = ["Events"]
+__all__ = ["EventPath"]
 
 LBREN = 1
 DEBUGCTL_LBR, DEBUGCTL_BTF, DEBUGCTL_TR, DEBUGCTL_BTS = 1 << 0, 1 << 1, 1 << 6, 1 << 7
 DEBUGCTL_FREEZE_SMM = 1 << 14
 
 
-class Events:
+class EventPath:
     """The event path of `Processor`.  All addresses are linear."""
 
     # Debug exceptions
@@ -154,6 +155,8 @@ class Events:
             return
         self.lbr.clear()
         self.lbr.ler = (0, 0, 0)
+        _, logged, xinuse = hidden(self.lbr)
+        set_hidden(self.lbr, None, logged, xinuse)
         if self.model.legacy:
             self.lbr.tos = 0
 

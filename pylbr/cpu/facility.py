@@ -9,7 +9,8 @@ from pylbr.arch.fields import sign_extend
 from pylbr.arch.formats import FORMATS
 
 __all__ = [
-    "amd_decode_from", "amd_decode_to", "amd_encode_from", "amd_encode_to", "config", "facility",
+    "amd_decode_from", "amd_decode_to", "amd_encode_from", "amd_encode_to", "config", "effective",
+    "facility",
 ]
 
 MISPRED = 1 << 63
@@ -72,6 +73,13 @@ def facility(model: CpuModel) -> LbrState | None:
         _CONFIGS[model] = config(model)
     offered = _CONFIGS[model]
     return None if offered is None else LbrState(offered)
+
+
+def effective(model: CpuModel) -> bool:
+    """Records hold effective addresses, offsets in CS, not linear ones."""
+    if model.arch:
+        return not model.arch.lip
+    return bool(model.legacy) and FORMATS[model.legacy.format].effective
 
 
 # AMD keeps validity in TO[63:61].  A retired record gets it from `choices`; what software

@@ -223,7 +223,7 @@ def _write_legacy_from(cpu: Processor, register: MsrRegister, value: int) -> Non
         # Bits 62:61 belong to the sign extension, though records have them 0 (spec 3.5).
         if not _canonical_part(cpu, value, 1):
             raise refuse(register, value, "bits 62:61 must be copies of the address's top bit",
-                         value & 3 << 61)
+                         3 << 61)
     elif (choices.LEGACY_NONCANONICAL_WRITE_FAULTS
           and not _canonical_part(cpu, value, layout.from_flags)):
         raise refuse(register, value, "the address is not canonical", value)

@@ -15,11 +15,11 @@ from pylbr.arch.register import MsrRegister
 from pylbr.arch.xsave import COMPONENTS, LBR_COMPONENT, component_size
 from pylbr.cpu.dispatch import Slot, known_elsewhere, slots
 from pylbr.cpu.errors import InvalidOpcode
-from pylbr.cpu.events import Events
+from pylbr.cpu.events import EventPath
 from pylbr.cpu.facility import facility
 from pylbr.cpu.pmu import LBR_FRZ, PmuState
-from pylbr.cpu.recording import NO_EVENTS, Recording
-from pylbr.cpu.recording import Events as Sink
+from pylbr.cpu.recording import NO_EVENTS, Events, Recording
+from pylbr.cpu.state import ProcessorState, restore, take
 from pylbr.cpu.vmx import Vmx
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 
@@ -29,7 +29,7 @@ IA32_XSS = 0xDA0
 IA32_RTIT_CTL = 0x570
 
 
-class Processor(Recording, Events, Vmx):
+class Processor(Recording, EventPath, Vmx):
     """One logical processor.
 
     Parameters
@@ -65,7 +65,7 @@ class Processor(Recording, Events, Vmx):
     Used by one thread at a time.  Nothing here reads the clock or the host.
     """
 
-    def __init__(self, model: CpuModel | str, events: Sink = NO_EVENTS) -> None:
+    def __init__(self, model: CpuModel | str, events: Events = NO_EVENTS) -> None:
         self.model = named(model) if isinstance(model, str) else model
         self.events = events
         self._slots = slots(self.model)
@@ -100,6 +100,23 @@ class Processor(Recording, Events, Vmx):
         other.pmu = self.pmu.copy()
         other.vmcs = None if self.vmcs is None else self.vmcs.copy()
         return other
+
+    def state(self) -> ProcessorState:
+        """The state as frozen, plain data; nothing changes."""
+        return take(self)
+
+    @classmethod
+    def from_state(cls, state: ProcessorState, events: Events = NO_EVENTS) -> Processor:
+        """A processor in that state.
+
+        Raises
+        ------
+        StateError
+            For a value that the state's model cannot hold.
+        """
+        cpu = cls(state.model, events)
+        restore(cpu, state)
+        return cpu
 
     # Derived state
 
@@ -194,10 +211,10 @@ class Processor(Recording, Events, Vmx):
         slot = self._slots.get(index)
         if host or slot is None or self.vmcs is not None:
             return self._wrmsr_slowly(index, value, host)
-        if value & slot.reserved:
-            raise self._reserved(slot, value)
         if not slot.guest_writes:
             raise self._read_only(slot, value)
+        if value & slot.reserved:
+            raise self._reserved(slot, value)
         return slot.write(self, slot.register, value)
 
     def _wrmsr_slowly(self, index: int, value: int, host: bool) -> None:
@@ -207,10 +224,10 @@ class Processor(Recording, Events, Vmx):
         if slot is None:
             self._absent(index, value, host)
             return
-        if value & slot.reserved:
-            raise self._reserved(slot, value)
         if not host and not slot.guest_writes:
             raise self._read_only(slot, value)
+        if value & slot.reserved:
+            raise self._reserved(slot, value)
         if host and not value and self._beyond_depth(slot.register):
             return
         slot.write(self, slot.register, value)

@@ -11,6 +11,7 @@ from lbrcore import BranchFlag
 from lbrcore.pmu import count
 from pylbr.arch import choices
 from pylbr.cpu import pebs
+from pylbr.cpu.facility import effective
 from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Recording:
     def _shown(self: Processor, address: int) -> int:
         """An address as records have it: effective if the model says so, 32 bits outside
         64-bit mode (SDM vol. 3, 17.4.8.1)."""
-        if self.model.arch is None or not self.model.arch.lip:
+        if effective(self.model):
             address -= self.cs_base
         return address & (0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF)
 
@@ -137,9 +138,9 @@ class Recording:
         """A copy of `branches` with what the processor's state adds."""
         branches = branches.copy()
         if self.in_tsx:
-            branches["flags"] |= BranchFlag.IN_TSX
+            branches["flags"] |= np.uint8(BranchFlag.IN_TSX)
         if self.cs_base or not self.long_mode:
-            base = 0 if self.model.arch is not None and self.model.arch.lip else self.cs_base
+            base = self.cs_base if effective(self.model) else 0
             mask = 0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF
             for name in ("from", "to"):
                 branches[name] = (branches[name] - np.uint64(base)) & np.uint64(mask)

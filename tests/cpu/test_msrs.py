@@ -34,7 +34,7 @@ def test_every_reserved_bit_alone_faults(model, register):
             for host in (False, True):
                 with pytest.raises(GeneralProtection) as error:
                     cpu.wrmsr(register.index, 1 << bit, host=host)
-                if register.row.access is not Access.RO:
+                if host or register.row.access is not Access.RO:
                     assert error.value.bits == 1 << bit
                 assert error.value.register == register.name
     for value in (1 << 64, -1):

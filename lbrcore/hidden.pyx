@@ -1,0 +1,29 @@
+"""What a facility holds but no register shows: a saved state needs it to go on exactly."""
+
+from libc.stdint cimport uint8_t
+
+from lbrcore.buffers cimport unsigned
+from lbrcore.lbr cimport LbrState
+
+
+def hidden(LbrState state not None):
+    cdef int i
+    return (
+        state.state.cycles if state.state.cycles_valid else None,
+        tuple([state.state.events[i] for i in range(4)]),
+        bool(state.state.xinuse),
+    )
+
+
+def set_hidden(LbrState state not None, cycles, events, xinuse):
+    cdef int i
+    counts = tuple(events)
+    if len(counts) != 4:
+        raise ValueError(f"events: must be four counts, not {len(counts)}")
+    counts = tuple([unsigned(one, "events", 3) for one in counts])
+    since = 0 if cycles is None else unsigned(cycles, "cycles", 0xFFFF)
+    state.state.cycles = since
+    state.state.cycles_valid = cycles is not None
+    for i in range(4):
+        state.state.events[i] = <uint8_t> counts[i]
+    state.state.xinuse = bool(xinuse)

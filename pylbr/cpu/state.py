@@ -1,0 +1,260 @@
+"""The state of a processor as plain, frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from lbrcore import Fault
+from lbrcore.hidden import hidden, set_hidden
+from pylbr.arch.features import CpuModel
+from pylbr.arch.registers import find, registers
+from pylbr.cpu.vmcs import Vmcs
+from pylbr.errors import ConfigurationError, GeneralProtection, StateError
+
+if TYPE_CHECKING:
+    from pylbr.cpu.processor import Processor
+
+__all__ = ["LbrSnapshot", "PmuSnapshot", "ProcessorState", "restore", "take"]
+
+Entry = tuple[int, int, int]
+#: Homes of the registers that `ProcessorState.values` holds.
+VALUE_HOMES = frozenset({"plain", "canonical", "capabilities", "rtit"})
+
+
+@dataclass(frozen=True, slots=True)
+class LbrSnapshot:
+    """The facility.
+
+    Attributes
+    ----------
+    ctl : int
+        IA32_LBR_CTL, or LBR_SELECT.
+    depth, tos : int
+        `tos` is 0 in the architectural flavour.
+    enable : bool
+        AMD's LBRV2EN; the legacy enable is a bit of IA32_DEBUGCTL.
+    entries : tuple of (from, to, info)
+        `depth` of them, newest first.
+    ler : (from, to, info)
+    cycles : int or None
+        Since the last record; None before the first.
+    events : tuple of int
+        Logged since the last record.
+    xinuse : bool
+    """
+
+    ctl: int
+    depth: int
+    tos: int
+    enable: bool
+    entries: tuple[Entry, ...]
+    ler: Entry
+    cycles: int | None
+    events: tuple[int, int, int, int]
+    xinuse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PmuSnapshot:
+    """The PMU, attributes as of `PmuState`."""
+
+    pmc: tuple[int, ...]
+    evtsel: tuple[int, ...]
+    fixed: tuple[int, ...]
+    fixed_ctrl: int
+    global_ctrl: int
+    status: int
+    pebs_enable: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorState:
+    """All that a processor is, but for who listens to it; attributes as of `Processor`.
+
+    `values` are (MSR number, value) pairs, ascending; `vmcs` is one of (field, value) pairs.
+    """
+
+    model: CpuModel
+    lbr: LbrSnapshot | None
+    pmu: PmuSnapshot
+    values: tuple[tuple[int, int], ...] = ()
+    debugctl: int = 0
+    xcr0: int = 1
+    in_smm: bool = False
+    smm_lbren: bool = False
+    smm_debugctl: int | None = None
+    in_tsx: bool = False
+    enclave: str = ""
+    enclave_entry: int = 0
+    cs_base: int = 0
+    long_mode: bool = True
+    vmcs: tuple[tuple[str, object], ...] | None = None
+
+
+#: Fields that go between processor and state as they are.
+PLAIN = ("debugctl", "xcr0", "in_smm", "smm_lbren", "smm_debugctl", "in_tsx", "enclave",
+         "enclave_entry", "cs_base", "long_mode")
+
+
+def _take_lbr(cpu: Processor) -> LbrSnapshot | None:
+    lbr = cpu.lbr
+    if lbr is None:
+        return None
+    cycles, events, xinuse = hidden(lbr)
+    return LbrSnapshot(
+        lbr.ctl, lbr.depth, 0 if cpu.model.arch else lbr.tos,
+        bool(cpu.model.amd) and lbr.enable,
+        tuple(lbr.read_entry(i) for i in range(lbr.depth)), lbr.ler, cycles, events, xinuse,
+    )
+
+
+def _frozen(value: object) -> object:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def take(cpu: Processor) -> ProcessorState:
+    """The state of `cpu`; it is left as it was."""
+    pmu, vmcs = cpu.pmu, cpu.vmcs
+    reset = registers(cpu.model)
+    return ProcessorState(
+        cpu.model, _take_lbr(cpu),
+        PmuSnapshot(tuple(pmu.pmc), tuple(pmu.evtsel), tuple(pmu.fixed), pmu.fixed_ctrl,
+                    pmu.global_ctrl, pmu.status, pmu.pebs_enable),
+        tuple(sorted((i, v) for i, v in cpu.values.items() if v != reset[i].reset)),
+        vmcs=None if vmcs is None else tuple(
+            (f.name, _frozen(getattr(vmcs, f.name))) for f in fields(vmcs)),
+        **{name: getattr(cpu, name) for name in PLAIN},
+    )
+
+
+# ---------------------------------------------------------------- back
+
+def _need(condition: object, what: str) -> None:
+    if not condition:
+        raise StateError(what)
+
+
+def _is(value: object, top: int) -> bool:
+    return isinstance(value, int) and 0 <= value <= top
+
+
+def _restore_lbr(cpu: Processor, saved: LbrSnapshot | None) -> None:
+    _need((saved is None) == (cpu.lbr is None), f"{cpu.model.name}: LBR state and model disagree")
+    if saved is None or cpu.lbr is None:
+        return
+    lbr = cpu.lbr
+    try:
+        if cpu.model.arch:
+            lbr.depth = saved.depth
+        _need(saved.depth == lbr.depth, f"depth: {saved.depth}, the model's is {lbr.depth}")
+        _need(len(saved.entries) == lbr.depth,
+              f"entries: {len(saved.entries)} records at depth {lbr.depth}")
+        lbr.ctl = saved.ctl
+        if cpu.model.arch:
+            _need(saved.tos == 0 and not saved.enable, "tos, enable: not architectural")
+        else:
+            lbr.tos = saved.tos
+        if cpu.model.amd:
+            lbr.enable = saved.enable
+        for i, entry in enumerate(saved.entries):
+            lbr.write_entry(i, *entry)
+        lbr.ler = saved.ler
+        cpu.sync()
+        cpu.pmu_changed()
+        set_hidden(lbr, saved.cycles, saved.events, saved.xinuse)
+    except (Fault, OverflowError, TypeError, ValueError) as error:
+        raise StateError(f"LBR state: {error}") from None
+
+
+def _check_register(model: CpuModel, name: str, value: int) -> None:
+    try:
+        reserved = find(model, name).reserved
+    except ConfigurationError:
+        reserved = -1
+    _need(isinstance(value, int) and not value & reserved,
+          f"{name}: {value!r} has reserved bits on {model.name}")
+
+
+def _restore_pmu(cpu: Processor, saved: PmuSnapshot) -> None:
+    model, pmu = cpu.model, cpu.pmu
+    facts = model.pmu
+    for name, count, mask in (("pmc", facts.counters, pmu.pmc_mask),
+                              ("fixed", facts.fixed, pmu.fixed_mask)):
+        values = getattr(saved, name)
+        _need(len(values) == count and all(_is(v, mask) for v in values),
+              f"{name}: {model.name} has {count} counters up to {mask:#x}")
+        setattr(pmu, name, list(values))
+    _need(len(saved.evtsel) == facts.counters, f"evtsel: {model.name} has {facts.counters}")
+    amd = model.amd is not None
+    prefix = "PERF_CTL" if amd else "IA32_PERFEVTSEL"
+    for n, value in enumerate(saved.evtsel):
+        _check_register(model, f"{prefix}{n}", value)
+    pmu.evtsel = list(saved.evtsel)
+    for field, name in (
+        ("fixed_ctrl", "IA32_FIXED_CTR_CTRL"),
+        ("global_ctrl", "PERF_CNTR_GLOBAL_CTL" if amd else "IA32_PERF_GLOBAL_CTRL"),
+        ("status", "PERF_CNTR_GLOBAL_STATUS" if amd else "IA32_PERF_GLOBAL_STATUS"),
+        ("pebs_enable", "IA32_PEBS_ENABLE"),
+    ):
+        value = getattr(saved, field)
+        if value:
+            _check_register(model, name, value)
+        setattr(pmu, field, value)
+
+
+def _restore_values(cpu: Processor, values: tuple[tuple[int, int], ...]) -> None:
+    known = registers(cpu.model)
+    for index, value in values:
+        register = known.get(index)
+        _need(register is not None and register.row.home in VALUE_HOMES,
+              f"values: {cpu.model.name} keeps no MSR {index:#x}")
+        try:
+            cpu.wrmsr(index, value, host=True)
+        except GeneralProtection as error:
+            raise StateError(f"values: {error}") from None
+
+
+def _thawed(name: str, value: object) -> object:
+    if name == "msr_bitmap":
+        return bytearray(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def restore(cpu: Processor, state: ProcessorState) -> None:
+    """Bring a fresh `cpu` of the state's model into `state`.
+
+    Raises
+    ------
+    StateError
+        For a value that the model cannot hold.
+    """
+    _restore_values(cpu, state.values)
+    debugctl = "MSR_DEBUGCTLA" if cpu.model.netburst else "IA32_DEBUGCTL"
+    for value in (state.debugctl, state.smm_debugctl or 0):
+        _check_register(cpu.model, debugctl, value)
+    _need(not (cpu.model.arch and state.debugctl & 1), "debugctl: bit 0 always reads 0")
+    _need(state.enclave in ("", "in", "out"), f"enclave: {state.enclave!r} is none of '', in, out")
+    _need(not state.enclave or cpu.model.sgx, f"enclave: {cpu.model.name} has no SGX")
+    _need(not state.in_tsx or cpu.model.tsx, f"in_tsx: {cpu.model.name} has no transactions")
+    for name in ("enclave_entry", "cs_base"):
+        _need(_is(getattr(state, name), (1 << 64) - 1), f"{name}: must fit in 64 bits")
+    _need(state.in_smm or not (state.smm_lbren or state.smm_debugctl is not None),
+          "smm_lbren, smm_debugctl: held outside of SMM")
+    try:
+        if state.xcr0 != 1:
+            cpu.xsetbv(state.xcr0)
+    except GeneralProtection as error:
+        raise StateError(f"xcr0: {error}") from None
+    for name in PLAIN:
+        setattr(cpu, name, getattr(state, name))
+    _restore_pmu(cpu, state.pmu)
+    cpu.pmu.stopped = state.enclave == "out" or state.smm_debugctl is not None
+    _restore_lbr(cpu, state.lbr)
+    if state.vmcs is not None:
+        _need(cpu.model.vmx, f"vmcs: {cpu.model.name} has no VMX")
+        names = {f.name for f in fields(Vmcs)}
+        _need({name for name, _ in state.vmcs} == names, "vmcs: fields are missing or unknown")
+        cpu.vmcs = Vmcs(**{name: _thawed(name, value) for name, value in state.vmcs})

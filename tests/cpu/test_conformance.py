@@ -1,0 +1,286 @@
+"""What kvm-unit-tests and the kernel's selftests check, written from the facts (spec 8)."""
+
+import numpy as np
+import pytest
+
+from lbrcore import BranchClass
+from pylbr.arch import FORMATS, MODELS, architectural
+from pylbr.cpu import Processor
+from pylbr.errors import GeneralProtection
+from tests.cpu.helpers import some_branches
+
+ARCH = ["sapphire-rapids", "alder-lake-p", "alder-lake-e", "sierra-forest"]
+LEGACY = [name for name, m in MODELS.items() if m.legacy]
+CTL, DEPTH, XSS = 0x14CE, 0x14CF, 0xDA0
+ALL_BUT_OTHER = 0x3F0003
+
+
+@pytest.fixture(params=[*ARCH, architectural("d8", depths=(8,)),
+                        architectural("d16", depths=(8, 16))], ids=str)
+def cpu(request):
+    return Processor(request.param)
+
+
+# The six checks of the architectural test
+
+def test_depth_is_the_highest_bit_of_the_bitmap(cpu):
+    bitmap = cpu.cpuid(0x1C)[0] & 0xFF
+    assert cpu.rdmsr(DEPTH) == 8 * bitmap.bit_length()
+
+
+def test_from_and_to_are_writable_below_the_depth(cpu):
+    depth = cpu.rdmsr(DEPTH)
+    for i in range(depth):
+        cpu.wrmsr(0x1500 + i, 0x1000 + i)
+        cpu.wrmsr(0x1600 + i, 0x2000 + i)
+    for i in range(depth):
+        assert (cpu.rdmsr(0x1500 + i), cpu.rdmsr(0x1600 + i)) == (0x1000 + i, 0x2000 + i)
+
+
+def test_reserved_bits_of_ctl_fault(cpu):
+    with pytest.raises(GeneralProtection) as error:
+        cpu.wrmsr(CTL, ALL_BUT_OTHER | 0xFFF0)
+    assert error.value.bits == 0xFFF0
+
+
+def test_a_deeper_depth_faults(cpu):
+    with pytest.raises(GeneralProtection):
+        cpu.wrmsr(DEPTH, cpu.rdmsr(DEPTH) + 0x10)
+
+
+def _records(cpu):
+    cpu.wrmsr(CTL, ALL_BUT_OTHER)
+    cpu.record(some_branches(200, cpl=0, classes=(0, 2, 4, 5)))
+    cpu.wrmsr(CTL, 0)
+    depth = cpu.rdmsr(DEPTH)
+    return [[cpu.rdmsr(base + i) for i in range(depth)] for base in (0x1500, 0x1600, 0x1200)]
+
+
+def test_a_write_of_depth_zeroes_the_records(cpu):
+    assert all(all(bank) for bank in _records(cpu)), "every FROM, TO and INFO is not 0"
+    cpu.wrmsr(DEPTH, cpu.rdmsr(DEPTH))
+    for base in (0x1500, 0x1600, 0x1200):
+        assert not any(cpu.rdmsr(base + i) for i in range(cpu.rdmsr(DEPTH)))
+
+
+def test_xsaves_and_xrstors_round_trip(cpu):
+    banks = _records(cpu)
+    depth = cpu.rdmsr(DEPTH)
+    cpu.wrmsr(XSS, 1 << 15)
+    cpu.xsetbv(3)
+    area = bytearray(1384)
+    cpu.xsaves(area, 0, 0x8003)
+    triples = np.frombuffer(area, "<u8", 3 * depth, 576 + 40).reshape(depth, 3)
+    assert triples.T.tolist() == banks
+    cpu.wrmsr(DEPTH, depth)
+    assert not cpu.records()["from"].any()
+    cpu.xrstors(area, 0, 0x8003)
+    assert [[cpu.rdmsr(base + i) for i in range(depth)]
+            for base in (0x1500, 0x1600, 0x1200)] == banks
+
+
+# The legacy test
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_legacy_lbrs(name):
+    cpu = Processor(name)
+    lbr = cpu.model.legacy
+    if lbr.to_base is not None:
+        for base in (0x40, 0x680):  # the test probes both places
+            if base != lbr.from_base:
+                with pytest.raises(GeneralProtection):
+                    cpu.wrmsr(base, 0)
+    if lbr.select:
+        cpu.wrmsr(0x1C8, 0)
+    cpu.wrmsr(lbr.tos, 0)
+    writable = 0
+    while True:
+        try:
+            cpu.wrmsr(lbr.from_base + writable, 0)
+        except GeneralProtection:
+            break
+        writable += 1
+        if writable > 32:
+            break
+    # On Willamette the next number is a register of its own only behind a gap.
+    assert writable >= lbr.depth
+    cpu.wrmsr(0x1D9, 1)
+    cpu.record(some_branches(200, classes=(0, 4, 5)))
+    cpu.wrmsr(0x1D9, 0)
+    for i in range(lbr.depth):
+        assert cpu.rdmsr(lbr.from_base + i)
+        if lbr.to_base is not None:
+            assert cpu.rdmsr(lbr.to_base + i)
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_the_stack_runs_through_its_registers_in_order(name):
+    cpu = Processor(name)
+    lbr = cpu.model.legacy
+    cpu.wrmsr(0x1D9, 1)
+    for n in range(1, 3 * lbr.depth):
+        cpu.branch(0, 0x1000 * n, 0x1000 * n + 4)
+        assert cpu.rdmsr(lbr.tos) == n % lbr.depth
+        value = cpu.rdmsr(lbr.from_base + n % lbr.depth)
+        assert value & 0xFFFFFFFF == 0x1000 * n
+
+
+KERNEL = 0xFFFFFFFF81000010
+
+
+@pytest.mark.parametrize("name, from_, to, info", [
+    # A mispredicted user branch with 9 cycles, in each register layout (spec 3.4).
+    ("pentium-m", 0x00402000_00401000, None, None),
+    ("prescott", 0x401000, 0x402000, None),
+    ("core2", 0x401000, 0x402000, None),
+    ("nehalem", 1 << 63 | 0x401000, 0x402000, None),
+    ("haswell", 1 << 63 | 0x401000, 0x402000, None),
+    ("skylake", 0x401000, 0x402000, 1 << 63 | 9),
+    ("goldmont", 1 << 63 | 0x401000, 9 << 48 | 0x402000, None),
+    ("goldmont-plus", 0x401000, 0x402000, 1 << 63 | 9),
+    ("knights-landing", 1 << 63 | 0x401000, 0x402000, None),
+])
+def test_decode_of_all_formats(name, from_, to, info):
+    cpu = Processor(name)
+    lbr = cpu.model.legacy
+    cpu.wrmsr(0x1D9, 1)
+    cpu.branch(0, 1, 2)
+    cpu.branch(0, 0x401000, 0x402000, flags=4, cycles=9)
+    tos = cpu.rdmsr(lbr.tos)
+    assert cpu.rdmsr(lbr.from_base + tos) == from_
+    if to is not None:
+        assert cpu.rdmsr(lbr.to_base + tos) == to
+    if info is not None:
+        assert cpu.rdmsr(lbr.info_base + tos) == info
+
+
+def test_all_formats_are_covered():
+    assert {MODELS[name].legacy.format for name in LEGACY} == set(FORMATS)
+
+
+def test_haswell_transactions_in_from():
+    cpu = Processor("haswell")
+    cpu.wrmsr(0x1D9, 1)
+    cpu.tsx_begin()
+    cpu.branch(0, KERNEL, KERNEL + 8, cpl_from=0, cpl_to=0)
+    assert cpu.rdmsr(0x680 + cpu.rdmsr(0x1C9)) == 1 << 62 | KERNEL & ((1 << 61) - 1)
+    cpu.tsx_abort(KERNEL, KERNEL + 16, cpl=0)
+    assert cpu.rdmsr(0x680 + cpu.rdmsr(0x1C9)) == 1 << 61 | KERNEL & ((1 << 61) - 1)
+
+
+def test_haswell_sign_extension_quirk():
+    """A kernel address just read back is refused; Linux copies bits 60:59 into 62:61."""
+    quirky = Processor("haswell-notsx")
+    quirky.wrmsr(0x1D9, 1)
+    quirky.branch(0, KERNEL, KERNEL + 8, cpl_from=0, cpl_to=0)
+    number = 0x680 + quirky.rdmsr(0x1C9)
+    value = quirky.rdmsr(number)
+    assert value >> 61 & 3 == 0
+    with pytest.raises(GeneralProtection) as error:
+        quirky.wrmsr(number, value)
+    assert error.value.bits == 3 << 61
+    quirky.wrmsr(number, value | 3 << 61)
+    assert quirky.rdmsr(number) == value | 3 << 61
+    plain = Processor("haswell")
+    plain.wrmsr(number, value)
+    assert plain.rdmsr(number) == value
+
+
+def test_nehalem_captures_calls_only_with_jumps():
+    for select, seen in ((0, True), (1 << 6, False), (1 << 7, False), (1 << 2, True)):
+        for name, quirk in (("nehalem", True), ("sandy-bridge", False)):
+            cpu = Processor(name)
+            cpu.wrmsr(0x1C8, select)
+            cpu.wrmsr(0x1D9, 1)
+            cpu.branch(BranchClass.NEAR_REL_CALL, 0x10, 0x20)
+            assert bool(cpu.rdmsr(0x1C9)) is (seen or not quirk)
+
+
+# LBR_FMT of IA32_PERF_CAPABILITIES, as vmx_pmu_caps_test has it
+
+CAPABLE = [name for name, m in MODELS.items() if m.pdcm]
+
+
+@pytest.mark.parametrize("name", CAPABLE)
+def test_perf_capabilities(name):
+    cpu = Processor(name)
+    own = cpu.rdmsr(0x345)
+    lbr_format = own & 0x3F
+    assert lbr_format == cpu.model.lbr_format
+    for value in (own, own ^ 1 << 13, 0):
+        with pytest.raises(GeneralProtection, match="read-only"):
+            cpu.wrmsr(0x345, value)
+    assert cpu.rdmsr(0x345) == own
+    for value in range(64):
+        if value in (0, lbr_format):
+            cpu.wrmsr(0x345, own & ~0x3F | value, host=True)
+            assert cpu.rdmsr(0x345) == own & ~0x3F | value
+        else:
+            with pytest.raises(GeneralProtection, match="LBR_FMT|reserved"):
+                cpu.wrmsr(0x345, own & ~0x3F | value, host=True)
+    for bit in range(6, 64):
+        if own >> bit & 1:
+            cpu.wrmsr(0x345, own ^ 1 << bit, host=True)
+            assert cpu.rdmsr(0x345) == own ^ 1 << bit
+        else:
+            with pytest.raises(GeneralProtection):
+                cpu.wrmsr(0x345, own | 1 << bit, host=True)
+
+
+def test_without_pdcm_the_register_reads_0_for_the_host_and_faults_for_the_guest():
+    cpu = Processor("pentium-m")
+    assert cpu.rdmsr(0x345, host=True) == 0
+    with pytest.raises(GeneralProtection):
+        cpu.rdmsr(0x345)
+
+
+def test_debugctl_bit_0_has_no_meaning_with_architectural_lbrs(cpu):
+    cpu.wrmsr(0x1D9, 1)
+    assert cpu.rdmsr(0x1D9) == 0
+    cpu.wrmsr(0x1D9, 0x801)
+    assert cpu.rdmsr(0x1D9) == 0x800
+    cpu.branch(0, 1, 2)
+    assert not cpu.records()["from"].any()
+
+
+def test_non_canonical_writes_are_ignored_not_faulted():
+    for name, width in (("sapphire-rapids", 57), ("alder-lake-p", 48)):
+        cpu = Processor(name)
+        for msr in (0x1500, 0x1600, 0x1DD, 0x1DE):
+            cpu.wrmsr(msr, 1 << (width - 1))
+            assert cpu.rdmsr(msr) == (1 << 64) - (1 << (width - 1))
+            cpu.wrmsr(msr, 0x3F << 58 | 5)
+            assert cpu.rdmsr(msr) == 5
+    legacy = Processor("skylake")
+    for msr in (0x680, 0x6C0, 0x600):
+        with pytest.raises(GeneralProtection, match="canonical"):
+            legacy.wrmsr(msr, 1 << 47)
+
+
+def test_zen4_records_filters_and_freezes():
+    cpu = Processor("zen4")
+    cpu.wrmsr(0xC000010F, 1 << 6)
+    cpu.wrmsr(0xC000010E, 1 << 2)  # suppress JCC
+    cpu.branch(BranchClass.COND, 0x10, 0x20)
+    cpu.branch(BranchClass.NEAR_RET, 0xFFFFFFFF81000010, 0x40, flags=4, cpl_from=0, cpl_to=0)
+    assert cpu.rdmsr(0xC0010300) == 1 << 63 | 0x3FFFFFF81000010
+    assert cpu.rdmsr(0xC0010301) == 1 << 63 | 0x40, "valid, not speculative"
+    assert cpu.rdmsr(0xC0010303) == 0, "no record, not valid"
+    cpu.wrmsr(0xC0010301, 3 << 61 | 0x44)
+    assert cpu.rdmsr(0xC0010301) == 3 << 61 | 0x44
+    assert cpu.rdmsr(0xC0010300) == 1 << 63 | 0x3FFFFFF81000010
+    cpu.wrmsr(0xC0010300, 0x50)
+    assert cpu.rdmsr(0xC0010301) == 3 << 61 | 0x44
+    cpu.wrmsr(0x1D9, 1 << 11)
+    cpu.wrmsr(0xC0010200, 0x5300C2)
+    cpu.wrmsr(0xC0010201, (1 << 48) - 2)
+    for n in range(4):
+        cpu.branch(BranchClass.NEAR_REL_CALL, 0x1000 + n, 0x2000)
+    assert cpu.rdmsr(0xC0000300) == 1 << 58 | 1
+    assert cpu.rdmsr(0xC0010300) == 0x1001
+    cpu.wrmsr(0xC0000302, 1 << 58)
+    cpu.branch(BranchClass.NEAR_REL_CALL, 0x1004, 0x2000)
+    assert cpu.rdmsr(0xC0010300) == 0x1004 and cpu.rdmsr(0xC0010302) == 0x1001
+    for n in range(40):
+        cpu.branch(BranchClass.NEAR_REL_CALL, 0x100 + n, 0x2000)
+    assert [cpu.rdmsr(0xC0010300 + 2 * i) for i in range(16)] == [0x127 - i for i in range(16)]
