@@ -1,0 +1,1 @@
+"""From rows of a trace to a summary; `lbrcore.summary.Summary` is the public form."""

@@ -1,0 +1,130 @@
+"""A facility and the counters that sample it, driven by a trace."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbrcore.events import CountedEvent
+from lbrcore.lbr import LbrState
+from lbrcore.rows import Rows
+from lbrcore.summary import Summary
+
+@final
+class SampleBuffer:
+    """Room for samples; the first `count` of each array are filled.
+
+    Parameters
+    ----------
+    capacity : int
+    depth : int
+        Of the facility.
+
+    Attributes
+    ----------
+    row : ndarray of i8, shape (capacity,)
+        Row of the trace behind which the PMI was taken.
+    event : ndarray of u2
+        Index into `Replay.events`.
+    period : ndarray of u8
+        The period that ended.
+    nr : ndarray of u4
+        Records up to the first whose FROM is 0, which ends them for software.
+    hw_idx : ndarray of u8
+        TOS in the legacy flavour, else 0.  From the lazy engine only with `whole`, or in
+        call-stack mode.
+    entries : ndarray of ENTRY_DTYPE, shape (capacity, depth)
+        Newest first.
+    """
+
+    row: NDArray[np.int64]
+    event: NDArray[np.uint16]
+    period: NDArray[np.uint64]
+    nr: NDArray[np.uint32]
+    hw_idx: NDArray[np.uint64]
+    entries: NDArray[np.void]
+    count: int
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    def __init__(self, capacity: int, depth: int) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class Replay:
+    """A facility and the counters that sample it.
+
+    Parameters
+    ----------
+    lbr : LbrState
+        Set up and recording; used, not copied.
+    events : sequence of CountedEvent
+        At most 16; they count from 0.
+    lazy : bool
+        Look back from each sample instead of recording every branch.  The samples are the
+        same.  Fields of branches that are out of range are refused by the architectural
+        engine and cut to their range by the lazy one, which does not see them all.
+    freeze : bool
+        FREEZE_LBRS_ON_PMI: the facility stops at an overflow and goes on behind the PMI.
+    whole : bool
+        Let the lazy engine keep also what no sample shows: LER, and TOS outside call-stack
+        mode.  Takes a look at the class of every row.
+
+    Notes
+    -----
+    Used by one thread at a time; `run` releases the GIL.
+    """
+
+    @property
+    def lbr(self) -> LbrState: ...
+    @property
+    def events(self) -> tuple[CountedEvent, ...]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def lazy(self) -> bool: ...
+    @property
+    def freeze(self) -> bool: ...
+    @property
+    def whole(self) -> bool: ...
+    def __init__(
+        self, lbr: LbrState, events: Sequence[CountedEvent], *, lazy: bool = True,
+        freeze: bool = False, whole: bool = False,
+    ) -> None: ...
+    def run(
+        self,
+        branches: Rows | NDArray[np.void] | Mapping[str, NDArray[np.generic] | int | str],
+        out: SampleBuffer, first: int = 0, last: int | None = None,
+    ) -> int:
+        """Take rows `first` to `last`, oldest first, and add samples to `out`.
+
+        Returns
+        -------
+        int
+            The row to go on from: `last`, or less if `out` has no room for one more sample
+            of each event.
+
+        Raises
+        ------
+        ValueError
+            `out` is too small or for another depth; or a branch is out of range
+            (architectural engine), after which the facility holds what came before its block.
+        """
+    def copy(self) -> Replay:
+        """The same state, apart."""
+    def skip(self, summary: Summary, counts: Sequence[int]) -> None:
+        """Pass over branches known by their summary and by what each event counts in them.
+
+        Exact if, unskipped, nothing would freeze the facility, each PMI were taken before
+        the next overflow and none fell due behind the end; else a guess to be checked.
+
+        Raises
+        ------
+        ValueError
+            A PMI is on its way.
+        """
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """All that decides what comes next, for comparison."""

@@ -1,0 +1,358 @@
+"""A facility and the counters that sample it, driven by a trace.
+
+Two engines give one answer.  The *architectural* one records every branch and counts every event.
+The *lazy* one looks for the next overflow, by arithmetic or by counting a column, and then
+summarizes what lies between two samples, which for most settings means the last few branches.
+`lbrcore.reference_replay` is the plain-Python twin of both.
+
+What happens at a branch, in this order:
+
+1. it is recorded, if the facility is on;
+2. every counter counts it; one that reaches its period overflows.  If `freeze` is set, the
+   facility stops (LBR_FRZ);
+3. a PMI is taken as many branches behind an overflow as that counter's skid says, the earliest
+   one first.  It handles all counters that have overflowed by then: a sample each, in the order
+   of the counters, and a new period.  The events counted since the overflow belong to that
+   period; if they would use all of it up, it starts at the PMI (the rule of Linux,
+   x86_perf_event_set_period).  Then the facility goes on.
+"""
+
+cimport cython
+from libc.string cimport memset
+
+from lbrcore.batch cimport lbr_record_batch
+from lbrcore.lbr cimport (
+    LBR_LEGACY, LBR_OK, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_read_records, lbr_record,
+    lbr_set_frozen,
+)
+from lbrcore.choices cimport POP_RESTARTS_CYCLES
+from lbrcore.lookback cimport lbr_summarize
+from lbrcore.rows cimport lbr_prefetch_rows, lbr_row, rows_of
+from lbrcore.scan cimport (
+    UNIT_BRANCHES, lbr_find, lbr_predicate_of, lbr_scan_rows, lbr_total,
+)
+from lbrcore.summary cimport Summary, lbr_summary, lbr_summary_apply
+
+from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
+
+import numpy as np
+
+cdef enum:
+    BLOCK = 256  # rows that the architectural engine takes at once
+    FORESEEN = 256  # rows to be prefetched, at most
+    # lbr_counter.overflowed
+    AHEAD = 1    # at a row that the lazy engine has found, but not reached
+    HAPPENED = 2
+
+cdef size_t NEVER = <size_t> -1
+
+
+@cython.final
+cdef class SampleBuffer:
+    """SampleBuffer(capacity, depth)
+    --
+
+    Room for samples.  See ``replay.pyi``.
+    """
+
+    def __init__(self, capacity, depth):
+        self.row = np.empty(capacity, "i8")
+        self.event = np.empty(capacity, "u2")
+        self.period = np.empty(capacity, "u8")
+        self.nr = np.empty(capacity, "u4")
+        self.hw_idx = np.empty(capacity, "u8")
+        self.entries = np.empty((capacity, depth), _ENTRY_DTYPE)
+        self.capacity, self.depth, self.count = capacity, depth, 0
+        self._row = <int64_t*> <size_t> self.row.ctypes.data
+        self._event = <uint16_t*> <size_t> self.event.ctypes.data
+        self._period = <uint64_t*> <size_t> self.period.ctypes.data
+        self._nr = <uint32_t*> <size_t> self.nr.ctypes.data
+        self._hw_idx = <uint64_t*> <size_t> self.hw_idx.ctypes.data
+        self._entries = <lbr_entry*> <size_t> self.entries.ctypes.data
+
+    def __len__(self):
+        return self.count
+
+
+cdef uint64_t _period_at(const lbr_counter* counter, uint64_t ordinal) noexcept nogil:
+    """`CountedEvent.period_at`."""
+    cdef uint64_t z
+    if not counter.jitter:
+        return counter.base
+    z = counter.seed + (ordinal + 1) * <uint64_t> 0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t> 0x94D049BB133111EB
+    return counter.base - counter.jitter + (z ^ (z >> 31)) % (2 * counter.jitter + 1)
+
+
+cdef void _reload(lbr_counter* counter) noexcept nogil:
+    """Begin the next period."""
+    counter.ordinal += 1
+    counter.period = _period_at(counter, counter.ordinal)
+    counter.overflowed = 0
+    if counter.left <= -<int64_t> counter.period:
+        counter.left = <int64_t> counter.period
+    else:
+        counter.left += <int64_t> counter.period
+
+
+@cython.final
+cdef class Replay:
+    """Replay(lbr, events, *, lazy=True, freeze=False, whole=False)
+    --
+
+    A facility and the counters that sample it.  See ``replay.pyi``.
+    """
+
+    def __init__(self, LbrState lbr not None, events, *, lazy=True, freeze=False, whole=False):
+        cdef lbr_counter* counter
+        cdef int i
+        self.lbr = lbr
+        self.events = tuple(events)
+        if len(self.events) > MAX_COUNTERS:
+            raise ValueError(f"events: {len(self.events)} of them; there are {MAX_COUNTERS} counters")
+        self.lazy, self.freeze, self.whole = lazy, freeze, whole
+        self.count = len(self.events)
+        self.pending = -1
+        memset(self.counters, 0, sizeof(self.counters))
+        for i in range(self.count):
+            counter = &self.counters[i]
+            event = self.events[i]
+            counter.predicate = lbr_predicate_of(event)
+            counter.base, counter.jitter = event.period, event.jitter
+            counter.seed, counter.skid = event.seed, event.skid
+            counter.period = _period_at(counter, 0)
+            counter.left = <int64_t> counter.period
+
+    def run(self, branches not None, SampleBuffer out not None, first=0, last=None):
+        cdef Rows rows = rows_of(branches)
+        cdef size_t start = first, stop = rows.rows.count if last is None else last
+        cdef int i
+        if not start <= stop <= rows.rows.count:
+            raise ValueError(f"first, last: {first}, {last} of {rows.rows.count} rows")
+        if out.depth != self.lbr.state.depth:
+            raise ValueError(f"out: is for depth {out.depth}, not {self.lbr.state.depth}")
+        if out.capacity < <size_t> self.count:
+            raise ValueError(f"out: must have room for {self.count} samples, one an event")
+        for i in range(self.count):
+            lbr_scan_rows(&self.counters[i].scan, &rows.rows, &self.counters[i].predicate)
+        with nogil:
+            if self.lazy:
+                start = self._lazy(rows, start, stop, out)
+            else:
+                start = self._each(rows, start, stop, out)
+        if self.failed:
+            self.failed = False
+            raise ValueError(f"branches: row {start} or one of the {BLOCK} behind it has a class, "
+                             "flags or a CPL out of range")
+        return start
+
+    # The PMI
+
+    cdef void _pmi(self, size_t row, SampleBuffer out) noexcept nogil:
+        """Sample every counter that has overflowed; `row` is the last branch before."""
+        cdef lbr_state* state = self.lbr.state
+        cdef lbr_entry* entries
+        cdef size_t at
+        cdef uint32_t nr
+        cdef int i
+        for i in range(self.count):
+            if self.counters[i].overflowed != HAPPENED:
+                continue
+            at = out.count
+            entries = out._entries + at * out.depth
+            lbr_read_records(state, entries)
+            nr = 0
+            # An entry whose FROM is 0 ends the records for software.
+            while nr < out.depth and entries[nr].from_:
+                nr += 1
+            out._row[at] = <int64_t> row
+            out._event[at] = <uint16_t> i
+            out._period[at] = self.counters[i].period
+            out._nr[at] = nr
+            out._hw_idx[at] = (
+                state.head & (state.depth - 1) if state.config.flavour == LBR_LEGACY else 0)
+            out.count += 1
+            _reload(&self.counters[i])
+        self.pending = -1
+        if self.freeze:
+            lbr_set_frozen(state, True)
+            lbr_set_frozen(state, False)
+
+    # Architectural
+
+    cdef size_t _quiet(self, size_t rows) noexcept nogil:
+        """How many of `rows` rows pass before a counter can overflow or a PMI is taken; or 1."""
+        cdef lbr_counter* counter
+        cdef size_t n = min(rows, <size_t> BLOCK)
+        cdef int i
+        if self.pending >= 0:
+            n = min(n, <size_t> self.pending)
+        for i in range(self.count):
+            counter = &self.counters[i]
+            if counter.overflowed:
+                continue
+            if counter.predicate.unit != UNIT_BRANCHES or counter.left <= 1:
+                return 1
+            n = min(n, <size_t> counter.left - 1)
+        return n
+
+    cdef size_t _each(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil:
+        """Row up to which all went well."""
+        cdef lbr_branch block[BLOCK]
+        cdef const lbr_branch* branches
+        cdef lbr_counter* counter
+        cdef size_t n, k
+        cdef int i
+        while first < last and out.count + self.count <= out.capacity:
+            n = self._quiet(last - first)
+            if rows.rows.array != NULL:
+                branches = rows.rows.array + first
+            else:
+                for k in range(n):
+                    block[k] = lbr_row(&rows.rows, first + k)
+                branches = block
+            if lbr_record_batch(self.lbr.state, branches, n) != LBR_OK:
+                self.failed = True
+                break
+            for i in range(self.count):
+                counter = &self.counters[i]
+                counter.left -= <int64_t> lbr_total(&counter.scan, first, first + n)
+                if counter.left <= 0 and not counter.overflowed:
+                    counter.overflowed = HAPPENED
+                    if self.pending < 0 or self.pending > <int64_t> counter.skid + 1:
+                        self.pending = <int64_t> counter.skid + 1
+                    if self.freeze:
+                        lbr_set_frozen(self.lbr.state, True)
+            first += n
+            if self.pending >= 0:
+                self.pending -= <int64_t> n
+                if self.pending == 0:
+                    self._pmi(first - 1, out)
+        return first
+
+    # Lazy
+
+    cdef void _advance(self, Rows rows, size_t first, size_t last) noexcept nogil:
+        """Bring the facility from before row `first` to before row `last`."""
+        cdef lbr_summary summary
+        cdef lbr_branch branch
+        cdef size_t i
+        if first == last or self.lbr.state.mode & MODE_OFF:
+            return
+        if POP_RESTARTS_CYCLES and self.lbr.state.mode & MODE_CALL_STACK:
+            for i in range(first, last):  # a choice that summaries do not know
+                branch = lbr_row(&rows.rows, i)
+                lbr_record(self.lbr.state, &branch)
+            return
+        self.window = last - lbr_summarize(
+            &summary, self.lbr.state, &rows.rows, first, last, self.whole)
+        lbr_summary_apply(&summary, self.lbr.state)
+
+    cdef void _look_ahead(self, size_t last) noexcept nogil:
+        """Find the row at which each counter overflows next."""
+        cdef lbr_counter* counter
+        cdef int i
+        for i in range(self.count):
+            counter = &self.counters[i]
+            if not counter.overflowed and counter.counted < last:
+                counter.overflow = lbr_find(&counter.scan, counter.counted, last, &counter.left)
+                if counter.left <= 0:
+                    counter.overflowed = AHEAD
+                counter.counted = min(counter.overflow + 1, last)
+
+    cdef void _count_to(self, size_t row, bint all) noexcept nogil:
+        """Bring the counts of counters that have overflowed, or of all, to before `row`."""
+        cdef lbr_counter* counter
+        cdef int i
+        for i in range(self.count):
+            counter = &self.counters[i]
+            if counter.counted > row:
+                if all:
+                    counter.left += <int64_t> lbr_total(&counter.scan, row, counter.counted)
+                    counter.overflowed = 0
+            elif counter.overflowed or all:
+                counter.left -= <int64_t> lbr_total(&counter.scan, counter.counted, row)
+                counter.counted = row
+                if counter.overflowed:
+                    counter.overflowed = HAPPENED
+
+    cdef void _foresee(self, Rows rows, size_t due, size_t last) noexcept nogil:
+        """Ask for the rows that the sample after the next will most likely look at."""
+        cdef size_t row = last, window = min(self.window, <size_t> FORESEEN)
+        cdef int i
+        for i in range(self.count):
+            if self.counters[i].scan.columns == 0 and self.counters[i].scan.weight == NULL:
+                row = min(row, due + self.counters[i].base)
+        if window and row < last and row > due + window:
+            lbr_prefetch_rows(&rows.rows, row - window, row)
+
+    cdef size_t _lazy(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil:
+        cdef lbr_counter* counter
+        cdef size_t base = first, stop   # rows below `base` are in the facility
+        cdef size_t due = first + <size_t> self.pending if self.pending >= 0 else NEVER
+        cdef int i
+        for i in range(self.count):
+            self.counters[i].counted = self.counters[i].overflow = first
+        while out.count + self.count <= out.capacity:
+            self._look_ahead(last)
+            stop = NEVER
+            for i in range(self.count):
+                counter = &self.counters[i]
+                if counter.overflowed:
+                    stop = min(stop, counter.overflow + 1)
+                    due = min(due, counter.overflow + counter.skid + 1)
+            if self.freeze and stop <= last and not self.lbr.state.frozen:
+                self._advance(rows, base, stop)
+                base = stop
+                lbr_set_frozen(self.lbr.state, True)
+            if due > last:
+                self._advance(rows, base, last)
+                self._count_to(last, True)
+                self.pending = <int64_t> (due - last) if due != NEVER else -1
+                return last
+            self._foresee(rows, due, last)
+            self._advance(rows, base, due)
+            base = due
+            self._count_to(base, False)
+            self._pmi(base - 1, out)
+            due = NEVER
+        self._count_to(base, True)
+        return base
+
+    # Chunks
+
+    def copy(self):
+        cdef Replay other = Replay.__new__(Replay)
+        other.lbr = self.lbr.copy()
+        other.events = self.events
+        other.lazy, other.freeze, other.whole = self.lazy, self.freeze, self.whole
+        other.counters = self.counters
+        other.count, other.pending = self.count, self.pending
+        return other
+
+    def skip(self, Summary summary not None, counts):
+        cdef lbr_counter* counter
+        cdef int i
+        if self.pending >= 0:
+            raise ValueError("a PMI is on its way; run the branches up to it")
+        for i in range(self.count):
+            counter = &self.counters[i]
+            counter.left -= <int64_t> counts[i]
+            while counter.left <= 0:
+                counter.ordinal += 1
+                counter.period = _period_at(counter, counter.ordinal)
+                counter.left += <int64_t> counter.period
+        summary.apply(self.lbr)
+
+    @property
+    def key(self):
+        cdef lbr_state* state = self.lbr.state
+        counters = tuple(
+            (self.counters[i].left, self.counters[i].ordinal, self.counters[i].overflowed)
+            for i in range(self.count))
+        head = state.head & (state.depth - 1) if state.config.flavour == LBR_LEGACY else 0
+        return (
+            counters, self.pending, self.lbr.ctl, self.lbr.frozen, self.lbr.records().tobytes(),
+            state.cycles, state.cycles_valid, tuple([state.events[i] for i in range(4)]),
+            (head, self.lbr.ler) if self.whole else None)

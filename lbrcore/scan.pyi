@@ -1,0 +1,26 @@
+"""Counting and finding rows of a trace by their small fields, a byte or less a row."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbrcore.events import CountedEvent
+from lbrcore.rows import Rows
+
+_Branches = Rows | NDArray[np.void] | Mapping[str, NDArray[np.generic] | int | str]
+
+def total(
+    branches: _Branches, event: CountedEvent, first: int = 0, last: int | None = None
+) -> int:
+    """What an event counts over rows `first` to `last`, exclusive."""
+
+def find(
+    branches: _Branches, event: CountedEvent, need: int, first: int = 0, last: int | None = None
+) -> int | None:
+    """The row at which the count over rows `first` to `last` reaches `need`, or None."""
+
+def last_rows(
+    branches: _Branches, event: CountedEvent, count: int, first: int = 0, last: int | None = None
+) -> list[int]:
+    """The last `count` rows, at most 64, of `first` to `last` that count; newest first."""
