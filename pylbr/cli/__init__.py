@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "convert": "turn a trace or a file of stacks into another format",
     "inspect": "say what a trace or a file of stacks holds",
+    "report": "show hot branches, functions, mispredicts, branch history",
 }
 
 

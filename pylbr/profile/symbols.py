@@ -27,7 +27,9 @@ _NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
 class Place:
     """Where an address is: file, its link address there, function and offset into it.
 
-    `function` is empty where no symbol covers the address, `path` where no file does.
+    `function` is empty where no symbol covers the address, `path` where nothing is mapped.
+    `address` is the file offset where the file cannot be read, and the address in memory where
+    what is mapped is no file: ``[vdso]``, the kernel.
     """
 
     path: str = ""
@@ -38,6 +40,8 @@ class Place:
     def __str__(self) -> str:
         if not self.path:
             return f"{self.address:#x}"
+        if not self.path.startswith("/"):
+            return f"{self.address:#x} ({self.path})"
         name = os.path.basename(self.path)
         if not self.function:
             return f"{name}+{self.address:#x}"
@@ -200,7 +204,7 @@ class Symbols:
         image = self.image(mapped.path, mapped.build_id)
         link = image.link_address(offset) if image else None
         if image is None or link is None:
-            return Place(mapped.path, offset)
+            return Place(mapped.path, offset if mapped.path.startswith("/") else address)
         function = image.function_at(link)
         if function is None:
             return Place(mapped.path, link)

@@ -156,7 +156,8 @@ def test_what_cannot_be_named_is_said_once(tmp_path, image):
     symbols = Symbols(spaces)
     assert symbols.place(1, 0x1004) == symbols.place(1, 0x1004) == Place("/no/such/file", 4)
     assert symbols.place(1, 0x2004) == Place(str(text), 4)
-    assert symbols.place(1, 0x4004) == Place("[vdso]", 4)
+    assert symbols.place(1, 0x4004) == Place("[vdso]", 0x4004)
+    assert str(symbols.place(1, 0x4004)) == "0x4004 ([vdso])"
     assert symbols.place(1, 0x9000) == Place(address=0x9000)
     assert len(symbols.problems) == 2 and "not a sound ELF file" in symbols.problems[1]
     if image.build_id:

@@ -1,0 +1,61 @@
+"""Branch history: the ways by which programs come to where samples find them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from pylbr.trace.stacks import Record, Samples
+
+__all__ = ["Paths"]
+
+
+class Paths:
+    """Counts of the newest `length` branches of each sample.
+
+    Parameters
+    ----------
+    length : int
+        Branches of a path; samples with fewer are not counted.
+    """
+
+    def __init__(self, length: int = 4) -> None:
+        if length < 1:
+            raise ValueError(f"a path of {length} branches; it takes at least one")
+        self.length = length
+        self.samples = 0
+        self._counts: Counter[bytes] = Counter()
+
+    def add(self, samples: Samples) -> None:
+        """Count the path of each sample."""
+        starts = samples.offsets[:-1]
+        long_enough = np.flatnonzero(np.diff(samples.offsets) >= self.length)
+        rows = starts[long_enough][:, None] + np.arange(self.length)
+        keys = np.empty((len(rows), 1 + 2 * self.length), "u8")
+        keys[:, 0] = samples.pid[long_enough].astype("i8").view("u8")
+        keys[:, 1::2] = samples.entries["from"][rows]
+        keys[:, 2::2] = samples.entries["to"][rows]
+        unique, counts = np.unique(keys, axis=0, return_counts=True)
+        for key, count in zip(unique, counts.tolist(), strict=True):
+            self._counts[key.tobytes()] += count
+        self.samples += len(rows)
+
+    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records; those that are samples are counted on the way."""
+        for record in records:
+            if isinstance(record, Samples):
+                self.add(record)
+            yield record
+
+    def most_common(self, limit: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
+        """(count, pid, [(from, to), ... newest first]) of the most frequent paths."""
+        ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        result = []
+        for key, count in ordered[:limit]:
+            words = np.frombuffer(key, "u8")
+            pid = int(words[:1].view("i8")[0])
+            branches = list(zip(words[1::2].tolist(), words[2::2].tolist(), strict=True))
+            result.append((count, pid, branches))
+        return result
