@@ -1,0 +1,352 @@
+"""state(), from_state(), the codec under hostile input, and migration."""
+
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lbrcore import BranchClass
+from pylbr.arch import MODELS, ExitReason, architectural, model
+from pylbr.cpu import Processor, Vmcs, decode, encode, migrate
+from pylbr.cpu.codec import HEADER, MAGIC
+from pylbr.errors import StateError
+from tests.cpu.helpers import Listener, some_branches
+
+CTL, DEPTH, DEBUGCTL = 0x14CE, 0x14CF, 0x1D9
+
+
+def busy(name):
+    """A processor with something in every part that the model has."""
+    cpu = Processor(name)
+    m = cpu.model
+    if m.arch:
+        cpu.wrmsr(DEPTH, m.arch.depths[0])
+        cpu.wrmsr(CTL, 0x10001 | (0x60006 if m.arch.cpl_filter else 0))
+        cpu.wrmsr(DEBUGCTL, 0x800)
+    elif m.legacy:
+        cpu.wrmsr(DEBUGCTL, 1)
+    else:
+        cpu.wrmsr(0xC000010F, 1 << 6)
+    if m.pmu.version:
+        cpu.wrmsr(0xC0010200 if m.amd else 0x186, 0x5300C4)
+        cpu.wrmsr(0xC0010201 if m.amd else 0xC1, 12345)
+    if m.pmu.version >= 2:
+        cpu.wrmsr(0xC0000301 if m.amd else 0x38F, 1)
+    if m.xss >> 15 & 1:
+        cpu.wrmsr(0xDA0, 1 << 15)
+        cpu.xsetbv(7)
+    cpu.record(some_branches(100, classes=(0, 1, 2, 3, 4, 5)))
+    cpu.branch(BranchClass.INTERRUPT, 0x1000, 0x2000, cycles=5)
+    cpu.branch(BranchClass.NOT_TAKEN, 0x1000, 0x2000, cycles=9)
+    if m.tsx:
+        cpu.tsx_begin()
+    cpu.smi()
+    cpu.cs_base, cpu.long_mode = 0x5000, False
+    return cpu
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_round_trips(name):
+    cpu = busy(name)
+    state = cpu.state()
+    assert cpu.state() == state, "taking a state changes nothing"
+    assert state != Processor(name).state()
+    data = encode(state)
+    for back in (Processor.from_state(state), Processor.from_state(decode(data)), cpu.copy()):
+        assert back.state() == state
+        for one in (cpu.copy(), back):
+            one.rsm()
+            one.record(some_branches(50, seed=3))
+        again = cpu.copy()
+        again.rsm()
+        again.record(some_branches(50, seed=3))
+        assert back.state() == again.state(), "it goes on as the original does"
+
+
+def test_a_copy_is_independent():
+    cpu = busy("sapphire-rapids")
+    state, other = cpu.state(), cpu.copy()
+    other.reset()
+    assert cpu.state() == state
+
+
+def test_a_state_is_plain_and_frozen():
+    state = busy("sapphire-rapids").state()
+    assert hash(state) == hash(busy("sapphire-rapids").state())
+    with pytest.raises(AttributeError):
+        state.debugctl = 0
+
+
+def test_a_guest_is_saved_with_its_vmcs():
+    cpu = Processor("sapphire-rapids")
+    v = Vmcs.for_model(cpu.model, "use MSR bitmaps", "load IA32_LBR_CTL", "clear IA32_LBR_CTL")
+    v.guest_lbr_ctl, v.exit_msr_load = 0x7F0007, [(0x1500, 5)]
+    v.intercept(DEPTH)
+    cpu.vm_entry(v)
+    back = Processor.from_state(decode(encode(cpu.state())))
+    assert back.state() == cpu.state() and back.vmcs == v and back.vmcs is not v
+    back.vm_exit(ExitReason.VMCALL)
+    assert back.rdmsr(CTL) == 0 and back.rdmsr(0x1500) == 5 and cpu.rdmsr(CTL) == 0x7F0007
+
+
+# Hostile input
+
+DATA = encode(busy("sapphire-rapids").state())
+
+
+def test_every_truncation_is_refused():
+    for size in range(len(DATA)):
+        with pytest.raises(StateError):
+            decode(DATA[:size])
+    with pytest.raises(StateError):
+        decode(DATA + b"\0")
+
+
+def test_every_byte_is_covered_by_the_checksum_or_the_header_checks():
+    for at in range(len(DATA)):
+        for change in (1, 0x80, 0xFF):
+            damaged = bytearray(DATA)
+            damaged[at] ^= change
+            with pytest.raises(StateError):
+                decode(damaged)
+
+
+def _sealed(payload, version=1):
+    return HEADER.pack(MAGIC, version, 0, len(payload), zlib.crc32(payload), 0) + payload
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, len(DATA) - HEADER.size - 1), st.integers(0, 255)),
+                max_size=4), st.integers(0, 40))
+def test_damage_under_a_good_checksum_is_refused_or_a_legal_state(changes, cut):
+    payload = bytearray(DATA[HEADER.size:])
+    for at, value in changes:
+        payload[at] = value
+    if cut < 8:
+        del payload[-cut - 1:]
+    try:
+        state = decode(_sealed(bytes(payload)))
+    except StateError:
+        return
+    assert decode(encode(state)) == state
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_is_refused(data):
+    for one in (data, _sealed(data), MAGIC + data):
+        with pytest.raises(StateError):
+            decode(one)
+
+
+def test_refusals_say_what_is_wrong():
+    def section(tag, body):
+        return struct.pack("<HHI", tag, 0, len(body)) + body
+
+    cases = (
+        (_sealed(b"", version=2), "version 2"),
+        (_sealed(b""), "missing"),
+        (b"NOT A PY" + DATA[8:], "magic"),
+        (_sealed(section(1, b"pentium-9")), "not known"),
+        (_sealed(section(9, b"")), "unknown or out of order"),
+        (_sealed(section(1, b"skylake") * 2), "out of order"),
+        (_sealed(struct.pack("<HHI", 2, 0, 1 << 30)), "claims"),
+        (_sealed(section(4, struct.pack("<I", 1 << 30))), "at most"),
+        (b"\0" * (1 << 17), "no state has more"),
+    )
+    for data, text in cases:
+        with pytest.raises(StateError, match=text):
+            decode(data)
+
+
+def test_a_model_of_ones_own_is_given_again():
+    mine = architectural("mine", depths=(16,))
+    data = encode(Processor(mine).state())
+    with pytest.raises(StateError, match="not known"):
+        decode(data)
+    assert decode(data, mine) == Processor(mine).state()
+    with pytest.raises(StateError, match="migrate"):
+        decode(DATA, mine)
+
+
+@pytest.mark.parametrize("change", [
+    {"debugctl": 1}, {"debugctl": 1 << 20}, {"xcr0": 2}, {"xcr0": 1 << 5}, {"enclave": "else"},
+    {"values": ((0x14CE, 1),)}, {"values": ((0xDA0, 1 << 40),)}, {"in_smm": False},
+    {"cs_base": 1 << 64}, {"lbr": None},
+])
+def test_states_that_the_model_cannot_hold(change):
+    with pytest.raises(StateError):
+        Processor.from_state(replace(busy("sapphire-rapids").state(), **change))
+
+
+@pytest.mark.parametrize("change", [
+    {"ctl": 1 << 5}, {"depth": 24}, {"entries": ()}, {"tos": 1}, {"enable": True},
+    {"cycles": 1 << 17}, {"events": (4, 0, 0, 0)}, {"events": ()}, {"ler": (0, 0)},
+])
+def test_lbr_states_that_the_model_cannot_hold(change):
+    state = busy("sapphire-rapids").state()
+    with pytest.raises(StateError):
+        Processor.from_state(replace(state, lbr=replace(state.lbr, **change)))
+
+
+@pytest.mark.parametrize("change", [
+    {"pmc": (0,)}, {"fixed": ()}, {"pmc": (1 << 48,) + (0,) * 7}, {"evtsel": (1 << 40,) * 8},
+    {"evtsel": ()}, {"status": 1 << 40}, {"global_ctrl": 1 << 40}, {"fixed_ctrl": 4},
+    {"pebs_enable": 1 << 60},
+])
+def test_pmu_states_that_the_model_cannot_hold(change):
+    state = busy("sapphire-rapids").state()
+    with pytest.raises(StateError):
+        Processor.from_state(replace(state, pmu=replace(state.pmu, **change)))
+
+
+#: Version 1, written by the first release; it must load for ever.
+GOLDEN = bytes.fromhex(
+    "50594c4252435055010000009702000091e373e10000000001000000070000006e6568616c656d02000000b801"
+    "00000000000000000000100000000300000010000000ffffffff00000000000000000000000000000000000000"
+    "000000000000000000000000000030000000000000103000000000000000000000000000000020000000000000"
+    "102000000000000000000000000000800010000000000000101000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000300000080000000"
+    "040300000000000000000000000000000f00000000000000000000000000000000000000000000000300000000"
+    "000000000000000000000000000000000000000000000000000000c40043000000000000000000000000000000"
+    "000000000000000000000000000000000000000000000000000000000000000000000000000004000000040000"
+    "0000000000050000002c0000000108000000000000010000000000000000000000000000000000000000000000"
+    "000000000000000008000000"
+)
+
+
+def test_version_1_keeps_loading():
+    cpu = Processor.from_state(decode(GOLDEN))
+    assert cpu.model.name == "nehalem" and cpu.rdmsr(0x1C9) == 3
+    assert [cpu.rdmsr(0x680 + i) for i in range(5)] == [
+        0, 0x1000, 1 << 63 | 0x2000, 0x3000, 0]
+    assert cpu.rdmsr(0x1D9) == 0x801 and cpu.rdmsr(0x186) == 0x4300C4 and cpu.rdmsr(0xC1) == 3
+
+
+# Migration
+
+def moved(cpu, target):
+    return Processor.from_state(migrate(cpu.state(), target))
+
+
+def simple(name, n=20):
+    cpu = Processor(name)
+    if cpu.model.arch:
+        cpu.wrmsr(CTL, 0x7F0007)
+    else:
+        cpu.wrmsr(DEBUGCTL, 1)
+    cpu.record(some_branches(n))
+    return cpu
+
+
+def test_between_architectural_parts():
+    cpu = simple("sapphire-rapids")
+    there = moved(cpu, model("sierra-forest"))
+    assert there.records().tolist() == cpu.records().tolist()
+    cpu.record(some_branches(20, seed=5))
+    there.record(some_branches(20, seed=5))
+    assert there.records().tolist() == cpu.records().tolist()
+    back = moved(there, model("sapphire-rapids"))
+    assert back.state() == cpu.state()
+
+
+@pytest.mark.parametrize("depth, target, works", [
+    (16, (8, 16), True), (8, (8, 16), True), (32, (8, 16), False), (16, (32,), False)])
+def test_unlike_depths(depth, target, works):
+    cpu = Processor("sapphire-rapids")
+    cpu.wrmsr(DEPTH, depth)
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.record(some_branches(40))
+    other = architectural("other", depths=target)
+    if not works:
+        with pytest.raises(StateError, match=f"depth {depth} is none of"):
+            migrate(cpu.state(), other)
+        return
+    there = moved(cpu, other)
+    assert there.rdmsr(DEPTH) == depth
+    assert there.records().tolist() == cpu.records().tolist()
+
+
+@pytest.mark.parametrize("lip", [True, False])
+def test_unlike_ip_formats(lip):
+    """Effective and linear addresses differ by the base of CS, where that is known."""
+    one, two = architectural("one", lip=lip), architectural("two", lip=not lip)
+    cpu = Processor(one)
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.cs_base = 0x10000
+    native = Processor(two)
+    native.wrmsr(CTL, 0x7F0007)
+    native.cs_base = 0x10000
+    for each in (cpu, native):
+        each.record(some_branches(40))
+    assert moved(cpu, two).records().tolist() == native.records().tolist()
+    cpu.branch(BranchClass.FAR_BRANCH, 0x20000, 0x30000)
+    with pytest.raises(StateError, match="far branches"):
+        migrate(cpu.state(), two)
+    cpu.cs_base = 0
+    migrate(cpu.state(), two)
+
+
+def test_legacy_formats_translate_exactly_or_not_at_all():
+    cpu = Processor("nehalem")
+    cpu.wrmsr(DEBUGCTL, 1)
+    cpu.branch(0, 0xFFFFFFFF81000000, 0x2000, flags=4)
+    there = moved(cpu, model("haswell"))
+    assert there.rdmsr(0x680 + there.rdmsr(0x1C9)) == 0x9FFFFFFF81000000
+    timed = simple("skylake")
+    with pytest.raises(StateError, match="depth 32"):
+        migrate(timed.state(), model("haswell"))
+    there = moved(timed, model("goldmont"))
+    tos = there.rdmsr(0x1C9)
+    assert there.rdmsr(0x6C0 + tos) >> 48 == timed.rdmsr(0xDC0 + tos) & 0xFFFF
+    transactional = simple("skylake")
+    transactional.tsx_begin()
+    transactional.branch(0, 1, 2)
+    transactional.tsx_commit()
+    with pytest.raises(StateError, match="no place in LBR format 7"):
+        migrate(transactional.state(), model("goldmont-plus"))
+
+
+@pytest.mark.parametrize("name, target, reason", [
+    ("sapphire-rapids", "skylake", "do not become legacy"),
+    ("sapphire-rapids", "zen4", "do not become AMD"),
+    ("zen4", "haswell", "do not become legacy"),
+])
+def test_flavours_do_not_mix(name, target, reason):
+    with pytest.raises(StateError, match=reason):
+        migrate(Processor(name).state(), model(target))
+
+
+def test_what_else_is_refused():
+    cpu = simple("sapphire-rapids")
+    cpu.wrmsr(0x186 + 7, 0x4300C4)
+    with pytest.raises(StateError, match="counter 6"):
+        migrate(cpu.state(), model("alder-lake-e"))
+    cpu = simple("sapphire-rapids")
+    cpu.branch(0, 1 << 50, 2)
+    with pytest.raises(StateError, match="more than 48 bits"):
+        migrate(cpu.state(), model("alder-lake-p"))
+    cpu = simple("sapphire-rapids")
+    with pytest.raises(StateError, match="filter bits"):
+        migrate(cpu.state(), architectural("flat", cpl_filter=False))
+    cpu.wrmsr(DEBUGCTL, 1 << 15)
+    with pytest.raises(StateError, match="reserved"):
+        migrate(cpu.state(), model("alder-lake-p"))
+    listening = Processor("sapphire-rapids", Listener())
+    listening.vm_entry(Vmcs.for_model(listening.model))
+    with pytest.raises(StateError, match="in a guest"):
+        migrate(listening.state(), model("sapphire-rapids"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_migration_to_the_same_model_changes_nothing(name):
+    state = busy(name).state()
+    assert migrate(state, MODELS[name]) == state
