@@ -27,6 +27,7 @@ EXTENSIONS = [
     "lbrcore.xsave",
     "lbrcore.capi",
     "lbrcore.blocks",
+    "pylbr.trace._brstack",
     "pylbr.trace._perf_sample",
     "pylbr.profile._aggregate",
     "pylbr.profile._entries",

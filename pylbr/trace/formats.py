@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "pylbr.formats"
-HEAD_SIZE: Final = 1 << 16
+HEAD_SIZE: Final = 1 << 20
 
 #: Module and object of each format of ours; the first that knows a file reads it, so that
 #: those without a magic number come last.
@@ -37,6 +37,7 @@ BUILTIN: Final = (
     "pylbr.trace.perf_data:PERF_DATA",
     "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",
+    "pylbr.trace.perf_script:PERF_SCRIPT",
 )
 
 

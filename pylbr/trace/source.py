@@ -140,6 +140,26 @@ class ByteSource:
         self.offset += len(data)
         return data
 
+    def readinto(self, view: memoryview) -> int:
+        """Fill `view` as far as there is content; the number of bytes."""
+        if self._engine is not None or self._output:
+            data = self.read(len(view))
+            view[:len(data)] = data
+            return len(data)
+        done = 0
+        while done < len(view):
+            try:
+                count = self._file.readinto(view[done:])
+            except OSError as error:
+                raise TraceError(self.path, f"cannot be read: {error.strerror}", self._consumed)\
+                    from error
+            if not count:
+                break
+            done += count
+        self._consumed += done
+        self.offset += done
+        return done
+
     def _raw(self, size: int) -> bytes:
         try:
             data = self._file.read(size)

@@ -259,10 +259,15 @@ class Stacks:
         self, metadata: StacksMetadata, records: Iterable[Record], path: object = "<memory>",
         close: Callable[[], None] | None = None,
     ) -> None:
-        self.metadata = metadata
+        self._metadata = metadata
         self.path = str(path)
         self._records = iter(records)
         self._close = close
+
+    @property
+    def metadata(self) -> StacksMetadata:
+        """What the head of the file says."""
+        return self._metadata
 
     def __iter__(self) -> Iterator[Record]:
         return self._records

@@ -1,0 +1,7 @@
+from typing import Any
+
+import numpy as np
+
+def parse(
+    data: Any, at: int, size: int, rows: np.ndarray, entries: np.ndarray, offsets: np.ndarray
+) -> tuple[int, int, int, int]: ...

@@ -1,0 +1,539 @@
+"""Lines of ``perf script`` with branch stacks.  `pylbr.trace.brstack` is the plain twin.
+
+Eight hexadecimal digits are decoded at once: a 64-bit word of ASCII becomes nibbles, is
+checked by encoding them again, and the nibbles are drawn together by three shifts.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from pylbr.trace.brstack import NAMES, PADDING
+
+cdef extern from *:
+    """
+    #define LBR_ONES 0x0101010101010101ULL
+    #define LBR_HIGH 0x8080808080808080ULL
+    #define LBR_SLASHES 0x2F2F2F2F2F2F2F2FULL
+    #define LBR_ZEROS 0x3030303030303030ULL
+    #define LBR_LOW_NIBBLES 0x0F0F0F0F0F0F0F0FULL
+    #define LBR_HIGH_NIBBLES 0xF0F0F0F0F0F0F0F0ULL
+    #define LBR_BELOW_10 0x7676767676767676ULL
+    #define LBR_EVERY_2ND 0x00FF00FF00FF00FFULL
+    #define LBR_EVERY_4TH 0x0000FFFF0000FFFFULL
+    #define LBR_SIX_BYTES 0x0000FFFFFFFFFFFFULL
+    #define LBR_PREDICTED 0x00002F2D2F2D2F50ULL
+    #define LBR_MISSED 0x00002F2D2F2D2F4DULL
+    #define LBR_FNV_BASE 0xCBF29CE484222325ULL
+    #define LBR_FNV_PRIME 0x100000001B3ULL
+    """
+    int __builtin_ctzll(unsigned long long value) nogil
+    const uint64_t ONES "LBR_ONES"
+    const uint64_t HIGH "LBR_HIGH"
+    const uint64_t SLASHES "LBR_SLASHES"
+    const uint64_t ZEROS "LBR_ZEROS"
+    const uint64_t LOW_NIBBLES "LBR_LOW_NIBBLES"
+    const uint64_t HIGH_NIBBLES "LBR_HIGH_NIBBLES"
+    const uint64_t BELOW_10 "LBR_BELOW_10"
+    const uint64_t EVERY_2ND "LBR_EVERY_2ND"
+    const uint64_t EVERY_4TH "LBR_EVERY_4TH"
+    const uint64_t SIX_BYTES "LBR_SIX_BYTES"
+    const uint64_t PREDICTED "LBR_PREDICTED"
+    const uint64_t MISSED "LBR_MISSED"
+    const uint64_t FNV_BASE "LBR_FNV_BASE"
+    const uint64_t FNV_PRIME "LBR_FNV_PRIME"
+
+cdef enum:
+    MAX_TOKENS = 64
+    WIDE = 17  # blanks and digits of an instruction pointer, as perf pads it
+    TYPE_SHIFT = 20
+    SPEC_SHIFT = 24
+    NEW_TYPE_SHIFT = 26
+    # Kinds of tokens.
+    OTHER = 0
+    DECIMAL = 1
+    HEXADECIMAL = 2
+    TASK = 3
+    CPU = 4
+    TIME = 5
+    EVENT = 6
+    # Why the parser stopped.
+    AT_END = 0
+    NO_ENTRIES = 1
+    BAD_ENTRY = 2
+    NO_ROOM = 3
+
+cdef struct Row:
+    uint64_t ip, time, period, event, comm
+    int32_t pid, tid
+    uint32_t cpu, line_start
+
+cdef struct Token:
+    const uint8_t *at
+    const uint8_t *end
+    Py_ssize_t width
+    int kind
+
+cdef struct Entry:
+    uint64_t source, target, flags
+
+# Names of types, new types and speculation states with the bits they stand for.
+cdef struct Name:
+    uint8_t text[24]
+    Py_ssize_t size
+    uint64_t bits
+
+cdef Name names[64]
+cdef int name_count = 0
+
+for _text, _bits in NAMES.items():
+    names[name_count].size = len(_text)
+    names[name_count].bits = _bits
+    for _i in range(len(_text)):
+        names[name_count].text[_i] = _text[_i]
+    name_count += 1
+
+
+cdef inline uint64_t word(const uint8_t *at) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, at, 8)
+    return value
+
+
+# Eight digits that were decoded before, and what they are.
+cdef struct Memo:
+    uint64_t text, high
+
+
+cdef inline bint digits(uint64_t text, uint64_t *value) noexcept nogil:
+    """Decode eight hexadecimal digits, the first in the lowest byte."""
+    cdef uint64_t nibbles = (text & LOW_NIBBLES) + ((text >> 6) & ONES) * 9
+    cdef uint64_t letters = ((nibbles + BELOW_10) & HIGH) >> 7
+    if (nibbles & HIGH_NIBBLES) \
+            or nibbles + ZEROS + letters * 0x27 != text | letters << 5:
+        return False
+    nibbles = (nibbles << 4 | nibbles >> 8) & EVERY_2ND
+    nibbles = (nibbles << 8 | nibbles >> 16) & EVERY_4TH
+    value[0] = (nibbles << 16 | nibbles >> 32) & <uint64_t>0xFFFFFFFFu
+    return True
+
+
+cdef inline const uint8_t *address(
+    const uint8_t *at, uint64_t *value, Memo *memo
+) noexcept nogil:
+    """``0x``, up to 16 digits, then ``/``: returns the place behind that, or NULL.
+
+    The first eight of nine digits or more are mostly those of the address before.
+    """
+    cdef uint64_t text, slash, low
+    cdef int count
+    text = word(at + 2)
+    if text != memo.text:
+        if at[0] != 0x30 or at[1] != 0x78:  # "0x"
+            return NULL
+        slash = text ^ SLASHES
+        slash = (slash - ONES) & ~slash & HIGH
+        if slash:
+            count = __builtin_ctzll(slash) >> 3
+            if count == 0 or not digits(text << (64 - 8 * count) | ZEROS >> (8 * count), value):
+                return NULL
+            return at + count + 3
+        if not digits(text, &memo.high):
+            memo.text = 0
+            return NULL
+        memo.text = text
+    elif at[0] != 0x30 or at[1] != 0x78:
+        return NULL
+    at += 10
+    text = word(at)
+    slash = text ^ SLASHES
+    slash = (slash - ONES) & ~slash & HIGH
+    if not slash:
+        if at[8] != 0x2F or not digits(text, &low):
+            return NULL
+        value[0] = memo.high << 32 | low
+        return at + 9
+    count = __builtin_ctzll(slash) >> 3
+    if count == 0:
+        value[0] = memo.high
+        return at + 1
+    if not digits(text << (64 - 8 * count) | ZEROS >> (8 * count), &low):
+        return NULL
+    value[0] = memo.high << (4 * count) | low
+    return at + count + 1
+
+
+cdef const uint8_t *slow_address(
+    const uint8_t *at, const uint8_t *end, uint64_t *value
+) noexcept nogil:
+    """The same with the name of a file in parentheses behind the digits."""
+    cdef uint64_t number = 0
+    cdef int count = 0, digit
+    if at[0] != 0x30 or at[1] != 0x78:
+        return NULL
+    at += 2
+    while count < 17:
+        digit = hexadecimal(at[0])
+        if digit < 0:
+            break
+        number = number << 4 | <uint64_t>digit
+        at += 1
+        count += 1
+    if count == 0 or count > 16:
+        return NULL
+    if at[0] == 0x28:  # "("
+        at += 1
+        while at < end and not (at[0] == 0x29 and at[1] == 0x2F):  # ")/"
+            at += 1
+        if at >= end:
+            return NULL
+        at += 1
+    if at[0] != 0x2F:
+        return NULL
+    value[0] = number
+    return at + 1
+
+
+cdef inline int hexadecimal(uint8_t c) noexcept nogil:
+    if 0x30 <= c <= 0x39:
+        return c - 0x30
+    c |= 0x20
+    return c - 0x61 + 10 if 0x61 <= c <= 0x66 else -1
+
+
+cdef inline bint blank(uint8_t c) noexcept nogil:
+    return c == 0x20 or c == 0x09
+
+
+cdef inline bint ends(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    return at >= end or blank(at[0])
+
+
+cdef const uint8_t *named(
+    const uint8_t *at, const uint8_t *end, uint64_t *flags
+) noexcept nogil:
+    """Type and speculation, each perhaps empty, until a blank; NULL for an unknown name."""
+    cdef const uint8_t *begin
+    cdef int i
+    while True:
+        begin = at
+        while not ends(at, end) and at[0] != 0x2F:
+            at += 1
+        if at > begin and not (at - begin == 1 and begin[0] == 0x2D):
+            for i in range(name_count):
+                if names[i].size == at - begin and not memcmp(names[i].text, begin, at - begin):
+                    flags[0] |= names[i].bits
+                    break
+            else:
+                return NULL
+        if ends(at, end):
+            return at
+        at += 1
+
+
+cdef const uint8_t *marks(const uint8_t *at, uint64_t *flags) noexcept nogil:
+    """``[MPN-]/[X-]/[A-]``; returns the place behind, or NULL."""
+    cdef const uint8_t *begin = at
+    while at[0] != 0x2F:
+        if at[0] == 0x50:    # P
+            flags[0] |= 2
+        elif at[0] == 0x4D:  # M
+            flags[0] |= 1
+        elif at[0] == 0x4E:  # N: perf 6.14 says so of a branch that was not taken
+            flags[0] |= <uint64_t>1 << 33
+        elif at[0] != 0x2D:
+            return NULL
+        at += 1
+    if at == begin or at - begin > 2 or at[2] != 0x2F:
+        return NULL
+    if at[1] == 0x58:        # X
+        flags[0] |= 4
+    elif at[1] != 0x2D:
+        return NULL
+    if at[3] == 0x41:        # A
+        flags[0] |= 8
+    elif at[3] != 0x2D:
+        return NULL
+    return at + 4
+
+
+cdef inline const uint8_t *entry(
+    const uint8_t *at, const uint8_t *end, Entry *result, Memo *memo
+) noexcept nogil:
+    """One entry; returns the place behind it, or NULL.
+
+    FROM/TO/[MPN-]/[X-]/[A-][/CYCLES[/TYPE[/SPEC]]], as perf 3 to 6.14 print it.
+    """
+    cdef const uint8_t *begin = at
+    cdef uint64_t flags = 0, text, others
+    cdef int count
+    at = address(begin, &result.source, memo)
+    if at == NULL:
+        at = slow_address(begin, end, &result.source)
+        if at == NULL:
+            return NULL
+    begin = at
+    at = address(begin, &result.target, memo)
+    if at == NULL:
+        at = slow_address(begin, end, &result.target)
+        if at == NULL:
+            return NULL
+    text = word(at)
+    if text & SIX_BYTES == PREDICTED:  # P/-/-/
+        flags = 2
+        at += 5
+    elif text & SIX_BYTES == MISSED:   # M/-/-/
+        flags = 1
+        at += 5
+    else:
+        at = marks(at, &flags)
+        if at == NULL:
+            return NULL
+    if at[0] == 0x2F:
+        at += 1
+        # Up to five decimal digits, drawn together like the hexadecimal ones.
+        text = word(at)
+        others = text ^ ZEROS
+        others = ((others + BELOW_10) | others) & HIGH
+        count = (__builtin_ctzll(others) >> 3) if others else 8
+        if count == 0 or count > 7:
+            return NULL
+        text = (text << (64 - 8 * count)) & LOW_NIBBLES
+        text = (text * 10 + (text >> 8)) & EVERY_2ND
+        text = (text * 100 + (text >> 16)) & EVERY_4TH
+        text = (text * 10000 + (text >> 32)) & <uint64_t>0xFFFFFFFFu
+        if text > 65535:
+            return NULL
+        flags |= text << 4
+        at += count
+        if at[0] == 0x2F:
+            at += 1
+            if not ends(at, end):
+                at = named(at, end, &flags)
+                if at == NULL:
+                    return NULL
+    if at > end or not ends(at, end):
+        return NULL
+    result.flags = flags
+    return at
+
+
+cdef const uint8_t *first_entry(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Where ``0x`` begins a word of the line; NULL if nowhere."""
+    cdef const uint8_t *begin = at
+    while at < end:
+        at = <const uint8_t *>memchr(at, 0x78, end - at)  # "x"
+        if at == NULL:
+            return NULL
+        if at > begin and (at - 1)[0] == 0x30 and (at - 1 == begin or blank((at - 2)[0])):
+            return at - 1
+        at += 1
+    return NULL
+
+
+cdef int kind_of(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """What a word of the prefix is."""
+    cdef Py_ssize_t i, size = end - at, decimals = 0, hexadecimals = 0, slash = 0, dot = 0
+    if at[0] == 0x5B:  # "["
+        for i in range(1, size - 1):
+            if not 0x30 <= at[i] <= 0x39:
+                return OTHER
+        return CPU if size > 2 and at[size - 1] == 0x5D else OTHER
+    for i in range(size):
+        if 0x30 <= at[i] <= 0x39:
+            decimals += 1
+        elif hexadecimal(at[i]) >= 0:
+            hexadecimals += 1
+        elif at[i] == 0x2F:
+            slash += 1
+        elif at[i] == 0x2E:
+            dot += 1
+    if at[size - 1] == 0x3A:  # ":"
+        if dot == 1 and decimals == size - 2 and decimals and at[0] != 0x2E:
+            return TIME
+        return EVENT if size > 1 else OTHER
+    if size - (at[0] == 0x2D) == decimals and decimals:
+        return DECIMAL
+    if decimals + hexadecimals == size and size <= 16:
+        return HEXADECIMAL
+    if slash == 1 and decimals and decimals == size - 1 - (at[0] == 0x2D) and \
+            at[size - 1] != 0x2F and at[at[0] == 0x2D] != 0x2F:
+        return TASK
+    return OTHER
+
+
+cdef uint64_t decimal(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """A decimal number, modulo 2**64; stops at what is no digit."""
+    cdef uint64_t value = 0
+    cdef bint negative = at[0] == 0x2D
+    at += negative
+    while at < end and 0x30 <= at[0] <= 0x39:
+        value = value * 10 + (at[0] - 0x30)
+        at += 1
+    return 0 - value if negative else value
+
+
+cdef uint64_t nanoseconds(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Seconds with a fraction of any length."""
+    cdef uint64_t value = 0, scale = 1000000000
+    while at[0] != 0x2E:
+        value = value * 10 + (at[0] - 0x30)
+        at += 1
+    value *= scale
+    at += 1
+    while at < end and 0x30 <= at[0] <= 0x39 and scale > 1:
+        scale /= 10
+        value += scale * (at[0] - 0x30)
+        at += 1
+    return value
+
+
+cdef uint64_t mixed(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """64-bit FNV-1a of a name, by which rows with the same one are found."""
+    cdef uint64_t value = FNV_BASE
+    while at < end:
+        value = (value ^ at[0]) * FNV_PRIME
+        at += 1
+    return value
+
+
+cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """What stands before the entries; whether any of it says that this is a sample.
+
+    See `pylbr.trace.brstack.parse_prefix` for the rules.
+    """
+    cdef Token tokens[MAX_TOKENS]
+    cdef int count = 0, i, head = -1, anchor = 0, ip = -1, run = -1
+    cdef const uint8_t *begin
+    cdef uint64_t value
+    while count < MAX_TOKENS:
+        begin = at
+        while at < end and blank(at[0]):
+            at += 1
+        if at >= end:
+            break
+        tokens[count].at = at
+        while at < end and not blank(at[0]):
+            at += 1
+        tokens[count].end = at
+        tokens[count].width = at - begin
+        tokens[count].kind = kind_of(tokens[count].at, at)
+        count += 1
+    for i in range(count):
+        if tokens[i].kind == EVENT and anchor and tokens[anchor - 1].kind == EVENT:
+            continue  # a symbol that ends in a colon
+        if tokens[i].kind >= TASK:
+            if tokens[i].kind == TASK:
+                value = decimal(tokens[i].at, tokens[i].end)
+                row.pid = <int32_t>value
+                begin = <const uint8_t *>memchr(
+                    tokens[i].at, 0x2F, tokens[i].end - tokens[i].at)
+                row.tid = <int32_t>decimal(begin + 1, tokens[i].end)
+            elif tokens[i].kind == CPU:
+                row.cpu = <uint32_t>decimal(tokens[i].at + 1, tokens[i].end)
+            elif tokens[i].kind == TIME:
+                row.time = nanoseconds(tokens[i].at, tokens[i].end)
+            else:
+                row.event = mixed(tokens[i].at, tokens[i].end - 1)
+                if i > anchor and anchor > 0 and tokens[i - 1].kind == DECIMAL:
+                    row.period = decimal(tokens[i - 1].at, tokens[i - 1].end)
+            if head < 0:
+                head = i
+            anchor = i + 1
+    for i in range(anchor, count):
+        if tokens[i].kind == DECIMAL or tokens[i].kind == HEXADECIMAL:
+            if tokens[i].width >= WIDE:
+                ip = i
+                break
+            if run < 0 or (run == i - 1 and tokens[anchor - 1 if anchor else 0].kind != EVENT):
+                run = i
+    if ip < 0:
+        ip = run
+    if ip >= 0 and tokens[ip].at[0] != 0x2D:
+        row.ip = 0
+        begin = tokens[ip].at
+        while begin < tokens[ip].end:
+            row.ip = row.ip << 4 | <uint64_t>hexadecimal(begin[0])
+            begin += 1
+    if head < 0:
+        head = ip
+    if head > 0 and tokens[head].kind != TASK and tokens[head - 1].kind == DECIMAL:
+        head -= 1
+        row.pid = row.tid = <int32_t>decimal(tokens[head].at, tokens[head].end)
+    if head > 0:
+        row.comm = mixed(tokens[0].at, tokens[head - 1].end)
+    return count == 0 or anchor > 0 or ip >= 0
+
+
+def parse(
+    const uint8_t[::1] data, Py_ssize_t at, Py_ssize_t size, uint8_t[::1] rows,
+    uint8_t[::1] entries, int64_t[::1] offsets,
+):
+    """Parse the lines of ``data[at:size]`` that have entries.
+
+    Parameters
+    ----------
+    data : buffer
+        With `PADDING` bytes behind `size`, which are read and ignored.
+    rows, entries, offsets
+        Room for the results: `brstack.ROW_DTYPE`, `perf_abi.ENTRY_DTYPE` as bytes, and one
+        int64 a row and one more.
+
+    Returns
+    -------
+    tuple of int
+        Where it stopped, rows, why (`AT_END`, `NO_ENTRIES` ...), lines passed.
+    """
+    cdef Py_ssize_t count = 0, most = rows.shape[0] // sizeof(Row), lines = 0
+    cdef Py_ssize_t room = entries.shape[0] // sizeof(Entry), used = 0, before
+    cdef Row *row = <Row *>&rows[0]
+    cdef Entry *entry_at = <Entry *>&entries[0]
+    cdef const uint8_t *base = &data[0]
+    cdef const uint8_t *here
+    cdef const uint8_t *end
+    cdef const uint8_t *start
+    cdef int why = AT_END
+    cdef Memo memo = Memo(0, 0)
+    if data.shape[0] < size + PADDING or offsets.shape[0] < most + 1:
+        raise ValueError("a buffer is too small")
+    offsets[0] = 0
+    with nogil:
+        while at < size:
+            end = <const uint8_t *>memchr(base + at, 0x0A, size - at)
+            if end == NULL:
+                break
+            start = base + at
+            if end == start:
+                at += 1
+                lines += 1
+                continue
+            here = first_entry(start, end)
+            if here == NULL or start[0] == 0x23:
+                why = NO_ENTRIES
+                break
+            if count == most:
+                why = NO_ROOM
+                break
+            row[count] = Row(0, 0, 1, 0, 0, 0, 0, 0, <uint32_t>at)
+            if not prefix(start, here, &row[count]):
+                why = NO_ENTRIES
+                break
+            before = used
+            while here < end:
+                if used == room:
+                    why = NO_ROOM
+                    break
+                here = entry(here, end, &entry_at[used], &memo)
+                if here == NULL:
+                    why = BAD_ENTRY
+                    break
+                used += 1
+                while here < end and blank(here[0]):
+                    here += 1
+            if why:
+                used = before
+                break
+            count += 1
+            offsets[count] = used
+            at = end - base + 1
+            lines += 1
+    return at, count, why, lines
