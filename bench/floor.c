@@ -81,6 +81,20 @@ void ring_branchy(struct ring *r, const lbr_branch *b, size_t n) {
     r->cycles = cycles;
 }
 
+/* The plain ring as a function of its own, to be called through a pointer. */
+static void ring_one(struct ring *r, const lbr_branch *b) {
+    lbr_entry *e = &r->entry[r->head = (r->head + 1) & 31];
+    e->from = b->from;
+    e->to = b->to;
+    e->info = info_of(b, b->cycles);
+}
+
+void ring_called(struct ring *r, const lbr_branch *b, size_t n) {
+    void (*volatile record)(struct ring *, const lbr_branch *) = ring_one;
+    for (size_t i = 0; i < n; i++)
+        record(r, &b[i]);
+}
+
 /* One call a branch through the table. */
 void table_record(const lbrcore_api *api, lbr_state *state, const lbr_branch *b, size_t n,
                   size_t rounds) {

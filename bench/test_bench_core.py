@@ -92,7 +92,8 @@ def test_one_record_through_the_table(versus, floor, api, ctl, mix):
     branches = random_branches(N, mix)
     state, ring = floor.create(api, ctl), floor.ring_new(0)
     versus(lambda: floor.table_record(api, state, branches.ctypes.data, N, 1),
-           lambda: floor.ring_plain(ring, branches.ctypes.data, N), N, name="C ring")
+           lambda: floor.ring_called(ring, branches.ctypes.data, N), N,
+           name="C ring called through a pointer")
 
 
 @pytest.mark.parametrize("operation", ["table_pack", "table_unpack"])

@@ -276,9 +276,6 @@ cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept 
     if state.mode & ~<int> MODE_FILTERED == MODE_TIMED:
         lbr_record_in(state, branch, MODE_FILTERED | MODE_TIMED)
         return LBR_OK
-    if state.mode == MODE_CALL_STACK | MODE_TIMED:
-        lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
-        return LBR_OK
     return lbr_record_rare(state, branch)
 
 

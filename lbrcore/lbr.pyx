@@ -219,8 +219,10 @@ cdef void lbr_clear(lbr_state* state) noexcept nogil:
 # ---------------------------------------------------------------- recording
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """A branch while recording is off, or without cycles, or with events logged."""
-    if state.mode != MODE_OFF:
+    """A branch in call-stack mode, while recording is off, without cycles, with events."""
+    if state.mode == MODE_CALL_STACK | MODE_TIMED:
+        lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
+    elif state.mode != MODE_OFF:
         lbr_record_in(state, branch, state.mode)
     return LBR_OK
 
