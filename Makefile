@@ -35,7 +35,7 @@ bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
 lint: $(PYTHON)  ## ruff, cython-lint, codespell, stubs
 	$(PYTHON) -m pip install -q --group lint --group test
 	$(PYTHON) -m ruff check .
-	.venv/bin/cython-lint lbrcore pylbr
+	PATH=.venv/bin:$$PATH cython-lint lbrcore pylbr
 	.venv/bin/codespell lbrcore pylbr tests bench docs examples README.md CONTRIBUTING.md
 	$(PYTHON) -m pytest -q tests/test_stubs.py
 

@@ -9,7 +9,7 @@ since; and where it was `depth` or more above such a call, overflow has lost it.
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.lbr cimport (

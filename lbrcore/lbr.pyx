@@ -500,8 +500,8 @@ cdef class LbrState:
     def event_mask(self, value):
         cdef uint64_t mask = unsigned(value, "event_mask", 15)
         if mask & ~<uint64_t> self.state.config.event_counters:
-            raise Fault(f"event_mask: counters {mask & ~<uint64_t> self.state.config.event_counters:#x}"
-                        " offer no event logging")
+            refused = mask & ~<uint64_t> self.state.config.event_counters
+            raise Fault(f"event_mask: counters {refused:#x} offer no event logging")
         lbr_set_event_mask(self.state, <int> mask)
 
     @property
