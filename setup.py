@@ -33,6 +33,8 @@ EXTENSIONS = [
     "pylbr.profile._entries",
     "pylbr.profile._perfdata",
     "pylbr.profile._text",
+    "pylbr.record._blocks",
+    "pylbr.record._drain",
 ]
 
 
@@ -40,8 +42,8 @@ def extension(name: str) -> Extension:
     return Extension(
         name,
         [name.replace(".", "/") + ".pyx"],
-        include_dirs=["lbrcore/include"],
-        depends=["lbrcore/include/lbrcore.h"],
+        include_dirs=["lbrcore/include", "pylbr/record"],
+        depends=["lbrcore/include/lbrcore.h", "pylbr/record/wire.h"],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         extra_compile_args=["-O3", "-Wall", "-Wno-unused-function", "-Wno-cpp"],
     )
