@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "convert": "turn a trace or a file of stacks into another format",
     "inspect": "say what a trace or a file of stacks holds",
     "report": "show hot branches, functions, mispredicts, branch history",
+    "record": "run a program and record its branch stacks, as perf record -b does",
 }
 
 

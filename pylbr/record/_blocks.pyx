@@ -7,6 +7,7 @@ instructions and page ends, and QEMU leaves a block half-way when it must repeat
 instruction alone.  `blocks_reference` is the plain twin.
 """
 
+cimport cython
 from libc.string cimport memset
 
 import numpy as np
@@ -158,6 +159,7 @@ cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept no
     return n
 
 
+@cython.final
 cdef class BlockWalk:
     """Rebuilds the branches of one thread.
 

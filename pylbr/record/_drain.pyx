@@ -5,7 +5,8 @@ checked before it is used, and the layout is the one that `Wire` made, not what 
 says later.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -34,6 +35,7 @@ cdef enum:
     WINDOW_WORDS = 8192  # the longest that the plugin sends
 
 
+@cython.final
 cdef class Drain:
     """The reader's end of a `Wire`.
 

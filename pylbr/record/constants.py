@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 __all__ = [
-    "BLOCK_DTYPE", "Counted", "EVENT", "KERNEL_ENTRY", "KERNEL_EXIT", "NO_BRANCH", "PAYLOAD",
+    "BLOCK_DTYPE", "Counted", "EVENT", "IMAGE", "KERNEL_ENTRY", "KERNEL_EXIT", "NO_BRANCH", "PAYLOAD",
     "PAYLOAD_BITS", "WordEvent",
 ]
 
@@ -17,6 +17,10 @@ __all__ = [
 #: stand for it.  A facility that records user mode only shows neither.
 KERNEL_ENTRY: Final = 0xFFFFFFFF81000000
 KERNEL_EXIT: Final = 0xFFFFFFFF81000080
+
+#: A process that executes another program becomes another task of a trace, since its modules
+#: change: its numbers grow by this, which no pid reaches (PID_MAX_LIMIT of linux/threads.h).
+IMAGE: Final = 1 << 22
 
 #: ``wire_block``: one translated block.
 BLOCK_DTYPE: Final = np.dtype(

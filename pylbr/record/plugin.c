@@ -132,7 +132,7 @@ wire_slot *recorder_attach(recorder_cpu *cpu) {
 
 static int wait_for_room(wire_slot *slot, uint32_t size) {
     while (recorder_wire->message_bytes - (slot->written - LOAD(slot->read)) < size) {
-        if (LOAD(recorder_wire->stopped))
+        if (LOAD(recorder_wire->stopped) || LOAD(slot->state) != WIRE_LIVE)
             return 0;
         pause_briefly();
     }
@@ -260,7 +260,7 @@ static void full_chunk(recorder_cpu *cpu) {
     uint64_t chunks = wire->ring_words / wire->chunk_words;
     STORE(slot->chunks_written, slot->chunks_written + 1);
     while (slot->chunks_written - LOAD(slot->chunks_read) >= chunks) {
-        if (LOAD(recorder_wire->stopped))
+        if (LOAD(recorder_wire->stopped) || LOAD(slot->state) != WIRE_LIVE)
             return detach(cpu);
         pause_briefly();
     }

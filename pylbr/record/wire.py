@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -123,11 +124,12 @@ class Wire:
         return np.frombuffer(self.memory, np.uint8, count, self._places["lengths"]).copy()
 
     def close(self) -> None:
-        """Unmap; processes that still run keep their own mapping."""
+        """Unmap; a reader that is still around, or a process, keeps its own mapping."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self.memory.close()
+            with contextlib.suppress(BufferError):
+                self.memory.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,89 @@
+"""Run a program and record its branches, where there is no LBR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pylbr.errors import CommandError
+from pylbr.record.constants import Counted
+from pylbr.record.engine import Request, engine
+from pylbr.record.filters import control_of, parse_filter
+from pylbr.record.output import PerfDataOutput, TraceOutput
+
+__all__ = ["HELP", "configure", "run"]
+
+HELP = "run a program and record its branch stacks, as perf record -b does"
+
+_EVENTS = {
+    "branches": Counted.BRANCHES, "branch-instructions": Counted.BRANCHES,
+    "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES,
+    "br_inst_retired.near_taken": Counted.TAKEN, "taken": Counted.TAKEN,
+}  # fmt: skip
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options as perf record has them, and ours."""
+    parser.usage = "pylbr record [options] [--] PROGRAM [ARGUMENT ...]"
+    parser.add_argument("-o", "--output", metavar="FILE",
+                        help="perf.data; with --full trace.arrow or trace.parquet")
+    parser.add_argument("-b", "--branch-any", action="store_true",
+                        help="all branches of user mode; the default")
+    parser.add_argument("-j", "--branch-filter", metavar="WORDS", default="any,u",
+                        help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, save_type")
+    parser.add_argument("-e", "--event", metavar="EVENT", default="branches:u",
+                        help=f"what a period counts: {', '.join(_EVENTS)}")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("-c", "--count", type=int, metavar="N",
+                      help="sample every N events (default 100003)")
+    rate.add_argument("-F", "--freq", type=int, metavar="HZ",
+                      help="sample HZ times a second of each running thread's time")
+    parser.add_argument("--full", action="store_true", help="every branch, not samples")
+    parser.add_argument("--cycles", action="store_true",
+                        help="fill in cycles from a model (a price per instruction class)")
+    parser.add_argument("--engine", default="qemu", help="what runs the program (default qemu)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
+    parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record; the exit code is the program's."""
+    command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
+    if not command:
+        raise CommandError("no program given: pylbr record [options] -- PROGRAM [ARGUMENT ...]")
+    filter_ = parse_filter(args.branch_filter)
+    request = Request(
+        command, args.full, *_period(args), control=control_of(filter_), cycles=args.cycles
+    )
+    path = args.output or ("trace.arrow" if args.full else "perf.data")
+    chosen = engine(args.engine)
+    output: TraceOutput | PerfDataOutput
+    if args.full:
+        output = TraceOutput(path, request)
+    else:
+        output = PerfDataOutput(path, request, filter_, ["pylbr", *sys.argv[1:]])
+    with output:
+        outcome = chosen.run(request, output, lambda: None)
+    if not args.quiet:
+        what = "branches" if args.full else "samples"
+        print(f"[ pylbr record: {output.count:,} {what} in {path} ]", file=sys.stderr)
+    for remark in outcome.remarks + output.remarks:
+        print(f"pylbr record: {remark}", file=sys.stderr)
+    if outcome.gaps:
+        print(f"pylbr record: {outcome.gaps} steps without an explanation", file=sys.stderr)
+    return outcome.exit_code
+
+
+def _period(args: argparse.Namespace) -> tuple[Counted, int]:
+    """What is counted, and how many of it."""
+    if args.freq is not None:
+        if not 1 <= args.freq <= 100_000:
+            raise CommandError(f"-F {args.freq}: 1 to 100000 hertz")
+        return Counted.TIME, 1_000_000_000 // args.freq
+    name = args.event.removesuffix("u").removesuffix(":")
+    if name not in _EVENTS:
+        raise CommandError(f"-e {args.event}: no such event; there is {', '.join(_EVENTS)}")
+    count = 100003 if args.count is None else args.count
+    if count < 1:
+        raise CommandError(f"-c {count}: at least 1")
+    return _EVENTS[name], count

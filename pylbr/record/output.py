@@ -1,0 +1,184 @@
+"""Files that a recording makes: perf.data of samples, or the container of a full trace."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from pylbr.errors import TraceError
+from pylbr.profile.entries import perf_samples
+from pylbr.profile.perfdata import PerfDataWriter
+from pylbr.record.constants import IMAGE, Counted
+from pylbr.record.engine import Request
+from pylbr.sample.batch import SampleBatch
+from pylbr.trace.metadata import Metadata, Module
+from pylbr.trace.metadata import Task as TraceTask
+from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
+from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, StacksMetadata
+from pylbr.trace.writer import Writer
+
+__all__ = ["PerfDataOutput", "TraceOutput", "describe"]
+
+#: perf's generic hardware events (PERF_TYPE_HARDWARE 0), and the raw code of
+#: BR_INST_RETIRED.NEAR_TAKEN; time is PERF_COUNT_SW_TASK_CLOCK.
+_EVENTS: Final = {
+    Counted.BRANCHES: ("branches:u", 0, 4), Counted.INSTRUCTIONS: ("instructions:u", 0, 1),
+    Counted.CYCLES: ("cycles:u", 0, 0), Counted.TAKEN: ("br_inst_retired.near_taken:u", 4, 0x20C4),
+    Counted.TIME: ("task-clock:u", 1, 1),
+}  # fmt: skip
+_NS: Final = 1_000_000_000
+
+
+def describe(request: Request) -> dict[str, str]:
+    """Where the numbers come from, for the head of a file."""
+    return {
+        "engine": "QEMU user mode", "command": " ".join(request.command),
+        "cycles": "model: a price per instruction class" if request.cycles else "none",
+        "mispredicts": "none",
+    }  # fmt: skip
+
+
+def _event(request: Request, filter_: BranchSample) -> Event:
+    name, kind, config = _EVENTS[request.counted]
+    flags = AttrFlag.EXCLUDE_KERNEL | AttrFlag.EXCLUDE_HV | AttrFlag.INHERIT
+    period = request.period
+    if request.counted is Counted.TIME:
+        flags |= AttrFlag.FREQ
+        period = _NS // period
+    return Event(
+        name, kind, config, period,
+        int(SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.CPU
+            | SampleType.PERIOD | SampleType.BRANCH_STACK),
+        branch_sample_type=int(filter_), flags=int(flags),
+    )  # fmt: skip
+
+
+class PerfDataOutput:
+    """Samples as perf.data; appears when the ``with`` ends, however the program did.
+
+    Attributes
+    ----------
+    count : int
+        Samples written.
+    remarks : list of str
+        That the disk was full, if it was: the file then holds what came before.
+    """
+
+    def __init__(
+        self, path: str, request: Request, filter_: BranchSample, arguments: Sequence[str]
+    ) -> None:
+        self._filter = int(filter_)
+        metadata = StacksMetadata(
+            events=(_event(request, filter_),), hostname=platform.node(),
+            os_release=platform.release(), arch="x86_64", command_line=tuple(arguments),
+            cpus_online=os.cpu_count() or 1, cpus_available=os.cpu_count() or 1,
+            cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request).items()),
+        )  # fmt: skip
+        self._writer = PerfDataWriter(path, metadata)
+        self.count = 0
+        self.remarks: list[str] = []
+
+    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
+        """See `Sink`."""
+        self._write(record)
+
+    def samples(self, batch: SampleBatch) -> None:
+        """See `Sink`."""
+        if self._write(perf_samples(batch, self._filter)):
+            self.count += len(batch)
+
+    def branches(self, task: int, branches: np.ndarray) -> None:
+        """See `Sink`; a file of samples takes none."""
+        raise TypeError("a perf.data file holds samples")
+
+    def _write(self, record: object) -> bool:
+        if self.remarks:
+            return False
+        self._writer.write(record)
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._writer.__exit__(kind, error, where)
+
+
+class TraceOutput:
+    """All branches as a container; conditional branches that fell through are among them."""
+
+    def __init__(self, path: str, request: Request) -> None:
+        if not path.endswith((".arrow", ".parquet")):
+            raise TraceError(path, "a full trace needs a name in .arrow or .parquet")
+        self._path, self._request = path, request
+        self._modules: dict[int, list[Module]] = {}
+        self._tasks: dict[int, TraceTask] = {}
+        self._images: dict[int, int] = {}
+        self._writer: Writer | None = None
+        self.count = 0
+        self.remarks: list[str] = []
+
+    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
+        """See `Sink`."""
+        if isinstance(record, Comm) and record.exec_ and record.pid in self._images:
+            self._images[record.pid] += 1
+        if isinstance(record, Fork) and record.pid != record.ppid:
+            self._images[record.pid] = 0
+        image = self._images.setdefault(record.pid, 0) * IMAGE
+        pid, tid = record.pid + image, record.tid + image
+        if isinstance(record, Mmap):
+            module = Module(
+                record.path, record.start, record.length, record.file_offset,
+                record.build_id.hex(), pid,
+            )  # fmt: skip
+            self._modules.setdefault(pid, []).append(module)
+        elif isinstance(record, Comm):
+            self._tasks[tid] = TraceTask(tid, pid, record.name)
+        elif isinstance(record, Fork):
+            parent = record.ppid + self._images.get(record.ppid, 0) * IMAGE
+            known = self._tasks.get(parent)
+            self._tasks[tid] = TraceTask(tid, pid, known.name if known else "")
+            if parent != pid:
+                inherited = self._modules.get(parent, [])
+                self._modules[pid] = [replace(module, pid=pid) for module in inherited]
+
+    def samples(self, batch: SampleBatch) -> None:
+        """See `Sink`; a trace takes none."""
+        raise TypeError("a trace holds branches")
+
+    def branches(self, task: int, branches: np.ndarray) -> None:
+        """See `Sink`."""
+        writer = self._writer or self._open()
+        writer.write(branches, task=task)
+        self.count += len(branches)
+
+    def _open(self) -> Writer:
+        modules = tuple(m for found in self._modules.values() for m in found)
+        metadata = Metadata(
+            "QEMU user mode", modules, tuple(self._tasks.values()), describe(self._request)
+        )
+        columns = ("from", "to", "class", "instructions", "cpl_from", "cpl_to", "task")
+        if self._request.cycles:
+            columns += ("cycles",)
+        self._writer = Writer(self._path, metadata, columns)
+        return self._writer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:  # fmt: skip
+        writer = self._writer or (self._open() if kind is None else None)
+        if writer is not None:
+            writer.__exit__(kind, error, where)

@@ -1,0 +1,131 @@
+"""The recorded program as a child: started, watched, and never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from pylbr.errors import LbrError
+from pylbr.record.build import Tools
+from pylbr.record.program import Program
+
+__all__ = ["Process", "exit_code"]
+
+
+def exit_code(status: int) -> int:
+    """Exit code of a wait status, as a shell gives it: 128 + N for signal N."""
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def qemu_command(tools: Tools, program: Program, wire: str, environment: dict[str, str]) -> list:
+    """Arguments of QEMU.  Loader variables act on the program alone, not on QEMU: they are
+    taken out of `environment` and passed on with ``-E``."""
+    option = ",".join(
+        f"{key}{value.replace(',', ',,')}"
+        for key, value in (("", tools.plugin), ("wire=", wire), ("plugin=", tools.plugin))
+    )
+    loader = [name for name in environment if name.startswith("LD_")]
+    passed = [word for name in loader for word in ("-E", f"{name}={environment.pop(name)}")]
+    return [
+        tools.qemu, "-plugin", option, *passed, "-0", program.arguments[0], program.path,
+        *program.arguments[1:],
+    ]  # fmt: skip
+
+
+class Process:
+    """The program, under QEMU, under the launcher.
+
+    While it runs, SIGINT and SIGQUIT of the terminal are the program's affair, and SIGTERM and
+    SIGHUP are passed on to it.
+
+    Attributes
+    ----------
+    pid : int or None
+        Of the program; None before the launcher has told it.
+    status : int or None
+        Wait status, once it has ended.
+    """
+
+    def __init__(self, tools: Tools, program: Program, wire: str) -> None:
+        environment = dict(os.environ)
+        self.pid: int | None = None
+        self.status: int | None = None
+        self._data = b""
+        self._reader, writer = os.pipe()
+        command = qemu_command(tools, program, wire, environment)
+        try:
+            self._launcher = subprocess.Popen(
+                [tools.launch, str(writer), *command], pass_fds=[writer], env=environment
+            )
+        except BaseException:
+            os.close(self._reader)
+            raise
+        finally:
+            os.close(writer)
+        os.set_blocking(self._reader, False)
+        self._handlers: dict[int, Any] = {}
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        if self.pid and self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            self._handlers[number] = signal.signal(number, _ignore)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._handlers[number] = signal.signal(number, self._forward)
+        return self
+
+    def running(self) -> bool:
+        """Whether the program has not ended.
+
+        Raises
+        ------
+        LbrError
+            The launcher is gone without a word.
+        """
+        if self.status is not None:
+            return False
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._reader, 8 - len(self._data))
+            self._data += data
+            if not data:
+                raise LbrError("the program's launcher was killed; what it ran may be gone")
+        if len(self._data) >= 4:
+            (self.pid,) = struct.unpack_from("<i", self._data)
+        if len(self._data) == 8:
+            (self.status,) = struct.unpack_from("<i", self._data, 4)
+            self._launcher.wait()
+        return self.status is None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self.status is None:
+            self._launcher.terminate()  # it kills all that it runs
+            self._launcher.wait()
+        os.close(self._reader)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Unlike SIG_IGN, a handler is not inherited by the program."""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process runs no more; one that waits to be reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+

@@ -1,0 +1,90 @@
+"""What a command line runs: the file in PATH, a script's interpreter, and whether QEMU may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pylbr.errors import CommandError
+
+__all__ = ["Program", "resolve"]
+
+_ELF_X86_64: Final = (b"\x7fELF\x02", 62)
+_SCRIPT_LEVELS: Final = 5  # as the kernel
+_MACHINES: Final = {3: "i386", 40: "Arm", 183: "AArch64", 243: "RISC-V", 21: "PowerPC", 22: "S/390"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run.
+
+    Attributes
+    ----------
+    path : str
+        The ELF file.
+    arguments : tuple of str
+        Its argv, the zeroth included.
+    """
+
+    path: str
+    arguments: tuple[str, ...]
+
+
+def resolve(command: Sequence[str]) -> Program:
+    """Find and check the program of a command line, as a shell and ``execve`` would.
+
+    Raises
+    ------
+    CommandError
+        Exit code 127: not found; 126: found, but cannot be run or not recorded.
+    """
+    path = command[0] if "/" in command[0] else shutil.which(command[0])
+    if path is None:
+        raise CommandError(f"{command[0]}: not found in PATH", 127)
+    arguments = list(command)
+    for _ in range(_SCRIPT_LEVELS):
+        head = _head(path)
+        if not head.startswith(b"#!"):
+            _check_elf(path, head)
+            return Program(path, tuple(arguments))
+        words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
+        if not words:
+            raise CommandError(f"{path}: no interpreter behind #!", 126)
+        interpreter = [os.fsdecode(word) for word in words]
+        arguments = [*interpreter, path, *arguments[1:]]
+        path = interpreter[0]
+    raise CommandError(f"{command[0]}: more than {_SCRIPT_LEVELS} scripts in a row", 126)
+
+
+def _head(path: str) -> bytes:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or not os.access(path, os.X_OK):
+            raise CommandError(f"{path}: not an executable file", 126)
+        privileged = (status.st_mode & stat.S_ISUID and status.st_uid != os.geteuid()) or (
+            status.st_mode & stat.S_ISGID and status.st_gid != os.getegid()
+        )
+        if privileged:
+            raise CommandError(
+                f"{path}: set-user-id programs lose their privilege under QEMU; "
+                "record a copy, or run as its owner", 126,
+            )  # fmt: skip
+        with open(path, "rb") as file:
+            return file.read(256)
+    except FileNotFoundError as error:
+        raise CommandError(f"{path}: no such file", 127) from error
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", 126) from error
+
+
+def _check_elf(path: str, head: bytes) -> None:
+    if len(head) < 64 or not head.startswith(b"\x7fELF"):
+        raise CommandError(f"{path}: neither an ELF program nor a script", 126)
+    machine = int.from_bytes(head[18:20], "little")
+    if (head[:5], machine) != _ELF_X86_64:
+        name = _MACHINES.get(machine, "x32 or i386" if machine == 62 else f"machine {machine}")
+        raise CommandError(f"{path}: a program for {name}; only x86-64 can be recorded", 126)

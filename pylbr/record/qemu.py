@@ -1,0 +1,168 @@
+"""The engine on QEMU user mode: exact, and followed through threads, fork and exec."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Final
+
+from lbrcore import INFO_ALL, LbrConfig, LbrState
+from pylbr.record._drain import Drain
+from pylbr.record.build import tools
+from pylbr.record.engine import Outcome, Request, Sink
+from pylbr.record.filters import accepted_classes
+from pylbr.record.process import Process, exit_code, is_gone
+from pylbr.record.program import resolve
+from pylbr.record.spool import Spool, branches_of
+from pylbr.record.tasks import Task, Tasks
+from pylbr.record.wire import Wire, WireOptions
+from pylbr.sample.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
+
+__all__ = ["QemuEngine"]
+
+_POLL_SECONDS: Final = 0.001
+_IDLE_SECONDS: Final = 0.1
+_STARTED: Final = itemgetter(5)
+
+
+class QemuEngine:
+    """Runs x86-64 programs under ``qemu-x86_64`` with the plugin of this package."""
+
+    def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
+        """See `Engine.run`."""
+        program = resolve(request.command)
+        needed = tools()
+        options = WireOptions(
+            full=request.full, counted=request.counted, period=request.period,
+            accept=accepted_classes(request.control), depth=request.depth,
+        )  # fmt: skip
+        with Wire(options) as wire:
+            run = _Run(wire, request, sink)
+            try:
+                with Process(needed, program, wire.path) as process:
+                    run.follow(process, idle)
+            finally:
+                wire.stop()
+            return run.finish(process)
+
+
+class _Run:
+    """One run of a program: from the shared memory to the sink."""
+
+    def __init__(self, wire: Wire, request: Request, sink: Sink) -> None:
+        self._wire, self._sink, self._full = wire, sink, request.full
+        self._cycles = request.cycles
+        #: A model of cycles fills in the fields of timed LBR, and only then are they valid.
+        self._info = INFO_ALL & ~INFO_MISPRED
+        if not request.cycles:
+            self._info &= ~(INFO_CYC_CNT | INFO_CYC_CNT_VALID)
+        state = LbrState(LbrConfig(info_mask=self._info))
+        state.depth = request.depth
+        state.ctl = request.control
+        self._drain = Drain(wire.memory, state, request.cycles)
+        self._tasks = Tasks()
+        self._spool = Spool() if request.full else None
+        self._outcome = Outcome()
+        self._started = time.monotonic()
+
+    def follow(self, process: Process, idle: Callable[[], None]) -> None:
+        """Read along until the program has ended."""
+        next_idle = next_check = time.monotonic() + _IDLE_SECONDS
+        while process.running():
+            busy = self._sweep()
+            now = time.monotonic()
+            if now >= next_check:
+                next_check = now + _IDLE_SECONDS
+                self._collect_dead()
+            if now >= next_idle:
+                next_idle = now + _IDLE_SECONDS
+                self._flush()
+                idle()
+            if not busy:
+                time.sleep(_POLL_SECONDS)
+        self._outcome.seconds = time.monotonic() - self._started
+
+    def finish(self, process: Process) -> Outcome:
+        """Read what is left, close the books."""
+        self._sweep()
+        for task in self._tasks.live():
+            self._end(task)
+        self._flush()
+        if self._spool is not None:
+            gaps = branches_of(self._spool, self._wire, self._cycles, self._sink)
+            self._outcome.gaps += gaps
+            self._outcome.remarks += self._spool.remarks
+        self._outcome.gaps += self._drain.gaps
+        self._outcome.remarks += self._tasks.remarks
+        self._outcome.exit_code = exit_code(process.status or 0)
+        for count, what in (
+            (self._wire.lost_threads, "threads or blocks found no room and are missing"),
+            (self._drain.damaged, "messages were damaged and are missing"),
+        ):
+            if count:
+                self._outcome.remarks.append(f"{count} {what}")
+        return self._outcome
+
+    def _sweep(self) -> bool:
+        """Read every slot once; whether there was anything."""
+        busy = False
+        # In the order of their starts: an execve's new slot comes after the one it replaces.
+        for slot, done, pid, tid, parent, started in sorted(self._drain.slots(), key=_STARTED):
+            task, said = self._tasks.at(slot, pid, tid, parent, started)
+            for record in said:
+                self._sink.record(record)
+            busy |= self._messages(task)
+            busy |= self._chunks(task)
+            if done:
+                self._end(task)
+        return busy
+
+    def _messages(self, task: Task) -> bool:
+        any_message, complete = False, False
+        while not complete:
+            messages, complete = self._drain.poll(task.slot)
+            if not complete:
+                self._flush()
+            for kind, when, body in messages:
+                any_message = True
+                record = self._tasks.message(task, kind, when, body)
+                if record is None:
+                    continue
+                if getattr(record, "exec_", False):
+                    for other in self._tasks.others(task):
+                        self._end(other, replaced=True)
+                self._sink.record(record)
+        return any_message
+
+    def _chunks(self, task: Task, unfinished: bool = False) -> bool:
+        any_chunk = False
+        while self._spool is not None:
+            words = self._drain.chunk(task.slot, unfinished)
+            if words is None:
+                break
+            any_chunk = True
+            if not self._spool.append(task, words):
+                self._wire.stop()
+        return any_chunk
+
+    def _collect_dead(self) -> None:
+        """End the tasks of processes that were killed."""
+        gone: dict[int, bool] = {}
+        for task in self._tasks.live():
+            if gone.setdefault(task.pid, is_gone(task.pid)):
+                self._end(task)
+
+    def _end(self, task: Task, replaced: bool = False) -> None:
+        self._messages(task)
+        self._chunks(task, unfinished=True)
+        exit_ = self._tasks.end(task, time.monotonic_ns(), replaced)
+        if not replaced:
+            self._sink.record(exit_)
+        self._wire.forget(task.slot)
+        self._drain.free(task.slot)
+
+    def _flush(self) -> None:
+        columns = self._drain.take()
+        if len(columns["ip"]):
+            self._sink.samples(SampleBatch.build(**columns, info_mask=self._info))
