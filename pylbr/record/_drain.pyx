@@ -12,9 +12,9 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from lbrcore import ENTRY_DTYPE
+from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
-    LBR_MAX_DEPTH, LbrState, lbr_branch, lbr_clear, lbr_entry, lbr_read_records,
-    lbr_record_batch,
+    LbrState, lbr_branch, lbr_clear, lbr_entry, lbr_read_records,
 )
 from pylbr.record._blocks cimport (
     WALK_BRANCHES, WIRE_DONE, WIRE_FREE, WIRE_LIVE, WIRE_MAGIC, WIRE_PAD, WIRE_PAYLOAD,

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 __all__ = [
-    "BLOCK_DTYPE", "Counted", "EVENT", "IMAGE", "KERNEL_ENTRY", "KERNEL_EXIT", "NO_BRANCH", "PAYLOAD",
-    "PAYLOAD_BITS", "WordEvent",
+    "BLOCK_DTYPE", "Counted", "EVENT", "IMAGE", "KERNEL_ENTRY", "KERNEL_EXIT", "NO_BRANCH",
+    "PAYLOAD", "PAYLOAD_BITS", "WordEvent",
 ]
 
 #: Where a system call, interrupt or exception enters the kernel, and where the kernel returns

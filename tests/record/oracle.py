@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from pathlib import Path
 
 import capstone
 import numpy as np
@@ -57,7 +58,7 @@ class Code:
             i = bisect_right(self._starts, address) - 1
             module = self._modules[i]
             if module.path not in self._files:
-                self._files[module.path] = open(module.path, "rb").read()  # noqa: SIM115
+                self._files[module.path] = Path(module.path).read_bytes()
             offset = address - module.start + module.file_offset
             code = self._files[module.path][offset:offset + 15]
             insn = next(self._engine.disasm(code, address, 1), None)

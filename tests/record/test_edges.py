@@ -2,9 +2,10 @@
 
 import shutil
 
-import oracle
 import pytest
-from conftest import need
+
+from tests.record import oracle
+from tests.record.conftest import need
 
 pytestmark = pytest.mark.peer
 
