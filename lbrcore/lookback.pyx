@@ -321,13 +321,14 @@ cdef void _call_stack(
         summary.moved += <uint32_t> height[i].net
     for i in range(summary.n):
         lbr_prefetch_rows(rows, calls[i], calls[i] + 1)
-    counts = _counts(state, rows, last, last)
     for i in range(summary.n):
         # Counts run since the record before, whether or not it is still there.
         known = lbr_last_rows(&pushes, first, calls[i], 1, before) == 1
         if known:
             counts = _counts(state, rows, before[0] + 1, calls[i] + 1)
-        _take(&summary.entries[i], state, rows, calls[i], &counts if known else NULL)
+            _take(&summary.entries[i], state, rows, calls[i], &counts)
+        else:
+            _take(&summary.entries[i], state, rows, calls[i], NULL)
     if not known:
         summary.open = 1
         summary.lead = _counts(state, rows, first, calls[summary.n - 1] + 1)

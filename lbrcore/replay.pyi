@@ -114,16 +114,29 @@ class Replay:
         """
     def copy(self) -> Replay:
         """The same state, apart."""
-    def skip(self, summary: Summary, counts: Sequence[int]) -> None:
-        """Pass over branches known by their summary and by what each event counts in them.
-
-        Exact if, unskipped, nothing would freeze the facility, each PMI were taken before
-        the next overflow and none fell due behind the end; else a guess to be checked.
+    def become(self, other: Replay) -> None:
+        """Take over the state of a copy.
 
         Raises
         ------
         ValueError
-            A PMI is on its way.
+            It counts other events or has another depth.
+        """
+    def describe(
+        self,
+        branches: Rows | NDArray[np.void] | Mapping[str, NDArray[np.generic] | int | str],
+        first: int = 0, last: int | None = None,
+    ) -> tuple[Summary, tuple[int, ...]]:
+        """What rows do to the facility, and what each event counts in them, for `skip`.
+
+        Changes nothing, so that several threads may call it at once.  LER and, outside
+        call-stack mode, TOS are described only with `whole`.
+        """
+    def skip(self, summary: Summary, counts: Sequence[int]) -> None:
+        """Pass over branches that `describe` has described.
+
+        A guess: exact if nothing freezes the facility, each PMI is taken before the next
+        overflow of its counter, and none is on its way at either end.
         """
     @property
     def key(self) -> tuple[Hashable, ...]:

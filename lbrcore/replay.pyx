@@ -22,8 +22,8 @@ from libc.string cimport memset
 
 from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
-    LBR_LEGACY, LBR_OK, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_read_records, lbr_record,
-    lbr_set_frozen,
+    LBR_LEGACY, LBR_OK, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_copy, lbr_read_records,
+    lbr_record, lbr_set_frozen,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_summarize
@@ -331,18 +331,42 @@ cdef class Replay:
         other.count, other.pending = self.count, self.pending
         return other
 
+    def become(self, Replay other not None):
+        if other.events != self.events or other.lbr.state.depth != self.lbr.state.depth:
+            raise ValueError("other: counts other events or has another depth")
+        lbr_copy(self.lbr.state, other.lbr.state)
+        self.counters = other.counters
+        self.pending = other.pending
+
+    def describe(self, branches not None, first=0, last=None):
+        cdef Rows rows = rows_of(branches)
+        cdef size_t start = first, stop = rows.rows.count if last is None else last
+        cdef Summary summary = Summary(self.lbr)
+        cdef uint64_t[MAX_COUNTERS] counts
+        cdef lbr_scan scan
+        cdef int i
+        if not start <= stop <= rows.rows.count:
+            raise ValueError(f"first, last: {first}, {last} of {rows.rows.count} rows")
+        with nogil:
+            lbr_summarize(
+                &summary.summary, self.lbr.state, &rows.rows, start, stop, self.whole)
+            for i in range(self.count):
+                lbr_scan_rows(&scan, &rows.rows, &self.counters[i].predicate)
+                counts[i] = lbr_total(&scan, start, stop)
+        return summary, tuple([counts[i] for i in range(self.count)])
+
     def skip(self, Summary summary not None, counts):
         cdef lbr_counter* counter
         cdef int i
-        if self.pending >= 0:
-            raise ValueError("a PMI is on its way; run the branches up to it")
         for i in range(self.count):
             counter = &self.counters[i]
             counter.left -= <int64_t> counts[i]
+            counter.overflowed = 0
             while counter.left <= 0:
                 counter.ordinal += 1
                 counter.period = _period_at(counter, counter.ordinal)
                 counter.left += <int64_t> counter.period
+        self.pending = -1
         summary.apply(self.lbr)
 
     @property

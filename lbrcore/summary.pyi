@@ -56,6 +56,9 @@ class Summary:
         INFO of the last one lacks its counts if they go on from those before the branches.
         """
     @property
+    def complete(self) -> bool:
+        """Records and counts do not depend on what was before the branches."""
+    @property
     def key(self) -> tuple[Hashable, ...]:
         """All of it, for comparison."""
     def __eq__(self, other: object, /) -> bool: ...

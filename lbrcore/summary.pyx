@@ -266,6 +266,10 @@ cdef class Summary:
         lbr_summary_apply(&self.summary, lbr.state)
 
     @property
+    def complete(self):
+        return self.summary.keep == 0 and self.summary.ended and not self.summary.open
+
+    @property
     def key(self):
         cdef lbr_summary* s = &self.summary
         return (

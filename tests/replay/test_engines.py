@@ -53,7 +53,7 @@ def run(replay, branches, capacity=None, **place):
 
 @given(facilities(), st.lists(JITTERED, max_size=3), traces(), st.booleans(), st.booleans(),
        LAYOUTS, st.lists(st.integers(0, 600), max_size=3), st.integers(0, 5))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_both_engines_equal_the_twin(lbr, events, batch, freeze, whole, layout, cuts, spare):
     """Also in chunks, and with a buffer that fills up."""
     reference = ReferenceReplay(lbr.copy(), events, freeze)
@@ -72,7 +72,7 @@ def test_both_engines_equal_the_twin(lbr, events, batch, freeze, whole, layout, 
 
 
 @given(traces(2000), EVENTS, LAYOUTS, st.integers(1, 500), st.integers(0, 2000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_counting_is_adding_up_weights(batch, event, layout, need, cut):
     first, last = sorted((min(cut, len(batch)), len(batch) * 3 // 4))
     weights = np.array([weight(event, b) for b in batch[first:last]], dtype="u8")

@@ -30,7 +30,7 @@ def stretches(draw, lbr):
 
 
 @given(facilities(), traces(), traces(), LAYOUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_applying_a_summary_is_recording_its_branches(lbr, before, batch, layout):
     lbr.record(before)
     expected = lbr.copy()
@@ -40,7 +40,7 @@ def test_applying_a_summary_is_recording_its_branches(lbr, before, batch, layout
 
 
 @given(facilities(), traces(900), st.lists(st.integers(0, 900), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_split_is_no_split(lbr, batch, cuts):
     whole = Summary(lbr, batch)
     joined = Summary(lbr)
@@ -50,7 +50,7 @@ def test_any_split_is_no_split(lbr, batch, cuts):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_composing_is_associative_and_has_an_identity(data):
     lbr = data.draw(facilities())
     (a, do_a), (b, do_b), (c, do_c) = (data.draw(stretches(lbr)) for _ in range(3))
@@ -65,7 +65,7 @@ def test_composing_is_associative_and_has_an_identity(data):
 
 
 @given(facilities(), traces(400), traces(400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_summary_holds_for_every_state_before_it(lbr, batch, before):
     """Also for one written record by record, with gaps that no recording leaves."""
     lbr.record(before)

@@ -1,0 +1,138 @@
+"""Events to sample, named as ``perf record -e`` names them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from lbrcore import BranchFlag
+from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
+from pylbr.arch.perf_events import EVENTS, PerfEvent, event
+from pylbr.errors import ConfigurationError
+from pylbr.trace.perf_abi import AttrFlag, SampleType
+from pylbr.trace.stacks import Event
+
+__all__ = ["EVERY_BRANCH", "SampledEvent", "parse_event"]
+
+#: An event of no processor: every row of the trace, those that fell through and interrupts
+#: too.  Its samples are found by arithmetic.
+EVERY_BRANCH = "every-branch"
+
+#: perf's generic events: (PERF_COUNT_HW_*, event of Intel, event of AMD).
+_GENERIC = {
+    "cycles": (0, "CPU_CLK_UNHALTED.THREAD", "CPU_CLK_UNHALTED"),
+    "instructions": (1, "INST_RETIRED.ANY", "RETIRED_INSTRUCTIONS"),
+    "branches": (4, "BR_INST_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS"),
+    "branch-misses": (
+        5, "BR_MISP_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED"),
+}
+_ALIASES = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
+_HARDWARE, _SOFTWARE, _RAW = 0, 1, 4  # PERF_TYPE_*
+_DUMMY = 9  # PERF_COUNT_SW_DUMMY
+_MISPREDICTED = sum(1 << flags for flags in range(8) if flags & BranchFlag.MISPRED)
+_USER, _KERNEL = 0b1110, 0b0001
+
+
+@dataclass(frozen=True)
+class SampledEvent:
+    """An event, how often it is sampled, and what perf calls it.
+
+    Attributes
+    ----------
+    name : str
+        As it was asked for.
+    counted : CountedEvent
+    type, config : int
+        Of ``perf_event_attr``.
+    """
+
+    name: str
+    counted: CountedEvent
+    type: int
+    config: int
+
+    def attributes(self, branch_sample_type: int) -> Event:
+        """The event as a file of stacks declares it."""
+        flags = AttrFlag(0)
+        if not self.counted.cpls & _USER:
+            flags |= AttrFlag.EXCLUDE_USER
+        if not self.counted.cpls & _KERNEL:
+            flags |= AttrFlag.EXCLUDE_KERNEL
+        kind = (SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.CPU
+                | SampleType.PERIOD | SampleType.BRANCH_STACK)
+        return Event(
+            name=self.name, type=self.type, config=self.config, period=self.counted.period,
+            sample_type=int(kind), branch_sample_type=branch_sample_type, flags=int(flags))
+
+
+def parse_event(
+    text: str, period: int, *, table: str = "architectural", jitter: int = 0, seed: int = 0,
+    skid: int = 0,
+) -> SampledEvent:
+    """The event that ``-e TEXT`` means.
+
+    Parameters
+    ----------
+    text : str
+        A generic event of perf, an event of the processor by name, ``rUUEE`` or
+        ``cpu/event=0xEE,umask=0xUU/``, or `EVERY_BRANCH`; then perhaps ``:`` and modifiers:
+        ``u`` and ``k`` for the privilege levels, ``p`` for precise, which is no skid.
+    period, jitter, seed, skid : int
+        As `lbrcore.events.CountedEvent` has them.
+    table : str
+        Events of which processors: `pylbr.arch.features.Pmu.events`.
+
+    Raises
+    ------
+    ConfigurationError
+        No such event or modifier, or a period that no counter takes.
+    """
+    name, _, modifiers = text.partition(":")
+    if set(modifiers) - set("ukp"):
+        raise ConfigurationError(f"event {text!r}: modifiers are u, k and p, not {modifiers!r}")
+    cpls = (_USER if "u" in modifiers else 0) | (_KERNEL if "k" in modifiers else 0)
+    try:
+        plain = CountedEvent(
+            period, cpls=cpls or _USER | _KERNEL, jitter=jitter, seed=seed,
+            skid=0 if "p" in modifiers else skid)
+    except ValueError as error:
+        raise ConfigurationError(f"event {text!r}: {error}") from None
+    if name == EVERY_BRANCH:
+        return SampledEvent(text, replace(plain, classes=ALL_CLASSES), _SOFTWARE, _DUMMY)
+    found = _lookup(name, table)
+    if found is None:
+        raise ConfigurationError(
+            f"event {text!r}: not known for this processor; these are: "
+            + ", ".join([*_GENERIC, EVERY_BRANCH, *_names(table)]))
+    kind, config, row = found
+    counted = replace(
+        plain, classes=row.classes, unit=Unit(row.weight),
+        flags=_MISPREDICTED if row.mispredicted else plain.flags)
+    return SampledEvent(text, counted, kind, config)
+
+
+def _names(table: str) -> list[str]:
+    return [row.name.lower() for row in EVENTS if table in row.tables]
+
+
+def _lookup(name: str, table: str) -> tuple[int, int, PerfEvent] | None:
+    """(type, config, row) of an event."""
+    key = _ALIASES.get(name.lower(), name.lower())
+    by_name = {row.name.lower(): row for row in EVENTS if table in row.tables}
+    if key in _GENERIC:
+        config, intel, amd = _GENERIC[key]
+        return _HARDWARE, config, by_name[(amd if table == "amd" else intel).lower()]
+    row = by_name.get(key)
+    if row is None:
+        select, umask = _raw(key)
+        row = None if select is None else event(table, select, umask)
+    return None if row is None else (_RAW, row.umask << 8 | row.select, row)
+
+
+def _raw(name: str) -> tuple[int | None, int]:
+    """(event select, unit mask) of ``rUUEE`` or ``cpu/event=..,umask=../``."""
+    if match := re.fullmatch(r"r([0-9a-f]{1,4})", name):
+        return int(match[1], 16) & 0xFF, int(match[1], 16) >> 8
+    if match := re.fullmatch(r"cpu/event=(0x[0-9a-f]{1,2})(?:,umask=(0x[0-9a-f]{1,2}))?/", name):
+        return int(match[1], 16), int(match[2] or "0", 16)
+    return None, 0

@@ -1,0 +1,228 @@
+"""Traces in, samples out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbrcore import Flavour
+from lbrcore.events import Unit
+from lbrcore.replay import Replay, SampleBuffer
+from lbrcore.rows import Rows
+from pylbr.errors import ConfigurationError
+from pylbr.sample.batch import SampleBatch
+from pylbr.sample.parallel import run_parallel
+from pylbr.sample.setup import SampleSetup
+from pylbr.sample.streams import Stream, Streams
+from pylbr.trace import Chunk, Metadata, Trace
+from pylbr.trace.perf_abi import BranchSample
+
+__all__ = ["Sampler", "branch_columns", "sample"]
+
+#: Samples handled at once: 3 MiB of records at depth 32.
+_CAPACITY = 4096
+#: splitmix64's step: streams of one seed differ.
+_STREAM_STEP = 0x9E3779B97F4A7C15
+
+Columns = Mapping[str, NDArray[np.generic] | int | str]
+
+
+class Sampler:
+    """One sampling session: takes a trace piece by piece.
+
+    Parameters
+    ----------
+    setup : SampleSetup
+    metadata : Metadata, optional
+        Of the trace: which process a task belongs to.
+    threads : int
+        Pieces of a long stretch are replayed by as many threads; the samples are the same.
+
+    Notes
+    -----
+    Used by one thread at a time.
+    """
+
+    def __init__(
+        self, setup: SampleSetup, metadata: Metadata | None = None, *, threads: int = 1
+    ) -> None:
+        if not setup.events:
+            raise ConfigurationError("no event to sample")
+        self.setup, self.threads = setup, threads
+        self._streams = Streams(setup.scope)
+        self._replays: dict[int, Replay] = {}
+        config = setup.facility().config
+        self._info_mask = config.info_mask
+        self._hw_idx = (config.flavour == Flavour.LEGACY
+                        and bool(setup.branch_sample_type & BranchSample.HW_INDEX))
+        metadata = metadata or Metadata()
+        self._process = {task.tid: task.pid for task in metadata.tasks}
+        self._task = _only_task(metadata)
+
+    def take(
+        self, columns: Columns, start: int = 0, task: NDArray[np.uint32] | None = None,
+        cpu: NDArray[np.uint32] | None = None,
+    ) -> Iterator[SampleBatch]:
+        """Sample the next branches, oldest first.
+
+        Parameters
+        ----------
+        columns : mapping of str to ndarray or int
+            As `lbrcore.rows.Rows` takes them.
+        start : int
+            Index of the first of them in the trace; the sample behind branch i has time i.
+        task, cpu : ndarray of u4, optional
+
+        Returns
+        -------
+        iterator of SampleBatch
+            In the order of time; it must be used up before the next call.
+        """
+        count = len(columns["from"])  # type: ignore[arg-type]
+        streams = self._streams.split(count, task, cpu)
+        if len(streams) == 1:
+            yield from self._take_stream(streams[0], columns, start, task, cpu)
+            return
+        batches = [
+            batch for stream in streams
+            for batch in self._take_stream(stream, columns, start, task, cpu)
+        ]
+        if batches:
+            joined = SampleBatch.concat(batches)
+            yield joined.select(np.argsort(joined.time, kind="stable"))
+
+    def _replay(self, key: int) -> Replay:
+        if key not in self._replays:
+            events = [
+                replace(event.counted, seed=(event.counted.seed + key * _STREAM_STEP) % (1 << 64))
+                for event in self.setup.events
+            ]
+            self._replays[key] = Replay(
+                self.setup.facility(), events, lazy=self.setup.engine == "lazy",
+                freeze=bool(self.setup.freeze), whole=self._hw_idx)
+        return self._replays[key]
+
+    def _take_stream(
+        self, stream: Stream, columns: Columns, start: int,
+        task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
+    ) -> Iterator[SampleBatch]:
+        """Sample the rows of one facility."""
+        replay = self._replay(stream.key)
+        places = stream.rows
+        if places is not None:
+            columns = {
+                name: column[places] if isinstance(column, np.ndarray) else column
+                for name, column in columns.items()
+            }
+        rows = Rows(columns)
+        first = 0
+        for last in [*stream.switches.tolist(), len(rows)]:
+            for out in self._run(replay, rows, first, last):
+                row = out.row[:out.count]
+                where = row if places is None else places[row]
+                yield self._batch(out, columns["to"][row], where, start, task, cpu)
+            if last < len(rows):
+                self._switch_in(replay)
+            first = last
+
+    def _run(self, replay: Replay, rows: Rows, first: int, last: int) -> Iterator[SampleBuffer]:
+        if self.threads > 1:
+            yield from run_parallel(replay, rows, first, last, self.threads)
+            return
+        room = _CAPACITY + replay.count
+        while first < last:
+            out = SampleBuffer(room, replay.lbr.depth)
+            first = replay.run(rows, out, first, last)
+            if out.count:
+                yield out
+
+    def _switch_in(self, replay: Replay) -> None:
+        """The LBRs were off; they come back as they were, or reset."""
+        if not (self.setup.call_stack and self.setup.scope == "task"):
+            replay.lbr.clear()
+        if not replay.lbr.frozen:
+            replay.lbr.frozen = True
+            replay.lbr.frozen = False
+
+    def _batch(
+        self, out: SampleBuffer, to: NDArray[np.uint64], where: NDArray[np.int64], start: int,
+        task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
+    ) -> SampleBatch:
+        n = out.count
+        if task is None:
+            pid, tid = self._task
+        else:
+            tid = task[where].astype("i4")
+            pid = np.array([self._process.get(t, t) for t in tid.tolist()], "i4")
+        return SampleBatch.build(
+            to, out.entries[:n], nr=out.nr[:n], pid=pid, tid=tid,
+            cpu=0 if cpu is None else cpu[where], time=where + start, period=out.period[:n],
+            event=out.event[:n], hw_idx=out.hw_idx[:n] if self._hw_idx else None,
+            info_mask=self._info_mask,
+        )
+
+
+def _only_task(metadata: Metadata) -> tuple[int, int]:
+    """(pid, tid) of a trace that does not name tasks."""
+    if metadata.tasks:
+        return metadata.tasks[0].pid, metadata.tasks[0].tid
+    pids = [module.pid for module in metadata.modules if module.pid is not None]
+    return (pids[0], pids[0]) if pids else (1, 1)
+
+
+def branch_columns(chunk: Chunk, setup: SampleSetup) -> dict[str, NDArray[np.generic] | int | str]:
+    """Columns of a chunk that decide the samples.
+
+    CPLs that the trace does not carry go by the address, as in `Chunk.column`.
+
+    Raises
+    ------
+    ConfigurationError
+        The trace lacks what an event counts.
+    """
+    columns: dict[str, NDArray[np.generic] | int | str] = {}
+    for name in setup.columns():
+        if name in chunk.columns or name == "class":
+            columns[name] = chunk.column(name)
+        elif name in ("cpl_from", "cpl_to"):
+            columns[name] = "address"
+    for event in setup.events:
+        needed = {Unit.CYCLES: "cycles", Unit.INSTRUCTIONS: "instructions"}.get(event.counted.unit)
+        if needed is not None and needed not in columns:
+            raise ConfigurationError(f"event {event.name!r}: the trace has no column {needed!r}")
+    return columns
+
+
+def sample(
+    trace: Trace, setup: SampleSetup, *, threads: int = 1,
+    update: Callable[[int], object] | None = None,
+) -> Iterator[SampleBatch]:
+    """Samples of a whole trace, in the order of time.
+
+    Parameters
+    ----------
+    trace : Trace
+    setup : SampleSetup
+    threads : int
+    update : callable, optional
+        Told how many branches were done, chunk by chunk.
+
+    Notes
+    -----
+    Holds one chunk of the trace at a time, and one facility a task or CPU.
+
+    >>> from pylbr import trace
+    >>> setup = SampleSetup.of("branches:u", 10007, branches="any,u")
+    >>> with trace.open("program.arrow") as source:  # doctest: +SKIP
+    ...     for batch in sample(source, setup):
+    ...         print(len(batch), batch.stack(0)["from"][0])
+    """
+    sampler = Sampler(setup, trace.metadata, threads=threads)
+    for chunk in trace.chunks(columns=setup.columns()):
+        yield from sampler.take(
+            branch_columns(chunk, setup), chunk.start, chunk.task, chunk.cpu)
+        if update is not None:
+            update(len(chunk))
