@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lbrcore import BRANCH_DTYPE, BranchFlag, Flavour, LbrConfig, LbrState, xsave
+from pylbr.cpu import Processor
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.sample.batch import (
@@ -120,6 +121,68 @@ def test_an_xsaves_image_gives_the_stacks_back(recording):
             records["info"] &= np.uint64(recording.info_mask)
             seen = as_samples(records, recording.info_mask)
             assert seen.entries.tolist() == samples.stack(i).tolist()
+
+
+def legacy_stack(cpu, depth, with_info):
+    """A stack as Linux reads it out of the MSRs (intel_pmu_lbr_read_64)."""
+    newest = cpu.rdmsr(0x1C9)
+    stack = []
+    for i in range(depth):
+        at = (newest - i) % depth
+        source, target = cpu.rdmsr(0x680 + at), cpu.rdmsr(0x6C0 + at)
+        cycles = 0
+        if with_info:
+            info = cpu.rdmsr(0xDC0 + at)
+            missed, cycles = info >> 63, info & 0xFFFF
+        else:  # EIP_FLAGS: bit 63 of FROM, the rest sign-extended from bit 62
+            missed = source >> 63
+            source = source & (1 << 63) - 1 | (source >> 62 & 1) << 63
+        stack.append((source, target, missed | (not missed) << 1 | cycles << 4))
+    return stack
+
+
+@recordings
+def test_the_msrs_of_its_processor_give_the_stacks_back(recording):
+    skylake = recording is SKYLAKE
+    cpu = Processor("skylake" if skylake else "sandy-bridge")
+    cpu.wrmsr(0x1D9, 1)
+    for samples in batches(recording.path):
+        for i in range(len(samples)):
+            for at in range(recording.depth):  # as intel_pmu_lbr_reset does
+                for base in (0x680, 0x6C0, 0xDC0)[: 2 + skylake]:
+                    cpu.wrmsr(base + at, 0)
+            cpu.record(branches(samples.stack(i)))
+            assert legacy_stack(cpu, recording.depth, skylake) == samples.stack(i).tolist()
+
+
+@recordings
+def test_an_architectural_processor_gives_the_stacks_back(recording):
+    """The same branches, read from MSRs, and restored from an XSAVES image by another."""
+    one, two = Processor("sapphire-rapids"), Processor("sapphire-rapids")
+    for cpu in (one, two):
+        cpu.wrmsr(0xDA0, 1 << 15)
+        cpu.wrmsr(0x14CF, recording.depth)
+    for samples in batches(recording.path):
+        for i in range(len(samples)):
+            one.wrmsr(0x14CF, recording.depth)  # the fast reset
+            one.wrmsr(0x14CE, 0x7F0007)
+            one.record(branches(samples.stack(i)))
+            one.wrmsr(0x14CE, 0)
+            area = bytearray(4096)
+            one.xsaves(area, rfbm=1 << 15)
+            two.xrstors(area, rfbm=1 << 15)
+            stacks = []
+            for cpu in (one, two):
+                stack = [tuple(cpu.rdmsr(base + at) for base in (0x1500, 0x1600, 0x1200))
+                         for at in range(recording.depth)]  # fmt: skip
+                stacks.append([(a, b, info >> 63, info & 0xFFFF) for a, b, info in stack if a])
+            expected = [
+                (a, b, flags & 1, flags >> 4 & 0xFFFF) for a, b, flags in samples.stack(i).tolist()
+                if a
+            ]  # fmt: skip
+            # The first record after recording is switched on has nothing to count from.
+            expected[-1] = (*expected[-1][:3], 0)
+            assert stacks == [expected, expected]
 
 
 @recordings
