@@ -54,7 +54,10 @@ def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
 
 
 def perf_batches(batches: Iterable[SampleBatch], branch_sample_type: int) -> Iterator[Samples]:
-    """`perf_samples` of each batch, cut into pieces that writers take at full speed."""
+    """`perf_samples` of each batch, cut into pieces that writers take at full speed.
+
+    `pylbr.profile.decode.TypeDecoder.fill` tells the types that the records do not.
+    """
     for batch in batches:
         for first in range(0, len(batch), _CHUNK):
             yield perf_samples(batch.select(slice(first, first + _CHUNK)), branch_sample_type)

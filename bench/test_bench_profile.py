@@ -1,0 +1,185 @@
+"""Samples out: perf.data, perf script text, counting; each beside its twin in plain Python.
+
+The twins get a part of the samples and the rates are compared, so that a run ends in a minute.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.conftest import QUICK, best_of
+from lbrcore import ENTRY_DTYPE
+from pylbr.profile import _aggregate, _text, reference
+from pylbr.profile.entries import perf_batches, perf_samples
+from pylbr.profile.layout import SampleLayout
+from pylbr.profile.perfdata import PerfDataWriter, write_perf_data
+from pylbr.sample.batch import SampleBatch
+from pylbr.trace.perf_abi import SampleType
+from pylbr.trace.stacks import Comm, Event, StacksMetadata
+
+DEPTH = 32
+SAMPLES = 20_000 if QUICK else 200_000
+FEW = 200
+ROUNDS = 3 if QUICK else 7
+USER_ANY = 9
+KIND = int(SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.PERIOD
+           | SampleType.BRANCH_STACK)  # fmt: skip
+METADATA = StacksMetadata(
+    events=(Event(name="branches:u", sample_type=KIND, branch_sample_type=USER_ANY),)
+)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Stacks whose branches come from 5,000 places, the near ones oftener."""
+    random = np.random.default_rng(3)
+    entries = np.zeros((SAMPLES, DEPTH), ENTRY_DTYPE)
+    places = random.geometric(1 / 800, (SAMPLES, DEPTH)) % 5000
+    entries["from"] = 0x401000 + places * 13
+    entries["to"] = 0x401000 + random.permutation(5000)[places] * 13
+    entries["info"] = (
+        np.uint64(1 << 60) | random.integers(0, 6, entries.shape).astype("u8") << np.uint64(56)
+        | random.integers(1, 200, entries.shape).astype("u8")
+        | (random.random(entries.shape) < 0.05).astype("u8") << np.uint64(63)
+    )
+    return SampleBatch.build(
+        np.full(SAMPLES, 0x401000), entries, pid=7, tid=7, time=np.arange(SAMPLES) * 1000
+    )
+
+
+@pytest.fixture(scope="module")
+def samples(batch):
+    return perf_samples(batch, USER_ANY)
+
+
+def rate(call, items, rounds=ROUNDS):
+    """Items a second, best of `rounds`."""
+    return items / best_of(call, rounds)
+
+
+def say(benchmark, unit, ours, others, goal=None):
+    """Put the figures where the report finds them: rates, and how many times the others'."""
+    info = {f"{unit}_per_s": ours, "goal": goal}
+    info |= {f"{unit}_per_s {name}": other for name, other in others.items()}
+    info |= {f"times {name}": round(ours / other, 1) for name, other in others.items()}
+    benchmark.extra_info.update(info)
+    text = "; ".join(f"{name} {v:,.4g} ({ours / v:,.1f} x)" for name, v in others.items())
+    aim = f" (goal {goal})" if goal else ""
+    print(f"\n{benchmark.name}: {ours:,.4g} {unit}/s{aim}; {text}")
+
+
+def test_write_perf_data_from_records(benchmark, batch, samples, tmp_path):
+    """Records of the facility to a finished file: conversion, packing, write, fsync, rename."""
+    path = tmp_path / "perf.data"
+
+    def write():
+        with PerfDataWriter(path, METADATA) as writer:
+            writer.write(Comm(7, 7, "program"))
+            for piece in perf_batches([batch], USER_ANY):
+                writer.write(piece)
+
+    write()
+    megabytes = path.stat().st_size / 1e6
+    ours = rate(write, megabytes)
+    room, layout = np.empty(1 << 16, "u8"), SampleLayout(KIND, USER_ANY)
+    few = batch.select(slice(0, FEW))
+
+    def in_python():
+        offsets, entries, _ = reference.convert(few, USER_ANY)
+        part = perf_samples(few, USER_ANY)
+        assert len(entries) == len(part.entries) and len(offsets) == FEW + 1
+        reference.pack_samples(room, 0, part, layout)
+
+    slow = rate(in_python, megabytes * FEW / SAMPLES, 2)
+    say(benchmark, "MB", ours, {"plain Python": slow}, goal=400)
+    benchmark.pedantic(write, rounds=3, iterations=1)
+
+
+def test_write_perf_data(benchmark, samples, tmp_path):
+    """Samples in perf's form to a finished file."""
+    path = tmp_path / "perf.data"
+    write_perf_data(path, (METADATA, [samples]))
+    megabytes = path.stat().st_size / 1e6
+
+    def write():
+        write_perf_data(path, (METADATA, [samples]))
+
+    data = path.read_bytes()
+
+    def bare():  # what the disk takes: the same bytes, written and synchronised
+        with open(tmp_path / "bare", "wb", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+
+    say(benchmark, "MB", rate(write, megabytes), {"the bare bytes": rate(bare, megabytes)},
+        goal=400)  # fmt: skip
+    benchmark.pedantic(write, rounds=3, iterations=1)
+
+
+def test_format_perf_script(benchmark, samples, tmp_path):
+    """Entries a second as text: ours, plain Python, and ``perf script`` on the same file."""
+    entries = len(samples.entries)
+    few = perf_few(samples)
+
+    def ours():
+        return _text.format_stacks(samples, None, True, True, False)
+
+    others = {
+        "plain Python": rate(
+            lambda: reference.format_stacks(few, None, True, True, False), FEW * DEPTH, 2
+        )
+    }
+    if shutil.which("perf"):
+        path = tmp_path / "perf.data"
+        write_perf_data(path, (METADATA, [samples]))
+        start = time.perf_counter()
+        done = subprocess.run(
+            ["perf", "script", "-i", path, "-F", "ip,brstack"], check=True, capture_output=True
+        )
+        others["perf script"] = entries / (time.perf_counter() - start)
+        assert done.stdout == ours()
+    say(benchmark, "entries", rate(ours, entries), others)
+    benchmark.pedantic(ours, rounds=3, iterations=1)
+
+
+def perf_few(samples):
+    """The first `FEW` samples."""
+    return replace(
+        samples, offsets=samples.offsets[: FEW + 1], entries=samples.entries[: FEW * DEPTH],
+        **{name: getattr(samples, name)[:FEW]
+           for name in ("ip", "pid", "tid", "time", "cpu", "period", "event", "misc")},
+    )  # fmt: skip
+
+
+def test_count_edges(benchmark, samples):
+    """Entries a second counted by (FROM, TO)."""
+    few = perf_few(samples)
+
+    def ours():
+        table = _aggregate.PairTable()
+        table.add_edges(samples)
+        return table.to_array()
+
+    def with_numpy():
+        pairs = np.stack([samples.entries["from"], samples.entries["to"]], axis=1)
+        return np.unique(pairs, axis=0, return_counts=True)
+
+    def with_counter():
+        return Counter(zip(few.entries["from"].tolist(), few.entries["to"].tolist(), strict=True))
+
+    pairs, counts = with_numpy()
+    table = ours()
+    assert table["first"].tolist() == pairs[:, 0].tolist()
+    assert table["count"].tolist() == counts.tolist()
+    entries = len(samples.entries)
+    say(benchmark, "entries", rate(ours, entries), {
+        "NumPy unique": rate(with_numpy, entries, 1),
+        "collections.Counter": rate(with_counter, len(few.entries), 3),
+    })  # fmt: skip
+    benchmark.pedantic(ours, rounds=3, iterations=1)
