@@ -37,7 +37,10 @@ BUILTIN: Final = (
     "pylbr.trace.perf_data:PERF_DATA",
     "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",
+    "pylbr.trace.itrace:ITRACE",
     "pylbr.trace.perf_script:PERF_SCRIPT",
+    "pylbr.trace.cbp:CBP",
+    "pylbr.trace.champsim:CHAMPSIM",
 )
 
 

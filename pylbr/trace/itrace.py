@@ -1,0 +1,183 @@
+"""Text of ``perf script --itrace=b``: every branch that Intel PT or BTS recorded.
+
+A line is a sample of the event ``branches`` and ends in ``FROM symbol (file) => TO symbol
+(file)``.  What ``-F +flags`` prints tells the class, except of calls and jumps, which may be
+direct or indirect; these, and all where there are no flags, are decoded in the files that
+``--show-mmap-events`` or the options name.  ``-F +ipc`` gives cycles and instructions.
+
+Source: perf-script(1), perf-intel-pt(1) of Linux 6.1; ``tools/perf/builtin-script.c``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from lbrcore import BRANCH_DTYPE, BranchClass
+from pylbr.errors import TraceError
+from pylbr.trace.brstack import parse_prefix
+from pylbr.trace.classify import ClassFiller
+from pylbr.trace.formats import Format, Head, Options
+from pylbr.trace.lines import Lines
+from pylbr.trace.metadata import Metadata, Module, Task
+from pylbr.trace.perf_events_text import parse_event
+from pylbr.trace.stacks import Comm, Mmap
+from pylbr.trace.trace import Part, StreamTrace
+
+__all__ = ["ITRACE", "Itrace"]
+
+_BLOCK: Final = 1 << 13
+_ARROW: Final = re.compile(rb"[ \t]=>[ \t]+([0-9a-f]{1,16})(?=[ \t]|$)")
+_SOURCE: Final = re.compile(
+    rb":[ \t]+((?:[a-z]+[ \t]+)*?)(?:\(([xDt]*)\)[ \t]+)?([0-9a-f]{1,16})(?=[ \t]|$)"
+)
+_IPC: Final = re.compile(rb"IPC: *[0-9.]+ *\((\d+)/(\d+)\)")
+_UNKNOWN: Final = 255
+_FLAGS: Final = {
+    b"jcc": BranchClass.COND, b"return": BranchClass.NEAR_RET, b"int": BranchClass.SOFT_INT,
+    b"iret": BranchClass.IRET, b"syscall": BranchClass.SYSCALL, b"sysret": BranchClass.SYSRET,
+    b"hw int": BranchClass.INTERRUPT, b"async": BranchClass.INTERRUPT,
+    b"tx abrt": BranchClass.TSX_ABORT, b"call": _UNKNOWN, b"jmp": _UNKNOWN, b"": _UNKNOWN,
+}
+_MAX_LOW: Final = 1 << 63
+
+
+class Itrace(StreamTrace):
+    """A text file made by ``perf script --itrace=b``.
+
+    Raises
+    ------
+    TraceError
+        With the line: no branch, time that runs backwards on a CPU, or a class that neither
+        flags nor files tell.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: Options | None = None) -> None:
+        options = options or Options()
+        modules, tasks = _events(os.fspath(path))
+        metadata = Metadata(
+            modules=(*modules, *options.modules), tasks=tasks,
+            provenance={"source": os.fspath(path), "format": "perf script --itrace=b"},
+        )
+        columns = ("from", "to", "class", "cycles", "instructions", "cpl_from", "cpl_to", "task",
+                   "cpu")
+        super().__init__(path, metadata, columns, self._read)
+
+    def _read(self) -> Iterator[Part]:
+        filler = ClassFiller(self.metadata.modules, self.path)
+        clock: dict[int, int] = {}
+        index = 0
+        with Lines(self.path) as lines:
+            while True:
+                first, offset = lines.number, lines.offset
+                block = lines.block(_BLOCK)
+                if not block:
+                    return
+                rows = []
+                for i, line in enumerate(block):
+                    place = first + i + 1, offset
+                    if (row := self._row(line, place, clock)) is not None:
+                        rows.append(row)
+                    offset += len(line) + 1
+                part = _part(rows, filler, index)
+                index += len(rows)
+                yield part
+
+    def _row(
+        self, line: bytes, place: tuple[int, int], clock: dict[int, int]
+    ) -> tuple[int, ...] | None:
+        """One branch as (from, to, class, cycles, instructions, task, cpu)."""
+        if not line.strip() or line.startswith(b"#") or b"PERF_RECORD_" in line:
+            return None
+        arrow = _ARROW.search(line)
+        source = _last_source(line[:arrow.start()]) if arrow else None
+        if arrow is None or source is None:
+            raise self._fault(place, "is no branch as perf script --itrace=b prints it")
+        flags, address, head = source
+        start, end = int(address, 16), int(arrow[1], 16)
+        if not start or not end or flags.startswith(b"tr "):
+            return None  # tracing began or ended here
+        if flags not in _FLAGS:
+            raise self._fault(place, f"flags {flags.decode('latin-1')!r} are unknown")
+        prefix = parse_prefix(head)
+        if prefix is not None:
+            if prefix.time < clock.get(prefix.cpu, 0):
+                raise self._fault(place, f"time runs backwards on CPU {prefix.cpu}")
+            clock[prefix.cpu] = prefix.time
+        ipc = _IPC.search(line, arrow.end())
+        instructions, cycles = (int(ipc[1]), int(ipc[2])) if ipc else (0, 0)
+        tid, cpu = (prefix.tid, prefix.cpu) if prefix else (0, 0)
+        limit = 0xFFFFFFFF
+        return (start, end, int(_FLAGS[flags]), min(cycles, limit), min(instructions, limit),
+                tid % 2**32, cpu)
+
+    def _fault(self, place: tuple[int, int], what: str) -> TraceError:
+        return TraceError(self.path, f"line {place[0]}: {what}", place[1])
+
+
+def _last_source(text: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Flags, FROM and the fields before them, out of what stands before the arrow."""
+    match = _SOURCE.search(text)
+    while match is not None and text[match.start() - 1:match.start()].isdigit():
+        match = _SOURCE.search(text, match.start() + 1)  # behind the time, not the event
+    if match is None:
+        return None
+    return b" ".join(match[1].split()), match[3], text[:match.start() + 1]
+
+
+def _part(rows: list[tuple[int, ...]], filler: ClassFiller, index: int) -> Part:
+    branches = np.zeros(len(rows), BRANCH_DTYPE)
+    columns = list(zip(*rows, strict=True)) or [()] * 7
+    for name, values in zip(
+        ("from", "to", "class", "cycles", "instructions"), columns, strict=False
+    ):
+        branches[name] = values
+    for name, end in (("cpl_from", "from"), ("cpl_to", "to")):
+        branches[name] = np.where(branches[end] < np.uint64(_MAX_LOW), 3, 0)
+    unknown = np.flatnonzero(branches["class"] == _UNKNOWN)
+    if len(unknown):
+        ours = branches[unknown]
+        branches["class"][unknown] = filler.classes(ours["from"], ours["to"], index)
+    return Part(branches, np.array(columns[5], np.uint32), np.array(columns[6], np.uint32))
+
+
+def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...]]:
+    """Mappings and task names among the lines."""
+    modules: dict[Module, None] = {}
+    tasks: dict[int, Task] = {}
+    with Lines(path) as lines:
+        while block := lines.block(_BLOCK):
+            for i, line in enumerate(block):
+                if b"PERF_RECORD_" not in line:
+                    continue
+                record = parse_event(line)
+                if record is None:
+                    number = lines.number - len(block) + i + 1
+                    raise TraceError(path, f"line {number}: is no event as perf prints it")
+                if isinstance(record, Mmap):
+                    modules[Module(
+                        record.path, record.start, record.length, record.file_offset,
+                        record.build_id.hex(), None if record.pid < 0 else record.pid,
+                    )] = None
+                elif isinstance(record, Comm):
+                    tasks[record.tid] = Task(record.tid, record.pid, record.name)
+    return tuple(modules), tuple(tasks.values())
+
+
+def _is_itrace(head: Head) -> bool:
+    if b"\0" in head.data[:4096]:
+        return False
+    for line in head.data.split(b"\n"):
+        arrow = _ARROW.search(line)
+        if arrow and _last_source(line[:arrow.start()]):
+            return True
+    return False
+
+
+ITRACE = Format(
+    "itrace", "text of perf script --itrace=b (Intel PT, BTS)", "trace", _is_itrace, Itrace
+)
