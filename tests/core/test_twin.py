@@ -244,6 +244,35 @@ def test_any_split_of_a_batch_equals_the_batch(batch, cuts, ctl):
     assert (whole.cycles, whole.ler) == (parts.cycles, parts.ler)
 
 
+@settings(max_examples=300, deadline=None)
+@given(climbs=st.lists(st.integers(-12, 12), max_size=8), before=st.integers(0, 40),
+       depth=st.sampled_from([1, 4, 8, 16]), legacy=st.booleans())
+def test_climbs_and_falls_of_the_call_stack(climbs, before, depth, legacy):
+    """Long batches in which calls and returns are rare, on a stack that holds something."""
+    config = LbrConfig.legacy(depth) if legacy else LbrConfig(depth=depth)
+    core, twin = LbrState(config), ReferenceLbr(config)
+    ctl = 0x1C5 | 0x200 if legacy else 0x38000D
+    core.ctl = ctl
+    twin.write_ctl(ctl)
+    if legacy:
+        core.enable = True
+        twin.set_enable(True)
+    classes = [BranchClass.NEAR_REL_CALL] * before
+    for climb in climbs:
+        step = BranchClass.NEAR_IND_CALL if climb > 0 else BranchClass.NEAR_RET
+        classes += [BranchClass.COND] * 20 + [step] * abs(climb)
+    batch = np.zeros(len(classes), BRANCH_DTYPE)
+    batch["class"], batch["from"], batch["to"] = classes, np.arange(len(classes)) + 1, 7
+    batch["cycles"], batch["cpl_to"] = 3, 3
+    for part in (batch[:before], batch[before:]):
+        core.record(part)
+        twin.record(part)
+    assert [tuple(map(int, e)) for e in core.records()] == twin.records()
+    assert core.cycles == twin.cycles
+    if legacy:
+        assert core.tos == twin.tos
+
+
 def test_every_control_value_decides_every_branch_as_the_twin_does():
     """All 2,048 CTL and 1,024 LBR_SELECT values x 16 classes x 4 transitions."""
     cells = [(cls, source, target) for cls in BranchClass for source in (0, 3)
