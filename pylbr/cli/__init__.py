@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "convert": "turn a trace or a file of stacks into another format",
     "inspect": "say what a trace or a file of stacks holds",
+    "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
     "report": "show hot branches, functions, mispredicts, branch history",
     "record": "run a program and record its branch stacks, as perf record -b does",
 }

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_stacks(path: str) -> None:
-    if suffix_of(path) in _STACK_WRITERS and suffix_of(path) not in copy.SUFFIXES:
+    if suffix_of(path) in STACK_WRITERS and suffix_of(path) not in copy.SUFFIXES:
         raise CommandError(
             f"{path}: a trace holds no samples; pylbr replay makes them of it"
         )
@@ -96,14 +96,14 @@ def _convert_stacks(
     source: Stacks, args: argparse.Namespace, update: Callable[[int], None]
 ) -> int:
     suffix = suffix_of(args.output)
-    if suffix not in _STACK_WRITERS:
+    if suffix not in STACK_WRITERS:
         raise CommandError(
-            f"{args.output}: a file of stacks is written as one of {', '.join(_STACK_WRITERS)}"
+            f"{args.output}: a file of stacks is written as one of {', '.join(STACK_WRITERS)}"
         )
     if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
         raise TraceError(args.output, "is the file that is read; name another")
     counted = Stacks(source.metadata, _counted(source, update), source.path)
-    return _STACK_WRITERS[suffix](counted, args)
+    return STACK_WRITERS[suffix](counted, args)
 
 
 def _counted(source: Stacks, update: Callable[[int], None]) -> Iterator[Record]:
@@ -174,7 +174,8 @@ def _csv(source: Stacks, args: argparse.Namespace) -> int:
     return count
 
 
-_STACK_WRITERS: dict[str, Callable[[Stacks, argparse.Namespace], int]] = {
+#: Suffix -> writer of a stream of stacks, which returns the number of samples.
+STACK_WRITERS: dict[str, Callable[[Stacks, argparse.Namespace], int]] = {
     ".perf.data": _perf_data, ".perfscript": _perf_script, ".preagg": _preagg,
     ".afdo.txt": _autofdo, ".csv": _csv,
 }
