@@ -1,0 +1,131 @@
+"""``pylbr replay``: a trace in, the samples of a profiler on real hardware out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from pylbr.arch.models import MODELS
+from pylbr.cli.convert import STACK_WRITERS
+from pylbr.cli.progress import progress
+from pylbr.errors import CommandError, TraceError
+from pylbr.profile.replayed import replayed
+from pylbr.sample import SampleSetup
+from pylbr.sample.branch_filter import BRANCH_WORDS
+from pylbr.sample.setup import DEFAULT_MODEL
+from pylbr.trace import open_any
+from pylbr.trace.formats import formats, suffix_of
+from pylbr.trace.modules import parse_module
+from pylbr.trace.trace import Trace
+
+HELP = "sample a trace as a processor with LBRs would: branch stacks, as perf record -b"
+
+EPILOG = """
+Words and events are those of perf record.  Besides, the event every-branch counts each branch
+of the trace, also those that fell through.  What OUT becomes, its suffix tells: .perf.data
+.perfscript .preagg .afdo.txt .csv
+
+examples:
+  pylbr replay app.arrow -e branches:u -c 10007 -j any,u --cpu sapphire-rapids -o out.perf.data
+  pylbr replay app.arrow -e cycles:u -c 200003 --call-graph lbr -o stacks.perf.data
+  pylbr replay app.arrow -e branches:u,branch-misses:u --skid 2 --jitter 500 --seed 1
+"""
+
+_DEFAULT_PERIOD = 100003
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add = parser.add_argument
+    parser.epilog = EPILOG
+    add("input", metavar="TRACE", help="trace to read")
+    add("-o", "--output", metavar="OUT", default="out.perf.data", help="default out.perf.data")
+    add("-e", "--event", metavar="EVENTS", action="append",
+        help="what periods count, separated by commas (default branches:u)")
+    add("-c", "--count", metavar="N", type=int, default=_DEFAULT_PERIOD,
+        help=f"sample every N events (default {_DEFAULT_PERIOD})")
+    add("-b", "--branch-any", action="store_true", help="all taken branches; as -j any")
+    add("-j", "--branch-filter", metavar="WORDS",
+        help=f"which branches are recorded: {', '.join(BRANCH_WORDS)} (default any,u)")
+    add("--call-graph", choices=["lbr"], help="record call stacks; as -j stack,u")
+    add("-a", "--all-cpus", action="store_true",
+        help="counters belong to CPUs, not to tasks")
+    add("--cpu", metavar="MODEL", default=DEFAULT_MODEL,
+        help=f"processor (default {DEFAULT_MODEL}): {', '.join(MODELS)}")
+    add("--depth", type=int, metavar="N", help="IA32_LBR_DEPTH (default: the largest)")
+    add("--skid", type=int, metavar="N", default=0,
+        help="branches from an overflow to its interrupt (default 0; none with :p)")
+    add("--jitter", type=int, metavar="N", default=0,
+        help="draw each period from N below to N above (default 0)")
+    add("--seed", type=int, metavar="N", default=0, help="of the draws (default 0)")
+    add("--freeze", action=argparse.BooleanOptionalAction, default=None,
+        help="FREEZE_LBRS_ON_PMI (default: as Linux, on but for call stacks)")
+    add("--engine", choices=["lazy", "architectural"], default="lazy",
+        help="how it is done; the samples are the same")
+    add("--threads", type=int, metavar="N", default=1, help="default 1")
+    add("--from", dest="format", metavar="FORMAT",
+        help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in formats())}")
+    add("--module", metavar="FILE[@ADDRESS]", action="append", default=[],
+        help="program or library that ran, loaded ADDRESS above its link addresses")
+    add("--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about")
+    add("--no-verify", action="store_true", help="do not compare the container's digests")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay; quiet unless standard error is a terminal."""
+    setup = _setup(args)
+    suffix = suffix_of(args.output)
+    if suffix not in STACK_WRITERS:
+        raise CommandError(
+            f"{args.output}: stacks are written as one of {', '.join(STACK_WRITERS)}")
+    modules = [module for text in args.module for module in parse_module(text)]
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.update(count)
+
+    with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
+        if not isinstance(source, Trace):
+            raise CommandError(
+                f"{args.input}: holds samples, not a trace; between them branches are missing")
+        if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
+            raise TraceError(args.output, "is the file that is read; name another")
+        with progress(source.count, "branches", os.path.basename(args.input)) as bar:
+            stacks = replayed(source, setup, threads=args.threads, update=update,
+                              command_line=["pylbr", *sys.argv[1:]])
+            try:
+                count = STACK_WRITERS[suffix](stacks, args)
+            except KeyboardInterrupt:
+                print(
+                    f"pylbr replay: interrupted after {done:,} branches; {args.output} was not "
+                    "written", file=sys.stderr)
+                return 130
+    if sys.stderr.isatty():
+        print(f"{done:,} branches, {count:,} samples -> {args.output}", file=sys.stderr)
+    return 0
+
+
+def _setup(args: argparse.Namespace) -> SampleSetup:
+    if args.threads < 1:
+        raise CommandError(f"--threads {args.threads}: at least 1")
+    if not 0 <= args.seed < 1 << 64:
+        raise CommandError(f"--seed {args.seed}: 0 to 2**64 - 1")
+    given = [args.branch_filter is not None, args.call_graph is not None, args.branch_any]
+    if sum(given) > 1:
+        raise CommandError("-b, -j and --call-graph: give one of them")
+    # Commas between the slashes of cpu/event=..,umask=../ separate nothing.
+    events = [name for text in args.event or ["branches:u"]
+              for name in re.findall(r"(?:[^,/]|/[^/]*/)+", text)]
+    branches = args.branch_filter or ("stack,u" if args.call_graph else "any")
+    if not {"u", "k"} & set(branches.split(",")):
+        # As perf: the branches of the levels that the first event is counted in.
+        modifiers = events[0].partition(":")[2] if events else ""
+        branches += "".join(f",{level}" for level in "uk" if level in modifiers)
+    return SampleSetup.of(
+        events, args.count, model=args.cpu, jitter=args.jitter, seed=args.seed, skid=args.skid,
+        branches=branches, depth=args.depth, freeze=args.freeze,
+        scope="cpu" if args.all_cpus else "task", engine=args.engine)

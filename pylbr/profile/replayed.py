@@ -1,0 +1,97 @@
+"""A replayed trace as a stream of stacks, for every writer and aggregation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from pylbr.profile.entries import perf_batches
+from pylbr.sample import SampleBatch, SampleSetup, sample
+from pylbr.trace import Metadata, Module, Trace
+from pylbr.trace.perf_abi import MISC_KERNEL, MISC_USER
+from pylbr.trace.stacks import Comm, Mmap, Record, Stacks, StacksMetadata
+
+__all__ = ["replayed"]
+
+_UPPER_HALF = 1 << 63
+
+
+def replayed(
+    trace: Trace, setup: SampleSetup, *, threads: int = 1, command_line: Sequence[str] = (),
+    update: Callable[[int], object] | None = None,
+) -> Stacks:
+    """Replay a trace as the stream is read.
+
+    Parameters
+    ----------
+    trace : Trace
+        Stays open until the stream has been read.
+    setup : SampleSetup
+    threads : int
+    command_line : sequence of str
+        For the head of a file.
+    update : callable, optional
+        Told how many branches were done, chunk by chunk.
+
+    Returns
+    -------
+    Stacks
+        Names of the tasks, mappings of all modules, samples in the order of time.
+    """
+    metadata = StacksMetadata(
+        events=tuple(event.attributes(setup.branch_sample_type) for event in setup.events),
+        arch="x86_64", cpu_description=f"{setup.model.name}, replayed",
+        command_line=tuple(command_line), cpus_online=os.cpu_count() or 1,
+        cpus_available=os.cpu_count() or 1, provenance=dict(trace.metadata.provenance),
+    )
+
+    def records() -> Iterator[Record]:
+        spaces = _Spaces(trace.metadata)
+        yield from spaces.beginnings()
+        for batch in sample(trace, setup, threads=threads, update=update):
+            yield from spaces.newcomers(batch)
+            yield from perf_batches([batch], setup.branch_sample_type)
+
+    return Stacks(metadata, records(), trace.path)
+
+
+class _Spaces:
+    """Tasks and mappings, as if all had begun before their first sample."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._tasks: set[int] = set()
+        self._processes: set[int] = set()
+
+    def beginnings(self) -> Iterator[Record]:
+        """What the head of the trace names."""
+        for module in self._metadata.modules:
+            if module.start >= _UPPER_HALF:
+                yield _mapping(module, -1, MISC_KERNEL)
+        for task in self._metadata.tasks:
+            yield from self._add(task.pid, task.tid, task.name)
+
+    def newcomers(self, batch: SampleBatch) -> Iterator[Record]:
+        """Tasks that only their branches tell of."""
+        for tid in np.unique(batch.tid).tolist():
+            if tid not in self._tasks:
+                pid = int(batch.pid[np.flatnonzero(batch.tid == tid)[0]])
+                yield from self._add(pid, tid, "")
+
+    def _add(self, pid: int, tid: int, name: str) -> Iterator[Record]:
+        self._tasks.add(tid)
+        yield Comm(pid, tid, name or f"task-{tid}", exec_=pid == tid)
+        if pid in self._processes:
+            return
+        self._processes.add(pid)
+        for module in self._metadata.modules:
+            if module.start < _UPPER_HALF and module.pid in (None, pid):
+                yield _mapping(module, pid, MISC_USER)
+
+
+def _mapping(module: Module, pid: int, misc: int) -> Mmap:
+    return Mmap(
+        pid, pid, module.start, module.size, module.file_offset, module.path,
+        bytes.fromhex(module.build_id), misc=misc)

@@ -1,0 +1,120 @@
+"""``pylbr replay``, as a user calls it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from lbrcore import BRANCH_DTYPE
+from pylbr import trace
+from pylbr.cli import main
+from pylbr.trace import Metadata, Module, Task, open_stacks
+from pylbr.trace.stacks import Comm, Mmap, Samples
+
+NOT_TAKEN = 6
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A trace of two tasks, and its branches."""
+    rng = np.random.default_rng(3)
+    branches = np.zeros(20_000, BRANCH_DTYPE)
+    branches["class"] = rng.choice([0, NOT_TAKEN, 2, 4, 5], len(branches))
+    branches["from"] = 0x401000 + np.arange(len(branches)) % 997 * 4
+    branches["to"] = 0x401000 + rng.integers(0, 1000, len(branches)) * 4
+    branches["cpl_from"] = branches["cpl_to"] = 3
+    branches["cycles"], branches["instructions"] = 4, 3
+    path = tmp_path_factory.mktemp("replay") / "program.arrow"
+    metadata = Metadata(
+        modules=(Module("/bin/prog", 0x401000, 0x1000, 0x1000, "ab" * 20),),
+        tasks=(Task(10, 10, "prog"),))
+    task = np.where(np.arange(len(branches)) < 12_000, 10, 11).astype("u4")
+    with trace.Writer(path, metadata, [*BRANCH_DTYPE.names, "task"]) as writer:
+        writer.write(branches, task=task)
+    return path, branches, task
+
+
+def read(path):
+    with open_stacks(path) as stacks:
+        metadata = stacks.metadata
+        return metadata, list(stacks)
+
+
+def test_perf_data_holds_what_the_trace_says(program, tmp_path, capsys):
+    path, branches, task = program
+    out = tmp_path / "out.perf.data"
+    assert main(["replay", str(path), "-e", "branches:u", "-c", "1009", "-j", "any,u",
+                 "--cpu", "sapphire-rapids", "-o", str(out)]) == 0
+    assert capsys.readouterr() == ("", "")
+    metadata, records = read(out)
+    assert (metadata.events[0].name, metadata.events[0].period) == ("branches:u", 1009)
+    assert {r.tid for r in records if isinstance(r, Comm)} == {10, 11}
+    assert {(r.pid, r.path) for r in records if isinstance(r, Mmap)} == {
+        (10, "/bin/prog"), (11, "/bin/prog")}
+    samples = [s for s in records if isinstance(s, Samples)]
+    seen = 0
+    for part in samples:
+        for i in range(len(part)):
+            row = int(part.time[i])
+            own = np.flatnonzero(task[:row + 1] == part.tid[i])
+            assert len(own) % 1009 == 0
+            taken = [r for r in own if branches["class"][r] != NOT_TAKEN][::-1][:32]
+            stack = part.entries[part.offsets[i]:part.offsets[i + 1]]
+            assert stack["from"].tolist() == branches["from"][taken].tolist()
+            assert stack["to"].tolist() == branches["to"][taken].tolist()
+            assert part.ip[i] == branches["to"][row]
+            seen += 1
+    assert seen == 12_000 // 1009 + 8_000 // 1009
+
+
+def test_engines_and_threads_agree(program, tmp_path):
+    texts = set()
+    for number, options in enumerate(([], ["--engine", "architectural"], ["--threads", "2"])):
+        out = tmp_path / f"{number}.perfscript"
+        assert main(["replay", str(program[0]), "-e", "cycles:u,cpu/event=0xc4,umask=0x20/", "-c",
+                     "997", "--call-graph", "lbr", "--skid", "2", "--jitter", "100", "--seed", "5",
+                     *options, "-o", str(out)]) == 0
+        texts.add(out.read_text())
+    assert len(texts) == 1 and texts.pop().count("cycles:u") > 30
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["-c", "0"], "period: must be 1"), (["-e", "bees"], "not known for this processor"),
+    (["-j", "any,quick"], "'quick': not one of"), (["-b", "-j", "any"], "give one of them"),
+    (["--cpu", "vax"], "'vax' is not known"), (["--depth", "9"], "depth 9"),
+    (["--threads", "0"], "at least 1"), (["-o", "x.arrow"], "stacks are written as one of"),
+    (["--skid", "-1"], "skid"), (["--jitter", "200000"], "jitter"), (["--seed", "-1"], "--seed"),
+    (["--cpu", "nehalem", "--call-graph", "lbr"], "lacks bits 0x200"),
+])
+def test_mistakes_are_named(program, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["replay", str(program[0]), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_of_stacks_is_no_trace(program, tmp_path, capsys):
+    out = tmp_path / "out.perf.data"
+    assert main(["replay", str(program[0]), "-o", str(out)]) == 0
+    assert main(["replay", str(out), "-o", str(tmp_path / "again.perf.data")]) == 2
+    assert "between them branches are missing" in capsys.readouterr().err
+    assert main(["replay", str(program[0]), "-o", str(program[0])]) == 2
+
+
+def test_an_interrupt_leaves_no_half_file(program, tmp_path):
+    out = tmp_path / "out.perf.data"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "replay", str(program[0]), "-c", "1", "-e", "instructions",
+         "--engine", "architectural", "-o", str(out)], stderr=subprocess.PIPE, text=True)
+    while not os.listdir(tmp_path) and run.poll() is None:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    if run.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert run.returncode == 130 and "was not written" in errors
+    assert os.listdir(tmp_path) == []
