@@ -12,6 +12,7 @@ from pylbr.profile.dtypes import PAIR_DTYPE
 cdef struct row:
     uint64_t first
     uint64_t last
+    uint64_t origin      # of a run: FROM of the branch to its first address; of an edge: 0
     uint64_t count       # 0: free
     uint64_t mispredicted
     uint64_t cycles
@@ -24,16 +25,17 @@ cdef struct triple:
     uint64_t flags
 
 
-cdef inline uint64_t mixed(uint64_t first, uint64_t last, int64_t pid) noexcept nogil:
+cdef inline uint64_t mixed(uint64_t first, uint64_t last, uint64_t origin,
+                           int64_t pid) noexcept nogil:
     cdef uint64_t h = first * <uint64_t>0x9E3779B97F4A7C15
     h = (h ^ (h >> 29) ^ last) * <uint64_t>0xBF58476D1CE4E5B9
-    h = (h ^ (h >> 32) ^ <uint64_t>pid) * <uint64_t>0x94D049BB133111EB
+    h = (h ^ (h >> 32) ^ origin ^ <uint64_t>pid << 48) * <uint64_t>0x94D049BB133111EB
     return h ^ (h >> 31)
 
 
 @cython.final
 cdef class PairTable:
-    """Counts by (pid, first address, last address); an open hash table.
+    """Counts by (pid, first address, last address, origin); an open hash table.
 
     Used by one thread at a time.
     """
@@ -53,12 +55,14 @@ cdef class PairTable:
     def __len__(self):
         return self.used
 
-    cdef inline row *slot(self, uint64_t first, uint64_t last, int64_t pid) noexcept nogil:
-        cdef Py_ssize_t at = <Py_ssize_t>(mixed(first, last, pid) & <uint64_t>self.mask)
+    cdef inline row *slot(self, uint64_t first, uint64_t last, uint64_t origin,
+                          int64_t pid) noexcept nogil:
+        cdef Py_ssize_t at = <Py_ssize_t>(mixed(first, last, origin, pid) & <uint64_t>self.mask)
         cdef row *r
         while True:
             r = self.rows + at
-            if r.count == 0 or (r.first == first and r.last == last and r.pid == pid):
+            if r.count == 0 or (r.first == first and r.last == last and r.origin == origin
+                                and r.pid == pid):
                 return r
             at = (at + 1) & self.mask
 
@@ -71,19 +75,19 @@ cdef class PairTable:
         self.rows, self.mask = larger, 2 * length - 1
         for i in range(length):
             if old[i].count:
-                self.slot(old[i].first, old[i].last, old[i].pid)[0] = old[i]
+                self.slot(old[i].first, old[i].last, old[i].origin, old[i].pid)[0] = old[i]
         free(old)
         return 0
 
-    cdef inline int count(self, uint64_t first, uint64_t last, int64_t pid,
+    cdef inline int count(self, uint64_t first, uint64_t last, uint64_t origin, int64_t pid,
                           uint64_t flags) except -1 nogil:
-        cdef row *r = self.slot(first, last, pid)
+        cdef row *r = self.slot(first, last, origin, pid)
         cdef uint64_t cycles = (flags >> 4) & 0xFFFF
         if r.count == 0:
             if 2 * self.used > self.mask:
                 self.grow()
-                r = self.slot(first, last, pid)
-            r.first, r.last, r.pid = first, last, pid
+                r = self.slot(first, last, origin, pid)
+            r.first, r.last, r.origin, r.pid = first, last, origin, pid
             self.used += 1
         r.count += 1
         # A branch that is marked as both counts as predicted, as perf prints it.
@@ -105,10 +109,12 @@ cdef class PairTable:
             entry = <const triple *>&words[0]
             for i in range(pid.shape[0]):
                 for j in range(offsets[i], offsets[i + 1]):
-                    self.count(entry[j].source, entry[j].target, pid[i], entry[j].flags)
+                    self.count(entry[j].source, entry[j].target, 0, pid[i], entry[j].flags)
 
     def add_runs(self, samples):
         """Count (TO of an entry, FROM of the one after it in time): code that ran straight.
+
+        Runs are told apart by the FROM of the branch that they begin with, too.
 
         Returns
         -------
@@ -129,11 +135,12 @@ cdef class PairTable:
                     if entry[j].source < entry[j + 1].target:
                         broken += 1
                         continue
-                    self.count(entry[j + 1].target, entry[j].source, pid[i], entry[j].flags)
+                    self.count(entry[j + 1].target, entry[j].source, entry[j + 1].source,
+                               pid[i], entry[j].flags)
         return broken
 
     def to_array(self):
-        """Rows as `PAIR_DTYPE`, ordered by pid, first and last address."""
+        """Rows as `PAIR_DTYPE`, ordered by pid, first and last address, origin."""
         result = np.empty(self.used, PAIR_DTYPE)
         cdef uint64_t[::1] out
         cdef Py_ssize_t i, k = 0
@@ -143,4 +150,4 @@ cdef class PairTable:
                 if self.rows[i].count:
                     (<row *>&out[0])[k] = self.rows[i]
                     k += 1
-        return result[np.lexsort((result["last"], result["first"], result["pid"]))]
+        return result[np.lexsort(tuple(result[name] for name in ("origin", "last", "first", "pid")))]

@@ -52,9 +52,11 @@ class Profile:
     ----------
     edges : ndarray of PAIR_DTYPE
         Taken branches, by pid, FROM and TO.
+    traces : ndarray of PAIR_DTYPE
+        Code between two neighbours of a stack, by pid, first address, address of the branch
+        at its end, and FROM of the branch at its beginning.
     runs : ndarray of PAIR_DTYPE
-        Code between two neighbours of a stack, by pid, first address and address of the
-        branch at its end.
+        The same, whatever it began with.
     ips : ndarray of IP_DTYPE
         Samples by pid and instruction pointer.
     samples, entries : int
@@ -63,12 +65,28 @@ class Profile:
     """
 
     edges: NDArray[np.void]
-    runs: NDArray[np.void]
+    traces: NDArray[np.void]
     ips: NDArray[np.void]
     samples: int
     entries: int
     broken: int
     spaces: AddressSpaces = field(default_factory=AddressSpaces)
+
+    @cached_property
+    def runs(self) -> NDArray[np.void]:
+        """Straight runs of every origin."""
+        table = self.traces
+        new = np.ones(len(table), bool)
+        new[1:] = False
+        for name in ("pid", "first", "last"):
+            new[1:] |= table[name][1:] != table[name][:-1]
+        begins = np.flatnonzero(new)
+        result = table[begins]
+        result["origin"] = 0
+        if len(begins):
+            for name in ("count", "mispredicted", "cycles", "timed"):
+                result[name] = np.add.reduceat(table[name], begins)
+        return result
 
     @cached_property
     def symbols(self) -> Symbols:
@@ -105,14 +123,14 @@ class Profile:
 
         for row in self.ips.tolist():
             at(row[1], row[0]).samples += row[2]
-        for first, last, count, mispredicted, _, _, pid in self.edges.tolist():
+        for first, last, _, count, mispredicted, _, _, pid in self.edges.tolist():
             counts = at(pid, first)
             counts.branches += count
             counts.mispredicted += mispredicted
             target = self.symbols.place(pid, last)
             if target.function and target.offset == 0:
                 at(pid, last).entered += count
-        for _, last, _, _, cycles, _, pid in self.runs.tolist():
+        for _, last, _, _, _, cycles, _, pid in self.runs.tolist():
             at(pid, last).cycles += cycles
         return sorted(
             table.values(), key=lambda f: (-f.cycles, -f.branches, -f.samples, f.function, f.path)

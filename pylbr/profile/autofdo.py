@@ -20,7 +20,8 @@ def autofdo_text(profile: LinkProfile) -> str:
     """The whole file."""
     at = profile.image.file_offset
     blocks = (
-        [f"{at(first):x}-{at(last):x}:{count}" for (first, last), count in profile.runs.items()],
+        [f"{at(first):x}-{at(last):x}:{count}"
+         for (first, last), (count, _) in profile.runs.items()],
         [f"{at(address):x}:{count}" for address, count in profile.ips.items()],
         [f"{at(first):x}->{at(last):x}:{count}"
          for (first, last), (count, _) in profile.edges.items() if OUTSIDE not in (first, last)],

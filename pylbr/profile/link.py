@@ -27,14 +27,15 @@ class LinkProfile:
     image : ElfImage
     edges : dict of (from, to) to (count, mispredicted)
         One of the two may be `OUTSIDE`.
-    runs : dict of (first, last) to count
-        `last` is the address of the branch that ends the run.
+    runs : dict of (first, last) to (count, entered)
+        `last` is the address of the branch that ends the run; `entered` of the `count` began
+        with a branch from outside of the binary.
     ips : dict of address to count
     """
 
     image: ElfImage
     edges: dict[tuple[int, int], tuple[int, int]]
-    runs: dict[tuple[int, int], int]
+    runs: dict[tuple[int, int], tuple[int, int]]
     ips: dict[int, int]
 
 
@@ -81,6 +82,7 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
     taken: Counter[tuple[int, int]] = Counter()
     missed: Counter[tuple[int, int]] = Counter()
     runs: Counter[tuple[int, int]] = Counter()
+    entered: Counter[tuple[int, int]] = Counter()
     ips: Counter[int] = Counter()
     edges = profile.edges
     for first, last, count, mispredicted in zip(
@@ -91,13 +93,12 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
         if (first, last) != (OUTSIDE, OUTSIDE):
             taken[first, last] += count
             missed[first, last] += mispredicted
-    table = profile.runs
-    for first, last, count in zip(
-        linker.addresses(table["pid"], table["first"]),
-        linker.addresses(table["pid"], table["last"]), table["count"].tolist(), strict=True,
-    ):  # fmt: skip
+    table = profile.traces
+    columns = [linker.addresses(table["pid"], table[n]) for n in ("first", "last", "origin")]
+    for first, last, origin, count in zip(*columns, table["count"].tolist(), strict=True):
         if OUTSIDE not in (first, last):
             runs[first, last] += count
+            entered[first, last] += count if origin == OUTSIDE else 0
     for address, count in zip(
         linker.addresses(profile.ips["pid"], profile.ips["address"]),
         profile.ips["count"].tolist(), strict=True,
@@ -105,6 +106,5 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
         if address != OUTSIDE:
             ips[address] += count
     edge_counts = {key: (taken[key], missed[key]) for key in sorted(taken)}
-    return LinkProfile(
-        linker.image, edge_counts, dict(sorted(runs.items())), dict(sorted(ips.items()))
-    )
+    run_counts = {key: (runs[key], entered[key]) for key in sorted(runs)}
+    return LinkProfile(linker.image, edge_counts, run_counts, dict(sorted(ips.items())))

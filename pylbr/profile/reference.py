@@ -138,13 +138,13 @@ class PairTable:
     """Twin of `pylbr.profile._aggregate.PairTable`."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[int, int, int], list[int]] = {}
+        self._rows: dict[tuple[int, int, int, int], list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _count(self, pid: int, first: int, last: int, flags: int) -> None:
-        row = self._rows.setdefault((pid, first, last), [0, 0, 0, 0])
+    def _count(self, pid: int, first: int, last: int, origin: int, flags: int) -> None:
+        row = self._rows.setdefault((pid, first, last, origin), [0, 0, 0, 0])
         cycles = flags >> 4 & 0xFFFF
         for column, amount in enumerate((1, flags & 3 == 1, cycles, cycles != 0)):
             row[column] += amount
@@ -152,21 +152,24 @@ class PairTable:
     def add_edges(self, samples: Samples) -> None:
         for i in range(len(samples)):
             for source, target, flags in samples.stack(i).tolist():
-                self._count(int(samples.pid[i]), source, target, flags)
+                self._count(int(samples.pid[i]), source, target, 0, flags)
 
     def add_runs(self, samples: Samples) -> int:
         broken = 0
         for i in range(len(samples)):
             stack = samples.stack(i).tolist()
-            for (source, _, flags), (_, target, _) in zip(stack, stack[1:], strict=False):
+            for (source, _, flags), (origin, target, _) in zip(stack, stack[1:], strict=False):
                 if source < target:
                     broken += 1
                 else:
-                    self._count(int(samples.pid[i]), target, source, flags)
+                    self._count(int(samples.pid[i]), target, source, origin, flags)
         return broken
 
     def to_array(self) -> NDArray[np.void]:
-        rows = [(first, last, *row, pid) for (pid, first, last), row in sorted(self._rows.items())]
+        rows = [
+            (first, last, origin, *row, pid)
+            for (pid, first, last, origin), row in sorted(self._rows.items())
+        ]
         return np.array(rows, PAIR_DTYPE)
 
 

@@ -34,7 +34,7 @@ def edge_rows(profile: Profile, limit: int) -> list[Row]:
             "mispredict_rate": _share(mispredicted, count), "mispredicted": mispredicted,
             "pid": pid, **_place(profile, "from", pid, first), **_place(profile, "to", pid, last),
         }
-        for first, last, count, mispredicted, _, _, pid in edges[order].tolist()
+        for first, last, _, count, mispredicted, _, _, pid in edges[order].tolist()
     ]  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def run_rows(profile: Profile, limit: int) -> list[Row]:
             "cycles": cycles, "mean_cycles": _share(cycles, timed), "pid": pid,
             **_place(profile, "first", pid, first), **_place(profile, "last", pid, last),
         }
-        for first, last, count, _, cycles, timed, pid in runs[order].tolist()
+        for first, last, _, count, _, cycles, timed, pid in runs[order].tolist()
     ]  # fmt: skip
 
 

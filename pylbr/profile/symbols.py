@@ -72,6 +72,10 @@ class ElfImage:
                     (s["p_offset"], s["p_filesz"], s["p_vaddr"])
                     for s in elf.iter_segments("PT_LOAD")
                 ]
+                self._plt = [
+                    range(s["sh_addr"], s["sh_addr"] + s["sh_size"])
+                    for s in elf.iter_sections() if s.name.startswith(".plt")
+                ]
                 self.build_id = _build_id(elf)
                 self._symbols, self._names = _function_table(elf)
         except (ELFError, AssertionError, UnicodeDecodeError, KeyError, IndexError) as error:
@@ -96,6 +100,10 @@ class ElfImage:
             if first <= address < first + size:
                 return int(start + address - first)
         raise ValueError(f"{self.path}: nothing of the file is at {address:#x}")
+
+    def in_plt(self, address: int) -> bool:
+        """Whether a link address is that of a procedure linkage table."""
+        return any(address in section for section in self._plt)
 
     @cached_property
     def _starts(self) -> NDArray[np.uint64]:

@@ -66,18 +66,27 @@ def test_profile_counts_by_hand():
     profile = collect(records)
     assert (profile.samples, profile.entries, profile.broken) == (3, 5, 1)
     assert profile.edges.tolist() == [
-        (0x14, 0x20, 2, 1, 12, 2, 4), (0x30, 0x10, 2, 0, 14, 2, 4), (0x30, 0x18, 1, 1, 5, 1, 4),
+        (0x14, 0x20, 0, 2, 1, 12, 2, 4), (0x30, 0x10, 0, 2, 0, 14, 2, 4),
+        (0x30, 0x18, 0, 1, 1, 5, 1, 4),
     ]  # fmt: skip
-    assert profile.runs.tolist() == [
-        (0x10, 0x14, 1, 1, 5, 1, 4), (0x20, 0x30, 1, 0, 7, 1, 4),
+    assert profile.traces.tolist() == [
+        (0x10, 0x14, 0x30, 1, 1, 5, 1, 4), (0x20, 0x30, 0x14, 1, 0, 7, 1, 4),
     ]  # fmt: skip
     assert profile.ips.tolist() == [(0x10, 4, 2), (0x12, 4, 1)]
     assert profile.branches().tolist() == [(0x14, 4, 1, 2, 1), (0x30, 4, 2, 3, 1)]
 
 
+def test_runs_are_the_sum_over_origins():
+    records = [stacks([[(0x14, 0x40, HIT), (origin, 0x10, HIT)]]) for origin in (0x30, 0x32, 0x30)]
+    profile = collect(records)
+    assert profile.traces[["origin", "count"]].tolist() == [(0x30, 2), (0x32, 1)]
+    assert profile.runs.tolist() == [(0x10, 0x14, 0, 3, 0, 21, 3, 0)]
+
+
 def test_nothing_gives_nothing():
     profile = collect([])
-    assert profile.samples == 0 and len(profile.edges) == len(profile.branches()) == 0
+    assert profile.samples == 0
+    assert len(profile.edges) == len(profile.branches()) == len(profile.runs) == 0
     assert profile.functions() == []
 
 
@@ -141,7 +150,7 @@ def test_functions_collect_what_lies_in_them(image):
     )
     linked = link_profile(profile, LIBRARY)
     assert linked.edges == {(OUTSIDE, start): (1, 0), (start + size - 1, start): (1, 1)}
-    assert linked.runs == {(start, start + size - 1): 1}
+    assert linked.runs == {(start, start + size - 1): (1, 1)}
     assert linked.ips == {start + size - 1: 1}
 
 

@@ -94,7 +94,10 @@ def test_a_file_holds_the_stream(tmp_path):
 
 
 class OffsetImage:
-    """An image whose byte at link address a is the file's byte a - 0x10."""
+    """An image whose byte at link address a is the file's byte a - 0x10; 0x2c.. is its PLT."""
+
+    def in_plt(self, address):
+        return address >= 0x2C
 
     def file_offset(self, address):
         return address - 0x10
@@ -103,17 +106,21 @@ class OffsetImage:
 LINKED = LinkProfile(
     image=OffsetImage(),
     edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
-    runs={(0x20, 0x24): 4}, ips={0x22: 6},
+    runs={(0x20, 0x24): (4, 0), (0x26, 0x28): (3, 2), (0x2A, 0x2C): (1, 1),
+          (0x2E, 0x2E): (9, 0)}, ips={0x22: 6},
 )  # fmt: skip
 
 
 def test_preaggregated_text(tmp_path):
     write_preagg(tmp_path / "x", LINKED)
-    assert (tmp_path / "x").read_text() == "B 10 20 5 2\nB X:0 10 1 0\nB 24 X:0 3 3\nF 20 24 4\n"
+    assert (tmp_path / "x").read_text() == (
+        "B 10 20 5 2\nB X:0 10 1 0\nB 24 X:0 3 3\n"
+        "F 20 24 4\nF 26 28 1\nf 26 28 2\nf 2a 2c 1\n"
+    )
 
 
 def test_autofdo_text(tmp_path):
-    assert autofdo_text(LINKED) == "1\n10-14:4\n1\n12:6\n1\n0->10:5\n"
+    assert autofdo_text(LINKED) == "4\n10-14:4\n16-18:3\n1a-1c:1\n1e-1e:9\n1\n12:6\n1\n0->10:5\n"
     assert autofdo_text(LinkProfile(OffsetImage(), {}, {}, {})) == "0\n0\n0\n"
     write_autofdo(tmp_path / "x", LINKED)
     assert (tmp_path / "x").read_text() == autofdo_text(LINKED)
