@@ -48,16 +48,19 @@ ctypedef struct block_tracker:
     uint64_t mask             # places of the table - 1
     uint64_t used
     uint64_t instructions     # retired in all
-    uint64_t marked           # of these, at the last branch told to the facility
+    uint64_t marked           # of these, told of with a branch or by take_instructions
     uint64_t taken
     uint64_t not_taken
     uint64_t unexplained      # transitions that no instruction accounts for
     uint64_t instruction_limit
     uint64_t branch_limit     # of taken + not_taken
     uint64_t event_from       # an exception or interrupt whose handler was not entered yet
+    uint64_t event_at         # where execution goes on, or an instruction behind,
+    uint8_t event_served      # if the emulator serves the event by itself, which it may
     lbr_branch* log
     uint32_t log_size
     uint32_t log_used
+    bint logging
     int32_t event_class       # -1: none
     uint8_t cpl
     register_read read

@@ -74,15 +74,23 @@ class BlockRecorder:
     def settle(self, address: int) -> None:
         """Execution stopped with the instruction pointer at `address`."""
 
-    def interrupted(self, address: int, cls: int | None) -> None:
+    def interrupted(self, address: int, cls: int | None, served: bool = False) -> None:
         """An exception or interrupt of class `cls` was raised at `address`.
 
         It is recorded when its handler is entered.  None: not recorded (debug exceptions).
         `address` is that of the faulting or next instruction, for INT n the one behind it.
+        `served`: the emulator may serve it without a handler; if execution then goes on within
+        15 bytes of `address`, nothing is recorded.
         """
 
     def emulated(self, address: int) -> None:
-        """An instruction was emulated in a hook, which moved on to `address` without a branch."""
+        """The block is left in front of the instruction at `address`, which a hook emulates."""
+
+    def retired(self, count: int) -> None:
+        """A hook has emulated `count` instructions that are no branches."""
+
+    def take_instructions(self) -> int:
+        """Instructions since the last branch; the next branch does not tell of them again."""
 
     def limit(self, instructions: int | None = None, branches: int | None = None) -> None:
         """Call `attention` at the first block after so many more of either."""
@@ -110,6 +118,12 @@ class BlockRecorder:
 
     @direct.setter
     def direct(self, value: bool) -> None: ...
+    @property
+    def logging(self) -> bool:
+        """Branches go into the log; at first if there is one."""
+
+    @logging.setter
+    def logging(self, value: bool) -> None: ...
     @property
     def block(self) -> tuple[int, int] | None:
         """Start and end of the block that is being executed."""

@@ -8,7 +8,7 @@ The plain-Python twin is ``lbrcore.blocks_reference``.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from lbrcore.buffers cimport unsigned
 from lbrcore.lbr cimport (
@@ -25,6 +25,7 @@ cdef enum:
     FIRST_PLACES = 1 << 12
     # A guest that writes code for ever must not fill the memory: 64 MB, then start afresh.
     MOST_PLACES = 1 << 20
+    LONGEST = 15  # bytes of an instruction
     ZF = 0x40
     CF = 0x1
     PF = 0x4
@@ -123,18 +124,17 @@ cdef inline void _emit(
     block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls, uint8_t cpl_from
 ) noexcept nogil:
     cdef lbr_branch branch
+    cdef uint64_t meta
     branch.from_ = from_
     branch.to = to
     branch.cycles = branch.instructions = <uint32_t> (t.instructions - t.marked)
-    branch.cls = cls
-    branch.flags = 0
-    branch.cpl_from = cpl_from
-    branch.cpl_to = t.cpl
-    branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
+    # One store: `lbr_record` loads these eight bytes at once.
+    meta = cls | <uint64_t> cpl_from << 16 | <uint64_t> t.cpl << 24
+    memcpy(&branch.cls, &meta, 8)
     t.marked = t.instructions
     if cython.likely(t.lbr != NULL):
         lbr_record(t.lbr, &branch)
-    if cython.unlikely(t.log != NULL):
+    if cython.unlikely(t.logging):
         _log(t, &branch)
 
 
@@ -154,13 +154,21 @@ cdef void _far(block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls) noexc
     _emit(t, from_, to, cls, cpl)
 
 
+cdef inline bint _cut(const block_info* old, const block_info* new) noexcept nogil:
+    """Did `old` write its own code?  Then what is left of it is translated again, beginning
+    with the instruction that stores, alone."""
+    return (new.flags & BLOCK_STORE) != 0 and (
+        old.start < new.start < old.end or old.start == new.start and old.size > new.size)
+
+
 cdef inline void _leave(
     block_tracker* t, const block_info* old, uint64_t to, bint cut
 ) noexcept nogil:
     """The block `old` was executed and execution went on at `to`."""
     cdef uint8_t cls = old.cls
     if cython.unlikely(cut):
-        t.instructions += _executed(t, old.start, to)
+        if to != old.start:
+            t.instructions += _executed(t, old.start, to)
         return
     t.instructions += old.instructions
     if cls <= LBR_NEAR_RET:
@@ -168,7 +176,7 @@ cdef inline void _leave(
             old.target != to or not _holds(t, old.condition)
         ):
             t.not_taken += 1
-            if cython.unlikely(t.log != NULL):
+            if cython.unlikely(t.logging):
                 _emit(t, old.last, to, LBR_NOT_TAKEN, t.cpl)
         elif cython.unlikely(old.direct and to != old.target):
             t.unexplained += 1
@@ -190,6 +198,8 @@ cdef inline void _finish_event(block_tracker* t, uint64_t to) noexcept nogil:
     """The handler of an exception or interrupt is entered."""
     cdef uint8_t cls = <uint8_t> t.event_class
     t.event_class = -1
+    if t.event_served and to - t.event_at <= LONGEST:
+        return  # the emulator served it by itself
     if cls == NO_BRANCH:
         if t.read != NULL:
             t.cpl = _register(t, t.cs) & 3
@@ -216,7 +226,7 @@ cdef void blocks_enter(
             return  # to be entered again
     old = t.previous
     if old != NULL:
-        _leave(t, old, address, new.flags & BLOCK_STORE and old.start < address < old.end)
+        _leave(t, old, address, _cut(old, new))
     elif cython.unlikely(t.event_class >= 0):
         _finish_event(t, address)
     t.previous = new
@@ -321,7 +331,7 @@ cdef class BlockRecorder:
         t.engine, t.read = <void*> <size_t> engine, <register_read> <size_t> read
         t.cs, t.flags, t.count = registers
         t.instruction_limit = t.branch_limit = NEVER
-        t.mask, t.log_size = FIRST_PLACES - 1, log
+        t.mask, t.log_size, t.logging = FIRST_PLACES - 1, log, log > 0
         t.table = <block_info*> calloc(FIRST_PLACES, sizeof(block_info))
         if log:
             t.log = <lbr_branch*> malloc(log * sizeof(lbr_branch))
@@ -371,9 +381,9 @@ cdef class BlockRecorder:
             _finish_event(t, at)
         self.check()
 
-    def interrupted(self, address, cls):
+    def interrupted(self, address, cls, served=False):
         cdef block_tracker* t = &self.tracker
-        cdef uint64_t at = unsigned(address, "address", NEVER)
+        cdef uint64_t at = unsigned(address, "address", NEVER), resume = at
         cdef int32_t kind = NO_BRANCH if cls is None else cls
         cdef block_info* old = t.previous
         if old != NULL and kind == LBR_SOFT_INT and at == old.end:
@@ -387,17 +397,20 @@ cdef class BlockRecorder:
         else:
             self.settle(at)
         t.event_from, t.event_class = at, kind
+        t.event_at, t.event_served = resume, served
         self.check()
 
     def emulated(self, address):
-        cdef block_tracker* t = &self.tracker
-        cdef uint64_t end = unsigned(address, "address", NEVER)
-        cdef block_info* old = t.previous
-        if old != NULL and old.start < end <= old.end:
-            t.instructions += _executed(t, old.start, end)
-        t.previous = NULL
-        t.event_class = -1
-        self.check()
+        self.interrupted(address, None)
+        self.tracker.event_class = -1
+
+    def retired(self, count):
+        self.tracker.instructions += <uint64_t> unsigned(count, "count", 0xFFFFFFFF)
+
+    def take_instructions(self):
+        cdef uint64_t count = self.tracker.instructions - self.tracker.marked
+        self.tracker.marked = self.tracker.instructions
+        return count
 
     def limit(self, instructions=None, branches=None):
         cdef block_tracker* t = &self.tracker
@@ -445,6 +458,16 @@ cdef class BlockRecorder:
         if not value and self.tracker.log == NULL:
             raise ValueError("direct: without a log, branches have nowhere else to go")
         self.tracker.lbr = self.state.state if value else NULL
+
+    @property
+    def logging(self):
+        return self.tracker.logging
+
+    @logging.setter
+    def logging(self, value):
+        if value and self.tracker.log == NULL:
+            raise ValueError("logging: there is no log")
+        self.tracker.logging = value
 
     @property
     def block(self):

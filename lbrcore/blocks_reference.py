@@ -78,7 +78,7 @@ class ReferenceBlocks:
         self._log_not_taken = log_not_taken
         self._known: dict[int, tuple[int, BlockFacts]] = {}
         self._previous: tuple[int, int, BlockFacts] | None = None
-        self._event: tuple[int, int | None] | None = None
+        self._event: tuple[int, int | None, int | None] | None = None
         self._marked = 0
         self.cpl = self.instructions = self.taken = self.not_taken = self.unexplained = 0
 
@@ -94,7 +94,8 @@ class ReferenceBlocks:
             known = self._known[address] = size, facts
         if self._previous:
             start, end, _ = self._previous
-            self._leave(address, bool(known[1][5] & BLOCK_STORE) and start < address < end)
+            self._leave(address, bool(known[1][5] & BLOCK_STORE) and (
+                start < address < end or start == address and end - start > size))
         elif self._event:
             self._finish(address)
         self._previous = address, address + size, known[1]
@@ -103,8 +104,9 @@ class ReferenceBlocks:
         """The block at `address` was translated anew."""
         self._known.pop(address, None)
 
-    def interrupted(self, address: int, cls: int | None) -> None:
+    def interrupted(self, address: int, cls: int | None, served: bool = False) -> None:
         """An exception or interrupt of class `cls` was raised at `address`."""
+        resume = address if served else None
         if self._previous:
             start, end, facts = self._previous
             if cls == BranchClass.SOFT_INT and address == end:
@@ -117,7 +119,7 @@ class ReferenceBlocks:
                 self._leave(address, False)
         elif self._event:
             self._finish(address)
-        self._previous, self._event = None, (address, cls)
+        self._previous, self._event = None, (address, cls, resume)
 
     def _executed(self, start: int, end: int) -> int:
         facts = self._classify(start, end - start)
@@ -128,7 +130,7 @@ class ReferenceBlocks:
         assert self._previous is not None
         start, end, (count, last, cls, target, condition, flags) = self._previous
         if cut:
-            self.instructions += self._executed(start, to)
+            self.instructions += self._executed(start, to) if to > start else 0
             return
         self.instructions += count
         if cls is None or cls == BranchClass.ZERO_CALL:
@@ -152,7 +154,9 @@ class ReferenceBlocks:
 
     def _finish(self, to: int) -> None:
         assert self._event is not None
-        (source, cls), self._event = self._event, None
+        (source, cls, resume), self._event = self._event, None
+        if resume is not None and resume <= to <= resume + 15:
+            return
         if cls is None:
             self.cpl = self._registers()[0] & 3
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lbrcore import BranchFlag
+from lbrcore import BranchClass, BranchFlag
 from lbrcore.pmu import count
 from pylbr.arch import choices
 from pylbr.cpu import pebs
@@ -124,6 +124,34 @@ class Recording:
         )
         overflowed = self.pmu.add(armed, totals)
         return bool(overflowed) and self._overflow(overflowed, to)
+
+    def retire(
+        self: Processor, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
+    ) -> bool:
+        """Count instructions, and time that passes, without a branch.
+
+        The branch that follows leaves them out.
+
+        Parameters
+        ----------
+        ip : int
+            Linear address of the instruction that runs next.
+
+        Returns
+        -------
+        bool
+            ``events.pmi`` asked to stop.
+        """
+        if self.lbr is not None:
+            self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles)
+        armed = self.pmu.armed()
+        place, amounts = BranchClass.NOT_TAKEN | (16 if cpl else 0), (0, instructions, cycles)
+        totals = tuple(
+            amounts[weight] if table >> place & 1 and not need else 0
+            for table, need, weight in armed.selectors
+        )
+        overflowed = self.pmu.add(armed, totals)
+        return bool(overflowed) and self._overflow(overflowed, ip)
 
     # What a record holds of a branch
 

@@ -121,7 +121,7 @@ STEPS = st.lists(st.one_of(
     st.tuples(st.just("enter"), st.sampled_from(PLACES), st.sampled_from([8, 16])),
     st.tuples(st.just("follow"), st.booleans(), st.sampled_from([8, 16])),
     st.tuples(st.just("interrupted"), st.sampled_from(PLACES), st.integers(0, 16),
-              st.sampled_from([None, 12, 13, 14])),
+              st.sampled_from([None, 12, 13, 14]), st.booleans()),
     st.tuples(st.just("translated"), st.sampled_from(PLACES)),
     st.tuples(st.just("registers"), st.sampled_from([0x33, 0x08]), st.integers(0, 0xFFF),
               st.sampled_from([0, 1, 1 << 32])),
@@ -136,7 +136,7 @@ def test_twins(facts, steps):
         if name == "registers":
             pair.registers.values = dict(zip((CS, FLAGS, COUNT), arguments, strict=True))
         elif name == "interrupted":
-            pair.both("interrupted", arguments[0] + arguments[1], arguments[2])
+            pair.both("interrupted", arguments[0] + arguments[1], *arguments[2:])
             at = None
         elif name == "follow" and at is not None:
             taken, size = arguments
@@ -239,6 +239,17 @@ def test_branches_can_go_to_the_log_alone():
     assert blocks.state.records()["from"][:2].tolist() == [0x3000, 0]
     with pytest.raises(ValueError, match="log"):
         BlockRecorder(blocks.state, lambda address, size: None).direct = False
+
+
+def test_instructions_are_told_once():
+    blocks = recorder({(place, 4): (3, place, cls, None, 0, 0)
+                       for place, cls in ((0x1000, None), (0x1004, 1), (0x2000, 1))})
+    blocks.enter(0x1000, 4)
+    blocks.enter(0x1004, 4)
+    assert (blocks.take_instructions(), blocks.take_instructions()) == (3, 0)
+    blocks.enter(0x2000, 4)
+    branch, = blocks.drain()
+    assert branch["instructions"] == branch["cycles"] == 3
 
 
 def test_limits_call_once_and_can_hold_a_block_back():

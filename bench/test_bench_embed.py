@@ -1,0 +1,111 @@
+"""What recording costs an emulator.
+
+One loop, 5 instructions, 3 blocks and 1.5 taken branches a round, in one engine under four
+kinds of hook; then single branches through the table and inline.  The ratios go into
+``extra_info``, each out of one run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+import time
+
+import pytest
+from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_MODE_64, Uc
+from unicorn import x86_const as reg
+
+from lbrcore.blocks_reference import ReferenceBlocks
+from pylbr.cpu import Processor
+from pylbr.embed.decode import decode_block
+from pylbr.embed.engine import Engine
+from pylbr.embed.unicorn import attach
+
+QUICK = os.environ.get("PYLBR_BENCH") == "quick"
+ROUNDS = 2_000_000 if QUICK else 20_000_000
+PYTHON_ROUNDS = 20_000 if QUICK else 100_000
+TAKEN = 1.5
+CODE = 0x10000
+# 1: test $1, %ecx; jz 2f; nop; 2: dec %ecx; jnz 1b
+LOOP = bytes.fromhex("f7c101000000" "7401" "90" "ffc9" "75f3")
+CTL = 0x7F0007
+
+EMPTY = """
+#include <stdint.h>
+void empty(void *uc, uint64_t address, uint32_t size, void *last) { (void)uc; (void)address; }
+"""
+
+
+def engine():
+    uc = Uc(UC_ARCH_X86, UC_MODE_64)
+    uc.mem_map(0, 0x100000)
+    uc.mem_write(0x1000, struct.pack("<3Q", 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF))
+    uc.reg_write(reg.UC_X86_REG_GDTR, (0, 0x1000, 0x17, 0))
+    uc.reg_write(reg.UC_X86_REG_CS, 8)
+    uc.reg_write(reg.UC_X86_REG_SS, 16)
+    uc.mem_write(CODE, LOOP)
+    return uc
+
+
+def seconds(uc, rounds):
+    best = None
+    for _ in range(3):
+        uc.reg_write(reg.UC_X86_REG_RCX, rounds)
+        start = time.thread_time()
+        uc.emu_start(CODE, CODE + len(LOOP))
+        spent = time.thread_time() - start
+        best = spent if best is None else min(best, spent)
+    return best
+
+
+@pytest.fixture(scope="module")
+def empty_hook(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("empty")
+    (directory / "empty.c").write_text(EMPTY)
+    library = directory / "empty.so"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, directory / "empty.c"],
+                   check=True, timeout=60)
+    return ctypes.CDLL(str(library))
+
+
+def test_unicorn(benchmark, empty_hook):
+    """No hook, an empty C hook, ours, and the Python twin of ours."""
+    bare = seconds(engine(), ROUNDS) / ROUNDS
+
+    uc = engine()
+    low = Engine(uc)
+    low.hook(UC_HOOK_BLOCK, ctypes.cast(empty_hook.empty, ctypes.c_void_p).value, 0)
+    empty = seconds(uc, ROUNDS) / ROUNDS
+
+    uc = engine()
+    processor = Processor("sapphire-rapids")
+    processor.wrmsr(0x14CE, CTL)
+    attach(uc, processor)
+    compiled = benchmark.pedantic(seconds, (uc, ROUNDS), rounds=1) / ROUNDS
+    assert processor.records()["from"].all()
+
+    uc = engine()
+    twin = Processor("sapphire-rapids")
+    twin.wrmsr(0x14CE, CTL)
+    blocks = ReferenceBlocks(
+        lambda source, to, cls, cpl_from, cpl_to, count: twin.lbr.record_one(
+            source, to, cls, cycles=count, instructions=count, cpl_from=cpl_from,
+            cpl_to=cpl_to),
+        lambda address, size: decode_block(bytes(uc.mem_read(address, size)), address).facts,
+        lambda: (8, uc.reg_read(reg.UC_X86_REG_EFLAGS), uc.reg_read(reg.UC_X86_REG_RCX)),
+        log_not_taken=False,
+    )
+    uc.hook_add(UC_HOOK_BLOCK, lambda uc, address, size, data: blocks.enter(address, size))
+    python = seconds(uc, PYTHON_ROUNDS) / PYTHON_ROUNDS
+
+    info = benchmark.extra_info
+    info["taken branches/s, compiled"] = TAKEN / compiled
+    info["taken branches/s, Python"] = TAKEN / python
+    info["compiled over Python (target: at least 60)"] = python / compiled
+    info["time over no hook (target: at most 2.5)"] = compiled / bare
+    info["time over an empty C hook"] = compiled / empty
+    info["ns a recorded branch above an empty C hook (target: at most 10)"] = (
+        (compiled - empty) / TAKEN * 1e9)
+    print({name: round(value, 3) for name, value in info.items()})

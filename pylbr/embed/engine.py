@@ -1,0 +1,248 @@
+"""What a logical processor needs of Unicorn beyond the binding's own interface.
+
+Hooks that are machine code, guest-virtual memory, and three facts that no register of the
+binding shows: the privilege level as the engine enforces it, the error code of an exception,
+and whether INT n raised it.  These lie in the engine's saved context; where, is found out
+once by an engine of our own that is put into known states.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from unicorn import (
+    UC_ARCH_X86,
+    UC_HOOK_INTR,
+    UC_MODE_64,
+    UC_PROT_READ,
+    UC_PROT_WRITE,
+    Uc,
+    UcError,
+)
+from unicorn import unicorn_py3 as _binding
+from unicorn import x86_const as reg
+
+from pylbr.errors import UnsupportedFeature
+
+__all__ = ["Engine", "GuestFault", "Hidden"]
+
+PAGE = 0x1000
+PAGE_FAULT = 14
+#: QEMU's HF_ flags: CPL 1:0, IRQs held back for one instruction 3, code of 32 bits 4,
+#: protected mode 7, long mode 14, code of 64 bits 15.
+_CPL, _INHIBIT, _CS32, _LMA, _CS64 = 3, 1 << 3, 1 << 4, 1 << 14, 1 << 15
+_PF_WRITE, _PF_USER = 2, 4
+
+
+class GuestFault(Exception):
+    """An exception that the guest's instruction raises.
+
+    Attributes
+    ----------
+    vector : int
+    error_code : int or None
+        None for vectors that push none.
+    address : int or None
+        CR2, of page faults.
+    """
+
+    def __init__(
+        self, vector: int, error_code: int | None = None, address: int | None = None
+    ) -> None:
+        self.vector, self.error_code, self.address = vector, error_code, address
+        super().__init__(f"exception {vector}")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """State of the engine that its registers do not show."""
+
+    flags: int
+    error_code: int
+    software: bool
+
+    @property
+    def cpl(self) -> int:
+        """Privilege level."""
+        return self.flags & _CPL
+
+    @property
+    def inhibited(self) -> bool:
+        """Interrupts are held back for one instruction, as after STI."""
+        return bool(self.flags & _INHIBIT)
+
+    @property
+    def bits(self) -> int:
+        """Size of code: 64, 32 or 16."""
+        if self.flags & _LMA and self.flags & _CS64:
+            return 64
+        return 32 if self.flags & _CS32 else 16
+
+
+_GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+
+
+@lru_cache(maxsize=1)
+def _layout() -> tuple[int, int]:
+    """Offsets in a saved context of the flags and of the error code, which INT n's mark follows.
+
+    Raises
+    ------
+    UnsupportedFeature
+        This build of Unicorn does not show them where they can be told.
+    """
+    seen: list[bytes] = []
+
+    def fault(selector: int) -> bytes:
+        uc = Uc(UC_ARCH_X86, UC_MODE_64)
+        uc.mem_map(0, PAGE)
+        uc.mem_write(0, struct.pack("<3Q", *_GDT))
+        uc.reg_write(reg.UC_X86_REG_GDTR, (0, 0, 0x17, 0))
+        uc.reg_write(reg.UC_X86_REG_CS, 8)
+        uc.reg_write(reg.UC_X86_REG_SS, 16)
+        seen.append(bytes(uc.context_save()))
+        uc.mem_write(0x100, struct.pack("<BI", 0xB8, selector) + b"\x8e\xd8")  # MOV DS, EAX
+        uc.hook_add(UC_HOOK_INTR, lambda uc, vector, data: (
+            seen.append(bytes(uc.context_save())), uc.emu_stop()))
+        uc.emu_start(0x100, 0x200)
+        return seen[-1]
+
+    first, second = fault(0x1238), fault(0x2480)
+    codes = [
+        at for at in range(0x400, len(first) - 8, 4)
+        if struct.unpack_from("<i", first, at)[0] == 0x1238
+        and struct.unpack_from("<i", second, at)[0] == 0x2480
+    ]
+    known = _CPL | _CS32 | 1 << 5 | 1 << 7 | _LMA | _CS64
+    flags = [
+        at for at in range(0x80, 0x200, 4)
+        if all(struct.unpack_from("<I", context, at)[0] & known == known & ~_CPL
+               for context in seen)
+    ]
+    if len(codes) != 1 or len(flags) != 1:
+        raise UnsupportedFeature("this build of Unicorn hides its privilege level; use 2.1.4")
+    return flags[0], codes[0]
+
+
+class Engine:
+    """An x86 Unicorn engine.
+
+    Parameters
+    ----------
+    uc : Uc
+    """
+
+    def __init__(self, uc: Uc) -> None:
+        self.uc = uc
+        # An own handle on the library: the argument types of the binding's stay untouched.
+        library = ctypes.CDLL(_binding.unicorn.uclib._name)
+        self._add, self._delete = library.uc_hook_add, library.uc_hook_del
+        self._translate = library.uc_vmem_translate
+        self._translate.argtypes = [
+            ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(ctypes.c_uint64)]
+        self._handle = ctypes.c_void_p(self._address(uc._uch))
+        self._flags, self._error_code = _layout()
+        self._context = uc.context_save()
+        self.handle: int = self._handle.value or 0
+        self.register_read: int = self._address(library.uc_reg_read)
+
+    @staticmethod
+    def _address(pointer: object) -> int:
+        return ctypes.cast(pointer, ctypes.c_void_p).value or 0
+
+    # Hooks
+
+    def hook(self, kind: int, function: int, last: int, begin: int = 1, end: int = 0) -> int:
+        """Hook machine code: `function` with the last argument `last`; returns a handle."""
+        handle = ctypes.c_size_t()
+        status = self._add(
+            self._handle, ctypes.byref(handle), ctypes.c_int(kind), ctypes.c_void_p(function),
+            ctypes.c_void_p(last), ctypes.c_uint64(begin), ctypes.c_uint64(end),
+        )
+        if status:
+            raise UnsupportedFeature(f"Unicorn refuses a hook of kind {kind:#x}: error {status}")
+        return handle.value
+
+    def unhook(self, handle: int) -> None:
+        """Take a hook of `hook` away."""
+        self._delete(self._handle, ctypes.c_size_t(handle))
+
+    # State that no register shows
+
+    def hidden(self) -> Hidden:
+        """The state behind the registers, as of now."""
+        self.uc.context_update(self._context)
+        context = bytes(self._context)
+        flags, = struct.unpack_from("<I", context, self._flags)
+        error_code, software = struct.unpack_from("<II", context, self._error_code)
+        return Hidden(flags, error_code, bool(software))
+
+    def set_cpl(self, cpl: int) -> None:
+        """Change the privilege level; CS and SS are the caller's to load."""
+        self.uc.context_update(self._context)
+        place = self._address(self._context.context) + self._flags
+        flags = ctypes.c_uint32.from_address(place)
+        flags.value = flags.value & ~_CPL | cpl
+        self.uc.context_restore(self._context)
+
+    # Guest-virtual memory
+
+    def translate(self, address: int, write: bool = False) -> int:
+        """Physical address.
+
+        Raises
+        ------
+        GuestFault
+            Page fault, or #GP for an address that is not canonical.
+        """
+        if self.hidden().bits == 64 and not -(1 << 56) <= _signed(address) < 1 << 56:
+            raise GuestFault(13, 0)
+        physical = ctypes.c_uint64()
+        if self._translate(self._handle, address, UC_PROT_WRITE if write else UC_PROT_READ,
+                           ctypes.byref(physical)):
+            code = (_PF_WRITE if write else 0) | (_PF_USER if self.hidden().cpl == 3 else 0)
+            raise GuestFault(PAGE_FAULT, code, address)
+        return physical.value
+
+    def _pieces(self, address: int, size: int, write: bool) -> list[tuple[int, int]]:
+        pieces = []
+        while size:
+            length = min(size, PAGE - address % PAGE)
+            pieces.append((self.translate(address, write), length))
+            address, size = address + length & (1 << 64) - 1, size - length
+        return pieces
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at a guest-virtual address; ones where there is no memory.
+
+        Raises
+        ------
+        GuestFault
+            As `translate`.
+        """
+        return b"".join(
+            self._read(physical, length)
+            for physical, length in self._pieces(address, size, False)
+        )
+
+    def _read(self, physical: int, length: int) -> bytes:
+        try:
+            return bytes(self.uc.mem_read(physical, length))
+        except UcError:
+            return b"\xff" * length
+
+    def write(self, address: int, data: bytes | bytearray) -> None:
+        """Write at a guest-virtual address, all of it or nothing; lost where no memory is."""
+        at = 0
+        for physical, length in self._pieces(address, len(data), True):
+            with suppress(UcError):
+                self.uc.mem_write(physical, bytes(data[at:at + length]))
+            at += length
+
+
+def _signed(address: int) -> int:
+    return address - (1 << 64) if address >> 63 else address

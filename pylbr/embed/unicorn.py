@@ -1,0 +1,375 @@
+"""Architectural LBRs for a Unicorn engine.
+
+    link = attach(uc, Processor("sapphire-rapids"))
+    uc.emu_start(...)
+    link.records()
+
+Branches go from machine code to the facility; Python is entered once a block, and for the
+instructions that reach the facility's registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from unicorn import (
+    UC_HOOK_BLOCK,
+    UC_HOOK_CODE,
+    UC_HOOK_EDGE_GENERATED,
+    UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
+    UC_HOOK_INTR,
+    Uc,
+)
+from unicorn import x86_const as reg
+
+from lbrcore import BranchClass
+from lbrcore.blocks import BlockRecorder
+from lbrcore.blocks_reference import BlockFacts
+from pylbr.cpu import Processor
+from pylbr.embed import instructions
+from pylbr.embed.decode import decode_block
+from pylbr.embed.engine import Engine, GuestFault
+from pylbr.errors import ConfigurationError, GeneralProtection
+
+__all__ = ["Link", "attach"]
+
+DEBUG, UNDEFINED, PROTECTION = 1, 6, 13
+_LOG = 1 << 12
+_MSR_OPCODES = {b"\x0f\x30": True, b"\x0f\x32": False}
+_PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, *range(0x40, 0x50)))
+#: Who serves an MSR that neither processor nor engine has: (index, value or None for a read).
+OtherMsr = Callable[[int, int | None], int | None]
+#: Who delivers an exception: (vector, error code, CR2, raised by INT n).
+Deliver = Callable[[int, int | None, int | None, bool], None]
+
+
+def attach(
+    uc: Uc, processor: Processor, *, deliver: Deliver | None = None,
+    other_msr: OtherMsr | None = None,
+    trace: Callable[[npt.NDArray[np.void]], object] | None = None,
+) -> Link:
+    """Give an engine the LBR facility of `processor`.
+
+    Parameters
+    ----------
+    uc : Uc
+        x86, 64 or 32 bit.
+    processor : Processor
+        Serves the MSRs that it has, CPUID, RDPMC, XSAVES and XRSTORS.
+    deliver : callable, optional
+        Delivers exceptions to the guest, RIP being where its handler returns to.  Without it,
+        those of the guest's own are left to UC_HOOK_INTR hooks of yours, and those of the
+        instructions served here (#GP of a refused WRMSR) stop the emulation with
+        `GuestFault`.  `pylbr.embed.idt.deliver` goes through a 64-bit IDT.
+    other_msr : callable, optional
+        Serves MSRs that neither `processor` nor the engine has; raises `GeneralProtection`
+        for those that it has not either.
+    trace : callable, optional
+        Takes all branches, in arrays of BRANCH_DTYPE, whatever the facility filters.
+
+    Returns
+    -------
+    Link
+        Keep it, or not: the engine's hooks keep it alive.
+
+    Raises
+    ------
+    ConfigurationError
+        `processor` has no LBRs.
+    UnsupportedFeature
+        A build of Unicorn that does not show what is needed.
+
+    Notes
+    -----
+    Call `Link.settle` when the emulation has stopped, before you start it elsewhere.  Of an
+    exception or system call that your hooks serve by themselves, so that the guest goes on
+    at the same or next instruction, nothing is recorded.
+    """
+    return Link(uc, processor, deliver, other_msr, trace)
+
+
+class Link:
+    """An engine and the processor whose LBRs it has.
+
+    Attributes
+    ----------
+    processor : Processor
+    engine : Engine
+    recorder : BlockRecorder
+    boundary : callable or None
+        ``boundary(address)`` is called where a limit or PMI is due, before the block at
+        `address` runs; True if that block is not to run now.
+    deadline : int or None
+        Call `boundary` when so many instructions were retired in all.
+    """
+
+    def __init__(
+        self, uc: Uc, processor: Processor, deliver: Deliver | None, other_msr: OtherMsr | None,
+        trace: Callable[[npt.NDArray[np.void]], object] | None,
+    ) -> None:
+        if processor.lbr is None:
+            raise ConfigurationError(f"{processor.model.name} has no LBRs to record in")
+        self.processor, self.engine = processor, Engine(uc)
+        self._deliver, self._other_msr, self._trace = deliver, other_msr, trace
+        self.boundary: Callable[[int], bool] | None = None
+        self.deadline: int | None = None
+        self._uc, self._served, self._error = uc, set[int](), None
+        self.recorder = BlockRecorder(
+            processor.lbr, self._classify, attention=self._attend, drain=self._drained,
+            failed=self._failed, engine=self.engine.handle, read=self.engine.register_read,
+            registers=(reg.UC_X86_REG_CS, reg.UC_X86_REG_EFLAGS, reg.UC_X86_REG_RCX), log=_LOG,
+        )
+        self.recorder.cpl = self.engine.hidden().cpl
+        enter, translated, last = self.recorder.hooks
+        self._code = [self.engine.hook(UC_HOOK_BLOCK, enter, last),
+                      self.engine.hook(UC_HOOK_EDGE_GENERATED, translated, last)]
+        self._python = [
+            uc.hook_add(UC_HOOK_INTR, self._interrupt),
+            uc.hook_add(UC_HOOK_INSN_INVALID, self._invalid),
+            uc.hook_add(UC_HOOK_INSN, self._cpuid, None, 1, 0, reg.UC_X86_INS_CPUID),
+        ]
+        self.arm()
+
+    def detach(self) -> None:
+        """Take all hooks away; the processor keeps what it has."""
+        self.settle()
+        for handle in self._code:
+            self.engine.unhook(handle)
+        for handle in self._python:
+            self._uc.hook_del(handle)
+        self._code, self._python = [], []
+
+    # Between the engine and the processor
+
+    def settle(self) -> None:
+        """Take in what was executed up to where the emulation stopped.
+
+        Raises
+        ------
+        Exception
+            What was raised inside a hook, and stopped the emulation.
+        """
+        self.recorder.settle(self._uc.reg_read(reg.UC_X86_REG_RIP))
+        self.sync()
+        self.arm()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def records(self) -> npt.NDArray[np.void]:
+        """The records, newest first, as ``lbrcore.ENTRY_DTYPE``; of all that was executed."""
+        self.settle()
+        return self.processor.records()
+
+    def sync(self) -> None:
+        """Bring the processor's counters and records up to now."""
+        self.recorder.drain()
+        if self.recorder.direct:
+            self._pass()
+        elif count := self.recorder.take_instructions():
+            self.processor.retire(count, cycles=count, cpl=self.recorder.cpl)
+
+    def _pass(self) -> None:
+        """Let the instructions since the last branch pass for the LBRs, uncounted."""
+        if count := self.recorder.take_instructions():
+            self.processor.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=count)
+
+    def arm(self) -> None:
+        """Record as the processor's registers now say, and stop where a counter overflows."""
+        armed = self.processor.pmu.armed()
+        self.recorder.direct = not armed.counters and not armed.logging
+        self.recorder.logging = self._trace is not None or not self.recorder.direct
+        branches, retired = [], []
+        if self.deadline is not None:
+            retired.append(max(self.deadline - self.recorder.instructions, 0))
+        for limit, (_, _, weight) in zip(
+                self.processor.pmu.limits(armed), armed.selectors, strict=True):
+            (retired if weight else branches).append(limit)
+        self.recorder.limit(min(retired, default=None), min(branches, default=None))
+
+    def ask(self) -> None:
+        """Call `boundary` at the next block."""
+        self.recorder.limit(0, 0)
+
+    def _drained(self, branches: npt.NDArray[np.void]) -> None:
+        if not self.recorder.direct:
+            self.processor.record(branches)
+        if self._trace is not None and len(branches):
+            self._trace(branches)
+
+    def _attend(self, address: int) -> bool:
+        self.sync()
+        self.arm()
+        return self.boundary is not None and self.boundary(address)
+
+    def _failed(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._uc.emu_stop()
+
+    # Blocks
+
+    def _classify(self, address: int, size: int) -> BlockFacts | None:
+        block = decode_block(
+            self.engine.read(address, size), address, self.engine.hidden().bits)
+        fresh = [start for start, _, name in block.mnemonics
+                 if name in ("rdmsr", "wrmsr") and start not in self._served]
+        if not fresh:
+            return block.facts
+        # In ring 0 the engine executes these by itself, hooks are compiled into the code, and
+        # the code exists by now: translate it again and enter it again.
+        for start in fresh:
+            self._served.add(start)
+            self._python.append(self._uc.hook_add(
+                UC_HOOK_CODE, self._msr, None, start, start))
+        self._uc.ctl_remove_cache(address, address + size)
+        self._uc.reg_write(reg.UC_X86_REG_RIP, address)
+        return None
+
+    # Instructions
+
+    def _msr(self, uc: Uc, address: int, size: int, data: Any) -> None:
+        """RDMSR or WRMSR is about to be executed; in ring 3 the engine faults by itself."""
+        writes = _MSR_OPCODES.get(self.engine.read(address, size).lstrip(_PREFIXES)[:2])
+        if writes is None or self.engine.hidden().cpl:
+            return
+        index = uc.reg_read(reg.UC_X86_REG_RCX) & 0xFFFFFFFF
+        if instructions.native_msr(index):
+            return
+        self.recorder.emulated(address)
+        self.sync()
+        counting = self.processor.pmu.armed()
+        try:
+            if writes:
+                self._write(uc, index)
+            else:
+                self._read(uc, index)
+        except GeneralProtection as refused:
+            self._raise(GuestFault(PROTECTION, 0), address, refused)
+        else:
+            self._went_on(address + size)
+            if self.processor.pmu.armed() != counting:
+                self._pass()  # what starts and stops counters is not counted itself
+        self.arm()
+
+    def _write(self, uc: Uc, index: int) -> None:
+        value = (uc.reg_read(reg.UC_X86_REG_RDX) & 0xFFFFFFFF) << 32 | (
+            uc.reg_read(reg.UC_X86_REG_RAX) & 0xFFFFFFFF)
+        try:
+            self.processor.wrmsr(index, value)
+        except GeneralProtection:
+            if self._other_msr is None:
+                raise
+            self._other_msr(index, value)
+
+    def _read(self, uc: Uc, index: int) -> None:
+        try:
+            value = self.processor.rdmsr(index)
+        except GeneralProtection:
+            if self._other_msr is None:
+                raise
+            value = self._other_msr(index, None) or 0
+        self._result(value)
+
+    def _result(self, value: int) -> None:
+        self._uc.reg_write(reg.UC_X86_REG_RAX, value & 0xFFFFFFFF)
+        self._uc.reg_write(reg.UC_X86_REG_RDX, value >> 32)
+
+    def _went_on(self, address: int) -> None:
+        """An instruction was served here: it retires, and execution goes on behind it."""
+        self.recorder.retired(1)
+        self._uc.reg_write(reg.UC_X86_REG_RIP, address)
+
+    def _cpuid(self, uc: Uc, data: Any) -> bool:
+        self.sync()
+        leaf, subleaf = (
+            uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RCX))
+        out = instructions.cpuid(self.engine, self.processor, leaf, subleaf)
+        for register, value in zip((reg.UC_X86_REG_RAX, reg.UC_X86_REG_RBX, reg.UC_X86_REG_RCX,
+                                    reg.UC_X86_REG_RDX), out, strict=True):
+            uc.reg_write(register, value)
+        return True
+
+    def _invalid(self, uc: Uc, data: Any) -> bool:
+        """The engine does not know this instruction: XSAVES, XRSTORS, RDPMC, INT1, or #UD."""
+        rip = uc.reg_read(reg.UC_X86_REG_RIP)
+        bits = self.engine.hidden().bits
+        code = self._fetch(rip)
+        decoded = decode_block(code, rip, bits).mnemonics[:1]
+        _, size, name = decoded[0] if decoded else (rip, 0, "")
+        serve = {"rdpmc": self._rdpmc, "int1": self._int1, "xsaves": self._xsave,
+                 "xsaves64": self._xsave, "xrstors": self._xsave, "xrstors64": self._xsave}
+        self.recorder.emulated(rip)
+        self.sync()
+        try:
+            if name not in serve:
+                raise GuestFault(UNDEFINED)
+            serve[name](code[:size], rip, bits)
+        except GuestFault as fault:
+            if self._deliver is None and name not in serve:
+                self.recorder.interrupted(rip, BranchClass.EXCEPTION, True)
+                return False
+            self._raise(fault, rip, None)
+        self.arm()
+        return True
+
+    def _fetch(self, rip: int) -> bytes:
+        """Up to 15 bytes of code; fewer if the next page is not there."""
+        for size in (15, 0x1000 - rip % 0x1000):
+            try:
+                return self.engine.read(rip, min(size, 15))
+            except GuestFault:
+                continue
+        return b""
+
+    def _rdpmc(self, code: bytes, rip: int, bits: int) -> None:
+        self._result(instructions.rdpmc(self.engine, self.processor))
+        self._went_on(rip + len(code))
+
+    def _xsave(self, code: bytes, rip: int, bits: int) -> None:
+        address = instructions.operand_address(self.engine, code, rip, bits)
+        restores = code.lstrip(_PREFIXES)[2] >> 3 & 7 == 3
+        (instructions.xrstors if restores else instructions.xsaves)(
+            self.engine, self.processor, address)
+        self._went_on(rip + len(code))
+
+    def _int1(self, code: bytes, rip: int, bits: int) -> None:
+        """A debug exception, whatever the gate's DPL; a trap."""
+        self._went_on(rip + len(code))
+        self._debug(rip + len(code))
+
+    # Exceptions
+
+    def _interrupt(self, uc: Uc, vector: int, data: Any) -> None:
+        hidden, rip = self.engine.hidden(), uc.reg_read(reg.UC_X86_REG_RIP)
+        if vector == DEBUG and not hidden.software:
+            self._debug(rip)
+            return
+        self.recorder.interrupted(
+            rip, BranchClass.SOFT_INT if hidden.software else BranchClass.EXCEPTION,
+            self._deliver is None)
+        if self._deliver is not None:
+            self.sync()
+            self._deliver(vector, hidden.error_code, None, hidden.software)
+            self.arm()
+
+    def _debug(self, rip: int) -> None:
+        """#DB clears LBREn before its handler runs, and is not recorded."""
+        self.recorder.interrupted(rip, None)
+        self.sync()
+        self.processor.debug_exception()
+        self.arm()
+        if self._deliver is not None:
+            self._deliver(DEBUG, None, None, False)
+
+    def _raise(
+        self, fault: GuestFault, rip: int, cause: GeneralProtection | None
+    ) -> None:
+        if self._deliver is None:
+            raise fault from cause
+        self.recorder.interrupted(rip, BranchClass.EXCEPTION)
+        self._deliver(fault.vector, fault.error_code, fault.address, False)
