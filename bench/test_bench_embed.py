@@ -51,7 +51,7 @@ def engine():
 
 def seconds(uc, rounds):
     best = None
-    for _ in range(3):
+    for _ in range(5):
         uc.reg_write(reg.UC_X86_REG_RCX, rounds)
         start = time.thread_time()
         uc.emu_start(CODE, CODE + len(LOOP))

@@ -38,6 +38,8 @@ ctypedef struct block_info:
     uint8_t condition
     uint8_t flags
     uint8_t direct
+    block_info* fell    # the block entered last time it fell through, or NULL
+    block_info* went    # the block entered last time its near branch was taken, or NULL
 
 ctypedef int (*register_read)(void* engine, int which, void* value) noexcept nogil
 
@@ -52,6 +54,7 @@ ctypedef struct block_tracker:
     uint64_t taken
     uint64_t not_taken
     uint64_t unexplained      # transitions that no instruction accounts for
+    uint64_t look_at          # of instructions: no limit is reached before
     uint64_t instruction_limit
     uint64_t branch_limit     # of taken + not_taken
     uint64_t event_from       # an exception or interrupt whose handler was not entered yet

@@ -48,17 +48,24 @@ cdef inline block_info* _place(const block_tracker* t, uint64_t address) noexcep
         i += 1
 
 
-cdef void _flush(block_tracker* t) noexcept nogil:
-    """Forget all blocks; the one being left is kept aside."""
+cdef void _set_aside(block_tracker* t) noexcept nogil:
+    """Keep a copy of the block being left: its place is about to be lost."""
     if t.previous != NULL:
         t.leaving = t.previous[0]
+        t.leaving.fell = t.leaving.went = NULL
         t.previous = &t.leaving
+
+
+cdef void _flush(block_tracker* t) noexcept nogil:
+    """Forget all blocks."""
+    _set_aside(t)
     memset(t.table, 0, (t.mask + 1) * sizeof(block_info))
     t.used = 0
 
 
 cdef bint _grow(block_tracker* t) noexcept nogil:
     cdef block_info* old = t.table
+    cdef block_info* place
     cdef uint64_t places = t.mask + 1, i
     if places >= MOST_PLACES:
         _flush(t)
@@ -67,13 +74,13 @@ cdef bint _grow(block_tracker* t) noexcept nogil:
     if t.table == NULL:
         t.table = old
         return False
-    if t.previous != NULL:
-        t.leaving = t.previous[0]
-        t.previous = &t.leaving
+    _set_aside(t)
     t.mask = 2 * places - 1
     for i in range(places):
         if old[i].size:
-            _place(t, old[i].start)[0] = old[i]
+            place = _place(t, old[i].start)
+            place[0] = old[i]
+            place.fell = place.went = NULL
     free(old)
     return True
 
@@ -210,30 +217,85 @@ cdef inline void _finish_event(block_tracker* t, uint64_t to) noexcept nogil:
 cdef void blocks_enter(
     void* engine, uint64_t address, uint32_t size, void* tracker
 ) noexcept nogil:
-    """Block hook: the emulator is about to execute the `size` bytes at `address`."""
+    """Block hook: the emulator is about to execute the `size` bytes at `address`.
+
+    A transition that was seen before takes the short way: fell through as before, or the near
+    branch went where it went before."""
     cdef block_tracker* t = <block_tracker*> tracker
+    cdef block_info* old = t.previous
+    cdef block_info* new
+    if cython.likely(old != NULL and not t.logging):
+        if address == old.end:
+            new = old.fell
+            if cython.likely(new != NULL and new.size == size):
+                t.instructions += old.instructions
+                t.not_taken += old.cls == LBR_COND
+                t.previous = new
+                if cython.unlikely(t.instructions >= t.look_at):
+                    _look(t, address)
+                return
+        else:
+            new = old.went
+            if cython.likely(new != NULL and new.start == address and new.size == size):
+                t.instructions += old.instructions
+                t.taken += 1
+                _emit(t, old.last, address, old.cls, t.cpl)
+                t.previous = new
+                if cython.unlikely(t.instructions >= t.look_at):
+                    _look(t, address)
+                return
+    _enter(t, address, size)
+
+
+cdef void _enter(block_tracker* t, uint64_t address, uint32_t size) noexcept nogil:
     cdef block_info* old
     cdef block_info* new
-    if cython.unlikely(t.previous != NULL and t.previous.flags & BLOCK_FLUSH):
-        t.leaving = t.previous[0]
-        t.leaving.flags &= ~BLOCK_FLUSH
-        t.previous = &t.leaving
+    if t.previous != NULL and t.previous.flags & BLOCK_FLUSH:
         _flush(t)
+        t.leaving.flags &= ~BLOCK_FLUSH
     new = _place(t, address)
-    if cython.unlikely(new.size != size):
+    if new.size != size:
         new = _classified(t, address, size)
         if new == NULL:
             return  # to be entered again
     old = t.previous
     if old != NULL:
         _leave(t, old, address, _cut(old, new))
-    elif cython.unlikely(t.event_class >= 0):
+        if old != &t.leaving and not old.flags:
+            _remember(old, new, address)
+    elif t.event_class >= 0:
         _finish_event(t, address)
     t.previous = new
-    if cython.unlikely(
-        t.instructions >= t.instruction_limit or t.taken + t.not_taken >= t.branch_limit
-    ):
+    if t.instructions >= t.look_at:
+        _look(t, address)
+
+
+cdef void _remember(block_info* old, block_info* new, uint64_t address) noexcept nogil:
+    """Keep a transition for the short way if nothing about it needs a closer look."""
+    if address == old.end:
+        if old.cls == NO_BRANCH or old.cls == LBR_COND and old.target != address:
+            old.fell = new
+    elif old.cls <= LBR_NEAR_RET and (not old.direct or address == old.target):
+        # Inside itself, it might have been cut next time.
+        if not old.start < address < old.end and (address != old.start or new == old):
+            old.went = new
+
+
+cdef void _look(block_tracker* t, uint64_t address) noexcept nogil:
+    """Is a limit reached?  If not, set when to look again: a branch is an instruction, too."""
+    cdef uint64_t branches = t.taken + t.not_taken
+    if t.instructions >= t.instruction_limit or branches >= t.branch_limit:
         _attend(t, address)
+    else:
+        _set_look(t)
+
+
+cdef void _set_look(block_tracker* t) noexcept nogil:
+    cdef uint64_t left = t.branch_limit - t.taken - t.not_taken
+    if left > t.instruction_limit - t.instructions:
+        left = t.instruction_limit - t.instructions
+    # The block that is being left is not counted yet.
+    t.look_at = NEVER if left > NEVER - t.instructions else t.instructions + left
 
 
 ctypedef struct translated_block:  # uc_tb
@@ -248,8 +310,7 @@ cdef void blocks_translated(
     cdef block_info* found = _place(t, (<translated_block*> block).pc)
     if found.size:
         if t.previous == found:
-            t.leaving = found[0]
-            t.previous = &t.leaving
+            _set_aside(t)
         found.size = STALE
 
 
@@ -269,14 +330,14 @@ cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) 
             raise MemoryError("no memory for the table of blocks")
         place = _place(t, address)
         if place == t.previous:
-            t.leaving = place[0]
-            t.previous = &t.leaving
+            _set_aside(t)
         t.used += place.size == 0
         place.size = STALE
         place.start, place.end, place.last = address, address + size, last
         place.target, place.direct = (0, 0) if target is None else (target, 1)
         place.instructions, place.condition, place.flags = count, condition, flags
         place.cls = NO_BRANCH if cls is None else cls
+        place.fell = place.went = NULL
         place.size = size
         return place
     except BaseException as error:
@@ -296,7 +357,7 @@ cdef uint64_t _executed(block_tracker* t, uint64_t start, uint64_t end) noexcept
 
 cdef void _attend(block_tracker* t, uint64_t address) noexcept with gil:
     cdef BlockRecorder owner = <BlockRecorder> t.owner
-    t.instruction_limit = t.branch_limit = NEVER
+    t.look_at = t.instruction_limit = t.branch_limit = NEVER
     try:
         if owner._attention is not None and owner._attention(address):
             t.previous = NULL  # the block is not executed now
@@ -330,7 +391,7 @@ cdef class BlockRecorder:
         t.lbr, t.owner, t.event_class = state.state, <void*> self, -1
         t.engine, t.read = <void*> <size_t> engine, <register_read> <size_t> read
         t.cs, t.flags, t.count = registers
-        t.instruction_limit = t.branch_limit = NEVER
+        t.look_at = t.instruction_limit = t.branch_limit = NEVER
         t.mask, t.log_size, t.logging = FIRST_PLACES - 1, log, log > 0
         t.table = <block_info*> calloc(FIRST_PLACES, sizeof(block_info))
         if log:
@@ -418,6 +479,7 @@ cdef class BlockRecorder:
             t.instructions + <uint64_t> unsigned(instructions, "instructions", NEVER))
         t.branch_limit = NEVER if branches is None else (
             t.taken + t.not_taken + <uint64_t> unsigned(branches, "branches", NEVER))
+        _set_look(t)
 
     def flush(self):
         _flush(&self.tracker)
