@@ -35,6 +35,21 @@ EXTENSIONS = [
     "pylbr.profile._text",
     "pylbr.record._blocks",
     "pylbr.record._drain",
+    "pylbr.host.hardware",
+    "pylbr.host.perf",
+    "pylbr.arbitration.system",
+    "pylbr.arbitration.owned",
+    "pylbr.arbitration.request",
+    "pylbr.arbitration.mediated",
+    "pylbr.arbitration.lease",
+    "pylbr.arbitration.vlbr",
+    "pylbr.arbitration.kvm_legacy",
+    "pylbr.arbitration.arch_lbr_v2",
+    "pylbr.verify.world",
+    "pylbr.verify.properties",
+    "pylbr.verify.codec",
+    "pylbr.verify.explore",
+    "pylbr.verify.replay",
 ]
 
 

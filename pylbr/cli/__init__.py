@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "say what a trace or a file of stacks holds",
     "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
     "report": "show hot branches, functions, mispredicts, branch history",
+    "verify": "search every interleaving of host and guests for leaks and losses",
     "record": "run a program and record its branch stacks, as perf record -b does",
 }
 

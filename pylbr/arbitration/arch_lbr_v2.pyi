@@ -1,0 +1,3 @@
+from pylbr.arbitration.vlbr import Vlbr
+
+class ArchLbrV2(Vlbr): ...

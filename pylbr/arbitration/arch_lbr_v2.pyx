@@ -1,0 +1,135 @@
+"""`arch-lbr-v2`: the series of November 2022, its review findings as switches (spec 7).
+
+Without any, it is the series with every finding mended: still a perf that takes the registers
+at any IPI and a guest that is not told.
+"""
+
+from libc.string cimport memset
+
+from pylbr.arbitration.system cimport (
+    Cpu, DONE, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_WRITE,
+    GUEST_XSAVES, System, Vcpu, guest_control,
+)
+from pylbr.arbitration.vlbr cimport Vlbr
+from pylbr.host.hardware cimport CTL_LBREN, hw_clear_ler, hw_restore, hw_set_ctl
+from pylbr.host.perf cimport EXCLUDE_GUEST
+
+cdef enum Flaw:
+    DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
+    RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, XSAVES_DOOR, LER_KEPT
+    NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE
+
+
+cdef class ArchLbrV2(Vlbr):
+    """The pinned event, for architectural LBRs."""
+
+    FLAWS = {
+        "depth-outside-check": (DEPTH_OUTSIDE_CHECK, "patch 5: a DEPTH write reaches the "
+                                "registers without «event ACTIVE?»"),
+        "raw-data-msrs": (RAW_DATA_MSRS, "patch 14: intercepted data MSRs are read and written "
+                          "raw"),
+        "exit-clear-always": (EXIT_CLEAR_ALWAYS, "patch 10: exit clears LBR_CTL, the host's "
+                              "value is not put back"),
+        "init-clears": (INIT_CLEARS, "patch 12: INIT clears LBREn as if it were a warm reset"),
+        "db-in-nmi-path": (DB_IN_NMI_PATH, "patch 12: LBREn is cleared in the NMI path, not "
+                           "with the #DB"),
+        "rsm-clobber": (RSM_CLOBBER, "patch 13: RSM restores the whole of LBR_CTL, not LBREn"),
+        "ctl-loaded-when-reclaimed": (CTL_LOADED_WHEN_RECLAIMED, "entry loads the guest's "
+                                      "LBR_CTL while perf has the registers"),
+        "no-data-msrs-saved": (NO_DATA_MSRS_SAVED, "patch 8: user space saves CTL and DEPTH, "
+                               "no record"),
+        "xsaves-door": (XSAVES_DOOR, "patch 11: XSAVES is not intercepted while perf has the "
+                        "registers (found here)"),
+        "ler-kept": (LER_KEPT, "a reset by DEPTH leaves LER, which XSAVES shows (found here)"),
+        "no-entry-load": (NO_ENTRY_LOAD, "without entry control 21 the host's LBR_CTL records "
+                          "in the guest"),
+        "both-scheduled": (BOTH_SCHEDULED, "the event's constraint skips the shared filter "
+                           "register, so perf schedules host events beside it"),
+        "lazy-release": (LAZY_RELEASE, "the event is released at the next vcpu_load if LBREn is "
+                         "0, and the records with it"),
+    }
+
+    def __init__(self, flaws=()):
+        self.name = "arch-lbr-v2"
+        self.set_flaws(flaws)
+        self.shared_filter = not self.has(BOTH_SCHEDULED)
+
+    cdef void reset(self, System* s, Cpu* c) noexcept nogil:
+        Vlbr.reset(self, s, c)
+        if not self.has(LER_KEPT):
+            hw_clear_ler(&c.hw)
+
+    cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        return Vlbr.vcpu_load(self, s, c, v, pc) if self.has(LAZY_RELEASE) else DONE
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        v.passthrough = self.active(s, v)
+        v.xss_exit = not v.passthrough and not self.has(XSAVES_DOOR)
+        v.vmcs.load_lbr_ctl = not self.has(NO_ENTRY_LOAD)
+        v.vmcs.clear_lbr_ctl = 1
+        v.vmcs.lbr_ctl = v.ctl if v.passthrough or self.has(CTL_LOADED_WHEN_RECLAIMED) else 0
+        if c.perf.hosts and not c.perf.vlbr and not c.perf.flags & EXCLUDE_GUEST:
+            v.vmcs.load_lbr_ctl = v.vmcs.clear_lbr_ctl = self.has(CTL_LOADED_WHEN_RECLAIMED)
+        return DONE
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        v.vmcs.lbr_ctl = 0
+        if c.perf.programmed and not self.has(EXIT_CLEAR_ALWAYS):
+            hw_set_ctl(&c.hw, c.perf.programmed)
+        return DONE
+
+    cdef void _event_or_control(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        """INIT, SMM, #DB and writes of LBR_CTL."""
+        if instruction == GUEST_INIT:
+            if self.has(INIT_CLEARS):
+                v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_SMI:
+            v.smm = 1
+            v.smm_ctl = v.ctl if self.has(RSM_CLOBBER) else v.ctl & CTL_LBREN
+            v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_RSM:
+            v.smm = 0
+            v.ctl = v.smm_ctl if self.has(RSM_CLOBBER) else v.ctl | v.smm_ctl
+            v.smm_ctl = 0
+        elif instruction == GUEST_DB:
+            if not self.has(DB_IN_NMI_PATH):
+                v.ctl &= ~<unsigned long long> CTL_LBREN
+        else:
+            v.ctl = guest_control(instruction, v.ctl, False)
+            if v.ctl & CTL_LBREN:
+                self.create(s, c, v)
+
+    cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        cdef int instruction = c.frame[c.frames - 1].arg
+        cdef bint data = (instruction == GUEST_READ or instruction == GUEST_WRITE
+                          or instruction == GUEST_XSAVES or instruction == GUEST_DEPTH)
+        cdef bint raw
+        if not data:
+            self._event_or_control(s, c, v, instruction)
+            return DONE
+        if pc == 0:
+            self.create(s, c, v)
+            return 1
+        raw = (self.has(DEPTH_OUTSIDE_CHECK) if instruction == GUEST_DEPTH
+               else self.has(RAW_DATA_MSRS) and instruction != GUEST_XSAVES)
+        self.access(s, c, v, raw or self.active(s, v))
+        return DONE
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        if instruction == GUEST_XSAVES:
+            return v.xss_exit
+        return (instruction != GUEST_READ and instruction != GUEST_WRITE) or not v.passthrough
+
+    cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        Vlbr.save_state(self, s, c, v)
+        if self.has(NO_DATA_MSRS_SAVED):
+            memset(&s.seen.image.entry[0], 0, sizeof(s.seen.image.entry))
+
+    cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        v.ctl = s.seen.image.ctl
+        self.create(s, c, v)
+        if self.active(s, v):
+            s.seen.image.ctl = 0
+            s.seen.image.depth = s.depth
+            hw_restore(&c.hw, &s.seen.image)
+            s.seen.image.ctl = v.ctl

@@ -1,0 +1,86 @@
+"""`kvm-legacy`: what Linux has merged for legacy LBRs (spec 6).
+
+*As designed*, a host event outranks the guest's, which goes to ERROR.  *As implemented*, the
+guest event's constraint returns before the shared filter register is looked at: both are
+scheduled, and host LBRs stay off for as long as the guest has its event.
+"""
+
+from pylbr.arbitration.system cimport (
+    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_USER_FILTER, System, Vcpu, guest_control,
+    use_hardware, vcpu_index, OWNER_GUEST,
+)
+from pylbr.arbitration.vlbr cimport Vlbr
+from pylbr.host.hardware cimport DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl
+
+cdef enum Flaw:
+    STALE_SNAPSHOT, CHECK_WITH_IRQS_ON
+
+
+cdef class KvmLegacy(Vlbr):
+    """The pinned event; the guest's DEBUGCTL is loaded at every entry, whoever owns."""
+
+    FLAWS = {
+        "stale-snapshot": (STALE_SNAPSHOT, "host DEBUGCTL is read at vcpu_load, interrupts on "
+                           "(before the fix of March 2025)"),
+        "check-with-irqs-on": (CHECK_WITH_IRQS_ON, "interrupts are on between «event ACTIVE?» "
+                               "and the access"),
+    }
+
+    def __init__(self, flaws=(), bint designed=False):
+        self.name = "kvm-legacy-designed" if designed else "kvm-legacy"
+        self.legacy = True
+        self.shared_filter = designed
+        self.set_flaws(flaws)
+
+    cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if self.has(STALE_SNAPSHOT):
+            v.snapshot = c.hw.debugctl
+        return Vlbr.vcpu_load(self, s, c, v, pc)
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if not self.has(STALE_SNAPSHOT):
+            v.snapshot = c.hw.debugctl
+        v.passthrough = self.active(s, v)
+        v.vmcs.debugctl = v.debugctl
+        return DONE
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        v.vmcs.debugctl = 0
+        if v.snapshot:
+            hw_set_debugctl(&c.hw, v.snapshot)
+        if not self.has(STALE_SNAPSHOT):
+            v.snapshot = 0
+        return DONE
+
+    cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """vmx_set_msr of DEBUGCTL, or intel_pmu_handle_lbr_msrs_access."""
+        cdef int instruction = c.frame[c.frames - 1].arg
+        if instruction == GUEST_ENABLE or instruction == GUEST_DISABLE:
+            if instruction == GUEST_ENABLE:
+                v.debugctl |= DEBUGCTL_LBR
+                self.create(s, c, v)
+            else:
+                v.debugctl &= ~<unsigned long long> DEBUGCTL_LBR
+            return DONE
+        if pc == 0:
+            self.create(s, c, v)
+            return 1
+        if pc == 1 and self.has(CHECK_WITH_IRQS_ON):
+            c.scratch = self.active(s, v)
+            return 2
+        if pc == 1:
+            c.scratch = self.active(s, v)
+        self.access(s, c, v, c.scratch)
+        if instruction == GUEST_USER_FILTER and c.scratch:
+            use_hardware(s, c, OWNER_GUEST + vcpu_index(s, v))
+            hw_set_ctl(&c.hw, guest_control(instruction, 0, True))
+        c.scratch = 0
+        return DONE
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        return (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
+                or not v.passthrough)
+
+    cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """None of the LBR MSRs is in the list that user space saves."""
+        self.release(s, c, v)

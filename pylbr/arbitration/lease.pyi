@@ -1,0 +1,3 @@
+from pylbr.arbitration.owned import Owned
+
+class Lease(Owned): ...

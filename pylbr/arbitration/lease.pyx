@@ -1,0 +1,100 @@
+"""`lease`: each side has the registers while it runs; no one waits and nothing is lost.
+
+A guest records only in guest mode, a host event that excludes guests only in host mode: the two
+never need the registers at the same instant.  So while both want them, the images are swapped
+at VM entry and VM exit, with interrupts off; while only one does, nothing is swapped.  Only a
+host event that traces guests conflicts with a guest that records: then the host has the lease,
+and the guest's `lost` flag says that its records broke off.  A host sample that falls where
+the registers are not the host's, or whose window began late, says `cut`.
+"""
+
+from pylbr.arbitration.owned import GUARDS
+from pylbr.arbitration.owned cimport NO_RECHECK, OWNED_FLAWS, Owned
+from pylbr.arbitration.system cimport (
+    Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware, vcpu_index,
+)
+from pylbr.host.hardware cimport hw_restore, hw_save, hw_set_ctl
+from pylbr.host.perf cimport EXCLUDE_GUEST, perf_disable
+
+cdef enum Flaw:
+    NO_SWAP_BACK = OWNED_FLAWS, SILENT_CUT, KEEP_HOST_IMAGE, LATE_GRANT_REVOKE
+
+
+cdef class Lease(Owned):
+    """Swap at the world switch while both sides record."""
+
+    FLAWS = GUARDS | {
+        "no-swap-back": (NO_SWAP_BACK, "the host gets the registers at put only"),
+        "silent-cut": (SILENT_CUT, "a window that began late is not marked"),
+        "keep-host-image": (KEEP_HOST_IMAGE, "the host's image outlives its event"),
+        "late-grant-revoke": (LATE_GRANT_REVOKE, "perf still counts as attached while swapped out"),
+    }
+
+    def __init__(self, flaws=()):
+        self.name = "lease"
+        self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
+        self.serves_at_entry = True
+        self.set_flaws(flaws)
+
+    cdef bint host_traces_guests(self, Cpu* c) noexcept nogil:
+        return c.perf.hosts and not c.perf.flags & EXCLUDE_GUEST
+
+    cdef void suspend_host(self, System* s, Cpu* c) noexcept nogil:
+        """Put the host's records aside until the VM exit."""
+        use_hardware(s, c, OWNER_HOST)
+        if not self.has(LATE_GRANT_REVOKE):
+            c.perf.granted = 0
+        perf_disable(&c.perf, &c.hw)
+        hw_save(&c.hw, &c.perf.context.saved)
+        c.perf.context.saved_valid = 1
+        self.wipe(s, c)
+        c.owner = OWNER_NONE
+
+    cdef void attach(self, System* s, Cpu* c) noexcept nogil:
+        if c.perf.context.saved_valid:
+            hw_restore(&c.hw, &c.perf.context.saved)
+        elif not self.has(SILENT_CUT):
+            c.perf.cut |= c.wanted
+        c.perf.context.saved_valid = 0
+        Owned.attach(self, s, c)
+
+    cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
+        if not c.perf.hosts:
+            c.perf.cut = 0
+            if not self.has(KEEP_HOST_IMAGE):
+                c.perf.context.saved_valid = 0
+        Owned.perf_update(self, s, c)
+
+    cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0 and (not c.wanted or c.owner != OWNER_GUEST + vcpu_index(s, v)):
+            return DONE
+        return self.yield_guest(s, c, v, pc)
+
+    cdef bint pending(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        return c.wanted and not self.has(NO_RECHECK)
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0 and v.uses and c.owner == OWNER_HOST and not self.host_traces_guests(c):
+            self.suspend_host(s, c)
+            return 1
+        if c.owner == OWNER_NONE and v.uses:
+            self.load_guest(s, c, v)
+        if c.owner == OWNER_GUEST + vcpu_index(s, v):
+            self.admit(c, v)
+        else:
+            self.keep_out(c, v)
+        return DONE
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0:
+            Owned.after_exit(self, s, c, v, 0)
+            if (c.owner != OWNER_GUEST + vcpu_index(s, v) or not c.perf.hosts
+                    or self.has(NO_SWAP_BACK)):
+                return DONE
+        return self.yield_guest(s, c, v, pc)
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        # A reset is how a guest acknowledges `lost`.
+        if instruction == GUEST_DEPTH and v.lost:
+            return True
+        return Owned.exits(self, s, c, v, instruction)

@@ -1,0 +1,43 @@
+"""`mediated`: the guest owns the PMU from vcpu_load to vcpu_put.
+
+Host events must exclude guests; they are scheduled out while a vCPU is loaded, its thread's own
+host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace of the host.
+"""
+
+from pylbr.arbitration.owned import GUARDS
+from pylbr.arbitration.owned cimport Owned
+from pylbr.arbitration.system cimport Cpu, DONE, System, Vcpu
+
+cdef set NOT_OURS = {
+    "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
+    "keep-passthrough",
+}
+
+
+cdef class Mediated(Owned):
+    """Swap whole facilities when a vCPU comes and goes."""
+
+    FLAWS = {name: flaw for name, flaw in GUARDS.items() if name not in NOT_OURS}
+
+    def __init__(self, flaws=()):
+        self.name = "mediated"
+        self.host_short = True
+        self.refuses_guest_tracing = True
+        self.set_flaws(flaws)
+
+    cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0:
+            c.scratch = c.irqs
+            c.irqs = 0
+            if c.perf.granted:
+                self.detach(s, c)
+                c.wanted = 1
+            return 1
+        self.load_guest(s, c, v)
+        c.irqs = c.scratch
+        c.scratch = 0
+        return DONE
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        self.admit(c, v)
+        return DONE

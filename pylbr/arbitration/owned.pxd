@@ -1,0 +1,23 @@
+"""Policies in which the registers have one owner, and perf gets them by being attached."""
+
+from libc.stdint cimport uint8_t
+
+from pylbr.arbitration.system cimport Cpu, Policy, System, Vcpu
+
+# Deviations that `Owned` itself knows, below those of its subclasses.
+cdef enum OwnedFlaw:
+    NO_WIPE, WIPE_BY_DEPTH, XSAVES_DOOR, KEEP_CLEAR_OFF, NO_RESTORE_CTL, NO_PAUSE_CLEAR
+    GUEST_RUNS_HOST_CTL, NO_RESET_AT_SWITCH, STEAL_IN_IRQ, KEEP_PASSTHROUGH, NO_RECHECK
+    KEEP_WANTED, NO_ATTACH_AT_PUT, RESTORE_LOADS_CTL, KEEP_ENABLED, NO_SAVE, DROP_CTL
+    OWNED_FLAWS
+
+
+cdef class Owned(Policy):
+    cdef void attach(self, System* s, Cpu* c) noexcept nogil
+    cdef void detach(self, System* s, Cpu* c) noexcept nogil
+    cdef void wipe(self, System* s, Cpu* c) noexcept nogil
+    cdef void load_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void save_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef int yield_guest(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void keep_out(self, Cpu* c, Vcpu* v) noexcept nogil

@@ -1,0 +1,221 @@
+"""Policies in which the registers have one owner at a time.
+
+The registers pass from one to the next only empty: who leaves saves what it needs and wipes.
+perf does not take them; it is attached when they are free, and asks (`Cpu.wanted`) if not.
+A guest's records live in `Vcpu.image` whenever they are not in the registers; accesses that
+are intercepted go there and never to the registers.
+"""
+
+from libc.string cimport memset
+
+from lbrcore.lbr cimport lbr_set_frozen
+from pylbr.arbitration.system cimport (
+    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ,
+    GUEST_RSM, GUEST_SMI, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
+    current_context, guest_control, use_hardware, vcpu_index,
+)
+from pylbr.host.hardware cimport (
+    CTL_LBREN, Image, hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl,
+    image_clear,
+)
+from pylbr.host.perf cimport (
+    EXCLUDE_GUEST, perf_control, perf_deschedule, perf_disable, perf_enable, perf_schedule,
+)
+
+#: Guards that can be left out, each with what then is missing.
+GUARDS = {
+    "no-wipe": (NO_WIPE, "registers are handed on as they are"),
+    "wipe-by-depth": (WIPE_BY_DEPTH, "wipe by a write of DEPTH alone, which leaves LER"),
+    "xsaves-door": (XSAVES_DOOR, "XSS-exiting bitmap is left 0: XSAVES reads the registers"),
+    "keep-clear-off": (KEEP_CLEAR_OFF, "exit does not clear LBR_CTL of a guest that owns"),
+    "no-restore-ctl": (NO_RESTORE_CTL, "host's LBR_CTL is not put back after exit"),
+    "no-pause-clear": (NO_PAUSE_CLEAR, "image keeps old records while branches are missed"),
+    "guest-runs-host-ctl": (GUEST_RUNS_HOST_CTL, "entry leaves the host's LBR_CTL on"),
+    "no-reset-at-switch": (NO_RESET_AT_SWITCH, "perf's records survive a task switch"),
+    "steal-in-irq": (STEAL_IN_IRQ, "perf takes the registers in the IPI"),
+    "keep-passthrough": (KEEP_PASSTHROUGH, "interception is not switched back on"),
+    "no-recheck": (NO_RECHECK, "requests are not looked at again with interrupts off"),
+    "keep-wanted": (KEEP_WANTED, "a closed event's request is not withdrawn"),
+    "no-attach-at-put": (NO_ATTACH_AT_PUT, "the vCPU leaves, perf is not attached"),
+    "restore-loads-ctl": (RESTORE_LOADS_CTL, "XRSTORS loads the guest's LBREn in the host"),
+    "keep-enabled": (KEEP_ENABLED, "perf's LBR_CTL stays on when it is detached"),
+    "no-save": (NO_SAVE, "the guest's records are not saved"),
+    "drop-ctl": (DROP_CTL, "the guest's LBR_CTL is not fetched from the VMCS after exit"),
+}
+
+
+cdef class Owned(Policy):
+    """What `request`, `mediated` and `lease` share."""
+
+    cdef void wipe(self, System* s, Cpu* c) noexcept nogil:
+        """Empty registers that nobody owns any more."""
+        if self.has(NO_WIPE):
+            return
+        if self.has(WIPE_BY_DEPTH):
+            hw_reset_records(&c.hw)
+        else:
+            hw_init(&c.hw)
+
+    cdef void attach(self, System* s, Cpu* c) noexcept nogil:
+        """perf gets registers that nobody owns."""
+        c.owner = OWNER_HOST
+        c.perf.granted = 1
+        perf_enable(&c.perf, &c.hw)
+        c.wanted = 0
+
+    cdef void detach(self, System* s, Cpu* c) noexcept nogil:
+        """perf leaves the registers."""
+        c.perf.granted = 0
+        if not self.has(KEEP_ENABLED):
+            perf_disable(&c.perf, &c.hw)
+        c.perf.programmed = 0
+        self.wipe(s, c)
+        c.owner = OWNER_NONE
+
+    cdef void load_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """Guest gets registers that nobody owns; LBREn waits for VM entry."""
+        c.owner = <uint8_t> (OWNER_GUEST + vcpu_index(s, v))
+        v.image.ctl = v.ctl if self.has(RESTORE_LOADS_CTL) else 0
+        hw_restore(&c.hw, &v.image)
+
+    cdef void save_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        use_hardware(s, c, OWNER_GUEST + vcpu_index(s, v))
+        if not self.has(NO_SAVE):
+            hw_save(&c.hw, &v.image)
+        v.image.ctl = 0
+
+    cdef int yield_guest(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """The guest's turn ends, in three steps with interrupts off: save, wipe, pass on."""
+        if pc == 0:
+            c.scratch = c.irqs
+            c.irqs = 0
+            self.save_guest(s, c, v)
+            return 1
+        if pc == 1:
+            self.wipe(s, c)
+            c.owner = OWNER_NONE
+            return 2
+        if c.perf.hosts and not self.has(NO_ATTACH_AT_PUT):
+            self.attach(s, c)
+        c.irqs = c.scratch
+        c.scratch = 0
+        return DONE
+
+    cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil:
+        """The guest enters as owner."""
+        v.passthrough = 1
+        v.xss_exit = 0
+        v.vmcs.lbr_ctl = v.ctl
+        v.vmcs.load_lbr_ctl = 1
+        v.vmcs.clear_lbr_ctl = not self.has(KEEP_CLEAR_OFF)
+
+    cdef void keep_out(self, Cpu* c, Vcpu* v) noexcept nogil:
+        """The guest enters without the registers.  If it records, its records break off
+        here; an empty stack says so."""
+        if not self.has(KEEP_PASSTHROUGH):
+            v.passthrough = 0
+        v.xss_exit = not self.has(XSAVES_DOOR)
+        if v.ctl & CTL_LBREN and not self.has(NO_PAUSE_CLEAR):
+            image_clear(&v.image)
+            v.lost = self.guest_flag
+        v.vmcs.lbr_ctl = 0
+        v.vmcs.clear_lbr_ctl = 0
+        v.vmcs.load_lbr_ctl = not self.has(GUEST_RUNS_HOST_CTL)
+        if c.perf.granted and not c.perf.flags & EXCLUDE_GUEST:
+            v.vmcs.load_lbr_ctl = 0
+
+    cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
+        if not c.perf.hosts:
+            if c.perf.granted:
+                self.detach(s, c)
+            if not self.has(KEEP_WANTED):
+                c.wanted = 0
+        elif c.perf.granted:
+            if c.perf.programmed != perf_control(&c.perf, &c.hw):
+                perf_enable(&c.perf, &c.hw)
+        elif c.owner == OWNER_NONE or self.has(STEAL_IN_IRQ):
+            self.attach(s, c)
+        else:
+            c.wanted = 1
+
+    cdef void task_out(self, System* s, Cpu* c) noexcept nogil:
+        perf_deschedule(current_context(s, c))
+        perf_schedule(&c.perf, NULL, self.shared_filter)
+        self.perf_update(s, c)
+
+    cdef void task_in(self, System* s, Cpu* c) noexcept nogil:
+        perf_schedule(&c.perf, current_context(s, c), self.shared_filter)
+        self.perf_update(s, c)
+        if c.perf.granted and not self.has(NO_RESET_AT_SWITCH):
+            hw_reset_records(&c.hw)
+            c.perf.cut = 0
+
+    cdef int vcpu_put(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0 and c.owner != OWNER_GUEST + vcpu_index(s, v):
+            return DONE
+        return self.yield_guest(s, c, v, pc)
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if c.owner == OWNER_GUEST + vcpu_index(s, v):
+            if not self.has(DROP_CTL):
+                v.ctl = v.vmcs.lbr_ctl
+            v.vmcs.lbr_ctl = 0
+        elif c.perf.granted and not self.has(NO_RESTORE_CTL):
+            hw_set_ctl(&c.hw, c.perf.programmed)
+        return DONE
+
+    cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """On the image: exits happen only while the registers are not the guest's, but for
+        INIT and SMM, which touch the control register alone."""
+        cdef int instruction = c.frame[c.frames - 1].arg
+        v.uses = 1
+        if instruction == GUEST_READ or instruction == GUEST_XSAVES:
+            s.seen.image = v.image
+            s.seen.image.ctl = v.ctl
+            s.seen.cut = v.lost
+            s.seen.door = (DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES
+                           else DOOR_GUEST_MSR)
+        elif instruction == GUEST_WRITE:
+            v.image.entry[0] = c.operand
+        elif instruction == GUEST_DEPTH:
+            memset(&v.image.entry[0], 0, sizeof(v.image.entry))
+            if c.owner == OWNER_GUEST + vcpu_index(s, v):
+                hw_reset_records(&c.hw)
+            v.lost = 0
+        elif instruction == GUEST_INIT:
+            pass  # INIT leaves LBR_CTL and the records (spec 1.7)
+        elif instruction == GUEST_SMI:
+            v.smm = 1
+            v.smm_ctl = v.ctl & CTL_LBREN
+            v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_RSM:
+            v.smm = 0
+            v.ctl |= v.smm_ctl
+            v.smm_ctl = 0
+        elif instruction == GUEST_DB:
+            v.ctl &= ~<unsigned long long> CTL_LBREN
+        else:
+            v.ctl = guest_control(instruction, v.ctl, False)
+        return DONE
+
+    cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
+        s.seen.present = c.perf.granted
+        s.seen.cut = c.perf.cut or not c.perf.granted
+        if c.perf.granted:
+            hw_peek(&c.hw, &s.seen.image)
+        lbr_set_frozen(&c.hw.lbr, 0)
+
+    cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        s.seen.image = v.image
+        s.seen.image.ctl = v.ctl
+        s.seen.cut = v.lost
+
+    cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        v.image = s.seen.image
+        v.image.ctl = 0
+        v.ctl = s.seen.image.ctl
+        v.lost = s.seen.cut
+        v.uses = 1
+
+    cdef bint guest_traced(self, System* s, Cpu* c) noexcept nogil:
+        return c.owner == OWNER_HOST and not c.perf.flags & EXCLUDE_GUEST

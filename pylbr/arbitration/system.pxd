@@ -1,0 +1,124 @@
+"""The whole system as one plain structure: processors, tasks, perf events, vCPUs, and the
+operations in flight.  It is copied with memcpy, hashed by `pylbr.verify.codec` and advanced one
+micro-step at a time, by the explorer and by the simulation alike.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from lbrcore.lbr cimport lbr_entry
+from pylbr.host.hardware cimport Hardware, Image
+from pylbr.host.perf cimport PerfContext, PerfCpu
+from pylbr.kvm.vcpu cimport Vcpu
+
+cdef enum:
+    MAX_CPUS = 2
+    MAX_GUESTS = 4
+    MAX_FRAMES = 4
+    DONE = -1
+
+# Whose records the registers hold
+cdef enum:
+    OWNER_NONE = 0
+    OWNER_HOST = 1
+    OWNER_GUEST = 2             # + vCPU
+
+cdef enum Operation:
+    OP_NONE, OP_SWITCH, OP_ENTER, OP_EXIT, OP_OPEN, OP_CLOSE, OP_MIGRATE
+
+# What a guest does; also the argument of OP_EXIT.  EXIT_IRQ stands for any exit with nothing
+# to emulate.
+cdef enum Instruction:
+    EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
+    GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
+    INSTRUCTIONS
+
+# What a step shows to somebody
+cdef enum Door:
+    DOOR_NONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, DOOR_SAVED_STATE, DOOR_SAMPLE
+
+ctypedef struct Frame:
+    uint8_t op
+    uint8_t pc
+    uint8_t hook_pc
+    uint8_t arg
+
+ctypedef struct Observation:
+    uint8_t door
+    uint8_t guest               # whose door
+    uint8_t instruction         # of the guest, just retired
+    uint8_t present             # the sample carries records at all
+    uint8_t cut                 # the viewer is told that records may be missing
+    uint8_t failures            # bits of Failure
+    Image image
+
+# Properties that a step itself can see broken
+cdef enum Failure:
+    FAIL_CHECK_AND_USE = 1      # P6
+    FAIL_PROGRESS = 2           # P22
+    FAIL_IDEMPOTENT = 4         # P23
+
+ctypedef struct Cpu:
+    Hardware hw
+    PerfCpu perf
+    Frame frame[MAX_FRAMES]
+    uint8_t frames
+    uint8_t task                # 0 the host's task, 1 + v the thread of vCPU v
+    uint8_t guest               # 1 + v while in guest mode
+    uint8_t irqs                # interrupts are on
+    uint8_t owner
+    uint8_t wanted              # perf has asked for the LBRs and waits
+    uint8_t scratch             # a policy's local variable across micro-steps
+    lbr_entry operand           # of the guest instruction being emulated
+
+ctypedef struct System:
+    Cpu cpu[MAX_CPUS]
+    Vcpu vcpu[MAX_GUESTS]
+    PerfContext task[1 + MAX_GUESTS]
+    Observation seen
+    uint8_t cpus, guests
+    uint8_t depth               # of guests, unless a policy offers another
+
+
+cdef class Policy:
+    """How host and guests share one facility.  Hooks run one micro-step a call: they take the
+    step's number and give the next, or DONE."""
+    cdef readonly str name
+    cdef readonly frozenset flaws
+    cdef uint64_t flaw_bits
+    # What it documents
+    cdef readonly bint legacy               # needs legacy LBRs
+    cdef readonly bint guest_short          # records a guest misses show as empty entries
+    cdef readonly bint guest_flag           # ... and by a flag
+    cdef readonly bint host_short           # the same of the host's samples
+    cdef readonly bint host_flag
+    cdef readonly bint serves_at_entry      # a VM entry is a safe point
+    cdef readonly bint shared_filter        # the vLBR event goes through EXTRA_REG_LBR
+    cdef readonly bint refuses_guest_tracing
+
+    cdef int set_flaws(self, flaws) except -1
+    cdef bint has(self, int flaw) noexcept nogil
+    cdef void perf_update(self, System* s, Cpu* c) noexcept nogil
+    cdef void task_out(self, System* s, Cpu* c) noexcept nogil
+    cdef void task_in(self, System* s, Cpu* c) noexcept nogil
+    cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef int vcpu_put(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef bint pending(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
+    cdef void pmi(self, System* s, Cpu* c) noexcept nogil
+    cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef bint guest_traced(self, System* s, Cpu* c) noexcept nogil
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil
+
+cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil
+cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil
+cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil
+cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil
+cdef void vcpu_reset(System* s, Vcpu* v) noexcept nogil
+cdef uint64_t guest_control(int instruction, uint64_t old, bint legacy) noexcept nogil
+cdef int vcpu_index(System* s, Vcpu* v) noexcept nogil
+cdef PerfContext* current_context(System* s, Cpu* c) noexcept nogil
+cdef void use_hardware(System* s, Cpu* c, int owner) noexcept nogil

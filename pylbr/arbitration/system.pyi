@@ -1,0 +1,18 @@
+from collections.abc import Iterable
+from typing import ClassVar
+
+EVENT_ON_TASK: int
+
+class Policy:
+    FLAWS: ClassVar[dict[str, tuple[int, str]]]
+    name: str
+    flaws: frozenset[str]
+    legacy: bool
+    guest_short: bool
+    guest_flag: bool
+    host_short: bool
+    host_flag: bool
+    serves_at_entry: bool
+    shared_filter: bool
+    refuses_guest_tracing: bool
+    def __init__(self, flaws: Iterable[str] = ...) -> None: ...

@@ -1,0 +1,324 @@
+"""Operations as lists of micro-steps.
+
+Interrupts can land between two steps where `Cpu.irqs` is set, an NMI between any two.  The
+steps follow the kernel: context_switch, vcpu_enter_guest, an IPI that installs or removes an
+event.  What a policy does is behind its hooks.
+"""
+
+from libc.string cimport memset
+
+from pylbr.host.hardware cimport (
+    CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_set_ctl,
+    hw_vm_entry, hw_vm_exit, hw_write_entry,
+)
+from pylbr.host.perf cimport (
+    EXCLUDE_GUEST, perf_close, perf_open, perf_schedule,
+)
+
+from pylbr.errors import ConfigurationError
+
+cdef enum:
+    ON_TASK = 0x40              # argument of OP_OPEN and OP_CLOSE: the present task's context
+
+#: Flag of an event's kind: bound to the task, not to the CPU.
+EVENT_ON_TASK = ON_TASK
+
+
+cdef int vcpu_index(System* s, Vcpu* v) noexcept nogil:
+    return <int> (v - &s.vcpu[0])
+
+
+cdef PerfContext* current_context(System* s, Cpu* c) noexcept nogil:
+    return &s.task[c.task]
+
+
+cdef void use_hardware(System* s, Cpu* c, int owner) noexcept nogil:
+    """To be called with every access to the registers for the sake of `owner`."""
+    if c.owner != owner:
+        s.seen.failures |= FAIL_CHECK_AND_USE
+
+
+cdef void vcpu_reset(System* s, Vcpu* v) noexcept nogil:
+    cdef uint8_t loaded = v.loaded
+    memset(v, 0, sizeof(Vcpu))
+    v.loaded = loaded
+    v.xss_exit = 1
+    v.image.depth = s.depth
+
+
+cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil:
+    cdef Frame* frame = &c.frame[c.frames]
+    memset(frame, 0, sizeof(Frame))
+    frame.op = <uint8_t> op
+    frame.arg = <uint8_t> arg
+    c.frames += 1
+    if op == OP_OPEN or op == OP_CLOSE:
+        c.irqs = 0
+
+
+# ---------------------------------------------------------------- what a guest executes itself
+
+cdef uint64_t guest_control(int instruction, uint64_t old, bint legacy) noexcept nogil:
+    """Value that the guest writes to its control register."""
+    if legacy:
+        return SELECT_CPL_EQ_0 if instruction == GUEST_USER_FILTER else old
+    if instruction == GUEST_ENABLE:
+        return CTL_ANY
+    if instruction == GUEST_USER_FILTER:
+        return CTL_ANY_USR
+    return 0
+
+
+cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
+    """An instruction that does not exit acts on the registers as they are."""
+    if instruction == GUEST_READ or instruction == GUEST_XSAVES:
+        hw_peek(&c.hw, &s.seen.image)
+        s.seen.door = DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES else DOOR_GUEST_MSR
+        s.seen.cut = s.vcpu[c.guest - 1].lost
+    elif instruction == GUEST_WRITE:
+        hw_write_entry(&c.hw, 0, &c.operand)
+    elif instruction == GUEST_DEPTH:
+        hw_reset_records(&c.hw)
+    else:
+        hw_set_ctl(&c.hw, guest_control(instruction, c.hw.lbr.ctl, False))
+    s.seen.guest = c.guest
+    s.seen.instruction = <uint8_t> instruction
+
+
+# ---------------------------------------------------------------- operations
+
+cdef inline void _next(Frame* frame) noexcept nogil:
+    frame.pc += 1
+    frame.hook_pc = 0
+
+
+cdef inline bint _hook(Frame* frame, int result) noexcept nogil:
+    """Go on behind the hook once it is done."""
+    if result == DONE:
+        _next(frame)
+        return True
+    frame.hook_pc = <uint8_t> result
+    return False
+
+
+cdef bint _switch(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
+    """context_switch, and the preempt notifiers of KVM."""
+    cdef Vcpu* v = &s.vcpu[c.task - 1] if c.task else NULL
+    if f.pc == 0:
+        c.irqs = 0
+        policy.task_out(s, c)
+        _next(f)
+        if v == NULL:
+            _next(f)
+    elif f.pc == 1:
+        if _hook(f, policy.vcpu_put(s, c, v, f.hook_pc)):
+            v.loaded = 0
+            if c.wanted:
+                s.seen.failures |= FAIL_PROGRESS
+    elif f.pc == 2:
+        c.task = f.arg
+        policy.task_in(s, c)
+        _next(f)
+    elif f.pc == 3:
+        c.irqs = 1
+        if v == NULL:
+            return True
+        v.loaded = <uint8_t> (1 + (c - &s.cpu[0]))
+        _next(f)
+    else:
+        return _hook(f, policy.vcpu_load(s, c, v, f.hook_pc))
+    return False
+
+
+cdef bint _enter(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
+    """vcpu_enter_guest, up to the guest's first instruction."""
+    cdef Vcpu* v = &s.vcpu[c.task - 1]
+    if f.pc == 0:
+        _hook(f, policy.safe_point(s, c, v, f.hook_pc))
+    elif f.pc == 1:
+        if policy.pending(s, c, v):
+            f.pc = 0
+            f.hook_pc = 0
+        else:
+            c.irqs = 0
+            _next(f)
+    elif f.pc == 2:
+        _hook(f, policy.before_entry(s, c, v, f.hook_pc))
+    else:
+        if c.wanted and policy.serves_at_entry:
+            s.seen.failures |= FAIL_PROGRESS
+        hw_vm_entry(&c.hw, &v.vmcs)
+        c.guest = c.task
+        return True
+    return False
+
+
+cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
+    """VM exit, and the emulation of what caused it."""
+    cdef Vcpu* v = &s.vcpu[c.task - 1]
+    if f.pc == 0:
+        hw_vm_exit(&c.hw, &v.vmcs)
+        c.guest = 0
+        _next(f)
+    elif f.pc == 1:
+        _hook(f, policy.after_exit(s, c, v, f.hook_pc))
+    elif f.pc == 2:
+        c.irqs = 1
+        _next(f)
+        return f.arg == EXIT_IRQ
+    elif _hook(f, policy.emulate(s, c, v, f.hook_pc)):
+        s.seen.guest = c.task
+        s.seen.instruction = f.arg
+        return True
+    return False
+
+
+cdef bint _open(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
+    """An IPI that installs an event, or removes one."""
+    cdef PerfContext* context = &c.perf.context
+    if f.pc == 0:
+        if f.arg & ON_TASK:
+            context = current_context(s, c)
+        if f.op == OP_CLOSE:
+            perf_close(&context.event[f.arg & ~ON_TASK])
+        elif f.arg & EXCLUDE_GUEST or not policy.refuses_guest_tracing:
+            perf_open(context, f.arg & ~ON_TASK)  # else -EOPNOTSUPP
+        perf_schedule(&c.perf, current_context(s, c), policy.shared_filter)
+        policy.perf_update(s, c)
+        _next(f)
+        return False
+    c.irqs = 1
+    return True
+
+
+cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
+    """User space reads the vCPU's state, and sets it in a new vCPU."""
+    cdef Vcpu* v = &s.vcpu[c.task - 1]
+    cdef uint8_t smm
+    cdef uint64_t smm_ctl
+    if f.pc == 0:
+        _hook(f, policy.vcpu_put(s, c, v, f.hook_pc))
+    elif f.pc == 1:
+        policy.save_state(s, c, v)
+        s.seen.door = DOOR_SAVED_STATE
+        s.seen.guest = c.task
+        smm, smm_ctl = v.smm, v.smm_ctl  # in SMRAM, which is guest memory
+        vcpu_reset(s, v)
+        v.smm = smm
+        v.smm_ctl = smm_ctl
+        policy.restore_state(s, c, v)
+        _next(f)
+    else:
+        return _hook(f, policy.vcpu_load(s, c, v, f.hook_pc))
+    return False
+
+
+cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil:
+    """One micro-step of the topmost operation; True if that was its last."""
+    cdef Frame* f = &c.frame[c.frames - 1]
+    cdef bint done = True
+    if f.op == OP_SWITCH:
+        done = _switch(s, c, f, policy)
+    elif f.op == OP_ENTER:
+        done = _enter(s, c, f, policy)
+    elif f.op == OP_EXIT:
+        done = _exit(s, c, f, policy)
+    elif f.op == OP_OPEN or f.op == OP_CLOSE:
+        done = _open(s, c, f, policy)
+    elif f.op == OP_MIGRATE:
+        done = _migrate(s, c, f, policy)
+    if done:
+        c.frames -= 1
+        memset(f, 0, sizeof(Frame))
+    return done
+
+
+cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil:
+    """A counter overflows: LBRs freeze, and the handler runs to its end (spec 5.3)."""
+    hw_freeze(&c.hw)
+    policy.pmi(s, c)
+    s.seen.door = DOOR_SAMPLE
+
+
+# ---------------------------------------------------------------- the interface's defaults
+
+cdef class Policy:
+    """How host and guests share one facility.
+
+    Parameters
+    ----------
+    flaws : iterable of str
+        Names out of `FLAWS`: guards left out, or known bugs left in.
+    """
+
+    #: Name -> (bit, what it does).
+    FLAWS = {}
+
+    cdef int set_flaws(self, flaws) except -1:
+        self.flaws = frozenset(flaws)
+        for name in self.flaws:
+            if name not in self.FLAWS:
+                raise ConfigurationError(
+                    f"policy {self.name} has no flaw {name!r}; it has {', '.join(self.FLAWS)}")
+            self.flaw_bits |= <uint64_t> 1 << <int> self.FLAWS[name][0]
+        return 0
+
+    cdef bint has(self, int flaw) noexcept nogil:
+        """Is this deviation from the correct policy switched on?"""
+        return (self.flaw_bits >> flaw) & 1
+
+    cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
+        """The set of scheduled events has changed; interrupts are off."""
+
+    cdef void task_out(self, System* s, Cpu* c) noexcept nogil:
+        """perf's part of a task leaving; interrupts are off."""
+
+    cdef void task_in(self, System* s, Cpu* c) noexcept nogil:
+        """perf's part of a task coming in; interrupts are off."""
+
+    cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """A vCPU comes to this CPU; interrupts are on."""
+        return DONE
+
+    cdef int vcpu_put(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """A vCPU leaves this CPU; interrupts may be on."""
+        return DONE
+
+    cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """In the run loop with interrupts on: serve requests."""
+        return DONE
+
+    cdef bint pending(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """Looked at with interrupts off: must `safe_point` run once more?"""
+        return False
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """The last steps before VM entry; interrupts are off."""
+        return DONE
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """The first steps after VM exit; interrupts are off."""
+        return DONE
+
+    cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """What the guest tried to do; interrupts are on.  Results go to `System.seen`."""
+        return DONE
+
+    cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
+        """The PMI handler reads a sample into `System.seen` and acknowledges."""
+
+    cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """User space reads the guest's LBR registers into `System.seen`; the vCPU is put."""
+
+    cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """User space sets them from `System.seen` in a vCPU fresh from reset."""
+
+    cdef bint guest_traced(self, System* s, Cpu* c) noexcept nogil:
+        """Does what the guest executes now belong to the host's window?"""
+        return False
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        """Does this instruction of the running guest exit?"""
+        if instruction == GUEST_XSAVES:
+            return v.xss_exit
+        return instruction >= GUEST_INIT or not v.passthrough

@@ -1,0 +1,16 @@
+"""Policies built on KVM's pinned perf event, which stands for a guest's LBRs (spec 5.6)."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from pylbr.arbitration.system cimport Cpu, Policy, System, Vcpu
+from pylbr.host.perf cimport Event
+
+
+cdef class Vlbr(Policy):
+    cdef Event* event(self, System* s, Vcpu* v) noexcept nogil
+    cdef bint active(self, System* s, Vcpu* v) noexcept nogil
+    cdef void create(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void release(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void reset(self, System* s, Cpu* c) noexcept nogil
+    cdef bint guest_records(self, Vcpu* v) noexcept nogil
+    cdef void access(self, System* s, Cpu* c, Vcpu* v, bint real) noexcept nogil

@@ -1,0 +1,3 @@
+from pylbr.arbitration.system import Policy
+
+class Vlbr(Policy): ...

@@ -1,0 +1,166 @@
+"""One processor as host and hypervisor drive it."""
+
+from libc.string cimport memset
+
+from lbrcore.lbr cimport (
+    LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_clear, lbr_get, lbr_read_ler, lbr_set_enable,
+    lbr_set_frozen, lbr_slot, lbr_write_ctl, lbr_write_depth, lbr_write_entry, lbr_write_ler,
+)
+from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
+
+
+cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil:
+    """WRMSR IA32_DEBUGCTL.  With architectural LBRs bit 0 has no meaning (spec 1.7)."""
+    hw.msr_accesses += 1
+    hw.debugctl = value
+    if hw.lbr.config.flavour == LBR_LEGACY:
+        lbr_set_enable(&hw.lbr, value & DEBUGCTL_LBR)
+
+
+cdef void hw_set_ctl(Hardware* hw, uint64_t value) noexcept nogil:
+    """WRMSR of IA32_LBR_CTL, or MSR_LBR_SELECT, with a value known to be good."""
+    hw.msr_accesses += 1
+    lbr_write_ctl(&hw.lbr, value)
+
+
+cdef uint64_t hw_ctl(Hardware* hw) noexcept nogil:
+    hw.msr_accesses += 1
+    return hw.lbr.ctl
+
+
+cdef void hw_write_depth(Hardware* hw, uint64_t depth) noexcept nogil:
+    """WRMSR of IA32_LBR_DEPTH: zeroes the records, not CTL, not LER."""
+    hw.msr_accesses += 1
+    lbr_write_depth(&hw.lbr, depth)
+
+
+cdef void hw_init(Hardware* hw) noexcept nogil:
+    """XRSTORS with XSTATE_BV[15] = 0: CTL, LER and all records 0, DEPTH as it is (spec 2.4)."""
+    cdef lbr_entry zero
+    hw.xsaves += 1
+    memset(&zero, 0, sizeof(zero))
+    lbr_write_ctl(&hw.lbr, 0)
+    lbr_clear(&hw.lbr)
+    lbr_write_ler(&hw.lbr, &zero)
+
+
+cdef void hw_clear_ler(Hardware* hw) noexcept nogil:
+    cdef lbr_entry zero
+    hw.msr_accesses += 3
+    memset(&zero, 0, sizeof(zero))
+    lbr_write_ler(&hw.lbr, &zero)
+
+
+cdef void hw_save(Hardware* hw, Image* image) noexcept nogil:
+    """XSAVES of component 15; nothing is cleared (spec 2.3)."""
+    hw.xsaves += 1
+    memset(image, 0, sizeof(Image))
+    lbr_pack(&hw.lbr, image, LBR_COMPONENT_SIZE)
+
+
+cdef void hw_restore(Hardware* hw, const Image* image) noexcept nogil:
+    """XRSTORS of component 15, CTL and all (spec 2.4)."""
+    hw.xsaves += 1
+    lbr_unpack(&hw.lbr, image, LBR_COMPONENT_SIZE)
+
+
+cdef void hw_peek(const Hardware* hw, Image* image) noexcept nogil:
+    """What is in the registers, without touching them: for checks and for a reader."""
+    cdef uint32_t i
+    memset(image, 0, sizeof(Image))
+    image.ctl = hw.lbr.ctl
+    image.depth = hw.lbr.depth
+    lbr_read_ler(&hw.lbr, &image.ler)
+    for i in range(hw.lbr.depth):
+        image.entry[i] = lbr_get(&hw.lbr, i)
+
+
+cdef void hw_save_msrs(Hardware* hw, Image* image) noexcept nogil:
+    """Read the records one MSR at a time, as perf does without XSAVES: up to FROM == 0, and
+    neither LER nor CTL (spec 5.2)."""
+    cdef uint32_t i
+    memset(image, 0, sizeof(Image))
+    image.depth = hw.lbr.depth
+    image.ctl = hw.lbr.ctl
+    hw.msr_accesses += 1
+    for i in range(hw.lbr.depth):
+        image.entry[i] = lbr_get(&hw.lbr, i)
+        hw.msr_accesses += 3
+        if not image.entry[i].from_:
+            break
+
+
+cdef void hw_restore_msrs(Hardware* hw, const Image* image) noexcept nogil:
+    """Write all records back; those that the image lacks become empty."""
+    cdef uint32_t i
+    hw.msr_accesses += 3 * hw.lbr.depth
+    for i in range(hw.lbr.depth):
+        lbr_slot(&hw.lbr, hw.lbr.head - i)[0] = image.entry[i]
+
+
+cdef void hw_reset_records(Hardware* hw) noexcept nogil:
+    """perf's reset: zeroes to every record, or one write of DEPTH."""
+    if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        hw_write_depth(hw, hw.lbr.depth)
+    else:
+        hw.msr_accesses += 3 * hw.lbr.depth
+        lbr_clear(&hw.lbr)
+
+
+cdef void hw_write_entry(Hardware* hw, uint32_t i, const lbr_entry* entry) noexcept nogil:
+    hw.msr_accesses += 3
+    lbr_write_entry(&hw.lbr, i, entry)
+
+
+cdef void hw_vm_entry(Hardware* hw, const Vmcs* vmcs) noexcept nogil:
+    """Entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 says so (spec 4)."""
+    hw.entries += 1
+    hw.debugctl = vmcs.debugctl
+    if hw.lbr.config.flavour == LBR_LEGACY:
+        lbr_set_enable(&hw.lbr, vmcs.debugctl & DEBUGCTL_LBR)
+    elif vmcs.load_lbr_ctl:
+        lbr_write_ctl(&hw.lbr, vmcs.lbr_ctl)
+
+
+cdef void hw_vm_exit(Hardware* hw, Vmcs* vmcs) noexcept nogil:
+    """Exit saves and zeroes DEBUGCTL; IA32_LBR_CTL is saved, and cleared by control 26.
+
+    That the field is saved whenever either control is set is a choice: the exact condition is
+    UNCONFIRMED (spec 4).
+    """
+    hw.exits += 1
+    vmcs.debugctl = hw.debugctl
+    hw.debugctl = 0
+    if hw.lbr.config.flavour == LBR_LEGACY:
+        lbr_set_enable(&hw.lbr, 0)
+        return
+    if vmcs.load_lbr_ctl or vmcs.clear_lbr_ctl:
+        vmcs.lbr_ctl = hw.lbr.ctl
+    if vmcs.clear_lbr_ctl:
+        lbr_write_ctl(&hw.lbr, 0)
+
+
+cdef void hw_freeze(Hardware* hw) noexcept nogil:
+    """A PMI with FREEZE_LBRS_ON_PMI set (spec 1.6): with architectural LBRs the PMU is v4 or
+    later and sets LBR_FRZ, before it clears DEBUGCTL.LBR."""
+    if not hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI:
+        return
+    if hw.lbr.config.flavour == LBR_LEGACY:
+        hw.debugctl &= ~<uint64_t> DEBUGCTL_LBR
+        lbr_set_enable(&hw.lbr, 0)
+    else:
+        lbr_set_frozen(&hw.lbr, 1)
+
+
+cdef bint image_empty(const Image* image) noexcept nogil:
+    cdef int i
+    for i in range(32):
+        if image.entry[i].from_ | image.entry[i].to:
+            return False
+    return True
+
+
+cdef void image_clear(Image* image) noexcept nogil:
+    """Zero the records and LER; CTL and DEPTH stay."""
+    memset(&image.entry[0], 0, sizeof(image.entry))
+    memset(&image.ler, 0, sizeof(image.ler))

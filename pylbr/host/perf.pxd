@@ -1,0 +1,49 @@
+"""Host perf's view of one facility: events, contexts, who is scheduled (spec 5)."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from pylbr.host.hardware cimport Hardware, Image
+
+cdef enum:
+    EVENT_SLOTS = 2
+
+cdef enum EventState:
+    EVENT_NONE, EVENT_OFF, EVENT_INACTIVE, EVENT_ACTIVE, EVENT_ERROR
+
+cdef enum EventFlag:
+    PINNED = 1
+    EXCLUDE_GUEST = 2
+    EXCLUDE_HOST = 4
+    VLBR = 8                    # KVM's event for a guest's LBRs: fake counter 58
+    USER_ONLY = 16              # a branch filter that differs from the other events'
+    CALL_STACK = 32             # records are saved and restored with the task
+
+ctypedef struct Event:
+    uint8_t state
+    uint8_t flags
+    uint8_t ran                 # has been ACTIVE before (total_time_running != 0)
+
+ctypedef struct PerfContext:    # of a CPU, or of a task
+    Event event[EVENT_SLOTS]
+    Image saved                 # task context data: the records, while scheduled out
+    uint8_t saved_valid
+
+ctypedef struct PerfCpu:
+    PerfContext context
+    uint8_t users               # lbr_users: ACTIVE events that use the LBRs, vLBR too
+    uint8_t hosts               # those of them that are not vLBR
+    uint8_t fresh               # a first user came that never ran: reset before use
+    uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; USER_ONLY
+    uint8_t vlbr                # bit 58 of intel_ctrl_guest_mask: a vLBR event is ACTIVE
+    uint8_t granted             # perf's state is in the registers
+    uint8_t cut                 # a window was cut since the records were reset
+    uint64_t programmed         # control value that perf has put in; 0 when off
+
+cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil
+cdef void perf_close(Event* event) noexcept nogil
+cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, bint shared_filter) noexcept nogil
+cdef void perf_deschedule(PerfContext* context) noexcept nogil
+cdef bint perf_is_guest_event(const Event* event) noexcept nogil
+cdef uint64_t perf_control(const PerfCpu* cpu, const Hardware* hw) noexcept nogil
+cdef void perf_enable(PerfCpu* cpu, Hardware* hw) noexcept nogil
+cdef void perf_disable(PerfCpu* cpu, Hardware* hw) noexcept nogil

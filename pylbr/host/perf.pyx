@@ -1,0 +1,122 @@
+"""Host perf: which LBR events are scheduled, and what perf writes to enable them.
+
+Facts: spec 5.1, 5.2, 5.6, 5.7.  Scheduling order: CPU-pinned, task-pinned, CPU-flexible,
+task-flexible.  All LBR events of a CPU share one filter; one that asks for another does not
+get on, and if pinned goes to ERROR until it is enabled again.
+"""
+
+from lbrcore.lbr cimport LBR_ARCHITECTURAL
+
+from pylbr.host.hardware cimport (
+    CTL_ANY, CTL_ANY_USR, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, SELECT_CPL_EQ_0, hw_set_ctl,
+    hw_set_debugctl,
+)
+
+
+cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil:
+    """Put a new event into a free slot; NULL if there is none."""
+    cdef int i
+    for i in range(EVENT_SLOTS):
+        if context.event[i].state == EVENT_NONE:
+            context.event[i].state = EVENT_INACTIVE
+            context.event[i].flags = flags
+            context.event[i].ran = 0
+            return &context.event[i]
+    return NULL
+
+
+cdef void perf_close(Event* event) noexcept nogil:
+    event.state = EVENT_NONE
+    event.flags = event.ran = 0
+
+
+cdef bint perf_is_guest_event(const Event* event) noexcept nogil:
+    return (event.flags & VLBR) != 0
+
+
+cdef void _place(PerfCpu* cpu, Event* event, int* filter, bint shared_filter) noexcept nogil:
+    """Try to schedule one event (x86_schedule_events with the constraints of spec 5.6)."""
+    cdef bint guest = perf_is_guest_event(event)
+    cdef int wanted = event.flags & (USER_ONLY | CALL_STACK)
+    cdef bint fits
+    if guest:
+        # One fake counter; it goes through the shared filter only as designed.
+        fits = not cpu.vlbr and (not shared_filter or filter[0] < 0 or filter[0] == wanted)
+    else:
+        fits = filter[0] < 0 or filter[0] == wanted
+    if not fits:
+        event.state = EVENT_ERROR if event.flags & PINNED else EVENT_INACTIVE
+        return
+    if not guest or shared_filter:
+        filter[0] = wanted
+    if not cpu.users and not event.ran:
+        cpu.fresh = 1           # intel_pmu_lbr_add: only a first user that never ran resets
+    cpu.users += 1
+    if guest:
+        cpu.vlbr = 1
+    else:
+        cpu.hosts += 1
+        cpu.flags &= ~EXCLUDE_GUEST | event.flags
+        cpu.flags |= event.flags & USER_ONLY
+    event.state = EVENT_ACTIVE
+    event.ran = 1
+
+
+cdef void _place_all(
+    PerfCpu* cpu, PerfContext* context, bint pinned, int* filter, bint shared_filter
+) noexcept nogil:
+    cdef int i
+    cdef Event* event
+    for i in range(EVENT_SLOTS if context != NULL else 0):
+        event = &context.event[i]
+        if ((event.state == EVENT_INACTIVE or event.state == EVENT_ACTIVE)
+                and pinned == ((event.flags & PINNED) != 0)):
+            _place(cpu, event, filter, shared_filter)
+
+
+cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, bint shared_filter) noexcept nogil:
+    """Decide anew which events of this CPU and of `task`, if any, are ACTIVE."""
+    cdef int filter = -1
+    cpu.users = cpu.hosts = cpu.vlbr = cpu.fresh = 0
+    cpu.flags = EXCLUDE_GUEST
+    _place_all(cpu, &cpu.context, True, &filter, shared_filter)
+    _place_all(cpu, task, True, &filter, shared_filter)
+    _place_all(cpu, &cpu.context, False, &filter, shared_filter)
+    _place_all(cpu, task, False, &filter, shared_filter)
+    if not cpu.hosts:
+        cpu.flags = 0
+
+
+cdef void perf_deschedule(PerfContext* context) noexcept nogil:
+    """The task leaves: its ACTIVE events become INACTIVE."""
+    cdef int i
+    for i in range(EVENT_SLOTS):
+        if context.event[i].state == EVENT_ACTIVE:
+            context.event[i].state = EVENT_INACTIVE
+
+
+cdef uint64_t perf_control(const PerfCpu* cpu, const Hardware* hw) noexcept nogil:
+    """IA32_LBR_CTL, or IA32_DEBUGCTL, with the host's events on."""
+    if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        return CTL_ANY_USR if cpu.flags & USER_ONLY else CTL_ANY
+    return DEBUGCTL_LBR | DEBUGCTL_FREEZE_LBRS_ON_PMI
+
+
+cdef void perf_enable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
+    """__intel_pmu_lbr_enable."""
+    cpu.programmed = perf_control(cpu, hw)
+    if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        hw_set_ctl(hw, cpu.programmed)
+    else:
+        hw_set_ctl(hw, SELECT_CPL_EQ_0 if cpu.flags & USER_ONLY else 0)
+        hw_set_debugctl(hw, hw.debugctl | cpu.programmed)
+
+
+cdef void perf_disable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
+    """__intel_pmu_lbr_disable."""
+    cpu.programmed = 0
+    if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        hw_set_ctl(hw, 0)
+    else:
+        hw_set_debugctl(hw, hw.debugctl
+                        & ~<uint64_t> (DEBUGCTL_LBR | DEBUGCTL_FREEZE_LBRS_ON_PMI))

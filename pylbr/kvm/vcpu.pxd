@@ -1,0 +1,21 @@
+"""A vCPU as the hypervisor keeps it, between two VM entries."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from pylbr.host.hardware cimport Image, Vmcs
+
+ctypedef struct Vcpu:
+    Vmcs vmcs
+    Image image                 # the guest's records, while they are not in the registers
+    uint64_t ctl                # the guest's control: IA32_LBR_CTL, or MSR_LBR_SELECT
+    uint64_t debugctl           # the guest's IA32_DEBUGCTL
+    uint64_t smm_ctl            # IA32_LBR_CTL as saved by an SMI
+    uint8_t loaded              # 1 + CPU between vcpu_load and vcpu_put
+    uint8_t uses                # the guest has touched an LBR register
+    uint8_t passthrough         # the records' MSRs are not intercepted
+    uint8_t xss_exit            # XSAVES and XRSTORS of component 15 exit (XSS-exiting bitmap)
+    uint8_t lost                # records were lost since the guest last reset them
+    uint8_t cleanup             # the vPMU is to be cleaned up at the next safe point
+    uint8_t smm                 # in system management mode
+    uint8_t level2              # an L2 guest runs
+    uint64_t snapshot           # the host's control register, to be put back after the exit

@@ -1,0 +1,176 @@
+"""Configurations to explore, and the search itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+from lbrcore.config import LbrConfig
+from pylbr.arbitration import POLICIES, make_policy
+from pylbr.errors import ConfigurationError
+from pylbr.verify.explore import Explorer, Model
+from pylbr.verify.properties import NAMES, names_of
+
+__all__ = ["FEATURES", "KINDS", "STANDARD", "Configuration", "Result", "explore"]
+
+#: What may happen besides branches, task switches, entries and exits.
+FEATURES = {
+    "nmi": 1,            # PMIs that read a sample, at every micro-step of the host
+    "migrate": 2,        # user space saves a vCPU and restores it
+    "xsaves": 4,         # guests execute XSAVES of component 15
+    "write": 8,          # guests write records
+    "depth": 16,         # guests write IA32_LBR_DEPTH
+    "kernel": 32,        # kernel and user branches, user-only filters
+    "fault": 64,         # branches that load LER
+    "smm": 128,          # SMI and RSM in a guest
+    "init": 256,         # INIT of a guest
+    "db": 512,           # debug exceptions in a guest
+    "nmi-branch": 1024,  # host branches of other NMIs, at every micro-step
+}
+
+#: Host events that perf may open.
+KINDS = {
+    "cpu": 1,                        # CPU-pinned, traces guests
+    "cpu-exclude": 1 | 2,            # CPU-pinned, exclude_guest
+    "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
+    "task-exclude": 1 | 2 | 0x40,    # pinned to the task that runs, exclude_guest
+    "task-flexible": 2 | 0x40,
+    "cpu-user": 1 | 2 | 16,          # CPU-pinned, exclude_guest, user branches only
+}
+
+#: The standard set: one CPU, a host task, perf with and without exclude_guest, migration.
+STANDARD = {
+    "features": ("nmi", "migrate", "xsaves", "write", "depth", "nmi-branch"),
+    "kinds": ("cpu-exclude", "cpu"),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is explored; plain values, so that a story can be replayed from a file.
+
+    Parameters
+    ----------
+    policy : str
+        Name out of `pylbr.arbitration.POLICIES`.
+    flaws : tuple of str
+        Guards left out, on top of what the policy lacks as it stands.
+    depth, guests, cpus : int
+    features, kinds : tuple of str
+        Names out of `FEATURES` and `KINDS`.
+    """
+
+    policy: str
+    flaws: tuple[str, ...] = ()
+    depth: int = 2
+    guests: int = 2
+    cpus: int = 1
+    features: tuple[str, ...] = STANDARD["features"]
+    kinds: tuple[str, ...] = STANDARD["kinds"]
+
+    def model(self) -> Model:
+        """The model to run.
+
+        Raises
+        ------
+        ConfigurationError
+            A name is unknown or a number out of its range.
+        """
+        for names, known, what in ((self.features, FEATURES, "feature"),
+                                   (self.kinds, KINDS, "kind of event")):
+            for name in names:
+                if name not in known:
+                    raise ConfigurationError(
+                        f"there is no {what} {name!r}; there are {', '.join(known)}")
+        policy = make_policy(self.policy, self.flaws)
+        if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
+            raise ConfigurationError(
+                f"depth: a model has 1 to 3 entries (legacy LBRs 1 or 2), not {self.depth}")
+        hardware = (LbrConfig.legacy(self.depth, linear_width=64, info_mask=0) if policy.legacy
+                    else LbrConfig(depth=self.depth, linear_width=64, info_mask=0))
+        return Model(
+            policy, hardware, self.cpus, self.guests,
+            sum(FEATURES[name] for name in self.features),
+            [KINDS[name] for name in self.kinds])
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Configuration:
+        """Of what `to_dict` gave."""
+        try:
+            return cls(**{key: tuple(value) if isinstance(value, list) else value
+                          for key, value in values.items()})
+        except TypeError as error:
+            raise ConfigurationError(f"configuration: {error}") from None
+
+
+@dataclass
+class Result:
+    """What a search found.
+
+    Attributes
+    ----------
+    broken : dict
+        Property -> (states, action), the shortest way to break it.
+    """
+
+    configuration: Configuration
+    states: int
+    transitions: int
+    diameter: int
+    complete: bool
+    seconds: float
+    broken: dict[str, tuple] = field(default_factory=dict)
+
+
+def property_bits(names: Iterable[str]) -> int:
+    """Bits of the named properties."""
+    return sum(1 << NAMES.index(name) for name in names)
+
+
+def explore(
+    configuration: Configuration,
+    *,
+    ignore: Iterable[str] = (),
+    stop: bool = False,
+    limit: int | None = None,
+    canonical: bool = True,
+    report: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Search every interleaving.
+
+    Parameters
+    ----------
+    ignore : iterable of str
+        Properties whose failure does not end a path.
+    stop : bool
+        End at the first failure of a property that is not ignored.
+    limit : int, optional
+        Give up behind so many states; the result is then not `complete`.
+    canonical : bool
+        Take states that differ in the naming of guests or records as one.
+    report : callable, optional
+        Called with (states, depth) some times a second.
+    """
+    watched = ~property_bits(ignore) & 0xFFFFFFFF
+    explorer = Explorer(configuration.model(), canonical)
+    start = time.process_time()
+    while not explorer.run(20_000, watched, watched if stop else 0):
+        if report:
+            report(explorer.states, explorer.depth)
+        if limit and explorer.states > limit:
+            break
+    seconds = time.process_time() - start
+    broken = {name: explorer.path(NAMES.index(name)) for name in names_of(explorer.failed)}
+    return Result(configuration, explorer.states, explorer.transitions, explorer.depth,
+                  explorer.complete, seconds, broken)
+
+
+def standard_set(depth: int = 2) -> list[Configuration]:
+    """Every policy on the standard configuration."""
+    return [Configuration(policy, depth=min(depth, 2) if "legacy" in policy else depth)
+            for policy in POLICIES]

@@ -1,0 +1,117 @@
+"""One run, step by step, as Python sees it: for stories, tests and the selftests."""
+
+from libc.stdint cimport uint8_t
+from libc.string cimport memset
+
+from lbrcore.lbr cimport lbr_entry, lbr_get
+from pylbr.arbitration.system cimport (
+    DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, DOOR_NONE, DOOR_SAMPLE, DOOR_SAVED_STATE, OWNER_GUEST,
+    OWNER_HOST, OWNER_NONE, Cpu,
+)
+from pylbr.host.hardware cimport Image, hw_peek
+from pylbr.verify.codec cimport MAX_STATE, encode
+from pylbr.verify.explore cimport Model
+from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
+
+OPERATIONS = ("none", "switch", "enter", "exit", "open", "close", "migrate")
+DOORS = ("none", "RDMSR", "XSAVES", "saved state", "sample")
+
+
+def _who(int owner):
+    return "host" if owner == 0 else "ABCD"[owner - 1]
+
+
+cdef list _records(const Image* image):
+    """Newest first, empty ones left out: «A3» is guest A's record number 3, «hk» a kernel's."""
+    names = []
+    cdef size_t i
+    for i in range(image.depth):
+        tag = image.entry[i].from_
+        if tag:
+            owner = <int> (tag >> 40) - 1
+            mark = "k" if (tag >> 39) & 1 else ""
+            names.append(f"{_who(owner) if owner else 'h'}{mark}{tag & 0xFFFF}")
+        else:
+            names.append("-")
+    return names
+
+
+cdef class Run:
+    """A concrete run of a `Model`."""
+
+    cdef readonly Model model
+    cdef World world
+
+    def __cinit__(self, Model model not None):
+        self.model = model
+        self.world = model.initial
+
+    def copy(self):
+        """A run that goes on from here by itself."""
+        cdef Run other = Run(self.model)
+        other.world = self.world
+        return other
+
+    def actions(self):
+        """What can happen next, as (kind, cpu, argument)."""
+        cdef Action found[MAX_ACTIONS]
+        cdef int n = enabled(&self.world, self.model.policy, &self.model.options, found)
+        return [(found[i].kind, found[i].cpu, found[i].arg) for i in range(n)]
+
+    def apply(self, action):
+        """Let it happen; the bits of the properties that it breaks."""
+        cdef Action a
+        a.kind, a.cpu, a.arg = action
+        if tuple(action) not in self.actions():
+            raise ValueError(f"action {tuple(action)} cannot happen here")
+        return apply(&self.world, self.model.policy, &self.model.options, a)
+
+    def fingerprint(self):
+        """Canonical bytes of the present state."""
+        cdef uint8_t state[MAX_STATE]
+        cdef int length
+        memset(state, 0, sizeof(state))
+        length = encode(&self.world, self.model.policy, state, True)
+        return <bytes> state[:(length + 7) & ~7]
+
+    def cpu(self, int number=0):
+        """What goes on there: a dict of names and plain values."""
+        if not 0 <= number < self.world.system.cpus:
+            raise IndexError(f"there is no CPU {number}")
+        cdef Cpu* c = &self.world.system.cpu[number]
+        cdef Image image
+        hw_peek(&c.hw, &image)
+        frames = [(OPERATIONS[c.frame[i].op], c.frame[i].pc, c.frame[i].hook_pc, c.frame[i].arg)
+                  for i in range(c.frames)]
+        return {
+            "task": "host" if c.task == 0 else f"vCPU {_who(c.task)}",
+            "guest": _who(c.guest) if c.guest else None,
+            "owner": ("nobody" if c.owner == OWNER_NONE else "host" if c.owner == OWNER_HOST
+                      else f"guest {_who(1 + c.owner - OWNER_GUEST)}"),
+            "irqs": bool(c.irqs), "wanted": bool(c.wanted), "frames": frames,
+            "records": _records(&image), "recording": bool(c.hw.lbr.active),
+            "control": c.hw.lbr.ctl, "debugctl": c.hw.debugctl,
+            "events": c.perf.hosts, "attached": bool(c.perf.granted),
+        }
+
+    def seen(self):
+        """What the last action showed to somebody: door, guest, records, cut; or None."""
+        cdef Image image
+        if self.world.system.seen.door == DOOR_NONE:
+            return None
+        image = self.world.system.seen.image
+        image.depth = self.world.system.depth
+        return {
+            "door": DOORS[self.world.system.seen.door],
+            "guest": _who(self.world.system.seen.guest) if self.world.system.seen.guest else None,
+            "records": _records(&image), "control": image.ctl,
+            "cut": bool(self.world.system.seen.cut),
+        }
+
+    def ideal(self, int guest):
+        """Records that guest `guest` (0 is A) should see, newest first."""
+        return _records(&self.world.guest[guest].image)
+
+    def ideal_host(self, int cpu=0):
+        """Records that a sample on `cpu` should show, newest first."""
+        return _records(&self.world.host[cpu].image)

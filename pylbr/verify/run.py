@@ -1,0 +1,100 @@
+"""Suites of searches, several processes at once, and their tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from pylbr.verify.models import Configuration, Result, explore
+from pylbr.verify.properties import NAMES
+from pylbr.verify.story import Story, story_of
+from pylbr.verify.suites import DESIGNED_IN, EQUIVALENT, FlawResult
+from pylbr.verify.timeline import timeline
+
+__all__ = ["flaw_table", "property_table", "run_all", "save_stories", "state_table"]
+
+
+def _one(configuration: Configuration) -> Result:
+    return explore(configuration, ignore=DESIGNED_IN.get(configuration.policy, ()))
+
+
+def run_all(configurations: Sequence[Configuration], jobs: int) -> Iterator[Result]:
+    """Explore each; results in the order of the configurations."""
+    if jobs == 1:
+        yield from map(_one, configurations)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_one, configurations)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, columns aligned."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+             for row in [head, *rows]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def state_table(results: Sequence[Result]) -> str:
+    """Size of each search."""
+    return _table(
+        ("policy", "CPUs", "guests", "depth", "states", "transitions", "diameter", "fixpoint",
+         "seconds"),
+        [(r.configuration.policy + "".join(f" +{f}" for f in r.configuration.flaws),
+          str(r.configuration.cpus), str(r.configuration.guests), str(r.configuration.depth),
+          f"{r.states:,}", f"{r.transitions:,}", str(r.diameter),
+          "yes" if r.complete else "no", f"{r.seconds:.1f}") for r in results])
+
+
+def property_table(results: Sequence[Result]) -> str:
+    """Which property holds where; a number is the length of the shortest way to break it."""
+    names = sorted({r.configuration.policy: 0 for r in results},
+                   key=[r.configuration.policy for r in results].index)
+    rows = []
+    for name in NAMES:
+        row = [name]
+        for policy in names:
+            steps = [len(r.broken[name][0]) for r in results
+                     if r.configuration.policy == policy and name in r.broken]
+            row.append(str(min(steps)) if steps else "holds")
+        rows.append(row)
+    return _table(["", *names], rows)
+
+
+def flaw_table(results: Sequence[FlawResult]) -> str:
+    """What each flaw breaks."""
+    return _table(
+        ("policy", "flaw", "what it is", "found by", "steps"),
+        [(r.policy, r.flaw, r.what,
+          ", ".join(r.found) or "equivalent: " + EQUIVALENT.get(r.flaw, "NOT EXPLAINED"),
+          str(min(len(r.result.broken[p][0]) for p in r.found)) if r.found else "-")
+         for r in results])
+
+
+def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:
+    """Write every broken property's story, replay file and timeline.
+
+    Returns
+    -------
+    list of Story
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    stories = []
+    for result in results:
+        for name, path in result.broken.items():
+            story = story_of(result.configuration, name, path)
+            stories.append(story)
+            stem = "-".join((result.configuration.policy, *result.configuration.flaws,
+                             name.replace("'", "n")))
+            for suffix, text in ((".txt", story.text() + "\n"), (".story.json", story.to_json()),
+                                 (".trace.json", timeline(story))):
+                _write(directory / (stem + suffix), text)
+    return stories
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,128 @@
+"""What `pylbr verify` runs: the standard set, its extensions, the known bugs, the mutants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pylbr.arbitration import POLICIES
+from pylbr.verify.models import Configuration, Result, explore
+
+__all__ = [
+    "CORRECT", "DESIGNED_IN", "EQUIVALENT", "EXTENDED", "FlawResult", "hunt", "mutants",
+    "switches",
+]
+
+#: Policies that must hold every property.
+CORRECT = ("request", "mediated", "lease")
+
+#: What the others break by design and by many ways; a search goes on behind these.
+DESIGNED_IN = {
+    "kvm-legacy": ("P20", "P20b"),
+    "kvm-legacy-2024": ("P20b",),
+    "kvm-legacy-designed": ("P20b",),
+    "arch-lbr-v2": ("P20", "P20b"),
+    "arch-lbr-v2-mended": ("P20b",),
+}
+
+#: Further sets, at depth 1: what they add to branches, switches, entries, exits and events.
+EXTENDED: dict[str, dict] = {
+    "ler": {"features": ("nmi", "nmi-branch", "migrate", "fault", "xsaves"),
+            "kinds": ("cpu-exclude", "cpu")},
+    "filters": {"features": ("nmi", "nmi-branch", "migrate", "kernel", "xsaves"),
+                "kinds": ("cpu-exclude", "cpu", "cpu-user")},
+    "events": {"features": ("migrate", "init", "smm", "db"), "kinds": ("cpu-exclude", "cpu")},
+    "tasks": {"features": ("nmi", "migrate", "write"),
+              "kinds": ("task-exclude", "task-flexible", "cpu-flexible", "cpu")},
+}
+
+#: Where a flaw is looked for, the smallest first.
+_GROUNDS: tuple[dict, ...] = (
+    {"guests": 1, "depth": 1, "kinds": (), "features": ("migrate", "write", "depth", "xsaves")},
+    {"guests": 1, "depth": 1, "kinds": (), "features": ("init", "smm", "db")},
+    {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
+     "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
+    {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
+     "features": ("nmi", "nmi-branch", "fault", "xsaves")},
+    {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu-user"),
+     "features": ("nmi", "nmi-branch", "kernel", "xsaves")},
+    {"guests": 2, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
+     "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
+    {"guests": 2, "depth": 2, "kinds": ("cpu-exclude", "cpu"),
+     "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
+)
+
+
+@dataclass
+class FlawResult:
+    """One flaw of one policy.
+
+    Attributes
+    ----------
+    found : tuple of str
+        Properties that it breaks and the policy without it does not; empty if none.
+    result : Result
+        The search that showed it, or the last one.
+    """
+
+    policy: str
+    flaw: str
+    what: str
+    found: tuple[str, ...]
+    result: Result
+
+
+#: Guards that change nothing a state can show, and why.
+EQUIVALENT = {
+    "keep-enabled": "the wipe that follows is an XRSTORS of the initial state, and that zeroes "
+                    "LBR_CTL too; both steps run with interrupts off and nothing branches "
+                    "between them",
+    "keep-host-image": "events close with interrupts on, and by then the image has been put "
+                       "back: between VM exit and that point no interrupt is taken",
+}
+
+
+def _base(policy: str, ground: dict, known: dict) -> Result:
+    key = (policy, str(ground))
+    if key not in known:
+        known[key] = explore(Configuration(policy, **ground), ignore=DESIGNED_IN.get(policy, ()))
+    return known[key]
+
+
+def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
+    """Look for a property that `flaw` breaks and `policy` without it does not."""
+    known = {} if known is None else known
+    what = POLICIES[policy][0].FLAWS[flaw][1]
+    result = None
+    for ground in _GROUNDS:
+        base = _base(policy, ground, known)
+        result = explore(Configuration(policy, (flaw,), **ground),
+                         ignore=DESIGNED_IN.get(policy, ()))
+        found = tuple(name for name in result.broken if name not in base.broken)
+        if found:
+            return FlawResult(policy, flaw, what, found, result)
+    assert result is not None
+    return FlawResult(policy, flaw, what, (), result)
+
+
+def switches(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
+    """Every known bug: the findings on v2, and merged KVM's."""
+    known: dict = {}
+    for policy, flaws in (
+        ("arch-lbr-v2-mended", POLICIES["arch-lbr-v2"][0].FLAWS),
+        ("kvm-legacy-designed", POLICIES["kvm-legacy"][0].FLAWS),
+    ):
+        for flaw in flaws:
+            if report:
+                report(f"{policy} +{flaw}")
+            yield hunt(policy, flaw, known)
+
+
+def mutants(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
+    """Every guard of every correct policy, left out by itself."""
+    known: dict = {}
+    for policy in CORRECT:
+        for flaw in POLICIES[policy][0].FLAWS:
+            if report:
+                report(f"{policy} +{flaw}")
+            yield hunt(policy, flaw, known)

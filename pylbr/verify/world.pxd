@@ -1,0 +1,59 @@
+"""A system, what each owner must see of it, and what can happen next."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from pylbr.arbitration.system cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, System
+from pylbr.host.hardware cimport Image
+
+cdef enum ActionKind:
+    STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
+    ACTION_KINDS
+
+cdef enum:
+    MAX_ACTIONS = 96
+    MAX_KINDS = 8
+
+# Argument bits of HOST_BRANCH and GUEST_BRANCH
+cdef enum:
+    KERNEL = 1
+    FAULT = 2
+
+cdef enum Feature:
+    F_NMI = 1
+    F_MIGRATE = 2
+    F_XSAVES = 4
+    F_WRITE = 8                 # WRMSR of a record
+    F_DEPTH = 16
+    F_KERNEL = 32               # kernel branches and user-only filters
+    F_FAULT = 64                # branches that load LER
+    F_SMM = 128
+    F_INIT = 256
+    F_DB = 512
+    F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
+
+ctypedef struct Action:
+    uint8_t kind, cpu, arg
+
+ctypedef struct Ideal:          # a facility that its owner never had to share
+    Image image
+    uint8_t on, user_only, smm_on
+
+ctypedef struct Options:
+    uint32_t features
+    uint8_t kinds
+    uint8_t kind[MAX_KINDS]     # of the events that perf may open
+
+ctypedef struct World:
+    System system
+    Ideal guest[MAX_GUESTS]
+    Ideal host[MAX_CPUS]
+    uint16_t serial[1 + MAX_GUESTS]
+
+cdef enum Property:
+    P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES
+
+cdef int world_init(World* w, Policy policy, config, int cpus, int guests) except -1
+cdef int enabled(World* w, Policy policy, const Options* options, Action* out) noexcept nogil
+cdef uint32_t apply(World* w, Policy policy, const Options* options,
+                    Action action) noexcept nogil
+cdef uint32_t check_state(World* w, Policy policy, const Options* options) noexcept nogil

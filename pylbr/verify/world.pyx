@@ -1,0 +1,309 @@
+"""What can happen to a system, and what each owner must then see.
+
+Every branch carries a tag, ``FROM = owner << 40 | kernel << 39 | serial``; `Ideal` is the
+history of one owner as a facility of its own would show it.  The models never look at a tag.
+"""
+
+from libc.string cimport memmove, memset
+
+from lbrcore.lbr cimport (
+    LBR_COND, LBR_EXCEPTION, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_reset,
+)
+from pylbr.arbitration.system cimport (
+    DOOR_SAMPLE, EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_INIT,
+    GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE,
+    OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, start, step,
+    vcpu_reset,
+    guest_control,
+)
+from pylbr.host.hardware cimport CTL_CLASSES, CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
+from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, USER_ONLY, VLBR, PerfContext
+from pylbr.verify.properties cimport check_door, check_invariants, check_sample
+
+cdef enum:
+    ON_TASK = 0x40
+
+
+cdef int world_init(World* w, Policy policy, config, int cpus, int guests) except -1:
+    """Reset state: the host's task runs, nobody uses an LBR."""
+    cdef int i
+    cdef LbrState fresh = LbrState(config)
+    memset(w, 0, sizeof(World))
+    w.system.cpus = <uint8_t> cpus
+    w.system.guests = <uint8_t> guests
+    for i in range(cpus):
+        w.system.cpu[i].hw.lbr.config = fresh.state.config
+        lbr_reset(&w.system.cpu[i].hw.lbr)
+        w.system.cpu[i].irqs = 1
+        w.host[i].image.depth = w.system.cpu[i].hw.lbr.depth
+    w.system.depth = <uint8_t> w.system.cpu[0].hw.lbr.depth
+    for i in range(guests):
+        vcpu_reset(&w.system, &w.system.vcpu[i])
+        w.guest[i].image.depth = w.system.depth
+    return 0
+
+
+# ---------------------------------------------------------------- the ideal facilities
+
+cdef lbr_entry _record(World* w, int owner, int flags) noexcept nogil:
+    """A new record of `owner`: 0 the host, 1 + v a guest."""
+    cdef lbr_entry entry
+    entry.from_ = (<uint64_t> (owner + 1) << 40 | <uint64_t> (flags & KERNEL) << 39
+                   | w.serial[owner])
+    entry.to = ~entry.from_
+    entry.info = 0
+    w.serial[owner] += 1
+    return entry
+
+
+cdef void _push(Ideal* ideal, const lbr_entry* entry, int flags) noexcept nogil:
+    cdef size_t depth = ideal.image.depth
+    if not ideal.on:
+        return
+    if flags & FAULT and ideal.image.entry[0].from_:
+        ideal.image.ler = ideal.image.entry[0]
+    if flags & KERNEL and ideal.user_only:
+        return
+    memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
+    ideal.image.entry[0] = entry[0]
+
+
+cdef void _clear(Ideal* ideal) noexcept nogil:
+    memset(&ideal.image.entry[0], 0, sizeof(ideal.image.entry))
+
+
+cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcept nogil:
+    """One branch retires on this CPU."""
+    cdef lbr_entry entry = _record(w, owner, flags)
+    cdef lbr_branch branch
+    cdef int cpu = <int> (c - &w.system.cpu[0])
+    memset(&branch, 0, sizeof(branch))
+    branch.from_ = entry.from_
+    branch.to = entry.to
+    branch.cls = LBR_EXCEPTION if flags & FAULT else LBR_COND
+    branch.cpl_from = branch.cpl_to = 0 if flags & KERNEL else 3
+    if not owner:
+        _push(&w.host[cpu], &entry, flags)
+    else:
+        if policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES:
+            _push(&w.guest[owner - 1], &entry, flags)
+        if policy.guest_traced(&w.system, c):
+            _push(&w.host[cpu], &entry, flags)
+    lbr_record(&c.hw.lbr, &branch)
+
+
+cdef void _stray_branch(World* w, Policy policy, Cpu* c, int cpu) noexcept nogil:
+    """An NMI that is no PMI runs host code inside an operation.  It belongs to the host's
+    window only while perf has the registers; it must never land in anybody else's."""
+    cdef uint8_t on = w.host[cpu].on
+    w.host[cpu].on = on and c.owner == OWNER_HOST and c.hw.lbr.active
+    _branch(w, policy, c, 0, 0)
+    w.host[cpu].on = on
+
+
+cdef void _retire(World* w, bint legacy) noexcept nogil:
+    """A guest's instruction has had its effect; its own facility would have done this."""
+    cdef Ideal* ideal = &w.guest[w.system.seen.guest - 1]
+    cdef int instruction = w.system.seen.instruction
+    cdef uint64_t* ctl = &ideal.image.ctl
+    if instruction == GUEST_DEPTH:
+        _clear(ideal)
+    elif instruction == GUEST_SMI:
+        ideal.smm_on = 1 + ideal.on
+        ctl[0] &= ~<uint64_t> CTL_LBREN
+    elif instruction == GUEST_RSM:
+        ctl[0] |= ideal.smm_on == 2
+        ideal.smm_on = 0
+    elif instruction == GUEST_DB:
+        ctl[0] &= ~<uint64_t> CTL_LBREN
+    elif (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
+          or instruction == GUEST_USER_FILTER):
+        ctl[0] = guest_control(instruction, ctl[0], legacy)
+        if legacy and instruction != GUEST_USER_FILTER:
+            ideal.on = instruction == GUEST_ENABLE
+    if legacy:
+        ideal.user_only = (ctl[0] & SELECT_CPL_EQ_0) != 0
+    else:
+        ideal.on = ctl[0] & CTL_LBREN
+        ideal.user_only = ideal.on and not ctl[0] & CTL_OS
+
+
+cdef void _host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil:
+    """The host's window begins anew with the first event and with another task."""
+    cdef Cpu* c = &w.system.cpu[cpu]
+    cdef Ideal* ideal = &w.host[cpu]
+    if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & USER_ONLY):
+        _clear(ideal)
+    if not c.perf.hosts:
+        memset(ideal, 0, sizeof(Ideal))
+        ideal.image.depth = c.hw.lbr.depth
+    ideal.on = c.perf.hosts != 0
+    ideal.user_only = (c.perf.flags & USER_ONLY) != 0
+
+
+# ---------------------------------------------------------------- actions
+
+cdef inline void _add(Action* out, int* n, int kind, int cpu, int arg) noexcept nogil:
+    out[n[0]].kind = <uint8_t> kind
+    out[n[0]].cpu = <uint8_t> cpu
+    out[n[0]].arg = <uint8_t> arg
+    n[0] += 1
+
+
+cdef void _branches(const Options* o, Action* out, int* n, int kind, int cpu) noexcept nogil:
+    _add(out, n, kind, cpu, 0)
+    if o.features & F_KERNEL:
+        _add(out, n, kind, cpu, KERNEL)
+    if o.features & F_FAULT:
+        _add(out, n, kind, cpu, FAULT)
+
+
+cdef void _guest_actions(
+    World* w, Policy policy, const Options* o, Action* out, int* n, int cpu
+) noexcept nogil:
+    cdef Ideal* ideal = &w.guest[w.system.cpu[cpu].guest - 1]
+    cdef int instruction
+    _branches(o, out, n, GUEST_BRANCH, cpu)
+    _add(out, n, EXIT, cpu, EXIT_IRQ)
+    _add(out, n, GUEST, cpu, GUEST_READ)
+    if ideal.on or (ideal.smm_on and ideal.image.ctl):
+        _add(out, n, GUEST, cpu, GUEST_DISABLE)
+    elif not ideal.smm_on:
+        _add(out, n, GUEST, cpu, GUEST_ENABLE)
+        if o.features & F_KERNEL:
+            _add(out, n, GUEST, cpu, GUEST_USER_FILTER)
+    if o.features & F_WRITE:
+        _add(out, n, GUEST, cpu, GUEST_WRITE)
+    if o.features & F_DEPTH and not policy.legacy:
+        _add(out, n, GUEST, cpu, GUEST_DEPTH)
+    if o.features & F_XSAVES and not policy.legacy:
+        _add(out, n, GUEST, cpu, GUEST_XSAVES)
+    if policy.legacy:
+        return                  # merged KVM has nothing on INIT, SMM and #DB
+    if o.features & F_INIT:
+        _add(out, n, GUEST, cpu, GUEST_INIT)
+    if o.features & F_SMM:
+        instruction = GUEST_RSM if ideal.smm_on else GUEST_SMI
+        _add(out, n, GUEST, cpu, instruction)
+    if o.features & F_DB and ideal.on:
+        _add(out, n, GUEST, cpu, GUEST_DB)
+
+
+cdef void _task_actions(
+    World* w, const Options* o, Action* out, int* n, int cpu
+) noexcept nogil:
+    cdef Cpu* c = &w.system.cpu[cpu]
+    cdef int task, other
+    cdef bint elsewhere
+    _branches(o, out, n, HOST_BRANCH, cpu)
+    if c.task:
+        _add(out, n, ENTER, cpu, 0)
+        if o.features & F_MIGRATE:
+            _add(out, n, MIGRATE, cpu, 0)
+    for task in range(w.system.guests + 1):
+        elsewhere = False
+        for other in range(w.system.cpus):
+            if task and w.system.cpu[other].task == task:
+                elsewhere = True
+        if task != c.task and not elsewhere:
+            _add(out, n, SWITCH, cpu, task)
+
+
+cdef void _event_actions(
+    World* w, const Options* o, Action* out, int* n, int cpu
+) noexcept nogil:
+    """perf_event_open and close, as IPIs to this CPU."""
+    cdef Cpu* c = &w.system.cpu[cpu]
+    cdef PerfContext* contexts[2]
+    cdef int i, slot, open_events = 0, on_task
+    contexts[0] = &c.perf.context
+    contexts[1] = &w.system.task[c.task]
+    for on_task in range(2):
+        for slot in range(EVENT_SLOTS):
+            if (contexts[on_task].event[slot].state == EVENT_NONE
+                    or contexts[on_task].event[slot].flags & VLBR):
+                continue
+            open_events += 1
+            _add(out, n, CLOSE, cpu, slot | (ON_TASK if on_task else 0))
+    for i in range(o.kinds if open_events < 1 else 0):
+        _add(out, n, OPEN, cpu, o.kind[i])
+
+
+cdef int enabled(World* w, Policy policy, const Options* o, Action* out) noexcept nogil:
+    """What can happen next; at most MAX_ACTIONS."""
+    cdef int n = 0, cpu
+    cdef Cpu* c
+    for cpu in range(w.system.cpus):
+        c = &w.system.cpu[cpu]
+        if c.guest and not c.frames:
+            _guest_actions(w, policy, o, out, &n, cpu)
+            continue
+        if c.frames:
+            _add(out, &n, STEP, cpu, 0)
+        else:
+            _task_actions(w, o, out, &n, cpu)
+        if c.irqs and c.frames < 2:
+            _event_actions(w, o, out, &n, cpu)
+        if o.features & F_NMI and c.perf.hosts:
+            _add(out, &n, NMI, cpu, 0)
+        if o.features & F_NMI_BRANCH and c.frames:
+            _add(out, &n, NMI, cpu, 1)
+    return n
+
+
+cdef void _guest_instruction(
+    World* w, Policy policy, Cpu* c, int instruction
+) noexcept nogil:
+    cdef Vcpu* v = &w.system.vcpu[c.guest - 1]
+    if instruction == GUEST_WRITE:
+        c.operand = _record(w, c.guest, 0)
+        w.guest[c.guest - 1].image.entry[0] = c.operand
+    if policy.exits(&w.system, c, v, instruction):
+        start(&w.system, c, OP_EXIT, instruction)
+        step(&w.system, c, policy)
+    else:
+        guest_execute(&w.system, c, instruction)
+        memset(&c.operand, 0, sizeof(lbr_entry))
+
+
+cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) noexcept nogil:
+    """Let it happen; bits of the properties that are now broken."""
+    cdef System* s = &w.system
+    cdef Cpu* c = &s.cpu[action.cpu]
+    cdef int task = c.task, hosts = c.perf.hosts, filter = c.perf.flags & USER_ONLY
+    cdef uint32_t failed = 0
+    memset(&s.seen, 0, sizeof(s.seen))
+    if action.kind == STEP:
+        step(s, c, policy)
+    elif action.kind == HOST_BRANCH:
+        _branch(w, policy, c, 0, action.arg)
+    elif action.kind == GUEST_BRANCH:
+        _branch(w, policy, c, c.guest, action.arg)
+    elif action.kind == GUEST:
+        _guest_instruction(w, policy, c, action.arg)
+    elif action.kind == NMI and action.arg:
+        _stray_branch(w, policy, c, action.cpu)
+    elif action.kind == NMI:
+        nmi(s, c, policy)
+    else:
+        start(s, c, OP_SWITCH if action.kind == SWITCH else OP_ENTER if action.kind == ENTER
+              else OP_EXIT if action.kind == EXIT else OP_OPEN if action.kind == OPEN
+              else OP_CLOSE if action.kind == CLOSE else OP_MIGRATE, action.arg)
+        step(s, c, policy)
+    _host_window(w, action.cpu, task, hosts, filter)
+    if s.seen.failures:
+        failed |= s.seen.failures & 1 and 1 << P6
+        failed |= s.seen.failures & 2 and 1 << P22
+        failed |= s.seen.failures & 4 and 1 << P23
+    if s.seen.instruction:
+        _retire(w, policy.legacy)
+        memset(&c.operand, 0, sizeof(lbr_entry))
+    if s.seen.door == DOOR_SAMPLE:
+        failed |= check_sample(w, policy, action.cpu)
+    elif s.seen.door:
+        failed |= check_door(w, policy, s.seen.guest - 1, &s.seen.image, s.seen.cut, s.seen.door)
+    return failed | check_state(w, policy, o)
+
+
+cdef uint32_t check_state(World* w, Policy policy, const Options* o) noexcept nogil:
+    return check_invariants(w, policy, (o.features & F_XSAVES) != 0)
