@@ -183,7 +183,7 @@ def _read_vmcs(r: _Reader) -> tuple[tuple[str, object], ...]:
     fields["msr_bitmap"] = r.bytes(BITMAP_SIZE)
     for name in VMCS_LISTS:
         fields[name] = r.pairs(MAX_MSR_LIST)
-    return tuple(fields.items())
+    return tuple(sorted(fields.items()))
 
 
 READERS: dict[int, tuple[str, Callable[[_Reader], object]]] = {

@@ -72,7 +72,8 @@ class PmuSnapshot:
 class ProcessorState:
     """All that a processor is, but for who listens to it; attributes as of `Processor`.
 
-    `values` are (MSR number, value) pairs, ascending; `vmcs` is one of (field, value) pairs.
+    `values` are (MSR number, value) pairs, ascending; `vmcs` is one of (field, value) pairs,
+    ascending by name.
     """
 
     model: CpuModel
@@ -124,8 +125,8 @@ def take(cpu: Processor) -> ProcessorState:
         PmuSnapshot(tuple(pmu.pmc), tuple(pmu.evtsel), tuple(pmu.fixed), pmu.fixed_ctrl,
                     pmu.global_ctrl, pmu.status, pmu.pebs_enable),
         tuple(sorted((i, v) for i, v in cpu.values.items() if v != reset[i].reset)),
-        vmcs=None if vmcs is None else tuple(
-            (f.name, _frozen(getattr(vmcs, f.name))) for f in fields(vmcs)),
+        vmcs=None if vmcs is None else tuple(sorted(
+            (f.name, _frozen(getattr(vmcs, f.name))) for f in fields(vmcs))),
         **{name: getattr(cpu, name) for name in PLAIN},
     )
 
