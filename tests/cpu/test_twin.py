@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -59,8 +59,11 @@ class Walk(RuleBasedStateMachine):
 
     name = "sapphire-rapids"
 
-    @initialize(rearm=st.sampled_from([None, 5, 33]))
-    def start(self, rearm):
+    @initialize(rearm=st.sampled_from([None, 5, 33]), debugctl=st.sampled_from(
+        [0x801, 0x1801, 0x4803, 0x48C3, 0]), select=SELECTS, count=COUNTS, n=st.integers(0, 7),
+        first=branches())
+    def start(self, rearm, debugctl, select, count, n, first):
+        """Recording, with a counter armed: most operations then show an effect."""
         facts = twin.MODELS[self.name]
         self.unfreeze = 0xC0000302 if facts.kind == "amd" else 0x390
         counter = 0xC0010201 if facts.kind == "amd" else 0x4C1 if facts.full_width else 0xC1
@@ -81,6 +84,12 @@ class Walk(RuleBasedStateMachine):
         self.area = {id(self.cpu): bytearray(1384), id(self.twin): bytearray(1384)}
         self.watched = [i for i in registers(self.cpu.model) if self.known(i)]
         self.vmcs = None
+        if debugctl:
+            self.enable(True)
+        self.debugctl(debugctl)
+        self.arm(n, select, count)
+        self.arm(0, 0x5300C2 if self.kind == "amd" else 0x5300C4, minus)
+        self.batch(first)
 
     def known(self, i):
         try:
@@ -326,15 +335,17 @@ class Walk(RuleBasedStateMachine):
 def run(name, examples, steps):
     walk = type(name, (Walk,), {"name": name})
     run_state_machine_as_test(
-        walk, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None))
+        walk, settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None,
+            phases=set(Phase) - {Phase.explain}, suppress_health_check=[HealthCheck.too_slow]))
 
 
 @pytest.mark.parametrize("name", ["sapphire-rapids", "skylake", "zen4"])
 def test_short_walks(name):
-    run(name, 12, 20)
+    run(name, 60, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", twin.MODELS)
 def test_long_walks(name):
-    run(name, 60, 50)
+    run(name, 80, 50)
