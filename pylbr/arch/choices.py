@@ -1,7 +1,20 @@
 """What the manual leaves open, one named constant each.
 
-Every constant says which reading was taken and why.  Those about recording itself
-live beside the record loop in ``lbrcore``.
+Every constant says which reading was taken and why.  Those about recording itself live in
+``lbrcore.choices``.  Structural choices, which no constant can flip:
+
+- Bits above the counter's width fault in a WRMSR of IA32_FIXED_CTRx, as in IA32_A_PMCx.
+- Counters do not count what a stream does not carry: reference cycles, slots, events with a
+  CMASK, INV or edge condition, and IN_TXCP, which would have to take counts back.
+- A branch and the instructions before it are counted at the privilege level it comes from.
+- The branch that makes a counter overflow is recorded before the PMI freezes the LBRs.
+- A PEBS record is written at the overflow itself, and holds that branch's record too.
+- An event injected at VM entry is delivered through the IDT, so its jump is a branch like any
+  other; who delivers it retires it.
+- A #DB does not load LER: it is outside of every branch record.
+- IA32_LBR_DEPTH may be written while LBREn is 1; no source restricts it.
+- The table of INFO has no reserved bits; PMCn_CNT of counters that log nothing holds what is
+  written, as every other undefined bit.
 """
 
 from __future__ import annotations
@@ -37,20 +50,6 @@ LBR_FORMAT_TREMONT = 7
 #: write of 0 only.  KVM's convention for KVM_GET_MSRS and KVM_SET_MSRS.
 HOST_ABSENT_READS_ZERO = True
 
-#: Bits above the counter width in a WRMSR of IA32_FIXED_CTRx fault, as they do in the
-#: full-width aliases of IA32_PMCx.
-FIXED_COUNTER_HIGH_BITS_FAULT = True
-
-#: Counters do not count what the stream does not carry: reference cycles, slots, events
-#: with a CMASK, INV or edge condition.
-UNCARRIED_EVENTS_COUNT_ZERO = True
-
-#: A branch and the instructions before it are counted at the privilege level it comes from.
-COUNT_AT_SOURCE_CPL = True
-
-#: The branch that makes a counter overflow is recorded before the PMI freezes the LBRs.
-OVERFLOWING_BRANCH_IS_RECORDED = True
-
 #: FREEZE_LBRS_ON_PMI on a processor with architectural LBRs but a version 2 or 3 PMU, which
 #: no real part is: clears LBREn, as KVM's emulation does for its guests.
 FREEZE_BELOW_V4_CLEARS_LBREN = True
@@ -67,13 +66,6 @@ VM_EXIT_ALWAYS_SAVES_LBR_CTL = True
 #: (SDM vol. 3, 26.5.1.1).
 INJECTED_DB_CLEARS_LBREN = False
 
-#: An event injected at VM entry is delivered through the IDT and so makes the record that
-#: any such delivery makes.
-INJECTION_MAKES_RECORD = True
-
-#: A #DB does not load LER: the debug exception is outside of every branch record.
-DB_LOADS_LER = False
-
 #: Counters stop inside an opt-out enclave, and IA32_PERF_GLOBAL_STATUS.ASCI tells of it.
 OPT_OUT_ENCLAVE_STOPS_COUNTERS = True
 
@@ -84,6 +76,3 @@ AMD_RETIRED_VALID_SPEC = 0b10
 #: AMD: a debug exception clears IA32_DEBUGCTL.LBR, which is the one-deep facility's bit;
 #: DBG_EXTN_CFG.LBRV2EN has no sentence of its own and stays.
 AMD_DB_CLEARS_LBRV2EN = False
-
-#: An LBR write of IA32_LBR_DEPTH while LBREn = 1 is legal; no source restricts it.
-DEPTH_WRITE_WHILE_ENABLED = True

@@ -124,8 +124,7 @@ class PmuState:
         """What general counter `n` is set to count, as far as a stream carries it."""
         select = self.evtsel[n]
         if select & (EVTSEL_EDGE | EVTSEL_INV | EVTSEL_CMASK | EVTSEL_IN_TXCP):
-            # choices.UNCARRIED_EVENTS_COUNT_ZERO
-            return None
+            return None  # not carried, see pylbr.arch.choices
         if not self.model.intel and select >> 32 & 0xF:
             return None
         return event(self.facts.events, select & 0xFF, select >> 8 & 0xFF)

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.arch import ExitReason, registers
-from pylbr.cpu import Processor, VmExit, Vmcs, decode, encode
+from pylbr.cpu import Processor, Vmcs, VmExit, decode, encode
 from pylbr.errors import GeneralProtection
 from tests.cpu import twin
 from tests.cpu.helpers import Listener

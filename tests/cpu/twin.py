@@ -235,7 +235,8 @@ class Twin:
         if self.status & CTR_FRZ or self.enclave == "out" or self.smm_saved is not None:
             return
         for n, s in enumerate(self.evtsel):
-            if s >> 22 & 1 and self.global_ctrl >> n & 1 and not s & (1 << 18 | 1 << 23 | 0xFF << 24):
+            condition = s & (1 << 18 | 1 << 23 | 0xFF << 24)  # edge, INV, CMASK
+            if s >> 22 & 1 and self.global_ctrl >> n & 1 and not condition:
                 if s >> 33 & 1 and f.kind != "amd":
                     continue
                 if f.kind == "amd" and s >> 32 & 15:

@@ -1,0 +1,130 @@
+"""The processor: MSR dispatch, counted batches, PMIs, copies."""
+
+import pytest
+
+from bench.conftest import QUICK, best_of, random_branches
+from lbrcore import LbrConfig, LbrState
+from pylbr.cpu import Processor, decode, encode
+
+UNIFORM = dict.fromkeys(range(7), 1)
+N = 1_000_000
+CTL, A_PMC0, EVTSEL0, STATUS_RESET, DEBUGCTL = 0x14CE, 0x4C1, 0x186, 0x390, 0x1D9
+
+
+def report(benchmark, name, seconds, goal):
+    benchmark.extra_info[name] = round(seconds * 1e6, 3)
+    benchmark.extra_info["goal_us"] = goal
+
+
+@pytest.mark.parametrize("instruction, index, value", [
+    ("rdmsr", CTL, None), ("rdmsr", 0x1500, None), ("rdmsr", 0x38E, None),
+    ("wrmsr", CTL, 0x7F0007), ("wrmsr", 0x1500, 0x401000), ("wrmsr", A_PMC0, 1),
+    ("wrmsr", 0x14CF, 32), ("wrmsr", STATUS_RESET, 1 << 58),
+])
+def test_dispatch(benchmark, instruction, index, value):
+    """One instruction from Python, in microseconds; the goal is 1.5."""
+    cpu = Processor("sapphire-rapids")
+    args = (index,) if value is None else (index, value)
+    call = getattr(cpu, instruction)
+
+    def thousand():
+        for _ in range(1000):
+            call(*args)
+
+    benchmark.pedantic(thousand, rounds=5 if QUICK else 50)
+    report(benchmark, "us", best_of(thousand, 20) / 1000, 1.5)
+
+
+@pytest.mark.parametrize("name", ["skylake", "haswell", "zen4"])
+def test_dispatch_of_other_flavours(benchmark, name):
+    cpu = Processor(name)
+    index = 0xC0010300 if cpu.model.amd else cpu.model.legacy.from_base
+
+    def thousand():
+        for _ in range(1000):
+            cpu.rdmsr(index)
+
+    benchmark.pedantic(thousand, rounds=5 if QUICK else 50)
+    report(benchmark, "us", best_of(thousand, 20) / 1000, 1.5)
+
+
+@pytest.mark.parametrize("event", [0x00C4, 0x00C5, 0x20C4, 0x00C0, 0x003C])
+@pytest.mark.parametrize("ctl", [0x7F0007, 0x7F0005, 0x38000D])
+def test_counted_batch(versus, event, ctl):
+    """A million branches with a counter armed and no overflow, beside the core alone."""
+    branches = random_branches(N, UNIFORM)
+    cpu = Processor("sapphire-rapids")
+    cpu.wrmsr(CTL, ctl)
+    cpu.wrmsr(EVTSEL0, event | 0x530000)
+    alone = LbrState(LbrConfig(depth_bitmap=0x0B, linear_width=57))
+    alone.ctl = ctl
+    versus(lambda: cpu.record(branches), lambda: alone.record(branches), N, name="core alone",
+           limit=1.2, rounds=3 if QUICK else 10)
+
+
+def test_pmi(benchmark):
+    """Freeze, drain 32 records, re-arm: what a PMI adds to a branch; the goal is 5 us."""
+    branches = random_branches(1, {0: 1})
+
+    class Handler:
+        drained = None
+
+        def pmi(self, cpu):
+            self.drained = cpu.records()
+            cpu.wrmsr(A_PMC0, (1 << 48) - 1)
+            cpu.wrmsr(STATUS_RESET, 1 | 1 << 58)
+
+    handler = Handler()
+    cpu = Processor("sapphire-rapids", handler)
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    idle = Processor("sapphire-rapids")
+    idle.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(EVTSEL0, 0x5300C4)
+    cpu.wrmsr(A_PMC0, (1 << 48) - 1)
+    idle.wrmsr(EVTSEL0, 0x5300C4)
+
+    def hundred(one):
+        for _ in range(100):
+            one.record(branches)
+
+    benchmark.pedantic(hundred, args=(cpu,), rounds=5 if QUICK else 50)
+    with_pmi, without = (best_of(lambda one=one: hundred(one), 50) / 100 for one in (cpu, idle))
+    assert len(handler.drained) == 32
+    report(benchmark, "us", with_pmi - without, 5)
+
+
+def test_sampled_batch(versus):
+    """A PMI every 1000 branches, drained and re-armed, beside the core alone."""
+    branches = random_branches(N // 4, UNIFORM)
+
+    class Handler:
+        samples = 0
+
+        def pmi(self, cpu):
+            self.samples += len(cpu.records()) > 0
+            cpu.wrmsr(A_PMC0, (1 << 48) - 1000)
+            cpu.wrmsr(STATUS_RESET, 1 | 1 << 58)
+
+    cpu = Processor("sapphire-rapids", Handler())
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(EVTSEL0, 0x5300C4)
+    cpu.wrmsr(A_PMC0, (1 << 48) - 1000)
+    alone = LbrState(LbrConfig())
+    alone.ctl = 0x7F0007
+    versus(lambda: cpu.record(branches), lambda: alone.record(branches), N // 4,
+           name="core alone", rounds=3 if QUICK else 10)
+
+
+@pytest.mark.parametrize("what", ["copy", "state", "codec"])
+def test_state(benchmark, what):
+    cpu = Processor("sapphire-rapids")
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.record(random_branches(100, UNIFORM))
+    call = {"copy": cpu.copy, "state": cpu.state,
+            "codec": lambda: decode(encode(cpu.state()))}[what]
+    benchmark.pedantic(call, rounds=100, iterations=10)
+    benchmark.extra_info["us"] = round(best_of(call, 500) * 1e6, 2)
+
+

@@ -1,0 +1,82 @@
+"""``pylbr msr``: the registers of a model, their fields, values taken apart."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from pylbr.arch import MODELS, find, model, registers
+from pylbr.arch.describe import decode, fields_of, reference
+from pylbr.cpu import Processor
+from pylbr.errors import CommandError, GeneralProtection
+
+__all__ = ["configure", "run"]
+
+HELP = "show the registers of a processor, their fields, and what a value means"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("register", nargs="?", help="name or number; all if left out")
+    parser.add_argument("value", nargs="?", help="a value to take apart")
+    parser.add_argument("-m", "--model", default="sapphire-rapids", metavar="NAME",
+                        help=f"processor: {', '.join(MODELS)} (default: %(default)s)")
+    parser.add_argument("--reference", action="store_true",
+                        help="the reference of all registers, as Markdown")
+    parser.add_argument("-o", "--output", metavar="FILE", help="with --reference: write it there")
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it under its name, or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; 1 if the value given would fault."""
+    if args.reference:
+        if args.output:
+            _write(Path(args.output), reference())
+        else:
+            print(reference(), end="")
+        return 0
+    chosen = model(args.model)
+    if args.register is None:
+        for register in registers(chosen).values():
+            print(f"{register.index:8X}H  {register.row.access.value:20}"
+                  f"  {register.reset:18x}  {register.name}")
+        return 0
+    register = find(chosen, args.register)
+    print(f"{register.name} ({register.index:X}H) on {chosen.name}: {register.row.access.value}, "
+          f"RESET {register.reset:#x}; {register.row.source}")
+    if register.row.rule:
+        print(f"  {register.row.rule}")
+    if args.value is None:
+        for field in fields_of(register, chosen):
+            print(f"  {field.bits:>6}  {field.name:24} {field.meaning}")
+        print(f"  reserved: {register.reserved_bits:#018x}")
+        return 0
+    try:
+        value = int(args.value, 0)
+    except ValueError:
+        raise CommandError(f"value {args.value!r} is no number; give 0x... or decimal") from None
+    if not 0 <= value < 1 << 64:
+        raise CommandError(f"value {args.value} does not fit in 64 bits")
+    for field, part in decode(register, chosen, value):
+        print(f"  {field.bits:>6}  {field.name:24} {part:#x}")
+    try:
+        Processor(chosen).wrmsr(register.index, value)
+    except GeneralProtection as fault:
+        bits = f"bits {fault.bits:#x}: " if fault.bits else ""
+        print(f"  a WRMSR faults: {bits}{fault.rule}")
+        return 1
+    return 0
