@@ -151,11 +151,13 @@ class PmuState:
                 overflowed |= 1 << bit
         return overflowed
 
-    def wants_pmi(self, bit: int) -> bool:
-        """Overflow of the counter with that global bit interrupts."""
-        if bit < FIXED:
-            return bool(self.evtsel[bit] & EVTSEL_INT)
-        return bool(self.fixed_ctrl >> (4 * (bit - FIXED) + 3) & 1)
+    def want_pmi(self, overflowed: int) -> bool:
+        """One of the counters that overflowed interrupts."""
+        for n, select in enumerate(self.evtsel):
+            if overflowed >> n & 1 and select & EVTSEL_INT:
+                return True
+        return any(overflowed >> (FIXED + n) & 1 and self.fixed_ctrl >> (4 * n + 3) & 1
+                   for n in range(self.facts.fixed)) if overflowed >> FIXED else False
 
     def logging(self) -> int:
         """Counters whose events go into IA32_LBR_x_INFO (IA32_PERFEVTSELx[35]), a bit each."""

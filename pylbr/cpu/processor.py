@@ -17,7 +17,7 @@ from pylbr.cpu.dispatch import Slot, known_elsewhere, slots
 from pylbr.cpu.errors import InvalidOpcode
 from pylbr.cpu.events import EventPath
 from pylbr.cpu.facility import facility
-from pylbr.cpu.pmu import LBR_FRZ, PmuState
+from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, PmuState
 from pylbr.cpu.recording import NO_EVENTS, Events, Recording
 from pylbr.cpu.state import ProcessorState, restore, take
 from pylbr.cpu.vmx import Vmx
@@ -151,7 +151,8 @@ class Processor(Recording, EventPath, Vmx):
         """Set IA32_PERF_GLOBAL_STATUS and what follows from it."""
         changed = self.pmu.status ^ value
         self.pmu.status = value
-        self.pmu.changed()
+        if changed & CTR_FRZ:
+            self.pmu.changed()
         if changed & LBR_FRZ:
             self.sync()
 

@@ -85,7 +85,9 @@ class Recording:
             at, totals = count(branches, armed.selectors, self.pmu.limits(armed), start=at,
                                state=self.lbr)
             overflowed = self.pmu.add(armed, totals)
-            if overflowed and self._overflow(overflowed, int(branches["to"][at - 1])):
+            if overflowed & self.pmu.pebs_enable:
+                overflowed = self._pebs(overflowed, int(branches["to"][at - 1]))
+            if overflowed and self._overflow(overflowed):
                 return at
             if at == n:
                 return n
@@ -123,7 +125,9 @@ class Recording:
             for table, need, weight in armed.selectors
         )
         overflowed = self.pmu.add(armed, totals)
-        return bool(overflowed) and self._overflow(overflowed, to)
+        if overflowed & self.pmu.pebs_enable:
+            overflowed = self._pebs(overflowed, to)
+        return bool(overflowed) and self._overflow(overflowed)
 
     def retire(
         self: Processor, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
@@ -189,19 +193,19 @@ class Recording:
 
     # Overflow
 
-    def _overflow(self: Processor, overflowed: int, ip: int) -> bool:
-        """Counters have overflowed, and `ip` runs next: PEBS records, status, PMI.
-        True: stop the batch."""
-        recorded = overflowed & self.pmu.pebs_enable
-        for bit in _bits(recorded):
-            pebs.write_record(self, bit, ip)
-        overflowed &= ~recorded
-        if not overflowed:
-            return False
-        self.set_status(self.pmu.status | overflowed)
-        if any(self.pmu.wants_pmi(bit) for bit in _bits(overflowed)):
-            return self.raise_pmi()
-        return False
+    def _overflow(self: Processor, overflowed: int) -> bool:
+        """Counters have overflowed: status, PMI.  True: stop the batch."""
+        pmu = self.pmu
+        pmu.status |= overflowed
+        return pmu.want_pmi(overflowed) and self.raise_pmi()
+
+    def _pebs(self: Processor, overflowed: int, ip: int) -> int:
+        """Write the PEBS records of counters that overflowed with `ip` next; the others."""
+        for bit in range(overflowed.bit_length()):
+            if overflowed & self.pmu.pebs_enable & 1 << bit:
+                pebs.write_record(self, bit, ip)
+                overflowed &= ~(1 << bit)
+        return overflowed
 
     def pebs_threshold(self: Processor) -> bool:
         """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
@@ -233,6 +237,3 @@ class Recording:
         elif self.model.arch and choices.FREEZE_BELOW_V4_CLEARS_LBREN:
             self.lbr.ctl &= ~1
 
-
-def _bits(mask: int) -> list[int]:
-    return [n for n in range(mask.bit_length()) if mask >> n & 1]
