@@ -40,6 +40,12 @@ CONFIGS = st.one_of(
 )
 
 
+def mostly(usual, *others):
+    """`usual` in nine cases of ten."""
+    return st.integers(0, 9).flatmap(
+        lambda n: st.just(usual) if n else st.sampled_from([usual, *others]))
+
+
 @st.composite
 def branch_batches(draw):
     """Batches that dwell on few classes, so that filters and pops meet often."""
@@ -183,10 +189,10 @@ class TwinMachine(RuleBasedStateMachine):
         assert areas[0] == areas[1]
 
     @rule(data=st.data(), depth=st.one_of(st.none(), st.integers(0, 70), WORD),
-          ctl=st.one_of(DEFINED_CTL, WORD), rfbm=st.sampled_from([0x8003, 0x8000, 0x3]),
-          xstate_bv=st.sampled_from([0x8003, 0x8000, 3, 0, 1 << 63, 0x9800]),
-          xcomp_bv=st.sampled_from([0x8003, 0x8000, 3, 0x9803]), compacted=st.booleans(),
-          dirt=st.sampled_from([None, 530, 575, 576 + 807, 576 + 808]))
+          ctl=st.one_of(DEFINED_CTL, DEFINED_CTL, WORD), rfbm=mostly(0x8003, 0x8000, 0x3),
+          xstate_bv=mostly(0x8003, 0x8000, 3, 0, 1 << 63, 0x9800),
+          xcomp_bv=mostly(0x8003, 0x8000, 3, 0x9803), compacted=mostly(True, False),
+          dirt=mostly(None, 530, 575, 576 + 807, 576 + 808))
     def xrstors(self, data, depth, ctl, rfbm, xstate_bv, xcomp_bv, compacted, dirt):
         if self.legacy:
             return
@@ -271,6 +277,98 @@ def test_climbs_and_falls_of_the_call_stack(climbs, before, depth, legacy):
     assert core.cycles == twin.cycles
     if legacy:
         assert core.tos == twin.tos
+
+
+@settings(max_examples=100, deadline=None)
+@given(order=st.lists(st.sampled_from(["push", "pop", "event", "nothing"]), max_size=12))
+def test_ler_over_a_stack_that_empties(order):
+    """An event on an empty stack leaves LER to an earlier event, in long batches too."""
+    classes = {"push": BranchClass.NEAR_REL_CALL, "pop": BranchClass.NEAR_RET,
+               "event": BranchClass.INTERRUPT, "nothing": BranchClass.COND}
+    kinds = [classes[name] for name in order for _ in range(30 if name == "nothing" else 1)]
+    batch = np.zeros(len(kinds) + 96, BRANCH_DTYPE)
+    batch["class"][:len(kinds)] = kinds
+    batch["from"], batch["to"] = np.arange(len(batch)) + 1, 5
+    core, twin = LbrState(LbrConfig()), ReferenceLbr(LbrConfig())
+    core.ctl = 0x38000F
+    twin.write_ctl(0x38000F)
+    core.record(batch)
+    twin.record(batch)
+    assert core.ler == twin.ler
+    assert [tuple(map(int, e)) for e in core.records()] == twin.records()
+
+
+@pytest.mark.parametrize("change", ["tos", "depth", "ler", "write", "off and on", "thaw"])
+def test_what_a_change_does_to_the_counts(change):
+    """Cycles and events pending for the next record: a restart drops them, the rest does not."""
+    config = (LbrConfig.legacy(8) if change == "tos"
+              else LbrConfig(event_counters=15, info_mask=INFO_ALL))
+    core, twin = LbrState(config), ReferenceLbr(config)
+    if config.flavour:
+        core.enable = True
+        twin.set_enable(True)
+    core.ctl = config.ctl_mask & 0x200007 & ~(0xFF if config.flavour else 0)
+    twin.write_ctl(core.ctl)
+    pending = {"cycles": 9, "events": (1, 2, 3, 0)}
+    for facility in (core, twin):
+        facility.record_one(1, 2, BranchClass.NEAR_RET, cycles=4)
+        facility.record_one(3, 4, BranchClass.NOT_TAKEN, **pending)
+        if change == "tos":
+            facility.tos = 5
+        elif change == "depth":
+            facility.write_depth(8) if facility is twin else setattr(facility, "depth", 8)
+        elif change == "ler":
+            setattr(facility, "raw_ler" if facility is twin else "ler", (1, 2, 3))
+        elif change == "write":
+            facility.write_entry(0, 7, 8, 9)
+        else:
+            for on in (True, False):
+                if change == "thaw" and facility is twin:
+                    twin.set_frozen(on)
+                elif change == "thaw":
+                    core.frozen = on
+                else:
+                    ctl = config.ctl_mask & (0x200006 if on else 0x200007)
+                    twin.write_ctl(ctl) if facility is twin else setattr(core, "ctl", ctl)
+    assert core.cycles == twin.cycles == (None if change in ("off and on", "thaw") else 9)
+    for facility in (core, twin):
+        facility.record_one(5, 6, BranchClass.NEAR_RET, cycles=1)
+    assert [tuple(map(int, e)) for e in core.records()] == twin.records()
+    if change != "tos":
+        expected = 0 if change in ("off and on", "thaw") else 0b00_11_10_01
+        assert core.read_entry(0)[2] >> 32 & 0xFF == expected
+
+
+@pytest.mark.parametrize("depth", [0, 8, 16, 63, 64, 1 << 40])
+def test_a_restored_component_of_another_depth(depth):
+    """Reserved bits of DEPTH fault; any other number zeroes the records and leaves XINUSE."""
+    image = bytearray(808)
+    image[8:16] = depth.to_bytes(8, "little")
+    core, twin = LbrState(LbrConfig()), ReferenceLbr(LbrConfig())
+    for restore in (lambda: xsave.restore_component(core, image),
+                    lambda: ReferenceXsave(twin).restore_component(image)):
+        if depth >= 64:
+            with pytest.raises(Fault):
+                restore()
+        else:
+            restore()
+    area = bytearray(1384)
+    xsave.xsaves(core, area, 0x8003)
+    assert ReferenceXsave(twin).initial() and area[512:520] == bytes(8)
+    image[8:16] = (32).to_bytes(8, "little")
+    xsave.restore_component(core, image)
+    xsave.xsaves(core, area, 0x8003)
+    assert area[512:520] == (0x8000).to_bytes(8, "little"), "all zero, but in use"
+
+
+def test_what_lies_behind_the_component_must_be_zero():
+    image = bytearray(816)
+    image[8] = 32
+    state = LbrState(LbrConfig())
+    xsave.restore_component(state, image)
+    image[808] = 1
+    with pytest.raises(Fault, match="byte 807"):
+        xsave.restore_component(state, image)
 
 
 def test_every_control_value_decides_every_branch_as_the_twin_does():
