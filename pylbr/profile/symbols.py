@@ -19,6 +19,8 @@ _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
      ("size", "<u8")]
 )  # fmt: skip
+#: Where distributions put what they strip from programs.
+DEBUG_FILES = "/usr/lib/debug/.build-id"
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 _NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
 
@@ -53,6 +55,9 @@ class Place:
 class ElfImage:
     """Segments, functions and build-id of an ELF file of 64 bits.
 
+    The functions of a stripped file are those of its separate debug file, if there is one
+    under `DEBUG_FILES`.
+
     Raises
     ------
     OSError
@@ -78,8 +83,18 @@ class ElfImage:
                 ]
                 self.build_id = _build_id(elf)
                 self._symbols, self._names = _function_table(elf)
+                debug = self._debug_file()
+                if debug and next(elf.iter_sections("SHT_SYMTAB"), None) is None:
+                    with open(debug, "rb") as other:
+                        self._symbols, self._names = _function_table(ELFFile(other))
         except (ELFError, AssertionError, UnicodeDecodeError, KeyError, IndexError) as error:
             raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
+
+    def _debug_file(self) -> str:
+        """Path of the separate debug file, by build-id; empty if there is none."""
+        name = self.build_id.hex()
+        path = f"{DEBUG_FILES}/{name[:2]}/{name[2:]}.debug"
+        return path if len(name) > 2 and os.path.isfile(path) else ""
 
     def link_address(self, offset: int) -> int | None:
         """Address at which the linker placed byte `offset` of the file."""

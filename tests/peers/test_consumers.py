@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LLVM, need, run
 from peer_workload import EVENT, METADATA, PID, compile_c, record, sample
 
 from lbrcore import BranchClass
@@ -20,10 +19,23 @@ from pylbr.profile.perfscript import PerfScript, write_perf_script
 from pylbr.profile.preagg import write_preagg
 from pylbr.profile.symbols import ElfImage
 from pylbr.trace.stacks import Samples, Stacks
+from tools import (
+    LLVM,
+    VERSIONS,
+    blocks,
+    checked,
+    fdata_edges,
+    llvm_prof,
+    need,
+    perf,
+    perf2bolt,
+    profgen,
+    run,
+    totals,
+)  # fmt: skip
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
-VERSIONS = sorted(LLVM)
 PERIOD = 7
 
 
@@ -49,45 +61,6 @@ def good(workload, tmp_path_factory) -> Recorded:
     stream = workload.stream(samples)
     write_perf_data(place / "perf.data", stream)
     return Recorded(workload.binary, samples, stream, place / "perf.data", place)
-
-
-def perf2bolt(version, source, binary, out, *options):
-    """Mismatching traces, by perf2bolt's own count."""
-    # Under its suffixed name the tool acts as llvm-bolt.
-    tool = need(LLVM[version] / "perf2bolt")
-    if "-pa" not in options:
-        need("perf")
-    done = run(tool, "-p", source, "-o", out, *options, binary)
-    assert done.returncode == 0, done.stderr
-    text = done.stdout + done.stderr
-    found = re.search(r"traces mismatching disassembled function contents: (\d+)", text)
-    assert found, text
-    return int(found[1])
-
-
-def fdata_edges(path):
-    """(function, offset, function, offset) -> (mispredicted, count)."""
-    edges = {}
-    for line in Path(path).read_text().splitlines():
-        word = line.split()
-        if len(word) == 8:
-            names = word[1].split("/")[0], word[4].split("/")[0]
-            edges[names[0], int(word[2], 16), names[1], int(word[5], 16)] = (
-                int(word[6]), int(word[7]),
-            )  # fmt: skip
-    return edges
-
-
-def profgen(version, binary, out, **source):
-    """Warnings of llvm-profgen; the profile is in `out`."""
-    tool = need(LLVM[version] / "llvm-profgen")
-    if "perfdata" in source:
-        need("perf")
-    (option, path), = source.items()
-    done = run(tool, f"--{option}={path}", f"--binary={binary}", f"--output={out}",
-               "--format=text")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [line for line in (done.stdout + done.stderr).splitlines() if "warning" in line]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -125,12 +98,11 @@ def test_bolt_makes_the_same_of_preaggregated_text(good, version):
 def test_bolt_lays_out_a_program_that_runs_and_branches_less(good, workload, tmp_path):
     perf2bolt(19, good.data, good.binary, tmp_path / "fdata")
     bolted = tmp_path / "bolted"
-    done = run(need(LLVM[19] / "llvm-bolt"), good.binary, "-o", bolted,
-               f"-data={tmp_path / 'fdata'}", "-reorder-blocks=ext-tsp",
-               "-reorder-functions=hfsort", "-split-functions", "-split-all-cold", "-dyno-stats",
-               )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "100.0%) have non-empty execution profile" in done.stdout + done.stderr
+    said = checked(need(LLVM[19] / "llvm-bolt"), good.binary, "-o", bolted,
+                   f"-data={tmp_path / 'fdata'}", "-reorder-blocks=ext-tsp",
+                   "-reorder-functions=hfsort", "-split-functions", "-split-all-cold",
+                   "-dyno-stats")  # fmt: skip
+    assert "100.0%) have non-empty execution profile" in said
     assert run(bolted).returncode == run(good.binary).returncode
     stepper = compile_c("step.c", tmp_path / "step")
     assert len(record(bolted, stepper, tmp_path / "rips").taken) < len(workload.taken)
@@ -140,9 +112,8 @@ def test_bolt_lays_out_a_program_that_runs_and_branches_less(good, workload, tmp
 def test_profgen_has_nothing_to_warn_of(good, version):
     out = good.place / f"{version}.prof"
     assert profgen(version, good.binary, out, perfdata=good.data) == []
-    heads = [line.split(":") for line in out.read_text().splitlines() if line[0] != " "]
-    assert {name for name, *_ in heads} >= {"next", "step", "fib"}
-    assert all(int(total) > 0 for _, total, _ in heads)
+    counts = totals(out.read_text())
+    assert {"next", "step", "fib"} <= counts.keys() and min(counts.values()) > 0
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -154,38 +125,23 @@ def test_profgen_makes_the_same_of_perf_script_text(good, version):
     assert out.read_text() == Path(f"{out}2").read_text() != ""
 
 
-def llvm_prof(binary, out, *options):
-    done = run(need("create_llvm_prof"), f"--binary={binary}", f"--out={out}", "--format=text",
-               *options)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return Path(out).read_text()
-
-
 def test_autofdo_makes_the_same_of_perf_data_and_text(good):
     binary = llvm_prof(good.binary, good.place / "a", f"--profile={good.data}")
     write_autofdo(good.place / "af.txt", link_profile(good.profile, good.binary))
     text = llvm_prof(good.binary, good.place / "b", "--profiler=text",
                      f"--profile={good.place / 'af.txt'}")  # fmt: skip
-    totals = dict(re.findall(r"^(\w+)[.\w]*:(\d+):", binary, re.M))
-    assert {"run", "next", "step", "fib"} <= totals.keys()
-    assert all(int(count) > 0 for count in totals.values())
+    counts = totals(binary)
+    assert {"run", "next", "step", "fib"} <= counts.keys() and min(counts.values()) > 0
     assert text == binary
 
 
 def test_create_gcov_writes_a_profile(good):
     out = good.place / "x.afdo"
-    done = run(need("create_gcov"), f"--binary={good.binary}", f"--profile={good.data}",
-               f"--gcov={out}", "--gcov_version=1")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    dump = run(need("dump_gcov"), "--gcov_version=1", out).stdout
-    totals = dict(re.findall(r"^(\w+) total:(\d+)", dump, re.M))
-    assert {"run", "next", "step", "fib"} <= totals.keys()
-
-
-def perf(*words):
-    done = run(need("perf"), *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    checked(need("create_gcov"), f"--binary={good.binary}", f"--profile={good.data}",
+            f"--gcov={out}", "--gcov_version=1")  # fmt: skip
+    dump = checked(need("dump_gcov"), "--gcov_version=1", out)
+    counts = dict(re.findall(r"^(\w+) total:(\d+)", dump, re.M))
+    assert {"run", "next", "step", "fib"} <= counts.keys()
 
 
 def test_perf_counts_our_edges(good):
@@ -206,12 +162,6 @@ def test_perf_prints_what_we_print(good):
         theirs = perf("script", "-i", good.data, "-F", fields, "--show-mmap-events",
                       "--show-task-events")  # fmt: skip
         assert ours == theirs
-
-
-def blocks(data):
-    """IPC of each block, as perf's own decoder finds it."""
-    text = perf("script", "-i", data, "-F", "brstackinsn")
-    return [float(ipc) for ipc in re.findall(r"([0-9.]+) IPC", text)]
 
 
 def test_perfs_decoder_finds_one_instruction_a_cycle(good):

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import need, run
 
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import FIELDS, PerfScript
 from pylbr.trace.formats import open_stacks
+from tools import perf
 
 pytestmark = pytest.mark.peer
 
@@ -32,9 +32,7 @@ def recording(request):
 
 
 def script(path, fields):
-    done = run(need("perf"), "script", "-i", path, "-F", fields)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return perf("script", "-i", path, "-F", fields)
 
 
 def test_perf_reads_the_same_from_both(recording, tmp_path):

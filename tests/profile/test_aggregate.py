@@ -1,7 +1,9 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,3 +174,26 @@ def test_what_cannot_be_named_is_said_once(tmp_path, image):
     if image.build_id:
         symbols.place(1, 0x3004)
         assert "not the build that was recorded" in symbols.problems[2]
+
+
+def test_a_stripped_file_is_named_by_its_debug_file(tmp_path, monkeypatch):
+    """A library without .symtab, and a debug file that has one: the same library's."""
+    image = ElfImage(LIBRARY)
+    if not image.build_id:
+        pytest.skip("the compiler writes no build-id")
+    whole, stripped = Path(LIBRARY).read_bytes(), tmp_path / "stripped.so"
+    data = bytearray(whole)
+    with open(LIBRARY, "rb") as file:
+        elf = ELFFile(file)
+        for index in range(elf.num_sections()):
+            at = elf["e_shoff"] + index * elf["e_shentsize"] + 4
+            if data[at] == 2:  # SHT_SYMTAB
+                data[at] = 1  # SHT_PROGBITS
+    stripped.write_bytes(data)
+    only_dynamic = ElfImage(stripped).functions()
+    name = image.build_id.hex()
+    (tmp_path / name[:2]).mkdir()
+    (tmp_path / name[:2] / f"{name[2:]}.debug").write_bytes(whole)
+    monkeypatch.setattr("pylbr.profile.symbols.DEBUG_FILES", str(tmp_path))
+    assert ElfImage(stripped).functions() == image.functions()
+    assert set(only_dynamic) < set(image.functions())
