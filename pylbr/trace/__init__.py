@@ -10,7 +10,6 @@ from pylbr.trace.formats import (
     Format,
     Options,
     detect,
-    formats,
     open_any,
     open_stacks,
 )
@@ -22,5 +21,5 @@ from pylbr.trace.writer import Writer
 
 __all__ = [
     "Chunk", "Format", "Metadata", "Module", "Options", "Part", "Stacks", "StreamTrace", "Task",
-    "Trace", "Writer", "detect", "formats", "open", "open_any", "open_stacks",
+    "Trace", "Writer", "detect", "open", "open_any", "open_stacks",
 ]

@@ -74,6 +74,8 @@ class ArrowTrace(ColumnarTrace):
                 self._check_blocks(blocks, first, footer_at)
             self._blocks = blocks
             layouts = [self._layout(i) for i in range(len(blocks))]
+            if self._ours and not all(head.rows for head in layouts):
+                raise self._damaged("a record batch without rows", 8)
             self._buffers = [self._data_buffers(i, head) for i, head in enumerate(layouts)]
             self.metadata = with_modules(self.metadata, modules)
             self._set_groups([head.rows for head in layouts])
@@ -141,12 +143,12 @@ class ArrowTrace(ColumnarTrace):
 
     def _read_columns(self, schema: pa.Schema) -> None:
         try:
+            names = tuple(schema.names)
             found = decode_metadata(schema.metadata)
         except (ValueError, TypeError) as error:
-            raise self._damaged(str(error), 8) from error
+            raise self._damaged(f"the schema is damaged ({error})", 8) from error
         self._ours = found is not None
         self.metadata = found[0] if found else Metadata()
-        names = tuple(schema.names)
         if found and found[1] != names:
             raise self._damaged(f"columns {names}, but its metadata say {found[1]}", 8)
         if len(set(names)) < len(names) or not set(REQUIRED[:2]) <= set(names):

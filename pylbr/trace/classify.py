@@ -1,7 +1,7 @@
 """Class of a branch out of its instruction's bytes.
 
 Sources: SDM vol. 2 (encodings), vol. 3 section 20.1.3 (what each class holds); the tests
-compare with the table of perf's own decoder.
+compare with objdump.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from capstone import x86
 
 from lbrcore import BranchClass
 from pylbr.errors import TraceError
-from pylbr.trace.metadata import Module
+from pylbr.trace.metadata import Module, Task
 
 __all__ = ["ClassFiller", "Decoded", "classify"]
 
@@ -87,6 +87,8 @@ def classify(code: bytes, address: int, bits: int = 64) -> Decoded | None:
     if found is None:
         return None
     branch, target = _SYSTEM.get(found.id), None
+    if found.opcode[0] == 0xFF and found.modrm >> 3 & 7 in (3, 5):
+        branch = BranchClass.FAR_BRANCH  # through memory; capstone has no name for all sizes
     if branch is None and (direct := _near(found)):
         branch, target = direct
         if branch == BranchClass.NEAR_REL_CALL and target == address + found.size:
@@ -100,7 +102,7 @@ def _near(found: capstone.CsInsn) -> tuple[BranchClass, int | None] | None:
         return BranchClass.NEAR_RET, None
     jump = found.group(capstone.CS_GRP_JUMP) or found.id in _CONDITIONAL
     call = found.group(capstone.CS_GRP_CALL)
-    if not (jump or call):
+    if not (jump or call) or found.id == x86.X86_INS_XBEGIN:  # which names where aborts go
         return None
     operand = found.operands[0] if found.operands else None
     if operand is None or operand.type != x86.X86_OP_IMM:
@@ -121,57 +123,92 @@ class ClassFiller:
     modules : sequence of Module
     path : object
         The trace, for messages.
+    tasks : sequence of Task
+        Which process a thread is of; only needed where processes differ in what they map.
     """
 
-    def __init__(self, modules: Sequence[Module], path: object) -> None:
+    def __init__(
+        self, modules: Sequence[Module], path: object, tasks: Sequence[Task] = ()
+    ) -> None:
         self._path = path
         self._modules = sorted(modules, key=lambda module: module.start)
         self._starts = [module.start for module in self._modules]
-        self._known: dict[int, Decoded | None] = {}
+        self._longest = max((module.size for module in modules), default=0)
+        self._pids = {task.tid: task.pid for task in tasks}
+        self._many = len({module.pid for module in modules} - {None}) > 1
+        self._known: dict[tuple[int, int | None], Decoded | None] = {}
 
-    def classes(self, source: np.ndarray, target: np.ndarray, start: int = 0) -> np.ndarray:
+    def classes(
+        self, source: np.ndarray, target: np.ndarray, start: int = 0,
+        task: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(n,) uint8 classes of branches from `source` to `target`.
 
-        An instruction that is no branch was left by an interrupt or exception.
+        An instruction that is no branch, and a direct branch that did not go to its target,
+        was left by an interrupt or exception.
 
         Parameters
         ----------
         start : int
             Index in the trace of the first, for messages.
+        task : (n,) array, optional
+            Thread ids.
 
         Raises
         ------
         TraceError
             No module covers an address, its file cannot be read, or it holds no code there.
         """
+        if task is None or not self._many:
+            return self._of_process(source, target, start, None)
+        result = np.empty(len(source), np.uint8)
+        for tid in np.unique(task).tolist():
+            mine = np.flatnonzero(task == tid)
+            pid = self._pids.get(tid, tid)
+            result[mine] = self._of_process(source[mine], target[mine], start, pid)
+        return result
+
+    def _of_process(
+        self, source: np.ndarray, target: np.ndarray, start: int, pid: int | None
+    ) -> np.ndarray:
         addresses, inverse = np.unique(source, return_inverse=True)
-        result = np.empty(len(addresses), np.uint8)
+        kinds = np.empty(len(addresses), np.uint8)
         lengths = np.zeros(len(addresses), np.uint64)
         targets = np.zeros(len(addresses), np.uint64)
         for i, address in enumerate(addresses.tolist()):
-            if address not in self._known:
-                self._known[address] = self._decode(address)
-            decoded = self._known[address]
+            key = address, pid
+            if key not in self._known:
+                self._known[key] = self._decode(address, pid)
+            decoded = self._known[key]
             if decoded is None:
                 index = start + int(np.argmax(source == address))
-                raise TraceError(self._path, self._complaint(address, index))
-            result[i] = _INTERRUPTED if decoded.branch is None else decoded.branch
+                raise TraceError(self._path, self._complaint(address, pid, index))
+            kinds[i] = _INTERRUPTED if decoded.branch is None else decoded.branch
             lengths[i], targets[i] = decoded.length, decoded.target or 0
-        result, next_address = result[inverse], source + lengths[inverse]
-        conditional = result == BranchClass.COND
-        fell = conditional & (target == next_address) & (targets[inverse] != next_address)
+        result, after = kinds[inverse], source + lengths[inverse]
+        direct, meant = targets[inverse] != 0, targets[inverse]
+        fell = (result == BranchClass.COND) & (target == after) & (meant != after)
         result[fell] = BranchClass.NOT_TAKEN
-        # A direct branch that did not go to its target was not reached or was interrupted.
-        direct = (targets[inverse] != 0) & (target != targets[inverse]) & ~fell
-        result[direct] = _INTERRUPTED
+        result[direct & (target != meant) & ~fell] = _INTERRUPTED
         return result
 
-    def _decode(self, address: int) -> Decoded | None:
+    def _module(self, address: int, pid: int | None) -> Module | None:
+        """The module at `address`; of several the one of this process, else the latest."""
+        found = None
         i = bisect_right(self._starts, address) - 1
-        if i < 0 or address >= self._modules[i].start + self._modules[i].size:
-            return None
-        module = self._modules[i]
-        code = self._read(module, address - module.start)
+        while i >= 0 and address - self._starts[i] < self._longest:
+            module = self._modules[i]
+            if address < module.start + module.size:
+                if module.pid == pid or pid is None:
+                    return module
+                if module.pid is None:
+                    found = found or module
+            i -= 1
+        return found
+
+    def _decode(self, address: int, pid: int | None) -> Decoded | None:
+        module = self._module(address, pid)
+        code = None if module is None else self._read(module, address - module.start)
         return classify(code, address) if code else None
 
     def _read(self, module: Module, offset: int) -> bytes | None:
@@ -183,20 +220,19 @@ class ClassFiller:
             return None
         try:
             return os.pread(number, size, module.file_offset + offset)
-        except OSError:
+        except (OSError, OverflowError):
             return None
         finally:
             os.close(number)
 
-    def _complaint(self, address: int, index: int) -> str:
-        i = bisect_right(self._starts, address) - 1
+    def _complaint(self, address: int, pid: int | None, index: int) -> str:
         where = f"branch {index} has no class, and at its FROM {address:#x}"
-        if i < 0 or address >= self._modules[i].start + self._modules[i].size:
+        module = self._module(address, pid)
+        if module is None:
             return f"{where} no module is mapped; name the program with --module FILE@ADDRESS"
-        path = self._modules[i].path
-        if not os.path.isfile(path):
-            return f"{where} lies {path}, which cannot be read; put the file back"
-        return f"{where} {path} holds no instruction; is it the file that ran?"
+        if not os.path.isfile(module.path):
+            return f"{where} lies {module.path}, which cannot be read; put the file back"
+        return f"{where} {module.path} holds no instruction; is it the file that ran?"
 
 
 _INTERRUPTED = BranchClass.INTERRUPT

@@ -68,7 +68,7 @@ class Itrace(StreamTrace):
         super().__init__(path, metadata, columns, self._read)
 
     def _read(self) -> Iterator[Part]:
-        filler = ClassFiller(self.metadata.modules, self.path)
+        filler = ClassFiller(self.metadata.modules, self.path, self.metadata.tasks)
         clock: dict[int, int] = {}
         index = 0
         with Lines(self.path) as lines:
@@ -138,11 +138,14 @@ def _part(rows: list[tuple[int, ...]], filler: ClassFiller, index: int) -> Part:
         branches[name] = values
     for name, end in (("cpl_from", "from"), ("cpl_to", "to")):
         branches[name] = np.where(branches[end] < np.uint64(_MAX_LOW), 3, 0)
+    task = np.array(columns[5], np.uint32)
     unknown = np.flatnonzero(branches["class"] == _UNKNOWN)
     if len(unknown):
         ours = branches[unknown]
-        branches["class"][unknown] = filler.classes(ours["from"], ours["to"], index)
-    return Part(branches, np.array(columns[5], np.uint32), np.array(columns[6], np.uint32))
+        branches["class"][unknown] = filler.classes(
+            ours["from"], ours["to"], index, task[unknown]
+        )
+    return Part(branches, task, np.array(columns[6], np.uint32))
 
 
 def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...]]:

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 from pylbr.errors import TraceError
 from pylbr.trace.check import check_values
 from pylbr.trace.metadata import Metadata, Module, decode_metadata, with_modules
-from pylbr.trace.schema import COLUMNS, REQUIRED, arrow_field, column_digest, column_dtype
+from pylbr.trace.schema import (
+    COLUMNS,
+    REQUIRED,
+    arrow_field,
+    column_digest,
+    column_dtype,
+    has_our_fields,
+)
 from pylbr.trace.trace import ColumnarTrace
 
 __all__ = ["DIGEST_KEY", "MAX_GROUP_ROWS", "ParquetTrace"]
@@ -88,9 +95,11 @@ class ParquetTrace(ColumnarTrace):
             schema, keys = file.schema_arrow, file.metadata.metadata or {}
             found = decode_metadata(keys)
             digests = _digests(keys, file.metadata.num_row_groups) if found else None
+            if found is None and has_our_fields(schema):
+                raise ValueError("its metadata are missing")
+            names = schema.names
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
             raise self._damaged(path, f"is damaged, or no Parquet file ({error})") from error
-        names = schema.names
         if found and found[1] != tuple(names):
             raise self._damaged(path, f"columns {tuple(names)}, but its metadata say {found[1]}")
         if not set(REQUIRED[:2]) <= set(names):

@@ -17,7 +17,7 @@ from lbrcore import BRANCH_DTYPE
 
 __all__ = [
     "BLOCK_ROWS", "COLUMNS", "REQUIRED", "arrow_field", "column_digest", "column_dtype",
-    "digest",
+    "digest", "has_our_fields",
 ]
 
 #: Columns in the order of the file; the first three are in every file.
@@ -26,6 +26,8 @@ COLUMNS: Final = (
     "task", "cpu",
 )
 REQUIRED: Final = ("from", "to", "class")
+#: Field number of the first column in a Parquet file.
+FIELD_ID: Final = 7001
 #: Rows under one digest.
 BLOCK_ROWS: Final = 1 << 14
 
@@ -44,7 +46,14 @@ def column_dtype(name: str) -> np.dtype:
 def arrow_field(name: str) -> pa.Field:
     """A column as Arrow types it: unsigned integers, `events` a list of fixed size 4."""
     kind = _EVENTS if name == "events" else pa.from_numpy_dtype(_DTYPES[name])
-    return pa.field(name, kind, nullable=False)
+    number = {b"PARQUET:field_id": str(FIELD_ID + COLUMNS.index(name)).encode()}
+    return pa.field(name, kind, nullable=False, metadata=number)
+
+
+def has_our_fields(schema: pa.Schema) -> bool:
+    """Whether the fields bear our numbers, which Parquet keeps apart from the metadata."""
+    ours = {str(FIELD_ID + i).encode() for i in range(len(COLUMNS))}
+    return any((field.metadata or {}).get(b"PARQUET:field_id") in ours for field in schema)
 
 
 _FACTORS = 2 * np.arange(BLOCK_ROWS, dtype=np.uint64) + np.uint64(1)

@@ -65,7 +65,7 @@ class Chunk:
                 self._columns[name] = self._load(name)
             elif name == "class":
                 self._columns[name] = self._filler.classes(
-                    self.column("from"), self.column("to"), self.start
+                    self.column("from"), self.column("to"), self.start, self.task
                 )
             elif name in ("cpl_from", "cpl_to"):
                 address = self.column(name[4:])
@@ -173,7 +173,7 @@ class ColumnarTrace(Trace):
     def _set_groups(self, rows: Sequence[int]) -> None:
         self._ends = list(accumulate(rows))
         self.count = self._ends[-1] if rows else 0
-        self._filler = ClassFiller(self.metadata.modules, self.path)
+        self._filler = ClassFiller(self.metadata.modules, self.path, self.metadata.tasks)
 
     @abstractmethod
     def _load(self, group: int, column: str, low: int, high: int) -> np.ndarray:
@@ -240,7 +240,7 @@ class StreamTrace(Trace):
         self.path, self.metadata, self.count = str(path), metadata, None
         self.columns = tuple(name for name in COLUMNS if name in columns)
         self._parts = parts
-        self._filler = ClassFiller(metadata.modules, self.path)
+        self._filler = ClassFiller(metadata.modules, self.path, metadata.tasks)
         self._closed = False
 
     def chunks(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Chunk]:
