@@ -142,7 +142,7 @@ class PerfDataWriter:
             following, words = pack_samples(self._buffer, first, samples, self._layout)
             if following == first:
                 raise ValueError(f"sample {first} is larger than the buffer")
-            self._output.file.write(memoryview(self._buffer[:words]))
+            self._output.file.write(self._buffer[:words].data)
             self._written += 8 * words
             first = following
 

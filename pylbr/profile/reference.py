@@ -197,6 +197,6 @@ def format_stacks(
             line += f" {samples.ip[i]:16x}".encode()
         if brstack:
             stack = samples.stack(i).tolist()
-            line += "".join(_entry_text(*entry, spec) for entry in stack).encode()
+            line += "".join(_entry_text(a, b, flags, spec) for a, b, flags in stack).encode()
         lines.append(line + b"\n")
     return b"".join(lines)

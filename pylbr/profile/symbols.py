@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection, Section
 from numpy.typing import NDArray
 
 from pylbr.profile.addresses import AddressSpaces
@@ -68,27 +68,30 @@ class ElfImage:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        try:
-            with open(path, "rb") as file:
-                elf = ELFFile(file)
-                if elf.elfclass != 64 or not elf.little_endian:
-                    raise ValueError(f"{self.path}: not a little-endian ELF file of 64 bits")
-                self.segments = [
-                    (s["p_offset"], s["p_filesz"], s["p_vaddr"])
-                    for s in elf.iter_segments("PT_LOAD")
-                ]
-                self._plt = [
-                    range(s["sh_addr"], s["sh_addr"] + s["sh_size"])
-                    for s in elf.iter_sections() if s.name.startswith(".plt")
-                ]
-                self.build_id = _build_id(elf)
-                self._symbols, self._names = _function_table(elf)
-                debug = self._debug_file()
-                if debug and next(elf.iter_sections("SHT_SYMTAB"), None) is None:
-                    with open(debug, "rb") as other:
-                        self._symbols, self._names = _function_table(ELFFile(other))
-        except (ELFError, AssertionError, UnicodeDecodeError, KeyError, IndexError) as error:
-            raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
+        with open(path, "rb") as file:
+            try:
+                self._read(ELFFile(file))
+            except OSError:
+                raise
+            except Exception as error:  # pyelftools fails in many ways on a damaged file
+                raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
+
+    def _read(self, elf: ELFFile) -> None:
+        if elf.elfclass != 64 or not elf.little_endian:
+            raise ValueError("not one of 64 bits, little endian")
+        self.segments = [
+            (s["p_offset"], s["p_filesz"], s["p_vaddr"]) for s in elf.iter_segments("PT_LOAD")
+        ]
+        self._plt = [
+            range(s["sh_addr"], s["sh_addr"] + s["sh_size"])
+            for s in elf.iter_sections() if s.name.startswith(".plt")
+        ]  # fmt: skip
+        self.build_id = _build_id(elf)
+        self._symbols, self._names = _function_table(elf)
+        debug = self._debug_file()
+        if debug and next(elf.iter_sections("SHT_SYMTAB"), None) is None:
+            with open(debug, "rb") as other:
+                self._symbols, self._names = _function_table(ELFFile(other))
 
     def _debug_file(self) -> str:
         """Path of the separate debug file, by build-id; empty if there is none."""
@@ -133,44 +136,47 @@ class ElfImage:
         offset = address - int(symbol["value"])
         if symbol["size"] and offset >= symbol["size"]:
             return None
+        return self._name(symbol), offset
+
+    def _name(self, symbol: np.void) -> str:
         start = int(symbol["name"])
-        end = self._names.find(b"\0", start)
-        return self._names[start:end].decode("utf-8", "replace"), offset
+        return self._names[start : self._names.find(b"\0", start)].decode("utf-8", "replace")
 
     def functions(self) -> dict[str, tuple[int, int]]:
         """Name -> (link address, size); of several with one name, the last."""
-        result = {}
-        for symbol in self._symbols:
-            start = int(symbol["name"])
-            name = self._names[start : self._names.find(b"\0", start)].decode("utf-8", "replace")
-            result[name] = (int(symbol["value"]), int(symbol["size"]))
-        return result
+        return {self._name(s): (int(s["value"]), int(s["size"])) for s in self._symbols}
 
 
 def _build_id(elf: ELFFile) -> bytes:
     for section in elf.iter_sections("SHT_NOTE"):
-        for note in section.iter_notes():
+        for note in section.iter_notes() if isinstance(section, NoteSection) else ():
             if note["n_type"] == _NOTE_BUILD_ID:
                 return bytes.fromhex(note["n_desc"])
     return b""
+
+
+def _content(elf: ELFFile, section: Section) -> bytes:
+    """Bytes of a section, which must lie in the file as they are."""
+    if section.compressed or section["sh_offset"] + section["sh_size"] > elf.stream_len:
+        raise ValueError(f"section {section.name} is compressed or reaches behind the end")
+    return bytes(section.data())
 
 
 def _function_table(elf: ELFFile) -> tuple[NDArray[np.void], bytes]:
     """Function symbols by address, one for each, and the string table of their names."""
     for kind in ("SHT_SYMTAB", "SHT_DYNSYM"):
         for section in elf.iter_sections(kind):
-            data = section.data()
+            data = _content(elf, section)
             table = np.frombuffer(data[: len(data) // _SYMBOL.itemsize * _SYMBOL.itemsize], _SYMBOL)
             kinds = table["info"] & 15
             table = table[
                 ((kinds == _STT_FUNC) | (kinds == _STT_GNU_IFUNC)) & (table["section"] != 0)
             ]
             # Of aliases the last one stays: sized before unsized, global before local.
-            order = np.lexsort((table["info"] >> 4, table["size"] > 0, table["value"]))
-            table = table[order]
-            last = np.append(table["value"][1:] != table["value"][:-1], True)[: len(table)]
+            table = table[np.lexsort((table["info"] >> 4, table["size"] > 0, table["value"]))]
             if len(table):
-                return table[last], elf.get_section(section["sh_link"]).data()
+                last = np.append(table["value"][1:] != table["value"][:-1], True)
+                return table[last], _content(elf, elf.get_section(section["sh_link"]))
     return np.empty(0, _SYMBOL), b""
 
 

@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(scope="session")
 def workload(tmp_path_factory: pytest.TempPathFactory):
     """A static program with DWARF 4 and relocations, stepped through on the processor."""
+    from peer_tools import need
     from peer_workload import compile_c, record
-
-    from tools import need
 
     need("gcc")
     place = tmp_path_factory.mktemp("workload")

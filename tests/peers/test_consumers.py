@@ -8,18 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peer_workload import EVENT, METADATA, PID, compile_c, record, sample
-
-from lbrcore import BranchClass
-from pylbr.profile.aggregate import collect
-from pylbr.profile.autofdo import write_autofdo
-from pylbr.profile.link import link_profile
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.perfscript import PerfScript, write_perf_script
-from pylbr.profile.preagg import write_preagg
-from pylbr.profile.symbols import ElfImage
-from pylbr.trace.stacks import Samples, Stacks
-from tools import (
+from peer_tools import (
     LLVM,
     VERSIONS,
     blocks,
@@ -33,6 +22,17 @@ from tools import (
     run,
     totals,
 )  # fmt: skip
+from peer_workload import EVENT, METADATA, PID, compile_c, record, sample
+
+from lbrcore import BranchClass
+from pylbr.profile.aggregate import collect
+from pylbr.profile.autofdo import write_autofdo
+from pylbr.profile.link import link_profile
+from pylbr.profile.perfdata import write_perf_data
+from pylbr.profile.perfscript import PerfScript, write_perf_script
+from pylbr.profile.preagg import write_preagg
+from pylbr.profile.symbols import ElfImage
+from pylbr.trace.stacks import Samples, Stacks
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

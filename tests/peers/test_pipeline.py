@@ -6,14 +6,7 @@ import re
 import sys
 
 import pytest
-from peer_workload import compile_c
-
-from pylbr.cli import main
-from pylbr.profile.aggregate import collect
-from pylbr.profile.whole import collect_trace
-from pylbr.trace import Writer, open_stacks
-from pylbr.trace import open as open_trace
-from tools import (
+from peer_tools import (
     VERSIONS,
     blocks,
     checked,
@@ -25,6 +18,13 @@ from tools import (
     profgen,
     totals,
 )  # fmt: skip
+from peer_workload import compile_c
+
+from pylbr.cli import main
+from pylbr.profile.aggregate import collect
+from pylbr.profile.whole import collect_trace
+from pylbr.trace import Writer, open_stacks
+from pylbr.trace import open as open_trace
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

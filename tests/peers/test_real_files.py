@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from peer_tools import perf
 
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import FIELDS, PerfScript
 from pylbr.trace.formats import open_stacks
-from tools import perf
 
 pytestmark = pytest.mark.peer
 

@@ -197,3 +197,30 @@ def test_a_stripped_file_is_named_by_its_debug_file(tmp_path, monkeypatch):
     monkeypatch.setattr("pylbr.profile.symbols.DEBUG_FILES", str(tmp_path))
     assert ElfImage(stripped).functions() == image.functions()
     assert set(only_dynamic) < set(image.functions())
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_or_harmless(tmp_path_factory, data):
+    whole = Path(LIBRARY).read_bytes()
+    with open(LIBRARY, "rb") as file:
+        headers = ELFFile(file)["e_shoff"]
+    # Damage where it matters: the file's head, the section headers, the symbols.
+    spans = [(0, 0x400), (headers, len(whole)), (0, len(whole))]
+    changed = bytearray(whole[: data.draw(st.sampled_from([len(whole), headers, 100, 0]))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        first, last = data.draw(st.sampled_from(spans))
+        at = data.draw(st.integers(first, last - 1))
+        if at < len(changed):
+            changed[at] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF, changed[at] ^ 1]))
+    path = tmp_path_factory.mktemp("damaged") / "x.so"
+    path.write_bytes(changed)
+    try:
+        image = ElfImage(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+        return
+    for address in (0, 0x1000, 2**63, 2**64 - 1):
+        image.function_at(address)
+        image.link_address(address)
+        image.in_plt(address)
+    image.functions()
