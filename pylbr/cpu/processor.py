@@ -89,6 +89,7 @@ class Processor(Recording, EventPath, Vmx):
         self.enclave, self.enclave_entry = "", 0
         self.cs_base, self.long_mode = 0, True
         self.pmu.reset()
+        self.pmu_changed()
         self.sync()
 
     def copy(self) -> Processor:

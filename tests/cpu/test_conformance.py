@@ -79,6 +79,44 @@ def test_xsaves_and_xrstors_round_trip(cpu):
             for base in (0x1500, 0x1600, 0x1200)] == banks
 
 
+@pytest.mark.parametrize("features", [
+    {"cpl_filter": c, "branch_filter": b, "call_stack": s}
+    for c in (0, 1) for b in (0, 1) for s in (0, 1) if b or not s
+], ids=str)
+def test_ctl_bits_that_leaf_1c_does_not_offer_fault(features):
+    """And a filter that is not offered lets everything pass."""
+    cpu = Processor(architectural(**{name: bool(on) for name, on in features.items()}))
+    offered = 1 | 6 * features["cpl_filter"] | 0x7F0000 * features["branch_filter"] | (
+        8 * features["call_stack"])
+    assert cpu.cpuid(0x1C)[1] == (features["cpl_filter"] | features["branch_filter"] << 1
+                                  | features["call_stack"] << 2)
+    for bit in range(64):
+        if offered >> bit & 1:
+            cpu.wrmsr(CTL, 1 << bit)
+            assert cpu.rdmsr(CTL) == 1 << bit
+        else:
+            with pytest.raises(GeneralProtection) as error:
+                cpu.wrmsr(CTL, 1 << bit)
+            assert error.value.bits == 1 << bit
+    cpu.wrmsr(CTL, offered & ~8)
+    cpu.branch(BranchClass.SYSCALL, 0x10, 0x20, cpl_from=3, cpl_to=0)
+    assert cpu.rdmsr(0x1500) == 0x10
+
+
+@pytest.mark.parametrize("mispredict", [True, False])
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("branch_type", [True, False])
+@pytest.mark.parametrize("tsx", [True, False])
+def test_records_have_what_leaf_1c_offers(mispredict, timed, branch_type, tsx):
+    cpu = Processor(architectural(mispredict=mispredict, timed=timed, branch_type=branch_type,
+                                  rtm=tsx, hle=tsx))
+    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.branch(0, 1, 2)
+    cpu.branch(BranchClass.NEAR_RET, 1, 2, flags=7, cycles=9)
+    assert cpu.rdmsr(0x1200) == (mispredict << 63 | (3 << 61) * tsx | (1 << 60 | 9) * timed
+                                 | (5 << 56) * branch_type)
+
+
 # The legacy test
 
 @pytest.mark.parametrize("name", LEGACY)

@@ -328,6 +328,18 @@ def test_logged_events_are_those_of_the_counters():
     assert single.state() == batch.state()
 
 
+def test_nothing_is_logged_unless_asked():
+    cpu = Processor("sierra-forest")
+    for kind in ("cold", "warm"):
+        cpu.wrmsr(CTL, ALL)
+        cpu.branch(0, 1, 2, events=(3, 3, 3, 3))
+        assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 0
+        cpu.wrmsr(EVTSEL0, MISPREDICTS | USR | EN | 1 << 35)
+        cpu.branch(0, 1, 2, flags=4)
+        assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 1
+        cpu.reset(kind)
+
+
 def test_only_counters_that_cpuid_names_may_log():
     cpu = Processor(architectural(event_logging=2))
     from pylbr.errors import GeneralProtection

@@ -340,7 +340,7 @@ def run(name, examples, steps):
             phases=set(Phase) - {Phase.explain}, suppress_health_check=[HealthCheck.too_slow]))
 
 
-@pytest.mark.parametrize("name", ["sapphire-rapids", "skylake", "zen4"])
+@pytest.mark.parametrize("name", ["sierra-forest", "skylake", "zen4"])
 def test_short_walks(name):
     run(name, 60, 30)
 
