@@ -76,3 +76,6 @@ AMD_RETIRED_VALID_SPEC = 0b10
 #: AMD: a debug exception clears IA32_DEBUGCTL.LBR, which is the one-deep facility's bit;
 #: DBG_EXTN_CFG.LBRV2EN has no sentence of its own and stays.
 AMD_DB_CLEARS_LBRV2EN = False
+
+#: AMD: records and LBR_SELECT at a warm reset.  No source speaks of it; taken as a cold one.
+AMD_SURVIVES_WARM_RESET = False

@@ -97,6 +97,11 @@ class LegacyLbr:
     calls_need_jmps: bool = False
 
     @property
+    def depths(self) -> tuple[int, ...]:
+        """The one depth."""
+        return (self.depth,)
+
+    @property
     def max_depth(self) -> int:
         """The fixed depth."""
         return self.depth
@@ -107,6 +112,11 @@ class AmdLbr:
     """AMD LbrExtV2 (spec 9.2)."""
 
     depth: int = 16
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The one depth."""
+        return (self.depth,)
 
     @property
     def max_depth(self) -> int:
@@ -147,7 +157,7 @@ class CpuModel:
     ----------
     name : str
         Kebab-case.
-    lbr : ArchLbr, LegacyLbr, AmdLbr or None
+    lbr : ArchLbr, LegacyLbr or AmdLbr
     vendor : str
         "GenuineIntel" or "AuthenticAMD".
     family, number, stepping : int
@@ -169,7 +179,7 @@ class CpuModel:
     """
 
     name: str
-    lbr: ArchLbr | LegacyLbr | AmdLbr | None
+    lbr: ArchLbr | LegacyLbr | AmdLbr
     vendor: str = "GenuineIntel"
     family: int = 6
     number: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import MODELS
@@ -79,7 +80,7 @@ def _core(state: ProcessorState) -> bytes:
 
 
 def _vmcs(pairs: tuple[tuple[str, object], ...]) -> bytes:
-    fields = dict(pairs)
+    fields: dict[str, Any] = dict(pairs)
     words = struct.pack(f"<{len(VMCS_NUMBERS)}Q", *(fields[name] for name in VMCS_NUMBERS))
     lists = b"".join(_pairs(fields[name]) for name in VMCS_LISTS)
     return words + bytes(fields["msr_bitmap"]) + lists
@@ -92,7 +93,7 @@ def encode(state: ProcessorState) -> bytes:
     """
     bodies = [
         (MODEL_TAG, state.model.name.encode()),
-        (LBR_TAG, None if state.lbr is None else _lbr(state.lbr)),
+        (LBR_TAG, _lbr(state.lbr)),
         (PMU_TAG, _pmu(state.pmu)),
         (VALUES_TAG, _pairs(state.values)),
         (CORE_TAG, _core(state)),
@@ -221,7 +222,7 @@ def _model(name: bytes, model: CpuModel | None) -> CpuModel:
 
 
 def _decode_1(r: _Reader, model: CpuModel | None) -> ProcessorState:
-    parts: dict[str, object] = {"lbr": None, "vmcs": None}
+    parts: dict[str, Any] = {"vmcs": None}
     for tag, body in _sections(r):
         if tag == MODEL_TAG:
             parts["model"] = _model(body.bytes(body.end - body.at), model)
@@ -229,7 +230,7 @@ def _decode_1(r: _Reader, model: CpuModel | None) -> ProcessorState:
             name, read = READERS[tag]
             parts[name] = read(body)
         body.done()
-    missing = {"model", "pmu", "values", "core"} - set(parts)
+    missing = {"model", "lbr", "pmu", "values", "core"} - set(parts)
     if missing:
         raise r.refuse(f"section {min(missing)} is missing")
     core = parts.pop("core")

@@ -125,20 +125,13 @@ class EventPath:
         if kind not in ("cold", "warm"):
             raise ValueError(f"kind: must be 'cold' or 'warm', not {kind!r}")
         survives = kind == "warm" and not in_c6
-        if self.lbr is not None:
-            if not survives:
-                self.lbr.reset()
-            elif self.model.arch:
-                self.lbr.ctl &= ~LBREN
-            elif self.model.amd:
-                self._reset_amd()
-            elif not choices.LEGACY_SELECT_SURVIVES_WARM_RESET:
-                self.lbr.ctl = 0
+        if not survives or (self.model.amd and not choices.AMD_SURVIVES_WARM_RESET):
+            self.lbr.reset()
+        elif self.model.arch:
+            self.lbr.ctl &= ~LBREN
+        elif not choices.LEGACY_SELECT_SURVIVES_WARM_RESET:
+            self.lbr.ctl = 0
         self._clear()
-
-    def _reset_amd(self: Processor) -> None:
-        """No source speaks of AMD's records at a warm reset: taken as a cold one."""
-        self.lbr.reset()
 
     def mwait(self: Processor, deep: bool = True, *, lose: bool = True) -> None:
         """MWAIT.

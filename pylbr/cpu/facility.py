@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from lbrcore import CTL_ALL, SELECT_ALL, SELECT_ALL_CALL_STACK, LbrConfig, LbrState, Quirk
 from pylbr.arch import choices
 from pylbr.arch.features import ArchLbr, CpuModel, LegacyLbr
@@ -52,27 +54,20 @@ def _legacy(model: CpuModel, lbr: LegacyLbr) -> LbrConfig:
     )
 
 
-def config(model: CpuModel) -> LbrConfig | None:
-    """What the core has to offer for `model`; None: no LBRs."""
+@lru_cache(maxsize=256)
+def config(model: CpuModel) -> LbrConfig:
+    """What the core has to offer for `model`."""
     if model.arch:
         return _architectural(model, model.arch)
     if model.legacy:
         return _legacy(model, model.legacy)
-    if model.amd:
-        return LbrConfig.legacy(model.amd.depth, select_mask=SELECT_ALL, info_mask=MISPRED,
-                                linear_width=_AMD_WIDTH)
-    return None
+    return LbrConfig.legacy(model.lbr.max_depth, select_mask=SELECT_ALL, info_mask=MISPRED,
+                            linear_width=_AMD_WIDTH)
 
 
-_CONFIGS: dict[CpuModel, LbrConfig | None] = {}
-
-
-def facility(model: CpuModel) -> LbrState | None:
+def facility(model: CpuModel) -> LbrState:
     """A fresh facility for `model`."""
-    if model not in _CONFIGS:
-        _CONFIGS[model] = config(model)
-    offered = _CONFIGS[model]
-    return None if offered is None else LbrState(offered)
+    return LbrState(config(model))
 
 
 def effective(model: CpuModel) -> bool:

@@ -51,14 +51,12 @@ def _flavour(model: CpuModel) -> str:
     return "legacy" if model.legacy else "AMD" if model.amd else "no"
 
 
-def _lbr(state: ProcessorState, target: CpuModel, reasons: list[str]) -> LbrSnapshot | None:
+def _lbr(state: ProcessorState, target: CpuModel, reasons: list[str]) -> LbrSnapshot:
     source, saved = state.model, state.lbr
     if _flavour(source) != _flavour(target):
         reasons.append(f"{_flavour(source)} LBRs do not become {_flavour(target)} ones")
         return saved
-    if saved is None:
-        return None
-    depths = target.arch.depths if target.arch else (target.lbr.depth,)
+    depths = target.lbr.depths
     if saved.depth not in depths:
         reasons.append(f"depth {saved.depth} is none of {', '.join(map(str, depths))}")
     offered = config(target)

@@ -44,7 +44,7 @@ def write_record(cpu: Processor, bit: int, ip: int) -> None:
     """
     config = cpu.values.get(MSR_PEBS_DATA_CFG, 0)
     group = b""
-    if cpu.lbr is not None and config & DATA_CFG_LBRS and _wants_lbrs(cpu, bit):
+    if config & DATA_CFG_LBRS and _wants_lbrs(cpu, bit):
         group = lbr_group(cpu, (config >> 24 & 0xFF) + 1)
     size = BASIC.size + len(group)
     record = BASIC.pack((DATA_CFG_LBRS if group else 0) | size << 48, ip, 1 << bit, 0) + group

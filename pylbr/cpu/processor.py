@@ -42,7 +42,7 @@ class Processor(Recording, EventPath, Vmx):
     Attributes
     ----------
     model : CpuModel
-    lbr : LbrState or None
+    lbr : LbrState
         The facility in the core.  Its records are for reading; control goes through WRMSR.
     pmu : PmuState
     debugctl : int
@@ -97,7 +97,7 @@ class Processor(Recording, EventPath, Vmx):
         other = object.__new__(Processor)
         other.__dict__.update(self.__dict__)
         other.values = self.values.copy()
-        other.lbr = None if self.lbr is None else self.lbr.copy()
+        other.lbr = self.lbr.copy()
         other.pmu = self.pmu.copy()
         other.vmcs = None if self.vmcs is None else self.vmcs.copy()
         return other
@@ -133,8 +133,6 @@ class Processor(Recording, EventPath, Vmx):
 
     def sync(self) -> None:
         """Bring the facility's enable and freeze in line with what governs them."""
-        if self.lbr is None:
-            return
         if self.model.legacy:
             self.lbr.enable = bool(self.debugctl & 1)
         self.lbr.frozen = bool(
@@ -237,7 +235,7 @@ class Processor(Recording, EventPath, Vmx):
     def _beyond_depth(self, register: MsrRegister) -> bool:
         """A record that the present depth does not have."""
         return (register.row.home in ("lbr.from", "lbr.to", "lbr.info")
-                and self.lbr is not None and register.n >= self.lbr.depth)
+                and register.n >= self.lbr.depth)
 
     @staticmethod
     def _reserved(slot: Slot, value: int) -> GeneralProtection:
@@ -330,7 +328,7 @@ class Processor(Recording, EventPath, Vmx):
             raise GeneralProtection("XRSTORS", offset, None, 0, str(fault)) from None
 
     def _before_xsaves(self, rfbm: int, restoring: bool) -> int:
-        if not self.model.xss or self.lbr is None:
+        if not self.model.xss:
             raise InvalidOpcode(f"{self.model.name} has no XSAVES")
         if not self.model.xss >> LBR_COMPONENT & 1:
             raise UnsupportedFeature(
@@ -346,7 +344,5 @@ class Processor(Recording, EventPath, Vmx):
 
     def records(self) -> npt.NDArray[np.void]:
         """All records, newest first, as ``lbrcore.ENTRY_DTYPE``; a copy."""
-        if self.lbr is None:
-            raise UnsupportedFeature(f"{self.model.name} has no LBRs")
         return self.lbr.records()
 

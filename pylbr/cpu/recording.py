@@ -79,8 +79,7 @@ class Recording:
         while True:
             armed = self.pmu.armed()
             if not armed.counters:
-                if self.lbr is not None:
-                    self.lbr.record(branches[at:] if at else branches)
+                self.lbr.record(branches[at:] if at else branches)
                 return n
             at, totals = count(branches, armed.selectors, self.pmu.limits(armed), start=at,
                                state=self.lbr)
@@ -112,10 +111,9 @@ class Recording:
             one = pebs.one_branch(cls, from_, to, cpl_from, cpl_to, flags, cycles,
                                   instructions, events)
             events = tuple(map(int, self._with_events(one)["events"][0]))
-        if self.lbr is not None:
-            self.lbr.record_one(
-                from_, to, cls, cycles=cycles, instructions=instructions, flags=flags,
-                cpl_from=cpl_from, cpl_to=cpl_to, events=events)
+        self.lbr.record_one(
+            from_, to, cls, cycles=cycles, instructions=instructions, flags=flags,
+            cpl_from=cpl_from, cpl_to=cpl_to, events=events)
         armed = self.pmu.armed()
         if not armed.counters:
             return False
@@ -124,10 +122,7 @@ class Recording:
             amounts[weight] if table >> place & 1 and flags & need == need else 0
             for table, need, weight in armed.selectors
         )
-        overflowed = self.pmu.add(armed, totals)
-        if overflowed & self.pmu.pebs_enable:
-            overflowed = self._pebs(overflowed, to)
-        return bool(overflowed) and self._overflow(overflowed)
+        return self._added(self.pmu.add(armed, totals), to)
 
     def retire(
         self: Processor, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
@@ -146,16 +141,20 @@ class Recording:
         bool
             ``events.pmi`` asked to stop.
         """
-        if self.lbr is not None:
-            self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles)
+        self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles)
         armed = self.pmu.armed()
         place, amounts = BranchClass.NOT_TAKEN | (16 if cpl else 0), (0, instructions, cycles)
         totals = tuple(
             amounts[weight] if table >> place & 1 and not need else 0
             for table, need, weight in armed.selectors
         )
-        overflowed = self.pmu.add(armed, totals)
-        return bool(overflowed) and self._overflow(overflowed, ip)
+        return self._added(self.pmu.add(armed, totals), ip)
+
+    def _added(self: Processor, overflowed: int, ip: int) -> bool:
+        """Deal with the counters that overflowed, if any, with `ip` next."""
+        if overflowed & self.pmu.pebs_enable:
+            overflowed = self._pebs(overflowed, ip)
+        return bool(overflowed) and self._overflow(overflowed)
 
     # What a record holds of a branch
 

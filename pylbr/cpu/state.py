@@ -77,7 +77,7 @@ class ProcessorState:
     """
 
     model: CpuModel
-    lbr: LbrSnapshot | None
+    lbr: LbrSnapshot
     pmu: PmuSnapshot
     values: tuple[tuple[int, int], ...] = ()
     debugctl: int = 0
@@ -98,10 +98,8 @@ PLAIN = ("debugctl", "xcr0", "in_smm", "smm_lbren", "smm_debugctl", "in_tsx", "e
          "enclave_entry", "cs_base", "long_mode")
 
 
-def _take_lbr(cpu: Processor) -> LbrSnapshot | None:
+def _take_lbr(cpu: Processor) -> LbrSnapshot:
     lbr = cpu.lbr
-    if lbr is None:
-        return None
     cycles, events, xinuse = hidden(lbr)
     return LbrSnapshot(
         lbr.ctl, lbr.depth, 0 if cpu.model.arch else lbr.tos,
@@ -142,10 +140,7 @@ def _is(value: object, top: int) -> bool:
     return isinstance(value, int) and 0 <= value <= top
 
 
-def _restore_lbr(cpu: Processor, saved: LbrSnapshot | None) -> None:
-    _need((saved is None) == (cpu.lbr is None), f"{cpu.model.name}: LBR state and model disagree")
-    if saved is None or cpu.lbr is None:
-        return
+def _restore_lbr(cpu: Processor, saved: LbrSnapshot) -> None:
     lbr = cpu.lbr
     try:
         if cpu.model.arch:
