@@ -1,15 +1,15 @@
 """What a facility holds but no register shows: a saved state needs it to go on exactly."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from lbrcore.buffers cimport unsigned
-from lbrcore.lbr cimport LbrState
+from lbrcore.lbr cimport CYC_CNT_MAX, LbrState
 
 
 def hidden(LbrState state not None):
     cdef int i
     return (
-        state.state.cycles if state.state.cycles_valid else None,
+        min(state.state.cycles, <uint64_t> CYC_CNT_MAX) if state.state.cycles_valid else None,
         tuple([state.state.events[i] for i in range(4)]),
         bool(state.state.xinuse),
     )
