@@ -146,6 +146,11 @@ class PerfDataWriter:
             self._written += 8 * words
             first = following
 
+    def cut(self) -> None:
+        """After a write has failed: forget what is not whole, so that `commit` may follow."""
+        self._output.file.seek(self._data_start + self._written)
+        self._output.file.truncate()
+
     def commit(self) -> None:
         """Write features and header; after that the file exists."""
         try:
