@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -81,6 +83,7 @@ class PerfDataOutput:
             cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request).items()),
         )  # fmt: skip
         self._writer = PerfDataWriter(path, metadata)
+        self._reserve = _Reserve(path)
         self.count = 0
         self.remarks: list[str] = []
 
@@ -100,8 +103,13 @@ class PerfDataOutput:
     def _write(self, record: object) -> bool:
         if self.remarks:
             return False
-        self._writer.write(record)
-        return True
+        try:
+            self._writer.write(record)
+        except OSError as error:
+            self._reserve.release()
+            self._writer.cut()
+            self.remarks.append(f"{error.strerror}; the file holds what came before")
+        return not self.remarks
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +118,23 @@ class PerfDataOutput:
         self, kind: type[BaseException] | None, error: BaseException | None,
         where: TracebackType | None,
     ) -> None:  # fmt: skip
+        self._reserve.release()
         self._writer.__exit__(kind, error, where)
+
+
+class _Reserve:
+    """Room on the disk of a file, kept for its end: tables that make it valid."""
+
+    _BYTES: Final = 1 << 18
+
+    def __init__(self, path: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=os.path.dirname(path) or ".")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # the first write will say so
+            os.posix_fallocate(self._file.fileno(), 0, self._BYTES)
+
+    def release(self) -> None:
+        """Give the room back."""
+        self._file.close()
 
 
 class TraceOutput:

@@ -1,0 +1,212 @@
+"""Programs that end badly, machines that lack something, and pylbr killed half-way."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lbrcore import BranchClass as C
+from pylbr import trace
+from tests.record.conftest import ROOT, need
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture
+def faults(build):
+    return build("faults.c")
+
+
+def said(run):
+    return run.result.stderr.decode()
+
+
+def samples_in(path):
+    """Stacks in a perf.data file."""
+    from pylbr.trace.stacks import Samples
+
+    with trace.open_stacks(path) as stacks:
+        return sum(len(record) for record in stacks if isinstance(record, Samples))
+
+
+@pytest.mark.parametrize(("how", "number"), [("crash", 11), ("kill", 9), ("abort", 6)])
+@pytest.mark.parametrize("full", [True, False])
+def test_program_that_dies(faults, pylbr_record, how, number, full):
+    """What was recorded until then is a valid file; the exit code says how it died."""
+    options = () if full else ("-c", "101")
+    run = pylbr_record(faults, how, full=full, options=options, check=128 + number)
+    if full:
+        assert run.classes()[C.COND] >= 20000
+    else:
+        assert samples_in(run.path) > 300
+
+
+def test_thousand_children(faults, pylbr_record):
+    run = pylbr_record(faults, "children")
+    assert len(set(run.branches()["task"].tolist())) == 1001
+    assert said(run).count("\n") == 1
+
+
+def test_program_that_closes_everything(faults, pylbr_record):
+    run = pylbr_record(faults, "close", check=7)
+    counts = run.classes()
+    assert counts[C.COND] >= 20000
+    assert {task.name for task in run.metadata.tasks} == {"faults", "true"}
+
+
+def test_statically_linked(build, pylbr_record):
+    run = pylbr_record(build("faults.c", "-static", output="static"), "work", "1000")
+    assert [m.path for m in run.metadata.modules if m.path.endswith("static")] if (
+        run.branches()) else False
+
+
+def privileged_copy(program, directory):
+    need(os.geteuid() == 0, "making a foreign set-user-id file needs root")
+    copy = directory / "privileged"
+    shutil.copy(program, copy)
+    os.chown(copy, 65534, 65534)
+    copy.chmod(0o4755)
+    return copy
+
+
+def test_set_user_id(faults, pylbr_record, tmp_path):
+    copy = privileged_copy(faults, tmp_path)
+    run = pylbr_record(copy, check=126)
+    assert "set-user-id programs lose their privilege" in said(run)
+    assert not run.path.exists()
+
+
+def test_set_user_id_program_executed_later(faults, pylbr_record, tmp_path):
+    """It runs as it would have, unrecorded, and that is said."""
+    copy = privileged_copy(faults, tmp_path)
+    run = pylbr_record(faults, "exec", copy, "abort", check=134)
+    assert f"{copy} ran unrecorded: set-user-id" in said(run)
+
+
+def test_wrong_architecture(faults, pylbr_record, tmp_path):
+    foreign = tmp_path / "foreign"
+    data = bytearray(Path(faults).read_bytes())
+    data[18:20] = (183).to_bytes(2, "little")
+    foreign.write_bytes(data)
+    foreign.chmod(0o755)
+    assert "a program for AArch64; only x86-64" in said(pylbr_record(foreign, check=126))
+
+
+@pytest.mark.parametrize(("command", "code", "message"), [
+    (["/no/such/program"], 127, "no such file"),
+    (["no-such-program"], 127, "not found in PATH"),
+    (["/etc/passwd"], 126, "not an executable file"),
+    (["/tmp"], 126, "not an executable file"),
+])
+def test_no_program(pylbr_record, command, code, message):
+    run = pylbr_record(*command, check=code)
+    assert message in said(run) and said(run).count("\n") == 1
+    assert not run.path.exists()
+
+
+def test_no_qemu(pylbr_record):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYLBR_QEMU": "/no/such/qemu"}
+    run = pylbr_record("/bin/true", check=2, env=environment)
+    assert "no /no/such/qemu found: install" in said(run) and said(run).count("\n") == 1
+
+
+def test_qemu_without_plugins(pylbr_record, tmp_path):
+    fake = tmp_path / "qemu-x86_64"
+    fake.write_text("#!/bin/sh\necho usage: qemu-x86_64\n")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYLBR_QEMU": str(fake)}
+    run = pylbr_record("/bin/true", check=2, env=environment)
+    assert "was built without TCG plugins" in said(run) and said(run).count("\n") == 1
+
+
+def test_no_compiler(pylbr_record, tmp_path):
+    qemu = shutil.which("qemu-x86_64")
+    environment = {"PYTHONPATH": str(ROOT), "PYLBR_QEMU": qemu, "CC": "/no/such/cc",
+                   "XDG_CACHE_HOME": str(tmp_path), "PATH": "/nowhere"}
+    run = pylbr_record("/bin/true", check=2, env=environment)
+    assert "no C compiler found" in said(run) and said(run).count("\n") == 1
+
+
+def test_full_disk(faults, pylbr_record, tmp_path):
+    """The file holds what there was room for."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk],
+                             capture_output=True)
+    need(mounted.returncode == 0, "mounting a small disk is not allowed here")
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "pylbr", "record", "-c", "53", "-o", disk / "x.data", "--",
+             faults, "work", "1000000"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=100)
+        assert result.returncode == 0
+        assert b"No space left on device; the file holds what came before" in result.stderr
+        assert samples_in(disk / "x.data") > 1000
+        assert os.listdir(disk) == ["x.data"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def recorded_processes(pid):
+    """Processes that map the memory of the recording by `pid`."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"wire=/proc/{pid}/fd/".encode() in words and int(entry) != pid:
+            found.append(int(entry))
+    return found
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 0.7, 0.9, 1.2])
+def test_killed_pylbr_leaves_nothing(faults, qemu, tmp_path, delay):
+    """No process, whatever it has ignored or detached from; no shared memory."""
+    before = set(os.listdir("/dev/shm"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "record", "-o", tmp_path / "x", "--", faults, "stubborn"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+        start_new_session=True)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while recorded_processes(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert recorded_processes(process.pid) == []
+    assert set(os.listdir("/dev/shm")) <= before
+    assert not (tmp_path / "x").exists()
+
+
+def test_signals_reach_the_program(faults, qemu, tmp_path):
+    """SIGTERM is passed on; the file is complete afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "record", "-c", "11", "-o", tmp_path / "x.data", "--",
+         faults, "wait"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    process.stdout.close()
+    assert samples_in(tmp_path / "x.data") > 10
+
+
+def test_works_in_a_pipe(pylbr_record):
+    """Standard input and output are the program's own."""
+    run = pylbr_record("/bin/cat", full=False, input=b"through\n")
+    assert run.result.stdout == b"through\n"
+
+
+def test_script_and_name_in_path(pylbr_record, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh -e\necho $0 $1; exit 9\n")
+    script.chmod(0o755)
+    run = pylbr_record("./script", "word", check=9)
+    assert run.result.stdout == b"./script word\n"
