@@ -325,11 +325,10 @@ static void handler_block_ran(unsigned vcpu, void *number) {
 
 /* ---- translation ---- */
 
+/* Blocks of one page of code lie in one page of buckets: few pages of the table are touched. */
 static uint32_t hash_block(const wire_block *block) {
-    uint64_t h = block->start * 0x9e3779b97f4a7c15u;
-    h ^= ((uint64_t)block->size << 32 | block->instructions) * 0xc2b2ae3d27d4eb4fu;
-    h ^= block->target * 0x165667b19e3779f9u + block->cls;
-    return (uint32_t)(h ^ h >> 29 ^ h >> 43);
+    uint64_t page = (block->start >> 12) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)(page >> 32) * 1024 + (uint32_t)(block->start >> 2 & 1023);
 }
 
 static int same_block(const wire_block *a, const wire_block *b) {

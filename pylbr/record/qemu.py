@@ -42,9 +42,11 @@ class QemuEngine:
             try:
                 with Process(needed, program, wire.path) as process:
                     run.follow(process, idle)
+                wire.stop()
+                return run.finish(process)
             finally:
                 wire.stop()
-            return run.finish(process)
+                run.close()
 
 
 class _Run:
@@ -82,6 +84,11 @@ class _Run:
             if not busy:
                 time.sleep(_POLL_SECONDS)
         self._outcome.seconds = time.monotonic() - self._started
+
+    def close(self) -> None:
+        """Drop what is kept on disk."""
+        if self._spool is not None:
+            self._spool.close()
 
     def finish(self, process: Process) -> Outcome:
         """Read what is left, close the books."""

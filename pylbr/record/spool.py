@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -57,7 +58,11 @@ class Spool:
         self.numbers[task.index] = task.number
         return True
 
-    def chunks(self):
+    def close(self) -> None:
+        """Give the disk's room back."""
+        self._file.close()
+
+    def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (task index, words) in order."""
         decompress = zstandard.ZstdDecompressor().decompress
         self._file.seek(0)

@@ -1,0 +1,178 @@
+"""What recording costs, beside plain QEMU user mode and what people use instead.
+
+One round runs every contender once, so that a busy machine is busy for all; the best of the
+rounds counts.  Goals: sampled at most 1.5 x plain QEMU, full at most 2.5 x.
+"""
+
+import random
+import resource
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.conftest import QUICK
+from pylbr.record.build import tools
+from pylbr.record.engine import Request
+from pylbr.record.qemu import QemuEngine
+
+HERE = Path(__file__).parent
+ROUNDS = 2 if QUICK else 7
+SCALE = 1 if QUICK else 2
+
+SQL = ("with recursive c(x) as (values(1) union all select x+1 from c where x<{n}) "
+       "select sum(x*x%7), count(distinct x%1000) from c;")
+
+
+class Nothing:
+    """A sink that counts."""
+
+    def __init__(self):
+        self.count = 0
+
+    def record(self, record):
+        pass
+
+    def samples(self, batch):
+        self.count += len(batch)
+
+    def branches(self, task, branches):
+        self.count += int((branches["class"] != 6).sum())
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """{name: command}."""
+    text = tmp_path_factory.mktemp("bench") / "text"
+    choose = random.Random(1)
+    words = [bytes(choose.choices(b"etaoinshrdlu", k=choose.randint(2, 9))) for _ in range(3000)]
+    text.write_bytes(b" ".join(choose.choices(words, k=300_000 * SCALE)))
+    loop = f"print(sum(i * i % 7 for i in range({150_000 * SCALE})))"
+    return {
+        "gzip": ["/bin/gzip", "-6", "-c", str(text)],
+        "sqlite3": ["/usr/bin/sqlite3", ":memory:", SQL.format(n=40_000 * SCALE)],
+        "python3": ["/usr/bin/python3", "-I", "-S", "-c", loop],
+    }
+
+
+@pytest.fixture(scope="session")
+def naive(tmp_path_factory):
+    plugin = tmp_path_factory.mktemp("naive") / "naive.so"
+    include = HERE.parent / "pylbr" / "record"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{include}",
+                    "-o", plugin, HERE / "naive_plugin.c"], check=True)
+    return plugin
+
+
+def used():
+    """CPU seconds of the children so far: on a busy machine steadier than the clock."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def seconds_of(*command):
+    """(elapsed, CPU) seconds of a command."""
+    start, before = time.perf_counter(), used()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start, used() - before
+
+
+def recorded(command, full, capfd):
+    """(elapsed and CPU seconds from the program's start to its end, what the sink counted)."""
+    sink, before = Nothing(), used()
+    with capfd.disabled():
+        script = ["/bin/sh", "-c", '"$@" >/dev/null', "sh", *command]
+        outcome = QemuEngine().run(Request(script, full=full), sink, lambda: None)
+    assert outcome.exit_code == 0 and outcome.gaps == 0
+    return (outcome.seconds, used() - before), sink.count
+
+
+@pytest.mark.parametrize("name", ["gzip", "sqlite3", "python3"])
+def test_overhead(benchmark, programs, naive, tmp_path, capfd, name):
+    command, qemu = programs[name], tools().qemu
+    if not shutil.which(command[0]):
+        pytest.skip(f"no {command[0]}")
+    plain = ["/bin/sh", "-c", '"$@" >/dev/null', "sh", qemu, *command]
+    logged = ["-plugin", f"{naive},out={tmp_path / 'log'}"]
+    contenders = {
+        "native": lambda: seconds_of(*command),
+        "qemu": lambda: seconds_of(*plain),
+        "sampled": lambda: recorded(command, False, capfd)[0],
+        "full": lambda: recorded(command, True, capfd)[0],
+        "naive": lambda: seconds_of(qemu, *logged, *command),
+    }
+    slow = {
+        "valgrind none": lambda: seconds_of("valgrind", "--tool=none", *command),
+        "valgrind lackey": lambda: seconds_of("valgrind", "--tool=lackey", *command),
+    }
+    best = {key: run() for key, run in slow.items()}
+    for _ in range(ROUNDS):
+        for key, run in contenders.items():
+            best[key] = tuple(map(min, best.get(key, (float("inf"),) * 2), run()))
+            (tmp_path / "log").unlink(missing_ok=True)
+    taken = recorded(command, True, capfd)[1]
+    ratios = {key: round(value[0] / best["qemu"][0], 2) for key, value in best.items()}
+    cpu = {key: round(value[1] / best["qemu"][1], 2) for key, value in best.items()}
+    benchmark.extra_info.update({
+        "ratio to qemu": ratios, "ratio of CPU time": cpu,
+        "seconds": {key: round(value[0], 3) for key, value in best.items()},
+        "taken branches": taken, "taken a second, sampled": round(taken / best["sampled"][0]),
+        "goal": {"sampled": 1.5, "full": 2.5},
+    })
+    print(f"\n{name}: {taken / 1e6:.0f} M taken, "
+          f"sampled {taken / best['sampled'][0] / 1e6:.0f} M/s; "
+          + ", ".join(f"{key} {best[key][0]:.2f} s = {ratio} x ({cpu[key]} x CPU)"
+                      for key, ratio in ratios.items()))
+    benchmark.pedantic(contenders["sampled"], rounds=1, iterations=1)
+
+
+def high_water(pid):
+    """VmHWM of a process, bytes; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    line = next((x for x in status.splitlines() if x.startswith("VmHWM")), "x 0")
+    return int(line.split()[1]) * 1024
+
+
+def watched(command):
+    """Sum over a process and its descendants of the most memory that each had since its
+    execve; what they share is counted for each."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    most, done = {}, threading.Event()
+
+    def look():
+        while not done.is_set():
+            waiting = [process.pid]
+            for pid in waiting:
+                most[pid] = high_water(pid) or most.get(pid, 0)
+                try:
+                    waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                except OSError:
+                    continue
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    process.wait()
+    done.set()
+    thread.join()
+    return sum(most.values())
+
+
+@pytest.mark.parametrize("name", ["gzip", "sqlite3", "python3"])
+def test_memory(benchmark, programs, tmp_path, name):
+    """Resident memory of the whole recording above that of plain QEMU: under 200 MB."""
+    import sys
+
+    plain = watched([tools().qemu, *programs[name]])
+    ours = watched([sys.executable, "-m", "pylbr", "record", "-o", str(tmp_path / "x"), "--",
+                    *programs[name]])
+    above = (ours - plain) / 1e6
+    benchmark.extra_info.update({"MB above": round(above, 1), "goal": 200})
+    print(f"\n{name}: {above:.0f} MB above plain QEMU's {plain / 1e6:.0f} MB")
+    benchmark.pedantic(lambda: None, rounds=1, iterations=1)
