@@ -151,7 +151,8 @@ def watched(command):
             for pid in waiting:
                 most[pid] = high_water(pid) or most.get(pid, 0)
                 try:
-                    waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+                    waiting += map(int, children.split())
                 except OSError:
                     continue
             time.sleep(0.005)

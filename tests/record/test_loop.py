@@ -19,10 +19,9 @@ def run(*command):
 
 
 def tool(*names):
-    for name in names:
-        if shutil.which(name):
-            return Path(shutil.which(name))
-    need(False, f"none of {', '.join(names)}")
+    found = next(filter(None, map(shutil.which, names)), None)
+    need(found, f"none of {', '.join(map(str, names))}")
+    return Path(found)
 
 
 def taken(record, program):
