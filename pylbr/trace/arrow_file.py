@@ -214,20 +214,19 @@ class ArrowTrace(ColumnarTrace):
             raise TraceError(self.path, "has other columns before those of a trace", block.offset)
         return starts
 
-    def _read_digests(self, group: int) -> dict[str, list[int]]:
+    def _read_digests(self, group: int) -> dict[str, np.ndarray]:
         """Digests of each column of a record batch."""
         custom, at = self._layout(group, custom=True).custom, self._blocks[group].offset
         rows = self._ends[group] - (self._ends[group - 1] if group else 0)
         found = {}
         for name in self.columns:
-            text = custom.get(f"digest.{name}", "")
             try:
-                values = [int(text[i:i + 16], 16) for i in range(0, len(text), 16)]
+                values = bytes.fromhex(custom.get(f"digest.{name}", ""))
             except ValueError:
-                values = []
-            if len(values) != -(-rows // BLOCK_ROWS):
+                values = b""
+            if len(values) != 8 * -(-rows // BLOCK_ROWS):
                 raise self._damaged(f"the digests of column {name!r} are damaged", at)
-            found[name] = values
+            found[name] = np.frombuffer(values, ">u8")
         return found
 
     def _load(self, group: int, column: str, low: int, high: int) -> np.ndarray:
@@ -240,11 +239,11 @@ class ArrowTrace(ColumnarTrace):
         data = self._bytes(offset, (last - first) * dtype.itemsize, f"column {column!r}")
         values = data.view(dtype.base).reshape(-1, *dtype.shape)
         if checked:
-            block = first // BLOCK_ROWS
-            for i, value in enumerate(digest(values)):
-                if value != self._digests(group)[column][block + i]:
-                    at = offset + i * BLOCK_ROWS * dtype.itemsize
-                    raise self._damaged(f"column {column!r} is damaged: its digest differs", at)
+            found, block = digest(values), first // BLOCK_ROWS
+            differs = found != self._digests(group)[column][block:block + len(found)]
+            if differs.any():
+                at = offset + int(np.argmax(differs)) * BLOCK_ROWS * dtype.itemsize
+                raise self._damaged(f"column {column!r} is damaged: its digest differs", at)
         values = values[low - first:high - first]
         if self._verify:
             check_values(self.path, column, values, start + low * dtype.itemsize)

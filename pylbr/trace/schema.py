@@ -29,7 +29,7 @@ REQUIRED: Final = ("from", "to", "class")
 #: Field number of the first column in a Parquet file.
 FIELD_ID: Final = 7001
 #: Rows under one digest.
-BLOCK_ROWS: Final = 1 << 14
+BLOCK_ROWS: Final = 1 << 12
 
 _DTYPES: Final = {
     **{name: BRANCH_DTYPE[name] for name in BRANCH_DTYPE.names},
@@ -59,21 +59,21 @@ def has_our_fields(schema: pa.Schema) -> bool:
 _FACTORS = 2 * np.arange(BLOCK_ROWS, dtype=np.uint64) + np.uint64(1)
 
 
-def digest(column: np.ndarray) -> list[int]:
-    """Digests of a column, one a block of `BLOCK_ROWS` rows, the last perhaps shorter."""
+def digest(column: np.ndarray) -> np.ndarray:
+    """Digests of a column, uint64, one a block of `BLOCK_ROWS` rows, the last perhaps shorter."""
     data = np.ascontiguousarray(column).reshape(-1).view(np.uint8)
     block = BLOCK_ROWS * column_bytes(column)
     whole = len(data) // block
+    result = np.empty(-(-len(data) // block), np.uint64)
     words = data[:whole * block].view(np.uint64).reshape(whole, block // 8)
-    sums = np.einsum("ij,j->i", words, _FACTORS[:block // 8]) + np.uint64(block)
-    result = [int(value) for value in sums]
-    if len(data) > whole * block:
+    np.einsum("ij,j->i", words, _FACTORS[:block // 8], out=result[:whole])
+    result[:whole] += np.uint64(block)
+    if whole < len(result):
         rest = data[whole * block:]
         padded = np.zeros(-(-len(rest) // 8) * 8, np.uint8)
         padded[:len(rest)] = rest
         words = padded.view(np.uint64)
-        total = np.einsum("i,i->", words, _FACTORS[:len(words)])
-        result.append((int(total) + len(rest)) % 2**64)
+        result[whole] = np.einsum("i,i->", words, _FACTORS[:len(words)]) + np.uint64(len(rest))
     return result
 
 
@@ -84,4 +84,4 @@ def column_bytes(column: np.ndarray) -> int:
 
 def column_digest(column: np.ndarray) -> int:
     """One number for a column: the digest of its blocks' digests."""
-    return digest(np.array(digest(column), np.uint64))[0] if len(column) else 0
+    return int(digest(digest(column))[0]) if len(column) else 0

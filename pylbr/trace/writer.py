@@ -183,7 +183,7 @@ class _ArrowSink:
 
     def batch(self, arrays: dict[str, np.ndarray]) -> None:
         digests = {
-            f"digest.{name}": "".join(f"{value:016x}" for value in digest(values))
+            f"digest.{name}": digest(values).astype(">u8").tobytes().hex()
             for name, values in arrays.items()
         }
         self._writer.write_batch(_record_batch(arrays, self._schema), custom_metadata=digests)

@@ -108,7 +108,7 @@ def test_a_scan_of_one_column_reads_that_column(tmp_path, monkeypatch, write, ra
         monkeypatch.setattr(os, "preadv", counting)
         for chunk in source.chunks():
             chunk.column("class")
-    assert 100_000 <= read < 120_000
+    assert 100_000 <= read < 140_000
 
 
 @BOTH
@@ -287,4 +287,4 @@ def test_digest_by_the_definition():
         padded = data + bytes(-len(data) % 8)
         words = [int.from_bytes(padded[i:i + 8], "little") for i in range(0, len(padded), 8)]
         expected.append((sum(w * (2 * i + 1) for i, w in enumerate(words)) + len(data)) % 2**64)
-    assert schema.digest(column) == expected
+    assert schema.digest(column).tolist() == expected
