@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -281,6 +281,8 @@ def test_climbs_and_falls_of_the_call_stack(climbs, before, depth, legacy):
 
 @settings(max_examples=100, deadline=None)
 @given(order=st.lists(st.sampled_from(["push", "pop", "event", "nothing"]), max_size=12))
+@example(order=["push", "event", "pop", "event"])
+@example(order=["event", "push", "nothing", "event", "pop", "pop", "nothing", "event"])
 def test_ler_over_a_stack_that_empties(order):
     """An event on an empty stack leaves LER to an earlier event, in long batches too."""
     classes = {"push": BranchClass.NEAR_REL_CALL, "pop": BranchClass.NEAR_RET,
