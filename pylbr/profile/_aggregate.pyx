@@ -150,4 +150,5 @@ cdef class PairTable:
                 if self.rows[i].count:
                     (<row *>&out[0])[k] = self.rows[i]
                     k += 1
-        return result[np.lexsort(tuple(result[name] for name in ("origin", "last", "first", "pid")))]
+        order = np.lexsort(tuple(result[name] for name in ("origin", "last", "first", "pid")))
+        return result[order]

@@ -71,8 +71,6 @@ class ElfImage:
         with open(path, "rb") as file:
             try:
                 self._read(ELFFile(file))
-            except OSError:
-                raise
             except Exception as error:  # pyelftools fails in many ways on a damaged file
                 raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
 
