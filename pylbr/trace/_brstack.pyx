@@ -1,46 +1,14 @@
-"""Lines of ``perf script`` with branch stacks.  `pylbr.trace.brstack` is the plain twin.
+"""Lines of ``perf script`` with branch stacks.  `pylbr.trace.brstack` is the plain twin."""
 
-Eight hexadecimal digits are decoded at once: a 64-bit word of ASCII becomes nibbles, is
-checked by encoding them again, and the nibbles are drawn together by three shifts.
-"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from pylbr.trace._digits cimport (
+    FNV_BASE, FNV_PRIME, MISSED, PREDICTED, SIX_BYTES, Memo, address, cycles, hexadecimal,
+    slow_address, word,
+)
 
 from pylbr.trace.brstack import NAMES, PADDING
-
-cdef extern from *:
-    """
-    #define LBR_ONES 0x0101010101010101ULL
-    #define LBR_HIGH 0x8080808080808080ULL
-    #define LBR_SLASHES 0x2F2F2F2F2F2F2F2FULL
-    #define LBR_ZEROS 0x3030303030303030ULL
-    #define LBR_LOW_NIBBLES 0x0F0F0F0F0F0F0F0FULL
-    #define LBR_HIGH_NIBBLES 0xF0F0F0F0F0F0F0F0ULL
-    #define LBR_BELOW_10 0x7676767676767676ULL
-    #define LBR_EVERY_2ND 0x00FF00FF00FF00FFULL
-    #define LBR_EVERY_4TH 0x0000FFFF0000FFFFULL
-    #define LBR_SIX_BYTES 0x0000FFFFFFFFFFFFULL
-    #define LBR_PREDICTED 0x00002F2D2F2D2F50ULL
-    #define LBR_MISSED 0x00002F2D2F2D2F4DULL
-    #define LBR_FNV_BASE 0xCBF29CE484222325ULL
-    #define LBR_FNV_PRIME 0x100000001B3ULL
-    """
-    int __builtin_ctzll(unsigned long long value) nogil
-    const uint64_t ONES "LBR_ONES"
-    const uint64_t HIGH "LBR_HIGH"
-    const uint64_t SLASHES "LBR_SLASHES"
-    const uint64_t ZEROS "LBR_ZEROS"
-    const uint64_t LOW_NIBBLES "LBR_LOW_NIBBLES"
-    const uint64_t HIGH_NIBBLES "LBR_HIGH_NIBBLES"
-    const uint64_t BELOW_10 "LBR_BELOW_10"
-    const uint64_t EVERY_2ND "LBR_EVERY_2ND"
-    const uint64_t EVERY_4TH "LBR_EVERY_4TH"
-    const uint64_t SIX_BYTES "LBR_SIX_BYTES"
-    const uint64_t PREDICTED "LBR_PREDICTED"
-    const uint64_t MISSED "LBR_MISSED"
-    const uint64_t FNV_BASE "LBR_FNV_BASE"
-    const uint64_t FNV_PRIME "LBR_FNV_PRIME"
 
 cdef enum:
     MAX_TOKENS = 64
@@ -91,113 +59,6 @@ for _text, _bits in NAMES.items():
     for _i in range(len(_text)):
         names[name_count].text[_i] = _text[_i]
     name_count += 1
-
-
-cdef inline uint64_t word(const uint8_t *at) noexcept nogil:
-    cdef uint64_t value
-    memcpy(&value, at, 8)
-    return value
-
-
-# Eight digits that were decoded before, and what they are.
-cdef struct Memo:
-    uint64_t text, high
-
-
-cdef inline bint digits(uint64_t text, uint64_t *value) noexcept nogil:
-    """Decode eight hexadecimal digits, the first in the lowest byte."""
-    cdef uint64_t nibbles = (text & LOW_NIBBLES) + ((text >> 6) & ONES) * 9
-    cdef uint64_t letters = ((nibbles + BELOW_10) & HIGH) >> 7
-    if (nibbles & HIGH_NIBBLES) \
-            or nibbles + ZEROS + letters * 0x27 != text | letters << 5:
-        return False
-    nibbles = (nibbles << 4 | nibbles >> 8) & EVERY_2ND
-    nibbles = (nibbles << 8 | nibbles >> 16) & EVERY_4TH
-    value[0] = (nibbles << 16 | nibbles >> 32) & <uint64_t>0xFFFFFFFFu
-    return True
-
-
-cdef inline const uint8_t *address(
-    const uint8_t *at, uint64_t *value, Memo *memo
-) noexcept nogil:
-    """``0x``, up to 16 digits, then ``/``: returns the place behind that, or NULL.
-
-    The first eight of nine digits or more are mostly those of the address before.
-    """
-    cdef uint64_t text, slash, low
-    cdef int count
-    text = word(at + 2)
-    if text != memo.text:
-        if at[0] != 0x30 or at[1] != 0x78:  # "0x"
-            return NULL
-        slash = text ^ SLASHES
-        slash = (slash - ONES) & ~slash & HIGH
-        if slash:
-            count = __builtin_ctzll(slash) >> 3
-            if count == 0 or not digits(text << (64 - 8 * count) | ZEROS >> (8 * count), value):
-                return NULL
-            return at + count + 3
-        if not digits(text, &memo.high):
-            memo.text = 0
-            return NULL
-        memo.text = text
-    elif at[0] != 0x30 or at[1] != 0x78:
-        return NULL
-    at += 10
-    text = word(at)
-    slash = text ^ SLASHES
-    slash = (slash - ONES) & ~slash & HIGH
-    if not slash:
-        if at[8] != 0x2F or not digits(text, &low):
-            return NULL
-        value[0] = memo.high << 32 | low
-        return at + 9
-    count = __builtin_ctzll(slash) >> 3
-    if count == 0:
-        value[0] = memo.high
-        return at + 1
-    if not digits(text << (64 - 8 * count) | ZEROS >> (8 * count), &low):
-        return NULL
-    value[0] = memo.high << (4 * count) | low
-    return at + count + 1
-
-
-cdef const uint8_t *slow_address(
-    const uint8_t *at, const uint8_t *end, uint64_t *value
-) noexcept nogil:
-    """The same with the name of a file in parentheses behind the digits."""
-    cdef uint64_t number = 0
-    cdef int count = 0, digit
-    if at[0] != 0x30 or at[1] != 0x78:
-        return NULL
-    at += 2
-    while count < 17:
-        digit = hexadecimal(at[0])
-        if digit < 0:
-            break
-        number = number << 4 | <uint64_t>digit
-        at += 1
-        count += 1
-    if count == 0 or count > 16:
-        return NULL
-    if at[0] == 0x28:  # "("
-        at += 1
-        while at < end and not (at[0] == 0x29 and at[1] == 0x2F):  # ")/"
-            at += 1
-        if at >= end:
-            return NULL
-        at += 1
-    if at[0] != 0x2F:
-        return NULL
-    value[0] = number
-    return at + 1
-
-
-cdef inline int hexadecimal(uint8_t c) noexcept nogil:
-    if 0x30 <= c <= 0x39:
-        return c - 0x30
-    c |= 0x20
-    return c - 0x61 + 10 if 0x61 <= c <= 0x66 else -1
 
 
 cdef inline bint blank(uint8_t c) noexcept nogil:
@@ -264,8 +125,7 @@ cdef inline const uint8_t *entry(
     FROM/TO/[MPN-]/[X-]/[A-][/CYCLES[/TYPE[/SPEC]]], as perf 3 to 6.14 print it.
     """
     cdef const uint8_t *begin = at
-    cdef uint64_t flags = 0, text, others
-    cdef int count
+    cdef uint64_t flags = 0, text
     at = address(begin, &result.source, memo)
     if at == NULL:
         at = slow_address(begin, end, &result.source)
@@ -290,21 +150,10 @@ cdef inline const uint8_t *entry(
             return NULL
     if at[0] == 0x2F:
         at += 1
-        # Up to five decimal digits, drawn together like the hexadecimal ones.
-        text = word(at)
-        others = text ^ ZEROS
-        others = ((others + BELOW_10) | others) & HIGH
-        count = (__builtin_ctzll(others) >> 3) if others else 8
-        if count == 0 or count > 7:
-            return NULL
-        text = (text << (64 - 8 * count)) & LOW_NIBBLES
-        text = (text * 10 + (text >> 8)) & EVERY_2ND
-        text = (text * 100 + (text >> 16)) & EVERY_4TH
-        text = (text * 10000 + (text >> 32)) & <uint64_t>0xFFFFFFFFu
-        if text > 65535:
+        at = cycles(at, &text)
+        if at == NULL:
             return NULL
         flags |= text << 4
-        at += count
         if at[0] == 0x2F:
             at += 1
             if not ends(at, end):
