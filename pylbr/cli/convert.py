@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError, TraceError
@@ -13,6 +14,9 @@ from pylbr.trace import Stacks, Trace, copy, open_any
 from pylbr.trace.formats import formats, suffix_of
 from pylbr.trace.modules import parse_module
 from pylbr.trace.stacks import Record, Samples
+
+if TYPE_CHECKING:
+    from pylbr.profile.link import LinkProfile
 
 HELP = "turn a trace or a file of stacks into another format"
 
@@ -65,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         bar.update(count)
 
     with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
-        is_trace = isinstance(source, Trace)
-        unit, total = ("branches", source.count) if is_trace else ("samples", None)
+        total = source.count if isinstance(source, Trace) else None
+        unit = "branches" if isinstance(source, Trace) else "samples"
         with progress(total, unit, os.path.basename(args.input)) as bar:
             try:
                 if isinstance(source, Trace):
@@ -127,7 +131,7 @@ def _perf_script(source: Stacks, args: argparse.Namespace) -> int:
     )
 
 
-def _linked(source: Stacks, args: argparse.Namespace) -> tuple[object, int]:
+def _linked(source: Stacks, args: argparse.Namespace) -> tuple[LinkProfile, int]:
     """Counts at the link addresses of the binary, and the number of samples."""
     from pylbr.profile.aggregate import collect
     from pylbr.profile.link import link_profile

@@ -102,7 +102,7 @@ class ArrowTrace(ColumnarTrace):
         data = np.empty(size, np.uint8)
         done = 0
         while done < size:
-            count = os.preadv(self._fd, [data[done:]], offset + done)
+            count = os.preadv(self._fd, [data.data[done:]], offset + done)
             if not count:
                 raise self._damaged(f"the file shrank while {what} was read", offset + done)
             done += count

@@ -142,7 +142,7 @@ def parse_batch(head: bytes, custom: bool = False) -> BatchLayout:
     nodes = batch.structs(1, "<qq")
     rows = batch.scalar(0, "<q")
     body = message.scalar(3, "<q")
-    buffers = tuple(batch.structs(2, "<qq"))
+    buffers = tuple((offset, size) for offset, size in batch.structs(2, "<qq"))
     if rows < 0 or any(o < 0 or n < 0 or o + n > body for o, n in buffers):
         raise LayoutError("a buffer outside of its record batch")
     pairs = {t.text(0): t.text(1) for t in message.tables(4)} if custom else {}

@@ -6,6 +6,7 @@ import os
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection
 
 from pylbr.errors import TraceError
 from pylbr.trace.metadata import Module
@@ -37,7 +38,7 @@ def elf_modules(
         with open(path, "rb") as file:
             elf = ELFFile(file)
             note = elf.get_section_by_name(".note.gnu.build-id")
-            notes = list(note.iter_notes()) if note is not None else []
+            notes = list(note.iter_notes()) if isinstance(note, NoteSection) else []
             build_id = str(notes[0]["n_desc"]) if notes else ""
             segments = [
                 segment.header for segment in elf.iter_segments()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -123,7 +123,7 @@ class PerfData(stacks.Stacks):
 
     def _records_in(
         self, window: bytes, base: int, decoder: _Decoder
-    ) -> Iterator[stacks.Record]:
+    ) -> Generator[stacks.Record, None, int]:
         """Records of one window of the file; returns how much of it was used."""
         at = 0
         while True:
@@ -148,7 +148,7 @@ class PerfData(stacks.Stacks):
                 yield from self._event(kind, misc, body, base + at)
             at += size
 
-    def _scan_all(self, data: bytes, place: int) -> Iterator[stacks.Record]:
+    def _scan_all(self, data: bytes, place: int) -> Generator[stacks.Record, None, int]:
         """Records out of a compressed one that lies at `place`; returns how much was used."""
         at = 0
         while True:
@@ -165,7 +165,7 @@ class PerfData(stacks.Stacks):
 
     def _scan(
         self, data: bytes, at: int, base: int, inner: bool = False
-    ) -> Iterator[stacks.Record]:
+    ) -> Generator[stacks.Record, None, int]:
         """Samples in a row; returns the offset of the first record that is something else."""
         samples, stop, fault = self._scanner.scan(data, at)
         if len(samples):

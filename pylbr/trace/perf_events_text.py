@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from pylbr.trace.brstack import parse_prefix
 from pylbr.trace.perf_abi import MISC_KERNEL, MISC_USER
@@ -47,19 +47,20 @@ def parse_event(line: bytes) -> Mmap | Comm | Fork | Exit | Lost | tuple[()] | N
     return Lost(int(match[1]), when.get("time", 0)) if match else ()
 
 
-def _mmap(match: re.Match[bytes], when: dict[str, int]) -> Mmap:
+def _mmap(match: re.Match[bytes], when: dict[str, Any]) -> Mmap:
     """`x` and `r` alone, as MMAP has them, or ``r-xp`` of MMAP2."""
     mode = match[11]
     protection = sum(_PROTECTION.get(byte, 0) for byte in set(mode)) | (mode == b"x")
-    extra: dict = {}
+    extra: dict[str, Any] = {}
     if match[8] is not None:
         extra = {"major": int(match[6], 16), "minor": int(match[7], 16),
                  "inode": int(match[8]), "generation": int(match[9])}
     elif match[10]:
         extra = {"build_id": bytes.fromhex(match[10].decode().zfill(len(match[10]) + 1 & ~1))}
     pid = int(match[1])
+    start, length, offset = (int(match[i], 16) for i in (3, 4, 5))
     return Mmap(
-        pid, int(match[2]), *(int(match[i], 16) for i in (3, 4, 5)), _text(match[12]),
+        pid, int(match[2]), start, length, offset, _text(match[12]),
         prot=protection, flags=1 if b"s" in mode else 2,
         misc=MISC_KERNEL if pid == -1 else MISC_USER, **extra, **when,
     )

@@ -250,7 +250,7 @@ def _build_ids(cursor: Cursor, metadata: StacksMetadata) -> dict[str, Any]:
     return {"build_ids": tuple(found)}
 
 
-_PARSERS: Final = {
+_PARSERS: Final[dict[int, Callable[[Cursor, StacksMetadata], dict[str, Any]]]] = {
     Feature.BUILD_ID: _build_ids,
     Feature.HOSTNAME: _string("hostname"),
     Feature.OSRELEASE: _string("os_release"),

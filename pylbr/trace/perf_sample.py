@@ -184,7 +184,7 @@ def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
     def word(kind: SampleType, default: int = 0) -> np.ndarray:
         return np.array([row.get(kind, default) for row in rows], np.uint64)
 
-    def ragged(name: str, dtype: object) -> tuple[np.ndarray, np.ndarray]:
+    def ragged(name: str, dtype: np.dtype | str) -> tuple[np.ndarray, np.ndarray]:
         parts = [row.get(name, ()) for row in rows]
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return offsets, np.concatenate([np.zeros(0, dtype), *(p for p in parts if len(p))])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cached_property
 from typing import Final
 
@@ -132,7 +132,7 @@ class _Parser:
 
     # Windows --------------------------------------------------------------------------
 
-    def _window(self, size: int) -> Iterator[stacks.Record]:
+    def _window(self, size: int) -> Generator[stacks.Record, None, int]:
         """Records of the whole lines in the buffer; returns the bytes used."""
         at = 0
         while True:
@@ -233,7 +233,8 @@ class _Parser:
                 raise self._fault("is no event as perf prints it", at)
             if isinstance(record, stacks.Comm):
                 self._names[record.tid] = record.name.encode("utf-8", "surrogateescape")
-            yield from () if record == () else (record,)
+            if not isinstance(record, tuple):
+                yield record
             return
         if self._pending is not None and self._continued(line, at):
             return

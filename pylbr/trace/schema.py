@@ -32,7 +32,7 @@ FIELD_ID: Final = 7001
 BLOCK_ROWS: Final = 1 << 12
 
 _DTYPES: Final = {
-    **{name: BRANCH_DTYPE[name] for name in BRANCH_DTYPE.names},
+    **{name: BRANCH_DTYPE[name] for name in BRANCH_DTYPE.names or ()},
     "task": np.dtype("u4"), "cpu": np.dtype("u4"),
 }
 _EVENTS: Final = pa.list_(pa.field("item", pa.uint8(), nullable=False), 4)
@@ -72,8 +72,8 @@ def digest(column: np.ndarray) -> np.ndarray:
         rest = data[whole * block:]
         padded = np.zeros(-(-len(rest) // 8) * 8, np.uint8)
         padded[:len(rest)] = rest
-        words = padded.view(np.uint64)
-        result[whole] = np.einsum("i,i->", words, _FACTORS[:len(words)]) + np.uint64(len(rest))
+        last = padded.view(np.uint64)
+        result[whole] = np.einsum("i,i->", last, _FACTORS[:len(last)]) + np.uint64(len(rest))
     return result
 
 

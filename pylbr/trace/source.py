@@ -87,7 +87,8 @@ class _Zstd:
         return out, self._engine.unused_data + data[_ZSTD_INPUT:]
 
 
-_ENGINES: Final = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
+_Engine = _Gzip | _Xz | _Zstd
+_ENGINES: Final[dict[str, type[_Engine]]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
 
 
 class ByteSource:
@@ -115,7 +116,9 @@ class ByteSource:
         except OSError as error:
             raise TraceError(path, f"cannot be read: {error.strerror}") from error
         self.compression = compression_of(head)
-        self._engine = _ENGINES[self.compression]() if self.compression else None
+        self._engine: _Engine | None = (
+            _ENGINES[self.compression]() if self.compression else None
+        )
         self._input, self._output, self._made = b"", b"", 0
 
     @property
@@ -130,7 +133,7 @@ class ByteSource:
             if self._output:
                 part, self._output = self._output[:left], self._output[left:]
             else:
-                part = self._raw(left) if self._engine is None else self._decompressed()
+                part = self._decompressed(self._engine) if self._engine else self._raw(left)
                 if not part:
                     break
                 part, self._output = part[:left], part[left:]
@@ -169,20 +172,22 @@ class ByteSource:
         self._consumed += len(data)
         return data
 
-    def _decompressed(self) -> bytes:
+    def _decompressed(self, engine: _Engine) -> bytes:
         """Some output; empty at the end."""
         while True:
-            hungry = getattr(self._engine, "hungry", True)
+            hungry = getattr(engine, "hungry", True)
             if not self._input and hungry:
                 self._input = self._raw(_STEP)
                 if not self._input:
-                    if self._begun and not self._engine.eof:
+                    if self._begun and not engine.eof:
                         raise self._trouble("is cut off in the middle of its compressed data")
                     return b""
-            if self._engine.eof and not self._next_member():
-                return b""
+            if engine.eof:
+                if not self._next_member():
+                    return b""
+                engine = self._engine = _ENGINES[self.compression]()
             try:
-                output, self._input = self._engine.feed(self._input)
+                output, self._input = engine.feed(self._input)
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
                 raise self._trouble(f"is damaged: {error}") from error
             self._begun = True
@@ -193,7 +198,7 @@ class ByteSource:
     _begun = False
 
     def _next_member(self) -> bool:
-        """Begin with what follows a finished stream; False if that is only padding."""
+        """Whether another stream follows a finished one, and not only padding."""
         while True:
             self._input = self._input.lstrip(b"\0")
             if len(self._input) < 6 and (more := self._raw(_STEP)):
@@ -204,7 +209,6 @@ class ByteSource:
             return False
         if compression_of(self._input) != self.compression:
             raise self._trouble(f"has something that is not {self.compression} behind its end")
-        self._engine = _ENGINES[self.compression]()
         return True
 
     def _count(self, size: int) -> None:

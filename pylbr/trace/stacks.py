@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -154,7 +154,7 @@ class Samples:
     def build(
         cls, offsets: np.ndarray, entries: np.ndarray, *, ip: object = 0, pid: object = 0,
         tid: object = 0, time: object = 0, cpu: object = 0, period: object = 1,
-        event: object = 0, misc: object = 2, **optional: np.ndarray | None,
+        event: object = 0, misc: object = 2, **optional: Any,
     ) -> Samples:
         """Samples from whatever the source has; a scalar stands for all samples."""
         n = len(offsets) - 1
@@ -163,7 +163,7 @@ class Samples:
             "time": (time, np.uint64), "cpu": (cpu, np.uint32), "period": (period, np.uint64),
             "event": (event, np.uint16), "misc": (misc, np.uint16),
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), (n,)))
             for name, (value, dtype) in columns.items()
         }

@@ -80,7 +80,7 @@ class Chunk:
         """All of it as BRANCH_DTYPE; columns that were not asked for stay 0."""
         if self._branches is None:
             branches = np.zeros(self._count, BRANCH_DTYPE)
-            for name in BRANCH_DTYPE.names:
+            for name in BRANCH_DTYPE.names or ():
                 if name in self.wanted and (name in self.columns or name in _DERIVED):
                     branches[name] = self.column(name)
             self._branches = branches

@@ -61,7 +61,7 @@ class Writer:
         self, path: str | os.PathLike[str], metadata: Metadata | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        wanted = set(BRANCH_DTYPE.names if columns is None else columns) | set(REQUIRED)
+        wanted = {*REQUIRED, *(BRANCH_DTYPE.names or () if columns is None else columns)}
         if wanted - set(COLUMNS):
             raise ValueError(f"no such column: {', '.join(sorted(wanted - set(COLUMNS)))}")
         self.columns = tuple(name for name in COLUMNS if name in wanted)
@@ -124,7 +124,9 @@ class Writer:
         self.count += len(branches)
 
     def _flush(self) -> None:
-        arrays = {name: values[:self._fill] for name, values in self._pending.items()}
+        arrays: dict[str, np.ndarray] = {
+            name: values[:self._fill] for name, values in self._pending.items()
+        }
         try:
             self._sink.batch(arrays)
         except OSError as error:
@@ -194,7 +196,8 @@ class _ArrowSink:
 
 class _ParquetSink:
     def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
-        self._schema, self._digests = schema, []
+        self._schema = schema
+        self._digests: list[str] = []
         self._writer = pq.ParquetWriter(
             file.file, schema, compression="zstd", write_page_checksum=True,
             column_encoding=None, use_dictionary=True,
