@@ -27,7 +27,7 @@ from lbrcore.lbr cimport (
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_summarize
-from lbrcore.rows cimport lbr_prefetch_rows, lbr_row, rows_of
+from lbrcore.rows cimport lbr_gather, lbr_prefetch_rows, lbr_row, rows_of
 from lbrcore.scan cimport (
     UNIT_BRANCHES, lbr_find, lbr_predicate_of, lbr_scan_rows, lbr_total,
 )
@@ -38,7 +38,9 @@ from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
 import numpy as np
 
 cdef enum:
-    BLOCK = 256  # rows that the architectural engine takes at once
+    # Rows that the architectural engine takes at once: gathered from columns, or in place.
+    BLOCK = 256
+    ARRAY_BLOCK = 8192
     FORESEEN = 256  # rows to be prefetched, at most
     # lbr_counter.overflowed
     AHEAD = 1    # at a row that the lazy engine has found, but not reached
@@ -143,8 +145,8 @@ cdef class Replay:
                 start = self._each(rows, start, stop, out)
         if self.failed:
             self.failed = False
-            raise ValueError(f"branches: row {start} or one of the {BLOCK} behind it has a class, "
-                             "flags or a CPL out of range")
+            raise ValueError(f"branches: row {start} or one of the {ARRAY_BLOCK} behind it has a "
+                             "class, flags or a CPL out of range")
         return start
 
     # The PMI
@@ -184,7 +186,7 @@ cdef class Replay:
     cdef size_t _quiet(self, size_t rows) noexcept nogil:
         """How many of `rows` rows pass before a counter can overflow or a PMI is taken; or 1."""
         cdef lbr_counter* counter
-        cdef size_t n = min(rows, <size_t> BLOCK)
+        cdef size_t n = rows
         cdef int i
         if self.pending >= 0:
             n = min(n, <size_t> self.pending)
@@ -202,15 +204,15 @@ cdef class Replay:
         cdef lbr_branch block[BLOCK]
         cdef const lbr_branch* branches
         cdef lbr_counter* counter
-        cdef size_t n, k
+        cdef size_t n
         cdef int i
         while first < last and out.count + self.count <= out.capacity:
-            n = self._quiet(last - first)
             if rows.rows.array != NULL:
+                n = self._quiet(min(last - first, <size_t> ARRAY_BLOCK))
                 branches = rows.rows.array + first
             else:
-                for k in range(n):
-                    block[k] = lbr_row(&rows.rows, first + k)
+                n = self._quiet(min(last - first, <size_t> BLOCK))
+                lbr_gather(&rows.rows, first, n, block)
                 branches = block
             if lbr_record_batch(self.lbr.state, branches, n) != LBR_OK:
                 self.failed = True

@@ -65,6 +65,11 @@ cdef inline lbr_branch lbr_row(const lbr_rows* rows, size_t i) noexcept nogil:
     return branch
 
 
+# Rows [first, first + count) as they are, out of range or not.
+cdef void lbr_gather(
+    const lbr_rows* rows, size_t first, size_t count, lbr_branch* block) noexcept nogil
+
+
 cdef extern from *:
     """
     #if defined(__GNUC__)

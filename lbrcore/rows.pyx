@@ -4,7 +4,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer,
 )
-from libc.string cimport memset, strcmp
+from libc.string cimport memcpy, memset, strcmp
 
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
 
@@ -20,6 +20,33 @@ cdef tuple FIELD_TABLE = (
 cdef tuple OFFSETS = (0, 8, 16, 20, 24, 25, 26, 27, 28)  # in lbr_branch
 cdef enum:
     ADDRESS_TOP = 7  # highest byte of a little-endian address
+
+
+cdef void lbr_gather(
+    const lbr_rows* rows, size_t first, size_t count, lbr_branch* block
+) noexcept nogil:
+    # A loop for each field keeps its pointer and stride in registers.
+    cdef uint32_t events
+    cdef size_t i
+    for i in range(count):
+        block[i].from_ = lbr_address(rows, FIELD_FROM, first + i)
+    for i in range(count):
+        block[i].to = lbr_address(rows, FIELD_TO, first + i)
+    for i in range(count):
+        block[i].cycles = lbr_u32(rows, FIELD_CYCLES, first + i)
+    for i in range(count):
+        block[i].instructions = lbr_u32(rows, FIELD_INSTRUCTIONS, first + i)
+    for i in range(count):
+        block[i].cls = lbr_byte(rows, FIELD_CLASS, first + i)
+    for i in range(count):
+        block[i].flags = lbr_byte(rows, FIELD_FLAGS, first + i)
+    for i in range(count):
+        block[i].cpl_from = lbr_byte(rows, FIELD_CPL_FROM, first + i)
+    for i in range(count):
+        block[i].cpl_to = lbr_byte(rows, FIELD_CPL_TO, first + i)
+    for i in range(count):
+        events = lbr_u32(rows, FIELD_EVENTS, first + i)
+        memcpy(&block[i].events, &events, 4)
 
 
 cdef void _by_address(lbr_rows* rows, int cpl, int address) noexcept nogil:

@@ -141,8 +141,10 @@ def test_branches_out_of_range_are_refused_by_the_architectural_engine():
     batch = np.zeros(3000, BRANCH_DTYPE)
     batch["class"][1000] = 16
     replay = Replay(lbr, [CountedEvent(10**6)], lazy=False)
-    with pytest.raises(ValueError, match="row 768 .* out of range"):
+    with pytest.raises(ValueError, match="row 0 .* out of range"):
         replay.run(batch, SampleBuffer(1, 32))
+    with pytest.raises(ValueError, match="row 768 .* out of range"):
+        replay.run(columns(batch), SampleBuffer(1, 32))
 
 
 def test_calls_that_do_not_fit_are_refused():

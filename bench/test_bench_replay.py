@@ -1,0 +1,301 @@
+"""Replay of traces; each row beside an alternative in the same run.
+
+``extra_info`` has ns a branch of both sides and, where a speed is the goal, billions of branches
+a second with the goal beside it.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.conftest import QUICK
+from lbrcore import BRANCH_DTYPE, ENTRY_DTYPE, BranchClass, LbrConfig, LbrState
+from lbrcore.events import ALL_CLASSES, CountedEvent
+from lbrcore.replay import Replay, SampleBuffer
+from lbrcore.rows import Rows
+from pylbr import trace
+from pylbr.cli import main
+from pylbr.sample import LbrIndex, SampleSetup, lbr_at
+
+N = 1 << (22 if QUICK else 26)
+ROUNDS = 2 if QUICK else 6
+ALL, CALLS_AND_RETURNS, CALL_STACK = 0x7F0007, 0x380007, 0x38000D
+HERE = Path(__file__).parent
+
+
+def call_tree(n, seed=1):
+    """Classes and cycles of a program that calls, loops and returns; half of all is COND."""
+    rng = np.random.default_rng(seed)
+    classes = np.empty(n, np.uint8)
+    draws, depth = rng.random(n), 1
+    for i, draw in enumerate(draws.tolist()):
+        call = 0.11 if depth < 24 else 0.0
+        back = 0.11 if depth > 1 else 0.0
+        if draw < call:
+            classes[i], depth = (4 if draw < 0.09 else 3), depth + 1
+        elif draw < call + back:
+            classes[i], depth = 5, depth - 1
+        else:
+            classes[i] = 0 if draw < 0.6 else 6 if draw < 0.88 else 2 if draw < 0.96 else 1
+    return classes, rng.integers(1, 40, n, dtype=np.uint32)
+
+
+@pytest.fixture(scope="module")
+def columns():
+    """2**26 branches: 1.4 GB."""
+    classes, cycles = call_tree(1 << 18)
+    start = np.arange(N, dtype=np.uint64) * np.uint64(12) + np.uint64(0x400000)
+    flags = np.where(np.random.default_rng(2).random(1 << 18) < 0.03, 4, 0).astype(np.uint8)
+    return {"from": start, "to": start + np.uint64(96), "class": np.resize(classes, N),
+            "cycles": np.resize(cycles, N), "flags": np.resize(flags, N)}
+
+
+@pytest.fixture(scope="module")
+def array(columns):
+    """A quarter of them as BRANCH_DTYPE: half a gigabyte."""
+    branches = np.zeros(N // 4, BRANCH_DTYPE)
+    for name, column in columns.items():
+        branches[name] = column[:N // 4]
+    branches["cpl_from"] = branches["cpl_to"] = 3
+    return branches
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """The naive C ring."""
+    target = tmp_path_factory.mktemp("replay") / "floor.so"
+    subprocess.run(["gcc", "-O3", "-shared", "-fPIC", str(HERE / "replay_floor.c"), "-o",
+                    str(target)], check=True)
+    call = ctypes.CDLL(str(target)).replay_ring
+    call.restype = ctypes.c_size_t
+    call.argtypes = [ctypes.c_void_p] * 5 + [
+        ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p]
+
+    def run(columns, n, counted, period):
+        out = np.empty((n // period + 1, 32), ENTRY_DTYPE)
+        pointers = [columns[name].ctypes.data
+                    for name in ("from", "to", "class", "flags", "cycles")]
+        return out[:call(*pointers, n, counted, period, out.ctypes.data)]
+
+    return run
+
+
+def replayed(rows, ctl, event, *, n=None, lazy=True, freeze=False):
+    """Stacks of all samples, buffer by buffer."""
+    lbr = LbrState(LbrConfig())
+    lbr.ctl = ctl
+    replay = Replay(lbr, [event], lazy=lazy, freeze=freeze)
+    n = len(rows) if n is None else n
+    parts, row = [], 0
+    while row < n:
+        out = SampleBuffer(2048, 32)
+        row = replay.run(rows, out, row, n)
+        parts.append(out.entries[:out.count])
+    return parts
+
+
+def speed(benchmark, goal):
+    """Billions of branches a second beside the goal."""
+    reached = 1 / benchmark.extra_info["ns"]
+    benchmark.extra_info.update(billions_per_second=round(reached, 2), goal_billions=goal)
+    print(f"    {reached:.2f} billion branches a second (goal {goal})")
+
+
+@pytest.mark.parametrize(("ctl", "period", "goal"), [
+    (ALL, 10_007, 8), (CALLS_AND_RETURNS, 10_007, 8), (ALL, 100_003, 60),
+], ids=["all", "calls-returns", "all-rare"])
+def test_lazy(benchmark, versus, columns, ring, ctl, period, goal):
+    rows, event = Rows(columns), CountedEvent(period)
+    versus(lambda: replayed(rows, ctl, event), lambda: ring(columns, N, ALL_CLASSES, period), N,
+           name="C ring", rounds=ROUNDS)
+    speed(benchmark, goal)
+    if ctl == ALL:
+        ours = np.concatenate(replayed(rows, ctl, event))
+        assert np.array_equal(ours[1:], ring(columns, N, ALL_CLASSES, period)[1:])
+
+
+def test_lazy_period_of_a_class(benchmark, versus, columns, ring):
+    rows, returns = Rows(columns), 1 << BranchClass.NEAR_RET
+    event = CountedEvent(10_007, classes=returns)
+    versus(lambda: replayed(rows, ALL, event), lambda: ring(columns, N, returns, 10_007), N,
+           name="C ring", rounds=ROUNDS)
+    speed(benchmark, 15)
+    ours = np.concatenate(replayed(rows, ALL, event))
+    assert np.array_equal(ours[1:], ring(columns, N, returns, 10_007)[1:])
+
+
+def test_lazy_call_stack(benchmark, versus, columns, ring):
+    rows, event = Rows(columns), CountedEvent(10_007)
+    versus(lambda: replayed(rows, CALL_STACK, event),
+           lambda: ring(columns, N, ALL_CLASSES, 10_007), N, name="C ring", rounds=ROUNDS)
+    benchmark.extra_info["goal_ns"] = 0.5
+
+
+@pytest.mark.parametrize("ctl", [ALL, CALL_STACK], ids=["all", "call-stack"])
+def test_architectural_against_the_core(versus, array, ctl):
+    rows, event = Rows(array), CountedEvent(10_007)
+    lbr = LbrState(LbrConfig())
+    lbr.ctl = ctl
+    versus(lambda: replayed(rows, ctl, event, lazy=False), lambda: lbr.record(array), len(array),
+           name="core record", limit=1.3, rounds=ROUNDS)
+
+
+def test_lazy_against_architectural(versus, array):
+    rows, event = Rows(array), CountedEvent(10_007)
+    versus(lambda: replayed(rows, ALL, event),
+           lambda: replayed(rows, ALL, event, lazy=False), len(array),
+           name="architectural", rounds=ROUNDS)
+
+
+def numpy_samples(columns, n, period):
+    """The same samples by NumPy alone: every step over whole columns."""
+    classes = columns["class"][:n]
+    recorded = np.flatnonzero(classes != BranchClass.NOT_TAKEN)
+    at = np.arange(period - 1, n, period)
+    newest = np.searchsorted(recorded, at, side="right") - 1
+    rows = recorded[newest[:, None] - np.arange(33)]
+    clock = np.cumsum(columns["cycles"][:n], dtype=np.uint64)[rows]
+    out = np.empty((len(at), 32), ENTRY_DTYPE)
+    rows, cycles = rows[:, :-1], clock[:, :-1] - clock[:, 1:]
+    out["from"], out["to"] = columns["from"][rows], columns["to"][rows]
+    out["info"] = (
+        np.minimum(cycles, 0xFFFF) | np.uint64(1 << 60)
+        | np.minimum(classes[rows], 8).astype(np.uint64) << np.uint64(56)
+        | columns["flags"][rows].astype(np.uint64) << np.uint64(61))
+    return out
+
+
+def test_lazy_against_numpy(versus, columns):
+    n = N // 4
+    rows, event = Rows(columns), CountedEvent(10_007)
+    ours = np.concatenate(replayed(rows, ALL, event, n=n))
+    assert np.array_equal(ours[1:], numpy_samples(columns, n, 10_007)[1:])
+    versus(lambda: replayed(rows, ALL, event, n=n), lambda: numpy_samples(columns, n, 10_007), n,
+           name="NumPy", rounds=1)
+
+
+def test_lazy_against_a_deque(versus, columns):
+    n, period = 1 << 17, 10_007
+    rows, event = Rows(columns), CountedEvent(period)
+    names = ("from", "to", "class", "flags", "cycles")
+    branches = list(zip(*(columns[name][:n].tolist() for name in names), strict=True))
+
+    def loop():
+        ring, since, samples = deque(maxlen=32), 0, []
+        for i, (from_, to, cls, flags, cycles) in enumerate(branches, 1):
+            since += cycles
+            if cls != 6:
+                info = flags << 61 | 1 << 60 | min(cls, 8) << 56 | min(since, 0xFFFF)
+                ring.append((from_, to, info))
+                since = 0
+            if i % period == 0:
+                samples.append(list(ring))
+        return samples
+
+    versus(lambda: replayed(rows, ALL, event, n=n), loop, n, name="deque", rounds=2)
+
+
+def test_threads(versus, columns):
+    from pylbr.sample.parallel import run_parallel
+
+    rows, event = Rows(columns), CountedEvent(10_007, classes=1 << BranchClass.NEAR_RET)
+
+    def parallel():
+        lbr = LbrState(LbrConfig())
+        lbr.ctl = ALL
+        return list(run_parallel(Replay(lbr, [event]), rows, 0, N, os.cpu_count() or 1))
+
+    versus(parallel, lambda: replayed(rows, ALL, event), N, name="one thread", rounds=ROUNDS)
+
+
+@pytest.fixture(scope="module")
+def file(array, tmp_path_factory):
+    """A container of at most 2**22 branches."""
+    path = tmp_path_factory.mktemp("replay") / "trace.arrow"
+    with trace.Writer(path) as writer:
+        writer.write(array[:1 << 22])
+    return path
+
+
+@pytest.mark.parametrize("branches", ["any", "stack"])
+def test_look_up_anywhere(benchmark, file, branches):
+    setup = SampleSetup(branches=branches)
+    with trace.open(file) as source:
+        places = iter(np.random.default_rng(4).integers(0, source.count, 1 << 20).tolist())
+        if branches == "stack":
+            index = LbrIndex(source, setup)
+            benchmark(lambda: index.at(next(places)))
+        else:
+            benchmark(lambda: lbr_at(source, next(places), setup))
+    benchmark.extra_info["us"] = round(benchmark.stats.stats.min * 1e6, 1)
+    print(f"\n{benchmark.name}: {benchmark.extra_info['us']} us")
+
+
+def test_command_against_perf_script(benchmark, file, tmp_path):
+    """From the file of a trace to perf.data, beside perf's printing of what came out."""
+    if shutil.which("perf") is None:
+        pytest.skip("perf is not installed")
+    out, period = tmp_path / "out.perf.data", 1009
+    call = [str(file), "-c", str(period), "-j", "any,u", "-o", str(out)]
+    benchmark.pedantic(lambda: main(["replay", *call]), rounds=3, iterations=1)
+    start = time.perf_counter()
+    subprocess.run(["perf", "script", "-i", str(out), "-F", "ip,brstack"], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    perf = time.perf_counter() - start
+    with trace.open(file) as source:
+        entries = source.count // period * 32
+    ours = benchmark.stats.stats.min
+    benchmark.extra_info.update(
+        entries=entries, ours_entries_per_second=round(entries / ours),
+        perf_script_entries_per_second=round(entries / perf), ratio=round(ours / perf, 4))
+    print(f"\n{benchmark.name}: {entries / ours / 1e6:.1f} million entries a second from trace to "
+          f"perf.data, perf script prints {entries / perf / 1e6:.1f}")
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from bench.test_bench_replay import call_tree
+from pylbr.sample import SampleSetup, Sampler
+
+n, chunk = int(sys.argv[1]), 1 << 20
+classes, cycles = call_tree(1 << 16)
+columns = {"class": np.resize(classes, chunk), "cycles": np.resize(cycles, chunk),
+           "from": np.arange(chunk, dtype="u8") * 12 + 0x400000}
+columns["to"] = columns["from"] + 96
+sampler = Sampler(SampleSetup.of(["every-branch", "branch-misses"], 10_007, branches="any"))
+samples = 0
+for start in range(0, n, chunk):
+    columns["from"] += np.uint64(12)
+    columns["to"] += np.uint64(12)
+    samples += sum(len(batch) for batch in sampler.take(columns, start))
+assert samples == (n // chunk * chunk) // 10_007, samples
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_memory_of_a_billion_branches(benchmark):
+    """Made on the fly, sampled by Sampler; resident memory at its highest."""
+    n = 1 << (26 if QUICK else 30)
+    sizes = []
+
+    def run():
+        result = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(n)], check=True, capture_output=True, text=True,
+            cwd=HERE.parent)
+        sizes.append(int(result.stdout))
+
+    benchmark.pedantic(run, rounds=1, iterations=1)
+    benchmark.extra_info.update(
+        branches=n, megabytes=round(max(sizes) / 1e6), goal_megabytes=512,
+        ns=round(benchmark.stats.stats.min / n * 1e9, 3))
+    print(f"\n{benchmark.name}: {n:,} branches in {max(sizes) / 1e6:.0f} MB, "
+          f"{benchmark.stats.stats.min:.1f} s with start-up and generation")
