@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from lbrcore import LbrState
@@ -102,16 +103,7 @@ class SampleSetup:
 
     def facility(self) -> LbrState:
         """A fresh facility, set up and recording."""
-        lbr = facility(self.model)
-        if lbr is None:
-            raise ConfigurationError(f"model {self.model.name!r} has no last-branch records")
-        program(lbr, self.branch_sample_type)
-        if self.depth is not None and self.depth != lbr.depth:
-            if self.depth not in lbr.config.depths:
-                raise ConfigurationError(
-                    f"depth {self.depth}: {self.model.name} has {lbr.config.depths}")
-            lbr.depth = self.depth
-        return lbr
+        return _facility(self.model, self.branch_sample_type, self.depth).copy()
 
     def columns(self) -> tuple[str, ...]:
         """Columns of a trace that decide the samples, where they are there."""
@@ -125,3 +117,16 @@ class SampleSetup:
         if config.event_counters:
             wanted.append("events")
         return tuple(wanted)
+
+
+@cache
+def _facility(model: CpuModel, branch_sample_type: int, depth: int | None) -> LbrState:
+    lbr = facility(model)
+    if lbr is None:
+        raise ConfigurationError(f"model {model.name!r} has no last-branch records")
+    program(lbr, branch_sample_type)
+    if depth is not None and depth != lbr.depth:
+        if depth not in lbr.config.depths:
+            raise ConfigurationError(f"depth {depth}: {model.name} has {lbr.config.depths}")
+        lbr.depth = depth
+    return lbr
