@@ -14,6 +14,7 @@ TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 EXTENSIONS = [
     "lbrcore.buffers",
     "lbrcore.batch",
+    "lbrcore.callstack",
     "lbrcore.choices",
     "lbrcore.columns",
     "lbrcore.hidden",

@@ -5,6 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport LbrState, lbr_entry, lbr_state
+from lbrcore.lookback cimport lbr_look
 from lbrcore.rows cimport Rows
 from lbrcore.scan cimport lbr_predicate, lbr_scan
 
@@ -43,6 +44,7 @@ cdef class Replay:
     cdef lbr_counter counters[MAX_COUNTERS]
     cdef readonly int count
     cdef int64_t pending     # rows until the PMI is taken; -1: none is on its way
+    cdef lbr_look look       # tables of the facility, bound to the rows at hand
     cdef size_t window       # rows that the last summary looked at
     cdef readonly tuple events
     cdef bint failed         # a batch was refused

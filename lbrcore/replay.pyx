@@ -26,12 +26,12 @@ from lbrcore.lbr cimport (
     lbr_record, lbr_set_frozen,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
-from lbrcore.lookback cimport lbr_summarize
+from lbrcore.lookback cimport lbr_advance, lbr_look_at, lbr_summarize
 from lbrcore.rows cimport lbr_gather, lbr_prefetch_rows, lbr_row, rows_of
 from lbrcore.scan cimport (
     UNIT_BRANCHES, lbr_find, lbr_predicate_of, lbr_scan_rows, lbr_total,
 )
-from lbrcore.summary cimport Summary, lbr_summary, lbr_summary_apply
+from lbrcore.summary cimport Summary
 
 from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
 
@@ -129,6 +129,7 @@ cdef class Replay:
     def run(self, branches not None, SampleBuffer out not None, first=0, last=None):
         cdef Rows rows = rows_of(branches)
         cdef size_t start = first, stop = rows.rows.count if last is None else last
+        cdef lbr_state scratch  # a frozen facility has empty tables
         cdef int i
         if not start <= stop <= rows.rows.count:
             raise ValueError(f"first, last: {first}, {last} of {rows.rows.count} rows")
@@ -138,6 +139,9 @@ cdef class Replay:
             raise ValueError(f"out: must have room for {self.count} samples, one an event")
         for i in range(self.count):
             lbr_scan_rows(&self.counters[i].scan, &rows.rows, &self.counters[i].predicate)
+        scratch = self.lbr.state[0]
+        lbr_set_frozen(&scratch, False)
+        lbr_look_at(&self.look, &scratch, &rows.rows)
         with nogil:
             if self.lazy:
                 start = self._lazy(rows, start, stop, out)
@@ -237,7 +241,6 @@ cdef class Replay:
 
     cdef void _advance(self, Rows rows, size_t first, size_t last) noexcept nogil:
         """Bring the facility from before row `first` to before row `last`."""
-        cdef lbr_summary summary
         cdef lbr_branch branch
         cdef size_t i
         if first == last or self.lbr.state.mode & MODE_OFF:
@@ -247,9 +250,8 @@ cdef class Replay:
                 branch = lbr_row(&rows.rows, i)
                 lbr_record(self.lbr.state, &branch)
             return
-        self.window = last - lbr_summarize(
-            &summary, self.lbr.state, &rows.rows, first, last, self.whole)
-        lbr_summary_apply(&summary, self.lbr.state)
+        self.window = last - lbr_advance(
+            self.lbr.state, &self.look, &rows.rows, first, last, self.whole)
 
     cdef void _look_ahead(self, size_t last) noexcept nogil:
         """Find the row at which each counter overflows next."""
@@ -346,12 +348,14 @@ cdef class Replay:
         cdef Summary summary = Summary(self.lbr)
         cdef uint64_t[MAX_COUNTERS] counts
         cdef lbr_scan scan
+        cdef lbr_look look
         cdef int i
         if not start <= stop <= rows.rows.count:
             raise ValueError(f"first, last: {first}, {last} of {rows.rows.count} rows")
         with nogil:
+            lbr_look_at(&look, self.lbr.state, &rows.rows)
             lbr_summarize(
-                &summary.summary, self.lbr.state, &rows.rows, start, stop, self.whole)
+                &summary.summary, self.lbr.state, &look, &rows.rows, start, stop, self.whole)
             for i in range(self.count):
                 lbr_scan_rows(&scan, &rows.rows, &self.counters[i].predicate)
                 counts[i] = lbr_total(&scan, start, stop)

@@ -13,7 +13,7 @@ from lbrcore.lbr cimport (
     LBR_INFO_FLAGS, LbrState, MODE_CALL_STACK, MODE_EVENTS, MODE_OFF, MODE_TIMED, lbr_info_events,
     lbr_slot,
 )
-from lbrcore.lookback cimport lbr_summarize
+from lbrcore.lookback cimport lbr_look, lbr_look_at, lbr_summarize
 from lbrcore.rows cimport Rows, rows_of
 
 from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
@@ -229,6 +229,7 @@ cdef class Summary:
 
     def __init__(self, LbrState lbr not None, branches=None):
         cdef Rows rows
+        cdef lbr_look look
         if lbr.state.mode & MODE_OFF:
             raise ValueError("lbr: records nothing; switch recording on first")
         if branches is None:
@@ -236,7 +237,9 @@ cdef class Summary:
             return
         rows = rows_of(branches)
         with nogil:
-            lbr_summarize(&self.summary, lbr.state, &rows.rows, 0, rows.rows.count, True)
+            lbr_look_at(&look, lbr.state, &rows.rows)
+            lbr_summarize(
+                &self.summary, lbr.state, &look, &rows.rows, 0, rows.rows.count, True)
 
     @classmethod
     def restart(cls, LbrState lbr not None):
