@@ -161,6 +161,8 @@ class PmuState:
 
     def logging(self) -> int:
         """Counters whose events go into IA32_LBR_x_INFO (IA32_PERFEVTSELx[35]), a bit each."""
+        if self.stopped or self.status & CTR_FRZ:
+            return 0
         return sum(
             1 << n for n, select in enumerate(self.evtsel[:4])
             if select & EVTSEL_LBR_LOG and select & EVTSEL_EN and self.global_ctrl >> n & 1

@@ -151,7 +151,7 @@ class Processor(Recording, EventPath, Vmx):
         changed = self.pmu.status ^ value
         self.pmu.status = value
         if changed & CTR_FRZ:
-            self.pmu.changed()
+            self.pmu_changed()
         if changed & LBR_FRZ:
             self.sync()
 

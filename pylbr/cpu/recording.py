@@ -12,7 +12,7 @@ from lbrcore.pmu import count
 from pylbr.arch import choices
 from pylbr.cpu import pebs
 from pylbr.cpu.facility import effective
-from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF
+from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF, Armed
 
 if TYPE_CHECKING:
     from pylbr.cpu.processor import Processor
@@ -73,15 +73,16 @@ class Recording:
         TypeError, ValueError
             As ``lbrcore.LbrState.record``.
         """
-        if (self.in_tsx or self.cs_base or not self.long_mode or self.pmu.armed().logging):
-            branches = self._translated(branches)
-        at, n = 0, len(branches)
+        at, n, last, taken = 0, len(branches), None, branches
         while True:
             armed = self.pmu.armed()
+            if armed is not last:
+                # The PMI handler may have set other counters to log.
+                taken, last = self._translated(branches, armed), armed
             if not armed.counters:
-                self.lbr.record(branches[at:] if at else branches)
+                self.lbr.record(taken[at:] if at else taken)
                 return n
-            at, totals = count(branches, armed.selectors, self.pmu.limits(armed), start=at,
+            at, totals = count(taken, armed.selectors, self.pmu.limits(armed), start=at,
                                state=self.lbr)
             overflowed = self.pmu.add(armed, totals)
             if overflowed & self.pmu.pebs_enable:
@@ -165,8 +166,12 @@ class Recording:
             address -= self.cs_base
         return address & (0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF)
 
-    def _translated(self: Processor, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        """A copy of `branches` with what the processor's state adds."""
+    def _translated(
+        self: Processor, branches: npt.NDArray[np.void], armed: Armed
+    ) -> npt.NDArray[np.void]:
+        """`branches`, or a copy with what the processor's state adds."""
+        if not (self.in_tsx or self.cs_base or not self.long_mode or armed.logging):
+            return branches
         branches = branches.copy()
         if self.in_tsx:
             branches["flags"] |= np.uint8(BranchFlag.IN_TSX)
@@ -175,7 +180,7 @@ class Recording:
             mask = 0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF
             for name in ("from", "to"):
                 branches[name] = (branches[name] - np.uint64(base)) & np.uint64(mask)
-        if self.pmu.armed().logging:
+        if armed.logging:
             branches = self._with_events(branches)
         return branches
 

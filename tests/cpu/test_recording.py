@@ -340,6 +340,31 @@ def test_nothing_is_logged_unless_asked():
         cpu.reset(kind)
 
 
+def test_what_is_logged_follows_the_handler_within_a_batch():
+    def handler(cpu):
+        cpu.wrmsr(EVTSEL0 + 1, 0x00C4 | USR | EN | 1 << 35)
+
+    cpu = Processor("sierra-forest", Listener(handler))
+    cpu.wrmsr(CTL, ALL)
+    cpu.wrmsr(EVTSEL0, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(A_PMC0, (1 << 48) - 60)
+    cpu.record(some_branches(70, classes=(0,)))
+    logged = (cpu.records()["info"] >> np.uint64(34) & np.uint64(3)).tolist()
+    assert logged == [1] * 10 + [0] * 22
+
+
+def test_frozen_counters_log_nothing():
+    cpu = Processor("sierra-forest")
+    cpu.wrmsr(CTL, ALL)
+    cpu.wrmsr(EVTSEL0, BRANCHES | USR | EN | 1 << 35)
+    cpu.wrmsr(STATUS_SET, CTR_FRZ)
+    cpu.branch(0, 1, 2, events=(3, 3, 3, 3))
+    assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 0
+    cpu.wrmsr(STATUS_RESET, CTR_FRZ)
+    cpu.branch(0, 1, 2)
+    assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 1
+
+
 def test_only_counters_that_cpuid_names_may_log():
     cpu = Processor(architectural(event_logging=2))
     from pylbr.errors import GeneralProtection

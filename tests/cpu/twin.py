@@ -154,6 +154,8 @@ class Twin:
         if self.on() and not self.was_on:
             self.cycles, self.events = None, [0] * 4
         self.was_on = self.on()
+        logged = self.logging()
+        self.events = [n if logged >> k & 1 else 0 for k, n in enumerate(self.events)]
 
     # ------------------------------------------------------------ recording
 
@@ -232,7 +234,7 @@ class Twin:
     def enabled(self):
         """(bit, event, user, kernel, in_tx) of the counters that count."""
         f = self.facts
-        if self.status & CTR_FRZ or self.enclave == "out" or self.smm_saved is not None:
+        if self.stopped():
             return
         for n, s in enumerate(self.evtsel):
             condition = s & (1 << 18 | 1 << 23 | 0xFF << 24)  # edge, INV, CMASK
@@ -267,7 +269,12 @@ class Twin:
             return int(retires and cls != B.NOT_TAKEN and not far)
         return None
 
+    def stopped(self):
+        return bool(self.status & CTR_FRZ) or self.enclave == "out" or self.smm_saved is not None
+
     def logging(self):
+        if self.stopped():
+            return 0
         return sum(1 << n for n in range(4) if self.facts.logging >> n & 1
                    and self.evtsel[n] >> 35 & 1 and self.evtsel[n] >> 22 & 1
                    and self.global_ctrl >> n & 1)
@@ -470,7 +477,6 @@ class Twin:
             if v >> 35 & 1 and not f.logging >> (i - 0x186) & 1:
                 raise Fault
             self.evtsel[i - 0x186] = v
-            self.keep_logged()
         elif 0x309 <= i < 0x309 + f.fixed:
             self.need(v, (1 << 48) - 1)
             self.fixed[i - 0x309] = v
@@ -480,7 +486,6 @@ class Twin:
         elif i == 0x38F:
             self.need(v, self.global_mask())
             self.global_ctrl = v
-            self.keep_logged()
         elif i == 0x390:
             self.need(v, self.status_mask())
             self.status &= ~v
@@ -495,10 +500,6 @@ class Twin:
             self.pt = v
         else:
             raise Fault
-
-    def keep_logged(self):
-        logged = self.logging()
-        self.events = [n if logged >> k & 1 else 0 for k, n in enumerate(self.events)]
 
     def write_records(self, i, v):
         f = self.facts
