@@ -33,6 +33,7 @@ RULES: tuple[Rule, ...] = (
      "an extended model exists for families 6 and 15 up only"),
     (lambda m: not 32 <= m.linear_width <= 57, "a linear address has 32 to 57 bits"),
     (lambda m: not 32 <= m.physical_width <= 52, "a physical address has 32 to 52 bits"),
+    (lambda m: m.lbr is None, "a processor here has LBRs, of one of the three flavours"),
     # Architectural LBRs.
     (lambda m: m.arch and not m.arch.depth_bitmap,
      "architectural LBRs need a depth: CPUID.1CH:EAX[7:0] is 0"),

@@ -9,6 +9,7 @@ from pylbr.arch import choices
 from pylbr.arch.features import ArchLbr, CpuModel, LegacyLbr
 from pylbr.arch.fields import sign_extend
 from pylbr.arch.formats import FORMATS
+from pylbr.arch.validate import check
 
 __all__ = [
     "amd_decode_from", "amd_decode_to", "amd_encode_from", "amd_encode_to", "config", "effective",
@@ -57,6 +58,7 @@ def _legacy(model: CpuModel, lbr: LegacyLbr) -> LbrConfig:
 @lru_cache(maxsize=256)
 def config(model: CpuModel) -> LbrConfig:
     """What the core has to offer for `model`."""
+    check(model)
     if model.arch:
         return _architectural(model, model.arch)
     if model.legacy:

@@ -33,7 +33,7 @@ from pylbr.cpu import Processor
 from pylbr.embed import instructions
 from pylbr.embed.decode import decode_block
 from pylbr.embed.engine import Engine, GuestFault
-from pylbr.errors import ConfigurationError, GeneralProtection
+from pylbr.errors import GeneralProtection
 
 __all__ = ["Link", "attach"]
 
@@ -111,8 +111,6 @@ class Link:
         self, uc: Uc, processor: Processor, deliver: Deliver | None, other_msr: OtherMsr | None,
         trace: Callable[[npt.NDArray[np.void]], object] | None,
     ) -> None:
-        if processor.lbr is None:
-            raise ConfigurationError(f"{processor.model.name} has no LBRs to record in")
         self.processor, self.engine = processor, Engine(uc)
         self._deliver, self._other_msr, self._trace = deliver, other_msr, trace
         self.boundary: Callable[[int], bool] | None = None

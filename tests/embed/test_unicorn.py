@@ -444,9 +444,9 @@ def test_no_lbrs_no_link():
 
     from pylbr.arch import MODELS
 
-    bare = Processor(replace(MODELS["sapphire-rapids"], lbr=None, name="bare"))
+    bare = replace(MODELS["sapphire-rapids"], lbr=None, name="bare")
     with pytest.raises(ConfigurationError, match="bare"):
-        attach(engine("nop")[0], bare)
+        attach(engine("nop")[0], Processor(bare))
 
 
 def test_a_failing_trace_stops_the_run_and_is_told():
