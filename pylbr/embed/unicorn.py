@@ -78,8 +78,6 @@ def attach(
 
     Raises
     ------
-    ConfigurationError
-        `processor` has no LBRs.
     UnsupportedFeature
         A build of Unicorn that does not show what is needed.
 
