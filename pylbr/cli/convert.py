@@ -54,12 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
     )
     parser.add_argument(
+        "--rows-per-file", metavar="N", type=int,
+        help="make OUT.parquet a directory of files with N branches each",
+    )
+    parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the container's digests"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; quiet unless standard error is a terminal."""
+    if args.rows_per_file is not None and args.rows_per_file < 1:
+        raise CommandError("--rows-per-file: at least 1")
     modules = [module for text in args.module for module in parse_module(text)]
     done = 0
 
@@ -75,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if isinstance(source, Trace):
                     _refuse_stacks(args.output)
-                    count = copy.copy_trace(source, args.output, update)
+                    count = copy.copy_trace(source, args.output, update, args.rows_per_file)
                 else:
                     count = _convert_stacks(source, args, update)
             except KeyboardInterrupt:

@@ -15,11 +15,13 @@ from pylbr.trace.formats import (
 )
 from pylbr.trace.formats import open_trace as open  # noqa: A004
 from pylbr.trace.metadata import Metadata, Module, Task
+from pylbr.trace.partition import PartitionedWriter
 from pylbr.trace.stacks import Stacks
 from pylbr.trace.trace import Chunk, Part, StreamTrace, Trace
 from pylbr.trace.writer import Writer
 
 __all__ = [
-    "Chunk", "Format", "Metadata", "Module", "Options", "Part", "Stacks", "StreamTrace", "Task",
+    "Chunk", "Format", "Metadata", "Module", "Options", "Part",
+    "PartitionedWriter", "Stacks", "StreamTrace", "Task",
     "Trace", "Writer", "detect", "open", "open_any", "open_stacks",
 ]

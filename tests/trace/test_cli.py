@@ -35,6 +35,10 @@ def test_convert_through_every_container(shared, tmp_path, capsys):
     for name in ("a.arrow", "b.parquet", "c.csv", "d.arrow"):
         assert np.array_equal(branches_of(tmp_path / name), original), name
     assert (tmp_path / "a.arrow").read_bytes() != (tmp_path / "d.arrow").read_bytes()
+    folder = tmp_path / "e.parquet"
+    assert main(["convert", str(source), "-o", str(folder), "--rows-per-file", "10000"]) == 0
+    assert len(list(folder.iterdir())) == 3
+    assert np.array_equal(branches_of(folder), original)
     assert capsys.readouterr() == ("", "")
 
 

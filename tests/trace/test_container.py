@@ -288,3 +288,36 @@ def test_digest_by_the_definition():
         words = [int.from_bytes(padded[i:i + 8], "little") for i in range(0, len(padded), 8)]
         expected.append((sum(w * (2 * i + 1) for i, w in enumerate(words)) + len(data)) % 2**64)
     assert schema.digest(column).tolist() == expected
+
+
+# Directories --------------------------------------------------------------------------------
+
+
+def test_partitioned(tmp_path, metadata, random_branches):
+    branches, task = random_branches(1000), np.arange(1000, dtype=np.uint32)
+    folder = tmp_path / "t.parquet"
+    with trace.PartitionedWriter(folder, metadata, ALL, rows=300) as out:
+        out.write(branches[:10], task=task[:10])
+        out.write(branches[10:], task=task[10:])
+        assert not folder.exists()
+    names = [path.name for path in sorted(folder.iterdir())]
+    assert names == [f"part-0000{i}.parquet" for i in range(4)]
+    with trace.open(folder) as source:
+        assert (source.count, source.metadata) == (1000, metadata)
+        assert np.array_equal(source.read(0, 1000), branches)
+        assert np.array_equal(np.concatenate([c.task for c in source.chunks()]), task)
+    with pytest.raises(TraceError, match="exists; remove it"):
+        trace.PartitionedWriter(folder)
+    with pytest.raises(KeyboardInterrupt), trace.PartitionedWriter(tmp_path / "u", rows=7) as out:
+        out.write(branches[:20])
+        raise KeyboardInterrupt
+    with trace.PartitionedWriter(tmp_path / "empty.parquet") as out:
+        pass
+    with trace.open(tmp_path / "empty.parquet") as source:
+        assert source.count == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.parquet", "t.parquet"]
+    # A file of another trace among them is noticed.
+    with trace.Writer(folder / "part-00009.parquet") as out:
+        out.write(branches[:3])
+    with pytest.raises(TraceError, match="files of different traces"):
+        trace.open(folder)

@@ -210,7 +210,7 @@ def layouts(draw):
     return perf_sample.SampleLayout.of(events)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(layouts(), st.data())
 def test_twin_on_any_bytes(layout, data):
     """Samples that are sound, short, too long or senseless: both say the same."""

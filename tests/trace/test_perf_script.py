@@ -334,7 +334,7 @@ def lines(draw):
     return (head + tail + draw(st.sampled_from([b"", b" ", b"  "])))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(lines())
 def test_twin(line):
     if not line:

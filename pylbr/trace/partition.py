@@ -1,0 +1,117 @@
+"""Writing a trace as a directory of Parquet files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from pylbr.errors import TraceError
+from pylbr.trace.metadata import Metadata
+from pylbr.trace.writer import Writer
+
+__all__ = ["PartitionedWriter"]
+
+
+class PartitionedWriter:
+    """As `Writer`, into files ``part-00000.parquet`` and so on of a directory.
+
+    Tools that work in parallel take one file each.  The directory appears when the ``with``
+    ends without an exception.
+
+    Parameters
+    ----------
+    path : path-like
+        The directory; it must not exist.
+    metadata, columns
+        As those of `Writer`.
+    rows : int
+        Branches in each file but the last.
+
+    Raises
+    ------
+    TraceError
+        The directory exists or cannot be made.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], metadata: Metadata | None = None,
+        columns: Sequence[str] | None = None, *, rows: int = 1 << 26,
+    ) -> None:
+        if rows < 1:
+            raise ValueError("at least one branch a file")
+        self.path, self.count = Path(path), 0
+        if self.path.exists():
+            raise TraceError(path, "exists; remove it or name another directory")
+        try:
+            self._folder = Path(tempfile.mkdtemp(
+                prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent
+            ))
+        except OSError as error:
+            raise TraceError(path, f"cannot be written: {error.strerror}") from error
+        self._head, self._columns, self._rows = metadata, columns, rows
+        self._parts = 0
+        self._writer: Writer | None = None
+
+    def write(
+        self, branches: np.ndarray, task: np.ndarray | None = None, cpu: np.ndarray | None = None
+    ) -> None:
+        """Append branches; parameters as `Writer.write`."""
+        done = 0
+        while done < len(branches):
+            writer = self._writer or self._next()
+            end = done + min(len(branches) - done, self._rows - writer.count)
+            writer.write(
+                branches[done:end], None if task is None else task[done:end],
+                None if cpu is None else cpu[done:end],
+            )
+            if writer.count == self._rows:
+                self._finish()
+            done = end
+        self.count += len(branches)
+
+    def _next(self) -> Writer:
+        name = f"part-{self._parts:05}.parquet"
+        self._writer = Writer(self._folder / name, self._head, self._columns)
+        self._parts += 1
+        return self._writer
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> None:
+        """Complete the last file and give the directory its name."""
+        try:
+            if self._parts == 0:
+                self._next()
+            self._finish()
+            self._folder.chmod(0o755)
+            os.replace(self._folder, self.path)
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, OSError):
+                raise TraceError(self.path, f"cannot be written: {error.strerror}") from error
+            raise
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, where: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
