@@ -73,7 +73,9 @@ def test_bolt_takes_it_in_both_forms(place, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_profgen_takes_it(place, version):
     out = place / f"{version}.prof"
-    assert profgen(version, place / "program", out, perfdata=place / "program.perf.data") == []
+    warnings = profgen(version, place / "program", out, perfdata=place / "program.perf.data")
+    # The C library's start-up code in the program has no DWARF, and so no functions.
+    assert [w for w in warnings if "do not belong to any functions" not in w] == []
     assert {"main", "compare", "hash"} <= totals(out.read_text()).keys()
 
 
