@@ -139,6 +139,15 @@ cdef class PairTable:
                                pid[i], entry[j].flags)
         return broken
 
+    def add_ips(self, samples):
+        """Count the address of every sample, as (address, 0)."""
+        cdef const uint64_t[::1] ip = samples.ip
+        cdef const int32_t[::1] pid = samples.pid
+        cdef Py_ssize_t i
+        with nogil:
+            for i in range(pid.shape[0]):
+                self.count(ip[i], 0, 0, pid[i], 0)
+
     def to_array(self):
         """Rows as `PAIR_DTYPE`, ordered by pid, first and last address, origin."""
         result = np.empty(self.used, PAIR_DTYPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from pylbr.trace.stacks import Fork, Mmap, Record
@@ -36,6 +36,18 @@ class Mapped:
         return Mapped(start, end, self.offset + start - self.start, self.path, self.build_id)
 
 
+def _insert(space: list[Mapped], new: Mapped) -> None:
+    """Map `new` over what is there."""
+    first = bisect_right(space, new.start, key=lambda mapped: mapped.start)
+    if first and space[first - 1].end > new.start:
+        first -= 1
+    last = first
+    while last < len(space) and space[last].start < new.end:
+        last += 1
+    pieces = [piece for old in space[first:last] for piece in old.cut(new.start, new.end)]
+    space[first:last] = sorted([*pieces, new])
+
+
 class AddressSpaces:
     """Mappings of every process, as MMAP, MMAP2 and FORK records tell them.
 
@@ -44,21 +56,25 @@ class AddressSpaces:
     """
 
     def __init__(self) -> None:
+        # By start, without overlaps.  A child shares its parent's list until one of both maps
+        # something: a shell forks thousands of times.
         self._spaces: dict[int, list[Mapped]] = {}
+        self._shared: set[int] = set()
 
     def add(self, record: Record) -> None:
         """Take note of a mapping or a new process; other records are of no account."""
-        if isinstance(record, Mmap):
-            start, end = record.start, record.start + record.length
+        if isinstance(record, Mmap) and record.length > 0:
             space = self._spaces.setdefault(record.pid, [])
-            # Most are mapped once: look for a neighbour before rebuilding the list.
-            if any(old.start < end and start < old.end for old in space):
-                space[:] = [piece for old in space for piece in (
-                    old.cut(start, end) if old.start < end and start < old.end else [old]
-                )]  # fmt: skip
-            insort(space, Mapped(start, end, record.file_offset, record.path, record.build_id))
+            if record.pid in self._shared:
+                self._shared.discard(record.pid)
+                space = self._spaces[record.pid] = list(space)
+            _insert(space, Mapped(
+                record.start, record.start + record.length, record.file_offset, record.path,
+                record.build_id,
+            ))  # fmt: skip
         elif isinstance(record, Fork) and record.pid != record.ppid:
-            self._spaces[record.pid] = list(self._spaces.get(record.ppid, ()))
+            self._spaces[record.pid] = self._spaces.setdefault(record.ppid, [])
+            self._shared |= {record.pid, record.ppid}
 
     def find(self, pid: int, address: int) -> Mapped | None:
         """The mapping that `address` lies in."""

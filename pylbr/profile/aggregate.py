@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,7 +138,7 @@ class Profile:
 
 def collect(records: Iterable[Record]) -> Profile:
     """Count a stream of stacks (`pylbr.trace.stacks.Stacks` is one); it is read to its end."""
-    edges, runs, ips = PairTable(), PairTable(), Counter[tuple[int, int]]()
+    edges, runs, ips = PairTable(), PairTable(), PairTable()
     spaces = AddressSpaces()
     samples = entries = broken = 0
     for record in records:
@@ -150,11 +149,10 @@ def collect(records: Iterable[Record]) -> Profile:
         broken += runs.add_runs(record)
         samples += len(record)
         entries += len(record.entries)
-        pairs = np.stack([record.ip, record.pid.astype("i8").view("u8")], axis=1)
-        unique, counts = np.unique(pairs, axis=0, return_counts=True)
-        for (ip, pid), count in zip(unique.tolist(), counts.tolist(), strict=True):
-            ips[ip, pid] += count
-    table = np.array(
-        sorted((ip, pid - (pid >> 63 << 64), count) for (ip, pid), count in ips.items()), IP_DTYPE
-    )
+        ips.add_ips(record)
+    counted = ips.to_array()
+    table = np.empty(len(counted), IP_DTYPE)
+    table["address"], table["pid"], table["count"] = (
+        counted["first"], counted["pid"], counted["count"],
+    )  # fmt: skip
     return Profile(edges.to_array(), runs.to_array(), table, samples, entries, broken, spaces)

@@ -165,6 +165,10 @@ class PairTable:
                     self._count(int(samples.pid[i]), target, source, origin, flags)
         return broken
 
+    def add_ips(self, samples: Samples) -> None:
+        for ip, pid in zip(samples.ip.tolist(), samples.pid.tolist(), strict=True):
+            self._count(pid, ip, 0, 0, 0)
+
     def to_array(self) -> NDArray[np.void]:
         rows = [
             (first, last, origin, *row, pid)

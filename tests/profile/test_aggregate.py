@@ -35,14 +35,16 @@ entries = st.tuples(
 
 @given(st.lists(st.tuples(st.integers(-1, 2), st.lists(entries, max_size=5)), max_size=8))
 def test_twins_agree(drawn):
-    samples = stacks([s for _, s in drawn], pid=np.array([p for p, _ in drawn], "i4"))
+    pids = np.array([p for p, _ in drawn], "i4")
+    samples = stacks([s for _, s in drawn], pid=pids, ip=np.arange(len(drawn)) % 3)
     tables = []
     for module in (_aggregate, reference):
-        edges, runs = module.PairTable(), module.PairTable()
+        edges, runs, ips = (module.PairTable() for _ in range(3))
         edges.add_edges(samples)
         broken = runs.add_runs(samples)
         assert len(edges) == len(edges.to_array())
-        tables.append((edges.to_array().tolist(), runs.to_array().tolist(), broken))
+        ips.add_ips(samples)
+        tables.append((*(t.to_array().tolist() for t in (edges, runs, ips)), broken))
     assert tables[0] == tables[1]
 
 
@@ -101,6 +103,29 @@ def test_later_mappings_hide_earlier_ones():
     assert [f and (f.path, f.offset) for f in found] == [
         None, ("/a", 0), ("/b", 0x50), ("/a", 0x2000), None,
     ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(
+    st.integers(1, 3), st.integers(0, 30), st.integers(0, 12), st.integers(0, 3)
+), max_size=12))  # fmt: skip
+def test_address_spaces_are_what_page_tables_would_be(steps):
+    """Byte by byte against a dict for each process; a step maps, or forks where the last is 0."""
+    spaces, pages = AddressSpaces(), {}
+    for number, (pid, start, length, parent) in enumerate(steps):
+        if parent == 0 and pid != 3:
+            spaces.add(Fork(3, pid, 3, pid))
+            pages[3] = dict(pages.get(pid, {}))
+        else:
+            spaces.add(Mmap(pid, pid, start, length, 100 * number, str(number)))
+            for at in range(length):
+                pages.setdefault(pid, {})[start + at] = (str(number), 100 * number + at)
+    for pid in (1, 2, 3):
+        found = {}
+        for at in range(45):
+            mapped = spaces.find(pid, at)
+            if mapped is not None:
+                found[at] = (mapped.path, mapped.offset + at - mapped.start)
+        assert found == pages.get(pid, {})
 
 
 def test_a_child_has_its_parents_mappings_until_it_maps_others():
