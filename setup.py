@@ -20,6 +20,7 @@ EXTENSIONS = [
     "lbrcore.hidden",
     "lbrcore.lbr",
     "lbrcore.pmu",
+    "lbrcore.predictor",
     "lbrcore.lookback",
     "lbrcore.replay",
     "lbrcore.rows",
