@@ -9,6 +9,7 @@ from pylbr.errors import CommandError
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
 from pylbr.record.filters import control_of, parse_filter
+from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
 
 __all__ = ["HELP", "configure", "run"]
@@ -41,6 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="every branch, not samples")
     parser.add_argument("--cycles", action="store_true",
                         help="fill in cycles from a model (a price per instruction class)")
+    parser.add_argument("--mispredicts", choices=["gshare", "tage"], default="",
+                        help="with --full: fill in mispredicts from a model of a predictor")
+    parser.add_argument("--live", action="store_true",
+                        help="show the hottest branches while the program runs")
     parser.add_argument("--engine", default="qemu", help="what runs the program (default qemu)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
@@ -52,18 +57,26 @@ def run(args: argparse.Namespace) -> int:
     if not command:
         raise CommandError("no program given: pylbr record [options] -- PROGRAM [ARGUMENT ...]")
     filter_ = parse_filter(args.branch_filter)
+    if args.mispredicts and not args.full:
+        raise CommandError("--mispredicts: a predictor needs every branch; add --full, "
+                           "and take samples with pylbr replay")
+    if args.live and args.full:
+        raise CommandError("--live shows samples; leave --full out")
     request = Request(
-        command, args.full, *_period(args), control=control_of(filter_), cycles=args.cycles
+        command, args.full, *_period(args), control=control_of(filter_), cycles=args.cycles,
+        mispredicts=args.mispredicts,
     )
     path = args.output or ("trace.arrow" if args.full else "perf.data")
     chosen = engine(args.engine)
-    output: TraceOutput | PerfDataOutput
+    output: TraceOutput | PerfDataOutput | LiveOutput
     if args.full:
         output = TraceOutput(path, request)
     else:
         output = PerfDataOutput(path, request, filter_, ["pylbr", *sys.argv[1:]])
+    if args.live:
+        output = LiveOutput(output, int(filter_))
     with output:
-        outcome = chosen.run(request, output, lambda: None)
+        outcome = chosen.run(request, output, getattr(output, "refresh", lambda: None))
     if not args.quiet:
         what = "branches" if args.full else "samples"
         print(f"[ pylbr record: {output.count:,} {what} in {path} ]", file=sys.stderr)

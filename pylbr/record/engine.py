@@ -40,6 +40,8 @@ class Request:
         Its depth.
     cycles : bool
         Fill in cycles from the cost model.
+    mispredicts : str
+        Predictor model that fills in MISPRED (`lbrcore.predictor`); empty for none.
     """
 
     command: Sequence[str]
@@ -49,6 +51,7 @@ class Request:
     control: int = 0x7F0005
     depth: int = 32
     cycles: bool = False
+    mispredicts: str = ""
 
 
 class Sink(Protocol):

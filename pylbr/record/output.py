@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pylbr.sample.batch import SampleBatch
 from pylbr.trace.metadata import Metadata, Module
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
+from pylbr.trace.schema import column_dtype
 from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, StacksMetadata
 from pylbr.trace.writer import Writer
 
@@ -35,6 +37,8 @@ _EVENTS: Final = {
     Counted.TIME: ("task-clock:u", 1, 1),
 }  # fmt: skip
 _NS: Final = 1_000_000_000
+#: Share of a disk's room that the rows of a trace may take: digests and tables come on top.
+_FILL: Final = 0.95
 
 
 def describe(request: Request) -> dict[str, str]:
@@ -42,7 +46,7 @@ def describe(request: Request) -> dict[str, str]:
     return {
         "engine": "QEMU user mode", "command": " ".join(request.command),
         "cycles": "model: a price per instruction class" if request.cycles else "none",
-        "mispredicts": "none",
+        "mispredicts": f"model: {request.mispredicts}" if request.mispredicts else "none",
     }  # fmt: skip
 
 
@@ -147,6 +151,7 @@ class TraceOutput:
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._images: dict[int, int] = {}
+        self._room = 1 << 62
         self._writer: Writer | None = None
         self.count = 0
         self.remarks: list[str] = []
@@ -182,6 +187,12 @@ class TraceOutput:
     def branches(self, task: int, branches: np.ndarray) -> None:
         """See `Sink`."""
         writer = self._writer or self._open()
+        if self.count + len(branches) > self._room:
+            branches = branches[: self._room - self.count]
+            if not self.remarks:
+                self.remarks.append(
+                    f"{self._path}: the disk has no room for more; the file holds what came before"
+                )
         writer.write(branches, task=task)
         self.count += len(branches)
 
@@ -193,6 +204,12 @@ class TraceOutput:
         columns = ("from", "to", "class", "instructions", "cpl_from", "cpl_to", "task")
         if self._request.cycles:
             columns += ("cycles",)
+        if self._request.mispredicts:
+            columns += ("flags",)
+        if self._path.endswith(".arrow"):
+            row = sum(column_dtype(name).itemsize for name in columns)
+            free = shutil.disk_usage(os.path.dirname(self._path) or ".").free
+            self._room = int(free * _FILL) // row
         self._writer = Writer(self._path, metadata, columns)
         return self._writer
 

@@ -409,8 +409,24 @@ static void thread_created(qemu_plugin_id_t id, unsigned vcpu) {
     reset_cpu(&recorder_cpus[vcpu]);
 }
 
+/* Counts the blocks since the last full segment, for events that are counted by segment. */
+static void count_rest(recorder_cpu *cpu) {
+    uint32_t counted = recorder_wire->counted;
+    if (!cpu->slot || cpu->detached || recorder_wire->mode == WIRE_FULL ||
+        counted == WIRE_BRANCHES || counted == WIRE_TIME)
+        return;
+    count_segment(cpu);
+    cpu->mark = cpu->pos;
+}
+
+static void program_ended(qemu_plugin_id_t id, void *data) {
+    for (unsigned i = 0; i < RECORDER_CPUS && recorder_cpus[i].pos; i++)
+        count_rest(&recorder_cpus[i]);
+}
+
 static void thread_ended(qemu_plugin_id_t id, unsigned vcpu) {
     recorder_cpu *cpu = &recorder_cpus[vcpu];
+    count_rest(cpu);
     if (cpu->slot)
         STORE(cpu->slot->state, WIRE_DONE);
     reset_cpu(cpu);
@@ -451,5 +467,6 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
     qemu_plugin_register_vcpu_init_cb(id, thread_created);
     qemu_plugin_register_vcpu_exit_cb(id, thread_ended);
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_atexit_cb(id, program_ended, NULL);
     return 0;
 }

@@ -54,7 +54,7 @@ class _Run:
 
     def __init__(self, wire: Wire, request: Request, sink: Sink) -> None:
         self._wire, self._sink, self._full = wire, sink, request.full
-        self._cycles = request.cycles
+        self._request = request
         #: A model of cycles fills in the fields of timed LBR, and only then are they valid.
         self._info = INFO_ALL & ~INFO_MISPRED
         if not request.cycles:
@@ -97,7 +97,7 @@ class _Run:
             self._end(task)
         self._flush()
         if self._spool is not None:
-            gaps = branches_of(self._spool, self._wire, self._cycles, self._sink)
+            gaps = branches_of(self._spool, self._wire, self._request, self._sink)
             self._outcome.gaps += gaps
             self._outcome.remarks += self._spool.remarks
         self._outcome.gaps += self._drain.gaps

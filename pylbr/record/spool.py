@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 import zstandard
 
+from lbrcore.predictor import Predictor
 from pylbr.record._blocks import BlockWalk
-from pylbr.record.engine import Sink
+from pylbr.record.engine import Request, Sink
 from pylbr.record.tasks import Task
 from pylbr.record.wire import Wire
 
@@ -74,12 +75,19 @@ class Spool:
             yield index, words
 
 
-def branches_of(spool: Spool, wire: Wire, timed: bool, sink: Sink) -> int:
+def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
     """Send all branches to the sink; returns the number of gaps."""
     blocks, lengths = wire.blocks(), wire.lengths()
     walks: dict[int, BlockWalk] = {}
+    predictors: dict[int, Predictor] = {}
     for index, words in spool.chunks():
         if index not in walks:
-            walks[index] = BlockWalk(blocks, lengths, timed)
-        sink.branches(spool.numbers[index], walks[index].feed(words))
+            walks[index] = BlockWalk(blocks, lengths, request.cycles)
+        branches = walks[index].feed(words)
+        if request.mispredicts:
+            # One a thread: no thread disturbs another, as if each had a processor.
+            if index not in predictors:
+                predictors[index] = Predictor(request.mispredicts)
+            predictors[index].mark(branches)
+        sink.branches(spool.numbers[index], branches)
     return sum(walk.gaps for walk in walks.values())
