@@ -83,6 +83,9 @@ class BlockRecorder:
         15 bytes of `address`, nothing is recorded.
         """
 
+    def cancel(self) -> None:
+        """What was `interrupted` has no handler: nothing is recorded."""
+
     def emulated(self, address: int) -> None:
         """The block is left in front of the instruction at `address`, which a hook emulates."""
 

@@ -463,6 +463,9 @@ cdef class BlockRecorder:
 
     def emulated(self, address):
         self.interrupted(address, None)
+        self.cancel()
+
+    def cancel(self):
         self.tracker.event_class = -1
 
     def retired(self, count):

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "report": "show hot branches, functions, mispredicts, branch history",
     "verify": "search every interleaving of host and guests for leaks and losses",
     "record": "run a program and record its branch stacks, as perf record -b does",
+    "run": "run a bare-metal kernel image on a machine with LBRs",
 }
 
 

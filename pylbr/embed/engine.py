@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from unicorn import (
     UC_ARCH_X86,
@@ -36,6 +38,7 @@ PAGE_FAULT = 14
 #: protected mode 7, long mode 14, code of 64 bits 15.
 _CPL, _INHIBIT, _CS32, _LMA, _CS64 = 3, 1 << 3, 1 << 4, 1 << 14, 1 << 15
 _PF_WRITE, _PF_USER = 2, 4
+_NONE, _PROTECTION = -1, 13
 
 
 class GuestFault(Exception):
@@ -87,8 +90,11 @@ _GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
 
 
 @lru_cache(maxsize=1)
-def _layout() -> tuple[int, int]:
-    """Offsets in a saved context of the flags and of the error code, which INT n's mark follows.
+def _layout() -> tuple[int, int, int]:
+    """Offsets in a saved context: flags, error code with INT n's mark behind, exception.
+
+    The last is that of the exception that QEMU believes to be still in delivery: its own
+    delivery, which Unicorn leaves out, would clear it, and the next one becomes a double fault.
 
     Raises
     ------
@@ -106,8 +112,12 @@ def _layout() -> tuple[int, int]:
         uc.reg_write(reg.UC_X86_REG_SS, 16)
         seen.append(bytes(uc.context_save()))
         uc.mem_write(0x100, struct.pack("<BI", 0xB8, selector) + b"\x8e\xd8")  # MOV DS, EAX
-        uc.hook_add(UC_HOOK_INTR, lambda uc, vector, data: (
-            seen.append(bytes(uc.context_save())), uc.emu_stop()))
+
+        def take(uc: Uc, vector: int, data: object) -> None:
+            seen.append(bytes(uc.context_save()))
+            uc.emu_stop()
+
+        uc.hook_add(UC_HOOK_INTR, take)
         uc.emu_start(0x100, 0x200)
         return seen[-1]
 
@@ -123,9 +133,14 @@ def _layout() -> tuple[int, int]:
         if all(struct.unpack_from("<I", context, at)[0] & known == known & ~_CPL
                for context in seen)
     ]
-    if len(codes) != 1 or len(flags) != 1:
+    pending = [
+        at for at in range(0x400, len(first) - 8, 4)
+        if struct.unpack_from("<i", seen[0], at)[0] == _NONE
+        and struct.unpack_from("<i", first, at)[0] == _PROTECTION
+    ]
+    if len(codes) != 1 or len(flags) != 1 or len(pending) != 1:
         raise UnsupportedFeature("this build of Unicorn hides its privilege level; use 2.1.4")
-    return flags[0], codes[0]
+    return flags[0], codes[0], pending[0]
 
 
 class Engine:
@@ -145,13 +160,13 @@ class Engine:
         self._translate.argtypes = [
             ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(ctypes.c_uint64)]
         self._handle = ctypes.c_void_p(self._address(uc._uch))
-        self._flags, self._error_code = _layout()
+        self._flags, self._error_code, self._pending = _layout()
         self._context = uc.context_save()
         self.handle: int = self._handle.value or 0
         self.register_read: int = self._address(library.uc_reg_read)
 
     @staticmethod
-    def _address(pointer: object) -> int:
+    def _address(pointer: Any) -> int:
         return ctypes.cast(pointer, ctypes.c_void_p).value or 0
 
     # Hooks
@@ -183,10 +198,16 @@ class Engine:
 
     def set_cpl(self, cpl: int) -> None:
         """Change the privilege level; CS and SS are the caller's to load."""
+        self._poke(self._flags, lambda flags: flags & ~_CPL | cpl)
+
+    def taken(self) -> None:
+        """The exception that the engine raised is taken: it is no longer in delivery."""
+        self._poke(self._pending, lambda pending: _NONE & 0xFFFFFFFF)
+
+    def _poke(self, offset: int, change: Callable[[int], int]) -> None:
         self.uc.context_update(self._context)
-        place = self._address(self._context.context) + self._flags
-        flags = ctypes.c_uint32.from_address(place)
-        flags.value = flags.value & ~_CPL | cpl
+        place = ctypes.c_uint32.from_address(self._address(self._context.context) + offset)
+        place.value = change(place.value)
         self.uc.context_restore(self._context)
 
     # Guest-virtual memory
@@ -201,9 +222,11 @@ class Engine:
         """
         if self.hidden().bits == 64 and not -(1 << 56) <= _signed(address) < 1 << 56:
             raise GuestFault(13, 0)
-        physical = ctypes.c_uint64()
+        physical, register = ctypes.c_uint64(), self.uc.reg_read(reg.UC_X86_REG_CR2)
         if self._translate(self._handle, address, UC_PROT_WRITE if write else UC_PROT_READ,
                            ctypes.byref(physical)):
+            self.uc.reg_write(reg.UC_X86_REG_CR2, register)  # the engine believes it was a guest
+            self.taken()
             code = (_PF_WRITE if write else 0) | (_PF_USER if self.hidden().cpl == 3 else 0)
             raise GuestFault(PAGE_FAULT, code, address)
         return physical.value

@@ -17,19 +17,26 @@ _MXCSR_MASK = 0xFFFF
 INITIAL = _HEAD.pack(0x37F, 0, 0, 0, 0, 0, 0x1F80, _MXCSR_MASK) + bytes(512 - _HEAD.size)
 
 
+def _physical(status: int, n: int) -> int:
+    """The register that ST(n) is now; the binding reads only eight bytes of ST(n) itself."""
+    number: int = reg.UC_X86_REG_FP0 + ((status >> 11) + n & 7)
+    return number
+
+
 def save(uc: Uc, region: bytearray, components: int) -> None:
     """Write x87 (bit 0) and SSE (bit 1) state into the 512 bytes of `region`."""
     if components & X87:
         tags = uc.reg_read(reg.UC_X86_REG_FPTAG)
         valid = sum(1 << n for n in range(8) if tags >> 2 * n & 3 != 3)
+        status = uc.reg_read(reg.UC_X86_REG_FPSW)
         head = _HEAD.pack(
-            uc.reg_read(reg.UC_X86_REG_FPCW), uc.reg_read(reg.UC_X86_REG_FPSW), valid,
+            uc.reg_read(reg.UC_X86_REG_FPCW), status, valid,
             uc.reg_read(reg.UC_X86_REG_FOP) & 0x7FF, uc.reg_read(reg.UC_X86_REG_FIP),
             uc.reg_read(reg.UC_X86_REG_FDP), 0, 0,
         )
         region[:_MXCSR_AT] = head[:_MXCSR_AT]
         for n in range(8):
-            mantissa, upper = uc.reg_read(reg.UC_X86_REG_ST0 + n)
+            mantissa, upper = uc.reg_read(_physical(status, n))
             struct.pack_into("<QH6x", region, _ST_AT + 16 * n, mantissa, upper)
     if components & SSE:
         struct.pack_into(
@@ -51,7 +58,7 @@ def load(uc: Uc, region: bytes | bytearray, components: int) -> None:
         uc.reg_write(reg.UC_X86_REG_FDP, fdp)
         for n in range(8):
             value = struct.unpack_from("<QH", region, _ST_AT + 16 * n)
-            uc.reg_write(reg.UC_X86_REG_ST0 + n, value)
+            uc.reg_write(_physical(fsw, n), value)
     if components & SSE:
         uc.reg_write(reg.UC_X86_REG_MXCSR, mxcsr)
         for n in range(16):

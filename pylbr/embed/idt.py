@@ -38,7 +38,7 @@ class TripleFault(LbrError):
     Attributes
     ----------
     vectors : tuple of int
-        The exceptions that led here, first one first.
+        What was to be delivered, first one first, and last the fault in the double fault's way.
     """
 
     def __init__(self, vectors: tuple[int, ...]) -> None:
@@ -84,10 +84,10 @@ def deliver(
             _enter(engine, vector, error_code or 0, address, software, hidden.cpl)
             return vector
         except GuestFault as fault:
-            vectors.append(fault.vector)
             if vector == DOUBLE_FAULT:
-                raise TripleFault(tuple(vectors)) from None
+                raise TripleFault((*vectors, fault.vector)) from None
             vector, error_code, address = _second(vector, fault)
+            vectors.append(vector)
             software = False
 
 

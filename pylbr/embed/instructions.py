@@ -19,7 +19,9 @@ from pylbr.embed import fxsave
 from pylbr.embed.engine import Engine, GuestFault
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 
-__all__ = ["cpuid", "native_msr", "rdpmc", "xrstors", "xsaves"]
+__all__ = [
+    "cpuid", "native_msr", "operand_address", "rdpmc", "xrstors", "xsaves", "xsetbv",
+]
 
 UNDEFINED, NO_DEVICE, PROTECTION = 6, 7, 13
 _CR0_TS, _CR4_PCE, _CR4_OSXSAVE = 1 << 3, 1 << 8, 1 << 18
@@ -107,6 +109,21 @@ def xrstors(engine: Engine, processor: Processor, address: int) -> None:
     present = int.from_bytes(area[_XSTATE_BV], "little")
     fxsave.load(engine.uc, area, asked & present)
     fxsave.load(engine.uc, fxsave.INITIAL, asked & ~present)
+
+
+def xsetbv(engine: Engine, processor: Processor) -> None:
+    """The processor's part of XSETBV; the engine executes it, too."""
+    uc = engine.uc
+    if not uc.reg_read(reg.UC_X86_REG_CR4) & _CR4_OSXSAVE:
+        return  # #UD, the engine's
+    register, low, high = (uc.reg_read(r) & 0xFFFFFFFF for r in (
+        reg.UC_X86_REG_RCX, reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
+    try:
+        if register:
+            raise GuestFault(PROTECTION, 0)
+        processor.xsetbv(high << 32 | low)
+    except GeneralProtection:
+        raise GuestFault(PROTECTION, 0) from None
 
 
 def operand_address(engine: Engine, code: bytes, rip: int, bits: int) -> int:

@@ -39,7 +39,10 @@ __all__ = ["Link", "attach"]
 
 DEBUG, UNDEFINED, PROTECTION = 1, 6, 13
 _LOG = 1 << 12
+#: Instructions that the engine executes by itself in ring 0.
+_PRIVILEGED = frozenset({"rdmsr", "wrmsr", "xsetbv"})
 _MSR_OPCODES = {b"\x0f\x30": True, b"\x0f\x32": False}
+_XSETBV = b"\x0f\x01\xd1"
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, *range(0x40, 0x50)))
 #: Who serves an MSR that neither processor nor engine has: (index, value or None for a read).
 OtherMsr = Callable[[int, int | None], int | None]
@@ -111,9 +114,11 @@ class Link:
     ) -> None:
         self.processor, self.engine = processor, Engine(uc)
         self._deliver, self._other_msr, self._trace = deliver, other_msr, trace
+        self._asked = False
         self.boundary: Callable[[int], bool] | None = None
         self.deadline: int | None = None
-        self._uc, self._served, self._error = uc, set[int](), None
+        self._uc, self._served = uc, set[int]()
+        self._error: BaseException | None = None
         self.recorder = BlockRecorder(
             processor.lbr, self._classify, attention=self._attend, drain=self._drained,
             failed=self._failed, engine=self.engine.handle, read=self.engine.register_read,
@@ -171,7 +176,7 @@ class Link:
 
     def _pass(self) -> None:
         """Let the instructions since the last branch pass for the LBRs, uncounted."""
-        if count := self.recorder.take_instructions():
+        if self.processor.lbr is not None and (count := self.recorder.take_instructions()):
             self.processor.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=count)
 
     def arm(self) -> None:
@@ -179,16 +184,21 @@ class Link:
         armed = self.processor.pmu.armed()
         self.recorder.direct = not armed.counters and not armed.logging
         self.recorder.logging = self._trace is not None or not self.recorder.direct
-        branches, retired = [], []
+        branches: list[int] = []
+        retired: list[int] = []
         if self.deadline is not None:
             retired.append(max(self.deadline - self.recorder.instructions, 0))
         for limit, (_, _, weight) in zip(
                 self.processor.pmu.limits(armed), armed.selectors, strict=True):
             (retired if weight else branches).append(limit)
-        self.recorder.limit(min(retired, default=None), min(branches, default=None))
+        if self._asked:
+            self.recorder.limit(0, 0)
+        else:
+            self.recorder.limit(min(retired, default=None), min(branches, default=None))
 
     def ask(self) -> None:
         """Call `boundary` at the next block."""
+        self._asked = True
         self.recorder.limit(0, 0)
 
     def _drained(self, branches: npt.NDArray[np.void]) -> None:
@@ -198,9 +208,11 @@ class Link:
             self._trace(branches)
 
     def _attend(self, address: int) -> bool:
+        self._asked = False
         self.sync()
+        held = self.boundary is not None and self.boundary(address)
         self.arm()
-        return self.boundary is not None and self.boundary(address)
+        return held
 
     def _failed(self, error: BaseException) -> None:
         if self._error is None:
@@ -213,7 +225,7 @@ class Link:
         block = decode_block(
             self.engine.read(address, size), address, self.engine.hidden().bits)
         fresh = [start for start, _, name in block.mnemonics
-                 if name in ("rdmsr", "wrmsr") and start not in self._served]
+                 if name in _PRIVILEGED and start not in self._served]
         if not fresh:
             return block.facts
         # In ring 0 the engine executes these by itself, hooks are compiled into the code, and
@@ -221,18 +233,28 @@ class Link:
         for start in fresh:
             self._served.add(start)
             self._python.append(self._uc.hook_add(
-                UC_HOOK_CODE, self._msr, None, start, start))
+                UC_HOOK_CODE, self._privileged, None, start, start))
         self._uc.ctl_remove_cache(address, address + size)
         self._uc.reg_write(reg.UC_X86_REG_RIP, address)
         return None
 
     # Instructions
 
-    def _msr(self, uc: Uc, address: int, size: int, data: Any) -> None:
-        """RDMSR or WRMSR is about to be executed; in ring 3 the engine faults by itself."""
-        writes = _MSR_OPCODES.get(self.engine.read(address, size).lstrip(_PREFIXES)[:2])
-        if writes is None or self.engine.hidden().cpl:
+    def _privileged(self, uc: Uc, address: int, size: int, data: Any) -> None:
+        """One of these is about to be executed; in ring 3 the engine faults by itself."""
+        if self.engine.hidden().cpl:
             return
+        code = self.engine.read(address, size).lstrip(_PREFIXES)
+        if code[:2] in _MSR_OPCODES:
+            self._msr(uc, address, size, _MSR_OPCODES[code[:2]])
+        elif code[:3] == _XSETBV:
+            try:
+                instructions.xsetbv(self.engine, self.processor)
+            except GuestFault as fault:
+                self.recorder.emulated(address)
+                self._raise(fault, address, None)
+
+    def _msr(self, uc: Uc, address: int, size: int, writes: bool) -> None:
         index = uc.reg_read(reg.UC_X86_REG_RCX) & 0xFFFFFFFF
         if instructions.native_msr(index):
             return
@@ -291,8 +313,16 @@ class Link:
         return True
 
     def _invalid(self, uc: Uc, data: Any) -> bool:
+        try:
+            return self._serve(uc)
+        except Exception as error:  # the binding would hide it behind its own
+            self._failed(error)
+            return True
+
+    def _serve(self, uc: Uc) -> bool:
         """The engine does not know this instruction: XSAVES, XRSTORS, RDPMC, INT1, or #UD."""
         rip = uc.reg_read(reg.UC_X86_REG_RIP)
+        self.engine.taken()
         bits = self.engine.hidden().bits
         code = self._fetch(rip)
         decoded = decode_block(code, rip, bits).mnemonics[:1]
@@ -342,6 +372,7 @@ class Link:
 
     def _interrupt(self, uc: Uc, vector: int, data: Any) -> None:
         hidden, rip = self.engine.hidden(), uc.reg_read(reg.UC_X86_REG_RIP)
+        self.engine.taken()
         if vector == DEBUG and not hidden.software:
             self._debug(rip)
             return
@@ -350,7 +381,7 @@ class Link:
             self._deliver is None)
         if self._deliver is not None:
             self.sync()
-            self._deliver(vector, hidden.error_code, None, hidden.software)
+            self.deliver(vector, hidden.error_code, None, hidden.software)
             self.arm()
 
     def _debug(self, rip: int) -> None:
@@ -360,7 +391,7 @@ class Link:
         self.processor.debug_exception()
         self.arm()
         if self._deliver is not None:
-            self._deliver(DEBUG, None, None, False)
+            self.deliver(DEBUG, None, None, False)
 
     def _raise(
         self, fault: GuestFault, rip: int, cause: GeneralProtection | None
@@ -368,4 +399,15 @@ class Link:
         if self._deliver is None:
             raise fault from cause
         self.recorder.interrupted(rip, BranchClass.EXCEPTION)
-        self._deliver(fault.vector, fault.error_code, fault.address, False)
+        self.deliver(fault.vector, fault.error_code, fault.address, False)
+
+    def deliver(
+        self, vector: int, error_code: int | None, address: int | None, software: bool
+    ) -> None:
+        """Enter the guest's handler; what cannot be delivered is not recorded."""
+        assert self._deliver is not None
+        try:
+            self._deliver(vector, error_code, address, software)
+        except BaseException:
+            self.recorder.cancel()
+            raise

@@ -1,0 +1,141 @@
+"""The local APIC as far as interrupts to oneself go: the LVT, the PMI's entry above all.
+
+Source: SDM vol. 3, chapter 11.  There are no other processors, no I/O APIC and no timer: what
+is written to their registers is kept and nothing comes of it.
+"""
+
+from __future__ import annotations
+
+from pylbr.errors import GeneralProtection
+
+__all__ = ["BASE", "NMI", "X2APIC_MSRS", "Apic"]
+
+#: Where the registers lie in physical memory, and their MSRs in x2APIC mode.
+BASE = 0xFEE00000
+X2APIC_MSRS = range(0x800, 0x840)
+NMI = 2
+
+ID, VERSION, TPR, EOI, LDR, SVR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xF0
+ISR, TMR, IRR, ICR, ICR_HIGH, SELF_IPI = 0x100, 0x180, 0x200, 0x300, 0x310, 0x3F0
+LVT_TIMER, LVT_PMI, LVT_ERROR = 0x320, 0x340, 0x370
+_MASKED = 1 << 16
+_FIXED, _NMI = 0, 4
+_SELF, _ALL = 1, 2
+_READ_ONLY = frozenset({VERSION, *range(ISR, ICR, 0x10)})
+
+
+class Apic:
+    """One local APIC.
+
+    Attributes
+    ----------
+    registers : dict of int to int
+        What was written, by offset; the LVT is masked at first.
+    requested, in_service : int
+        IRR and ISR, a bit a vector.
+    nmi : bool
+        An NMI is pending.
+    """
+
+    def __init__(self) -> None:
+        self.registers = {
+            VERSION: 0x50014, SVR: 0xFF,
+            **dict.fromkeys(range(LVT_TIMER, LVT_ERROR + 0x10, 0x10), _MASKED),
+        }
+        self.requested = self.in_service = 0
+        self.nmi = False
+
+    def read(self, offset: int) -> int:
+        """A register, 32 bits."""
+        offset &= 0xFF0
+        for bank, bits in ((ISR, self.in_service), (IRR, self.requested)):
+            if bank <= offset < bank + 0x80:
+                return bits >> 2 * (offset - bank) & 0xFFFFFFFF
+        return self.registers.get(offset, 0)
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register; read-only ones stay."""
+        offset &= 0xFF0
+        if offset in _READ_ONLY:
+            return
+        self.registers[offset] = value & 0xFFFFFFFF
+        if offset == EOI:
+            self.in_service &= ~(1 << self.in_service.bit_length() - 1) if self.in_service else 0
+        elif offset == ICR:
+            self._command(value, self.registers.get(ICR_HIGH, 0) >> 24)
+        elif offset == SELF_IPI:
+            self.request(value & 0xFF)
+
+    def msr(self, index: int, value: int | None) -> int:
+        """An x2APIC register: RDMSR if `value` is None, else WRMSR."""
+        offset = (index - X2APIC_MSRS.start) << 4
+        if value is None:
+            high = self.registers.get(ICR_HIGH, 0) if offset == ICR else 0
+            return high << 32 | self.read(offset)
+        if offset == ICR:
+            self.registers[ICR_HIGH] = value >> 32
+            self.registers[ICR] = value & 0xFFFFFFFF
+            self._command(value & 0xFFFFFFFF, value >> 32)
+        elif value >> 32 or offset in _READ_ONLY:
+            raise GeneralProtection(f"x2APIC {offset:#x}", index, value, 0, "32 bits, writable")
+        else:
+            self.write(offset, value)
+        return 0
+
+    def _command(self, command: int, destination: int) -> None:
+        """An interprocessor interrupt; there is only this processor, number 0."""
+        shorthand = command >> 18 & 3
+        if shorthand in (_SELF, _ALL) or shorthand == 0 and destination == 0:
+            self._accept(command)
+
+    def _accept(self, entry: int) -> None:
+        mode = entry >> 8 & 7
+        if mode == _NMI:
+            self.nmi = True
+        elif mode == _FIXED:
+            self.request(entry & 0xFF)
+
+    def request(self, vector: int) -> None:
+        """An interrupt arrives; vectors below 16 are illegal and lost."""
+        if vector >= 16:
+            self.requested |= 1 << vector
+
+    def performance_monitoring_interrupt(self) -> None:
+        """A PMI: delivered as its LVT entry says, which masks itself (SDM vol. 3, 11.5.1)."""
+        entry = self.registers[LVT_PMI]
+        if not entry & _MASKED:
+            self.registers[LVT_PMI] = entry | _MASKED
+            self._accept(entry)
+
+    @property
+    def waiting(self) -> bool:
+        """Something is pending that the priorities let through."""
+        return self.nmi or self._next() is not None
+
+    def _next(self) -> int | None:
+        if not self.requested:
+            return None
+        vector = self.requested.bit_length() - 1
+        threshold = max(self.registers.get(TPR, 0) & 0xFF,
+                        self.in_service.bit_length() - 1 if self.in_service else 0)
+        return vector if vector >> 4 > threshold >> 4 else None
+
+    def acknowledge(self, interrupts_enabled: bool) -> int | None:
+        """Take the vector that is to be delivered now, if any."""
+        if self.nmi:
+            self.nmi = False
+            return NMI
+        vector = self._next()
+        if vector is None or not interrupts_enabled:
+            return None
+        self.requested &= ~(1 << vector)
+        self.in_service |= 1 << vector
+        return vector
+
+    def state(self) -> dict[str, object]:
+        """Everything, as JSON can hold it."""
+        return {
+            "registers": {str(offset): value for offset, value in self.registers.items()},
+            "requested": hex(self.requested), "in_service": hex(self.in_service),
+            "nmi": self.nmi,
+        }

@@ -1,0 +1,136 @@
+"""Kernel images: ELF as it is or with a multiboot header, read with distrust."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from pylbr.errors import LbrError
+
+__all__ = ["Image", "ImageError", "load"]
+
+_LARGEST = 1 << 30
+_MULTIBOOT_MAGIC, _SEARCHED = 0x1BADB002, 8192
+#: Features that a loader must refuse if it lacks them: bits 15:0 but page alignment, memory map.
+_REQUIRED = 0xFFFC
+#: What the ELF reader raises at offsets, sizes and names that make no sense.
+_DAMAGE = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
+           ArithmeticError, AssertionError, MemoryError, OSError)
+_MOST_SEGMENTS, _MOST_SYMBOLS = 1 << 8, 1 << 18
+
+
+class ImageError(LbrError):
+    """A file that is no kernel image that this machine can start."""
+
+    def __init__(self, path: object, what: str) -> None:
+        super().__init__(f"{path}: {what}")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel image.
+
+    Attributes
+    ----------
+    path : str
+    entry : int
+        Physical address.
+    multiboot : bool
+        Starts in 32-bit protected mode; else in long mode.
+    segments : tuple of (physical address, size in memory, contents)
+    symbols : tuple of (address, name), ascending
+    """
+
+    path: str
+    entry: int
+    multiboot: bool
+    segments: tuple[tuple[int, int, bytes], ...]
+    symbols: tuple[tuple[int, str], ...]
+
+    def name(self, address: int) -> str:
+        """``symbol+offset`` of an address in a segment, or ""."""
+        i = bisect_right(self.symbols, (address, "\U0010ffff")) - 1
+        if i < 0 or not any(s <= address < s + size for s, size, _ in self.segments):
+            return ""
+        start, name = self.symbols[i]
+        return name if start == address else f"{name}+{address - start:#x}"
+
+
+def load(path: str | Path) -> Image:
+    """Read an image.
+
+    Raises
+    ------
+    ImageError
+        No x86 ELF executable, damaged, or one that asks for what this machine lacks.
+    OSError
+    """
+    if Path(path).stat().st_size > _LARGEST:
+        raise ImageError(path, f"larger than {_LARGEST >> 20} MiB: no kernel image")
+    with open(path, "rb") as stream:
+        head = stream.read(_SEARCHED)
+        stream.seek(0)
+        try:
+            return _read(str(path), ELFFile(stream), head)
+        except _DAMAGE as error:
+            what = f"no ELF file, or a damaged one ({type(error).__name__}: {error})"
+            raise ImageError(path, what) from None
+
+
+def _read(path: str, elf: ELFFile, head: bytes) -> Image:
+    header = elf.header
+    if header["e_machine"] not in ("EM_X86_64", "EM_386") or not elf.little_endian:
+        raise ImageError(path, f"an image for {header['e_machine']}, not for x86")
+    if header["e_type"] != "ET_EXEC":
+        raise ImageError(
+            path, f"of type {header['e_type']}: link it as an executable at a fixed address "
+            "(-static -no-pie)")
+    if header["e_phnum"] > _MOST_SEGMENTS:
+        raise ImageError(path, f"{header['e_phnum']} segments: damaged")
+    multiboot = _multiboot(path, head)
+    if not multiboot and header["e_machine"] == "EM_386":
+        raise ImageError(path, "32-bit code without a multiboot header: nothing says how to "
+                               "start it")
+    segments, entry = [], header["e_entry"]
+    for segment in elf.iter_segments("PT_LOAD"):
+        if segment["p_filesz"] > segment["p_memsz"]:
+            raise ImageError(path, "a segment larger in the file than in memory: damaged")
+        contents = segment.data()
+        if len(contents) != segment["p_filesz"]:
+            raise ImageError(path, "the file ends inside a segment: truncated")
+        if segment["p_memsz"]:
+            segments.append((segment["p_paddr"], segment["p_memsz"], contents))
+        if segment["p_vaddr"] <= header["e_entry"] < segment["p_vaddr"] + segment["p_memsz"]:
+            entry = header["e_entry"] - segment["p_vaddr"] + segment["p_paddr"]
+    if not any(start <= entry < start + size for start, size, _ in segments):
+        raise ImageError(path, f"its entry point {entry:#x} lies in no segment")
+    return Image(path, entry, multiboot, tuple(segments), _symbols(elf))
+
+
+def _multiboot(path: str, head: bytes) -> bool:
+    """The image has a multiboot header (Multiboot specification 0.6.96, 3.1)."""
+    for at in range(0, len(head) - 11, 4):
+        magic, flags, checksum = struct.unpack_from("<III", head, at)
+        if magic == _MULTIBOOT_MAGIC and magic + flags + checksum & 0xFFFFFFFF == 0:
+            if flags & _REQUIRED:
+                raise ImageError(path, f"its multiboot header asks for {flags & _REQUIRED:#x}")
+            return True
+    return False
+
+
+def _symbols(elf: ELFFile) -> tuple[tuple[int, str], ...]:
+    found = []
+    for section in elf.iter_sections():
+        if isinstance(section, SymbolTableSection) and section.num_symbols() < _MOST_SYMBOLS:
+            found += [
+                (symbol["st_value"], symbol.name) for symbol in section.iter_symbols()
+                if symbol.name and symbol["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS")
+                and symbol["st_info"]["type"] not in ("STT_FILE", "STT_SECTION")
+            ]
+    return tuple(sorted(found))

@@ -1,0 +1,281 @@
+"""A bare-metal x86 machine with LBRs: one processor, memory, serial console, local APIC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from unicorn import UC_ARCH_X86, UC_HOOK_INSN, UC_HOOK_MEM_UNMAPPED, UC_MODE_64, Uc, UcError
+from unicorn import x86_const as reg
+
+from lbrcore import BranchClass
+from pylbr.arch import CpuModel
+from pylbr.arch import model as named_model
+from pylbr.cpu import Processor
+from pylbr.embed import idt
+from pylbr.embed.apic import BASE, X2APIC_MSRS, Apic
+from pylbr.embed.image import Image
+from pylbr.embed.start import prepare
+from pylbr.embed.unicorn import Link
+from pylbr.errors import ConfigurationError, GeneralProtection
+
+__all__ = ["Ending", "Machine", "executable_model"]
+
+MIB = 1 << 20
+SERIAL, LINE_STATUS, DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0x3F8, 0x3FD, 0xE9, 0xF4, 0x604
+_TRANSMITTER_EMPTY = 0x60
+_EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
+_SCE, _IF = 1, 1 << 9
+UNDEFINED = 6
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes
+    ----------
+    kind : {"exit", "halt", "limit", "shutdown", "stuck", "pause"}
+        The guest wrote to the exit port; it executed HLT and nothing can wake it; the limit
+        was reached; a triple fault; it did something that this machine cannot go on from; the
+        host asked for a pause.
+    code : int
+        Of "exit": what was written.
+    reason : str
+        One line.
+    """
+
+    kind: str
+    code: int
+    reason: str
+
+
+def executable_model(model: CpuModel | str) -> CpuModel:
+    """`model` without the features that the engine does not execute: AVX, TSX, SGX, PT, VMX."""
+    model = named_model(model) if isinstance(model, str) else model
+    return replace(
+        model, xcr0=model.xcr0 & 3, xss=model.xss & 1 << 15, hle=False, rtm=False, sgx=False,
+        pt=False, vmx=False,
+    )
+
+
+class Machine:
+    """One machine.
+
+    Parameters
+    ----------
+    model : CpuModel or str
+        Processor; `executable_model` of it is built.
+    memory : int
+        Bytes, from 0; a multiple of 2 MiB.
+    console : callable, optional
+        Takes what the guest writes to its serial port, bytes.
+    trace : callable, optional
+        Takes all branches, arrays of BRANCH_DTYPE.
+
+    Attributes
+    ----------
+    uc : Uc
+    processor : Processor
+    link : Link
+    apic : Apic
+    image : Image or None
+    pause_at : int or None
+        `run` returns when so many instructions were retired in all; call it again to go on.
+    last_exception : tuple or None
+        Vector and RIP of the exception that was delivered last.
+    """
+
+    def __init__(
+        self, model: CpuModel | str = "sapphire-rapids", *, memory: int = 64 * MIB,
+        console: Callable[[bytes], object] | None = None,
+        trace: Callable[[npt.NDArray[np.void]], object] | None = None,
+    ) -> None:
+        if memory % (2 * MIB) or not 4 * MIB <= memory <= 2048 * MIB:
+            raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
+        self.memory, self._console = memory, console or (lambda data: None)
+        self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64)
+        uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
+        uc.mem_map(0, memory)
+        uc.ctl_exits_enabled(True)  # and none set: an address to stop at would be translated
+        self.apic = Apic()
+        self.image: Image | None = None
+        uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
+        self.processor = Processor(executable_model(model), self)
+        self._ending: Ending | None = None
+        self._limit: int | None = None
+        self._missing: int | None = None
+        self.pause_at: int | None = None
+        self.last_exception: tuple[int, int] | None = None
+        self.link = Link(uc, self.processor, self._deliver, self._other_msr, trace)
+        self.link.boundary = self._boundary
+        uc.hook_add(UC_HOOK_INSN, self._in, None, 1, 0, reg.UC_X86_INS_IN)
+        uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
+        uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
+        uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there)
+
+    def load(self, image: Image) -> None:
+        """Put an image into memory and the processor at its start."""
+        self.image = image
+        prepare(self.uc, image, self.memory)
+        self.link.recorder.cpl = self.link.engine.hidden().cpl
+
+    # Running
+
+    def run(self, limit: int | None = None) -> Ending:
+        """Run until the guest ends, or for `limit` more instructions."""
+        recorder = self.link.recorder
+        self._ending = None
+        self._limit = None if limit is None else recorder.instructions + limit
+        self._arm()
+        while self._ending is None:
+            try:
+                self.uc.emu_start(self.uc.reg_read(reg.UC_X86_REG_RIP), 0)
+                self.link.settle()
+            except UcError as error:
+                self._stuck(error)
+            except idt.TripleFault as fault:
+                self._ending = Ending("shutdown", 0, str(fault))
+            except idt.DeliveryError as error:
+                self._ending = Ending("stuck", 0, str(error))
+            else:
+                self._halted()
+        self.link.settle()
+        return self._ending
+
+    def _stuck(self, error: UcError) -> None:
+        rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+        what = str(error)
+        if self._missing is not None:
+            what = f"access to {self._missing:#x}, where nothing is"
+        self._ending = Ending("stuck", 0, f"{what}, at {rip:#x}")
+
+    def _halted(self) -> None:
+        """The engine stopped without an ending: HLT."""
+        if self._ending is not None:
+            return
+        enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
+        rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+        if not self._take_interrupt(rip, enabled):
+            self._ending = Ending(
+                "halt", 0, f"halted at {rip:#x} with nothing that could wake it")
+
+    def _arm(self) -> None:
+        deadlines = [at for at in (self._limit, self.pause_at) if at is not None]
+        self.link.deadline = min(deadlines, default=None)
+        self.link.arm()
+
+    def _stop(self, ending: Ending) -> None:
+        if self._ending is None:  # what came first: the engine may run on to the block's end
+            self._ending = ending
+        self.uc.emu_stop()
+
+    def _boundary(self, address: int) -> bool:
+        """A block is about to run and something is due: interrupts, a pause, the limit."""
+        count = self.link.recorder.instructions
+        if self._ending is not None:
+            self.uc.emu_stop()
+            return True
+        if self._limit is not None and count >= self._limit:
+            self._stop(Ending("limit", 0, f"no end after {count} instructions"))
+            return True
+        if self.pause_at is not None and count >= self.pause_at:
+            self.pause_at = None
+            self._stop(Ending("pause", 0, f"paused after {count} instructions"))
+            return True
+        if self.apic.waiting:
+            hidden = self.link.engine.hidden()
+            enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
+            if not hidden.inhibited and self._take_interrupt(address, enabled):
+                return True
+            self.link.ask()
+        return False
+
+    def _take_interrupt(self, rip: int, enabled: bool) -> bool:
+        vector = self.apic.acknowledge(enabled)
+        if vector is None:
+            return False
+        self.link.recorder.interrupted(rip, BranchClass.INTERRUPT)
+        self.link.deliver(vector, None, None, False)
+        return True
+
+    # What the processor tells
+
+    def pmi(self, cpu: Processor) -> bool:
+        """A performance-monitoring interrupt."""
+        self.apic.performance_monitoring_interrupt()
+        if self.apic.waiting:
+            self.link.ask()
+        return False
+
+    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
+        """PEBS records are dropped: this machine has no debug store."""
+        return None
+
+    # What the guest's instructions come to
+
+    def _deliver(
+        self, vector: int, error_code: int | None, address: int | None, software: bool
+    ) -> None:
+        rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+        if not software and vector < 32:
+            self.last_exception = vector, rip
+        idt.deliver(self.link.engine, vector, error_code, address=address, software=software)
+
+    def _syscall(self, uc: Uc, data: Any) -> None:
+        """SYSCALL (SDM vol. 2): the engine only steps over it, by its two bytes."""
+        rip, flags = (uc.reg_read(r) for r in (reg.UC_X86_REG_RIP, reg.UC_X86_REG_RFLAGS))
+        if not uc.msr_read(_EFER) & _SCE:
+            self.link.recorder.interrupted(rip, BranchClass.EXCEPTION)
+            self.link.deliver(UNDEFINED, None, None, False)
+            uc.reg_write(reg.UC_X86_REG_RIP, uc.reg_read(reg.UC_X86_REG_RIP) - 2)
+            return
+        selector = uc.msr_read(_STAR) >> 32 & 0xFFFC
+        self.link.engine.set_cpl(0)
+        uc.reg_write(reg.UC_X86_REG_SS, selector + 8)
+        uc.reg_write(reg.UC_X86_REG_CS, selector)
+        uc.reg_write(reg.UC_X86_REG_RCX, rip + 2)
+        uc.reg_write(reg.UC_X86_REG_R11, flags)
+        uc.reg_write(reg.UC_X86_REG_RFLAGS, flags & ~uc.msr_read(_FMASK) | 2)
+        uc.reg_write(reg.UC_X86_REG_RIP, uc.msr_read(_LSTAR) - 2)
+
+    def _other_msr(self, index: int, value: int | None) -> int:
+        if index in X2APIC_MSRS:
+            result = self.apic.msr(index, value)
+            self._apic_changed()
+            return result
+        raise GeneralProtection(f"MSR {index:#x}", index, value, 0, "no such register")
+
+    def _apic_read(self, uc: Uc, offset: int, size: int, data: Any) -> int:
+        return self.apic.read(offset) >> 8 * (offset & 3)
+
+    def _apic_write(self, uc: Uc, offset: int, size: int, value: int, data: Any) -> None:
+        self.apic.write(offset, value)
+        self._apic_changed()
+
+    def _apic_changed(self) -> None:
+        if self.apic.waiting:
+            self.link.ask()
+
+    def _in(self, uc: Uc, port: int, size: int, data: Any) -> int:
+        if port == LINE_STATUS:
+            return _TRANSMITTER_EMPTY
+        return (1 << 8 * size) - 1
+
+    def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
+        if port in (SERIAL, DEBUG_CONSOLE):
+            self._console(bytes([value & 0xFF]))
+        elif port == EXIT_PORT:
+            self._stop(Ending("exit", value, f"exit code {value}"))
+        elif port == POWER_PORT:
+            self._stop(Ending("exit", 0, "switched off"))
+
+    def _nothing_there(
+        self, uc: Uc, access: int, address: int, size: int, value: int, data: Any
+    ) -> bool:
+        self._missing = address
+        return False
+

@@ -1,0 +1,62 @@
+"""What is left of a guest that came to grief: how it got there is what LBRs are for."""
+
+from __future__ import annotations
+
+from unicorn import x86_const as reg
+
+from pylbr.arch import br_type_name
+from pylbr.embed.engine import GuestFault
+from pylbr.embed.machine import Ending, Machine
+
+__all__ = ["report"]
+
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
+            *(f"r{n}" for n in range(8, 16)))
+_SYSTEM = ("cr0", "cr2", "cr3", "cr4")
+_CODE_BYTES = 16
+
+
+def _value(machine: Machine, name: str) -> int:
+    number = getattr(reg, f"UC_X86_REG_{name.upper()}")
+    value: int = machine.uc.reg_read(number)
+    return value
+
+
+def report(machine: Machine, ending: Ending) -> str:
+    """Registers, the bytes at RIP, the last exception and the LBR stack, newest first."""
+    rip = _value(machine, "rip")
+    lines = [f"{ending.kind}: {ending.reason}"]
+    if machine.last_exception:
+        vector, at = machine.last_exception
+        lines.append(f"last exception: {vector} at {_place(machine, at)}")
+    lines.append(f"rip {_place(machine, rip)}  rflags {_value(machine, 'rflags'):#x}  "
+                 f"cs {_value(machine, 'cs'):#x}  ss {_value(machine, 'ss'):#x}  "
+                 f"cpl {machine.link.engine.hidden().cpl}")
+    try:
+        lines.append(f"code at rip: {machine.link.engine.read(rip, _CODE_BYTES).hex(' ')}")
+    except GuestFault:
+        lines.append("code at rip: not mapped")
+    names = [f"{name:>3} {_value(machine, name):016x}" for name in _GENERAL]
+    lines += ["  ".join(names[i:i + 4]) for i in range(0, len(names), 4)]
+    lines.append("  ".join(f"{name} {_value(machine, name):x}" for name in _SYSTEM))
+    recorder = machine.link.recorder
+    lines.append(f"{recorder.instructions} instructions, {recorder.taken} branches taken")
+    return "\n".join([*lines, *_stack(machine)])
+
+
+def _place(machine: Machine, address: int) -> str:
+    name = machine.image.name(address) if machine.image else ""
+    return f"{address:#x} <{name}>" if name else f"{address:#x}"
+
+
+def _stack(machine: Machine) -> list[str]:
+    records = machine.processor.records()
+    filled = records[(records["from"] != 0) | (records["to"] != 0)]
+    if not len(filled):
+        return ["no branch records: the guest had not switched its LBRs on"]
+    lines = ["branch records, newest first:"]
+    for i, entry in enumerate(filled):
+        kind = int(entry["info"]) >> 56 & 15
+        lines.append(f"{i:3}  {_place(machine, int(entry['from']))} -> "
+                     f"{_place(machine, int(entry['to']))}  {br_type_name(kind)}")
+    return lines

@@ -1,0 +1,95 @@
+"""The state in which an image starts: multiboot's, or long mode with memory mapped one to one."""
+
+from __future__ import annotations
+
+import struct
+
+from unicorn import Uc
+from unicorn import x86_const as reg
+
+from pylbr.embed.image import Image, ImageError
+
+__all__ = ["FIRMWARE", "prepare"]
+
+#: At the top of memory: tables of ours, told to the guest as reserved.
+FIRMWARE = 0x10000
+#: Null, and flat segments: 64-bit code, data, user data, user 64-bit code, 32-bit code, data.
+_GDT = (
+    0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF,
+    0x00CF9B000000FFFF, 0x00CF93000000FFFF,
+)
+_CODE64, _DATA, _CODE32 = 0x08, 0x10, 0x28
+_PE, _MP, _ET, _NE, _PG = 1, 1 << 1, 1 << 4, 1 << 5, 1 << 31
+_PAE, _OSFXSR, _OSXMMEXCPT = 1 << 5, 1 << 9, 1 << 10
+_PRESENT_USER, _LARGE = 7, 0x80
+_EFER, _LME, _LMA = 0xC0000080, 1 << 8, 1 << 10
+_LOADED = 0x2BADB002
+_SEGMENTS = (reg.UC_X86_REG_DS, reg.UC_X86_REG_ES, reg.UC_X86_REG_FS, reg.UC_X86_REG_GS)
+
+
+def prepare(uc: Uc, image: Image, memory: int) -> None:
+    """Load `image` into `memory` bytes at 0 and set the registers.
+
+    Raises
+    ------
+    ImageError
+        A segment does not fit.
+    """
+    top = memory - FIRMWARE
+    for start, size, contents in image.segments:
+        if start + size > top:
+            raise ImageError(
+                image.path, f"a segment at {start:#x} of {size:#x} bytes does not fit below "
+                f"{top:#x}; give the machine more memory")
+        uc.mem_write(start, contents)
+    uc.mem_write(top, struct.pack(f"<{len(_GDT)}Q", *_GDT))
+    uc.reg_write(reg.UC_X86_REG_GDTR, (0, top, 8 * len(_GDT) - 1, 0))
+    uc.reg_write(reg.UC_X86_REG_IDTR, (0, 0, 0, 0))
+    if image.multiboot:
+        _protected_mode(uc, top, memory)
+    else:
+        _long_mode(uc, top)
+    uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
+    uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
+
+
+def _protected_mode(uc: Uc, top: int, memory: int) -> None:
+    """As the Multiboot specification 0.6.96, 3.2 and 3.3, has it."""
+    uc.reg_write(reg.UC_X86_REG_CR0, _PG | _ET | _PE)  # the engine begins in long mode
+    uc.reg_write(reg.UC_X86_REG_CR0, _ET | _PE)
+    uc.msr_write(_EFER, 0)
+    uc.reg_write(reg.UC_X86_REG_CR4, 0)
+    for register, selector in (
+            (reg.UC_X86_REG_CS, _CODE32), (reg.UC_X86_REG_SS, _DATA),
+            *((register, _DATA) for register in _SEGMENTS)):
+        uc.reg_write(register, selector)
+    command, name, entries, info = top + 0x100, top + 0x110, top + 0x200, top + 0x300
+    uc.mem_write(command, b"\0")
+    uc.mem_write(name, b"pylbr\0")
+    areas = ((0, 0x9FC00, 1), (0x100000, top - 0x100000, 1), (top, memory - top, 2))
+    table = b"".join(struct.pack("<IQQI", 20, *area) for area in areas)
+    uc.mem_write(entries, table)
+    # Flags: memory 0, command line 2, memory map 6, name of the loader 9.
+    uc.mem_write(info, struct.pack(
+        "<4I3I4I2I3II", 0x245, 0x9FC00 >> 10, (top - 0x100000) >> 10, 0, command, 0, 0,
+        0, 0, 0, 0, len(table), entries, 0, 0, 0, name).ljust(116, b"\0"))
+    uc.reg_write(reg.UC_X86_REG_RAX, _LOADED)
+    uc.reg_write(reg.UC_X86_REG_RBX, info)
+
+
+def _long_mode(uc: Uc, top: int) -> None:
+    """Four GiB mapped one to one, for all rings; the stack ends below our tables."""
+    root, pointers, directories = top + 0x1000, top + 0x2000, top + 0x3000
+    uc.mem_write(root, struct.pack("<Q", pointers | _PRESENT_USER))
+    uc.mem_write(pointers, struct.pack(
+        "<4Q", *(directories + 0x1000 * n | _PRESENT_USER for n in range(4))))
+    uc.mem_write(directories, struct.pack(
+        "<2048Q", *(n << 21 | _LARGE | _PRESENT_USER for n in range(2048))))
+    uc.reg_write(reg.UC_X86_REG_CR3, root)
+    uc.reg_write(reg.UC_X86_REG_CR4, _PAE | _OSFXSR | _OSXMMEXCPT)
+    uc.reg_write(reg.UC_X86_REG_CR0, _PG | _PE | _MP | _ET | _NE)
+    uc.msr_write(_EFER, _LME | _LMA)
+    uc.reg_write(reg.UC_X86_REG_CS, _CODE64)
+    for register in (reg.UC_X86_REG_SS, *_SEGMENTS):
+        uc.reg_write(register, _DATA)
+    uc.reg_write(reg.UC_X86_REG_RSP, top)
