@@ -139,3 +139,18 @@ class Apic:
             "requested": hex(self.requested), "in_service": hex(self.in_service),
             "nmi": self.nmi,
         }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over what `state` returned; ValueError or TypeError for anything else."""
+        registers, nmi = state["registers"], state["nmi"]
+        if not isinstance(registers, dict) or not isinstance(nmi, bool):
+            raise TypeError("no state of a local APIC")
+        loaded = {int(offset): int(value) for offset, value in registers.items()}
+        if any(offset & ~0xFF0 or value >> 32 for offset, value in loaded.items()):
+            raise ValueError("no register of a local APIC")
+        vectors = [int(str(state[name]), 16) for name in ("requested", "in_service")]
+        if any(bits >> 256 for bits in vectors):
+            raise ValueError("vectors above 255")
+        self.registers |= loaded
+        self.requested, self.in_service = vectors
+        self.nmi = nmi

@@ -14,7 +14,7 @@ from unicorn import x86_const as reg
 from lbrcore import BranchClass
 from pylbr.arch import CpuModel
 from pylbr.arch import model as named_model
-from pylbr.cpu import Processor
+from pylbr.cpu import Processor, ProcessorState
 from pylbr.embed import idt
 from pylbr.embed.apic import BASE, X2APIC_MSRS, Apic
 from pylbr.embed.image import Image
@@ -67,8 +67,8 @@ class Machine:
 
     Parameters
     ----------
-    model : CpuModel or str
-        Processor; `executable_model` of it is built.
+    model : CpuModel, str or ProcessorState
+        Processor; `executable_model` of it is built.  A state is restored as it is.
     memory : int
         Bytes, from 0; a multiple of 2 MiB.
     console : callable, optional
@@ -90,7 +90,7 @@ class Machine:
     """
 
     def __init__(
-        self, model: CpuModel | str = "sapphire-rapids", *, memory: int = 64 * MIB,
+        self, model: CpuModel | ProcessorState | str = "sapphire-rapids", *, memory: int = 64 * MIB,
         console: Callable[[bytes], object] | None = None,
         trace: Callable[[npt.NDArray[np.void]], object] | None = None,
     ) -> None:
@@ -104,7 +104,10 @@ class Machine:
         self.apic = Apic()
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
-        self.processor = Processor(executable_model(model), self)
+        if isinstance(model, ProcessorState):
+            self.processor = Processor.from_state(model, self)
+        else:
+            self.processor = Processor(executable_model(model), self)
         self._ending: Ending | None = None
         self._limit: int | None = None
         self._missing: int | None = None
@@ -182,7 +185,8 @@ class Machine:
         if self._limit is not None and count >= self._limit:
             self._stop(Ending("limit", 0, f"no end after {count} instructions"))
             return True
-        if self.pause_at is not None and count >= self.pause_at:
+        if self.pause_at is not None and count >= self.pause_at and (
+                not self.link.engine.hidden().inhibited):
             self.pause_at = None
             self._stop(Ending("pause", 0, f"paused after {count} instructions"))
             return True

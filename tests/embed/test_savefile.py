@@ -1,0 +1,122 @@
+"""Saved in the middle of a selftest, restored into a new machine, gone on with."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pylbr.embed.image import load
+from pylbr.embed.machine import Machine
+from pylbr.embed.savefile import MAGIC, restore, save
+from pylbr.errors import LbrError, StateError
+from tests.embed.guests import build
+
+
+@pytest.fixture(scope="session")
+def guests(tmp_path_factory):
+    return tmp_path_factory.mktemp("guests")
+
+
+def paused(path, at, **options):
+    printed = bytearray()
+    machine = Machine(console=printed.extend, memory=4 << 20, **options)
+    machine.load(load(path))
+    machine.pause_at = at
+    return machine, machine.run(20_000_000), printed
+
+
+@pytest.mark.parametrize("name", [
+    "lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave"])
+def test_going_on_elsewhere(guests, tmp_path, name):
+    """At many points: the selftest ends as it would have, with the same output."""
+    path = build(guests, name)
+    whole, ending, printed = paused(path, None)
+    assert ending.kind == "exit"
+    total = whole.link.recorder.instructions
+    for at in np.linspace(1, 0.98 * total, 9).astype(int).tolist():
+        machine, ending, before = paused(path, at)
+        assert ending.kind == "pause"
+        save(machine, tmp_path / "machine")
+        records = machine.processor.records()
+        after = bytearray(before)
+        other = restore(tmp_path / "machine", console=after.extend)
+        np.testing.assert_array_equal(other.processor.records(), records)
+        assert other.run(20_000_000).kind == "exit"
+        assert after == printed
+
+
+def test_before_long_mode_is_refused(guests, tmp_path):
+    machine, ending, _ = paused(build(guests, "lbr_basic", multiboot=True), 5)
+    assert ending.kind == "pause"
+    with pytest.raises(StateError, match="long mode"):
+        save(machine, tmp_path / "machine")
+    assert not (tmp_path / "machine").exists()
+
+
+@pytest.fixture(scope="session")
+def saved(guests, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "machine"
+    machine, _, _ = paused(build(guests, "lbr_callstack"), 20_000)
+    save(machine, path)
+    return path.read_bytes()
+
+
+def header_of(data):
+    length, = struct.unpack_from("<I", data, len(MAGIC))
+    at = len(MAGIC) + 4
+    return json.loads(data[at:at + length]), data[at + length:]
+
+
+def packed(header, rest):
+    text = json.dumps(header).encode()
+    return MAGIC + struct.pack("<I", len(text)) + text + rest
+
+
+DAMAGE = {
+    "model": "pentium-9", "memory": -1, "memory.larger": 8 << 20, "memory.huge": 1 << 50,
+    "processor": "00", "processor.hex": "zz", "cpl": 1, "apic": None, "registers": None,
+    "registers/RAX": -1, "registers/RBX": "1", "registers/CS": None, "tables/TR": [1],
+    "fxsave": "00", "apic/registers": {"4096": 1},
+}
+
+
+@pytest.mark.parametrize("place", DAMAGE)
+def test_damaged_headers(saved, tmp_path, place):
+    header, rest = header_of(saved)
+    *outer, name = place.split(".")[0].split("/")
+    (header[outer[0]] if outer else header)[name] = DAMAGE[place]
+    path = tmp_path / "machine"
+    path.write_bytes(packed(header, rest))
+    with pytest.raises(StateError, match=str(path)) as raised:
+        restore(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"PYLBRVM1", b"PYLBRVM9" + bytes(20), MAGIC + b"\xff\xff\xff\xff",
+    MAGIC + struct.pack("<I", 2) + b"[]", MAGIC + struct.pack("<I", 4) + b"\xff\xff\xff\xff"])
+def test_other_files(tmp_path, data):
+    path = tmp_path / "machine"
+    path.write_bytes(data)
+    with pytest.raises(StateError):
+        restore(path)
+
+
+@given(st.integers(0, 6000), st.integers(0, 255), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_flipped_bytes_restore_or_are_refused(saved, tmp_path_factory, at, value, cut):
+    """And what is restored runs, somehow, without taking the host along."""
+    data = bytearray(saved)
+    data[at % len(data)] = value
+    path = tmp_path_factory.getbasetemp() / "flipped"
+    path.write_bytes(data[:at] if cut else data)
+    try:
+        machine = restore(path)
+    except LbrError:
+        return
+    assert machine.run(2_000).kind
