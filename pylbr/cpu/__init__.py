@@ -1,10 +1,10 @@
 """The logical processor over lbrcore."""
 
+from pylbr.cpu.base import NO_EVENTS, Events
 from pylbr.cpu.codec import decode, encode
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
 from pylbr.cpu.migrate import migrate
 from pylbr.cpu.processor import Processor
-from pylbr.cpu.recording import NO_EVENTS, Events
 from pylbr.cpu.state import LbrSnapshot, PmuSnapshot, ProcessorState
 from pylbr.cpu.vmcs import Vmcs
 

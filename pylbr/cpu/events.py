@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lbrcore import BranchClass, BranchFlag
 from lbrcore.hidden import hidden, set_hidden
 from pylbr.arch import choices
 from pylbr.arch.vmx import ExitReason
 from pylbr.cpu.errors import VmExit
 from pylbr.cpu.pmu import ASCI
+from pylbr.cpu.recording import Recording
 from pylbr.errors import UnsupportedFeature
-
-if TYPE_CHECKING:
-    from pylbr.cpu.processor import Processor
 
 __all__ = ["EventPath"]
 
@@ -22,12 +18,12 @@ DEBUGCTL_LBR, DEBUGCTL_BTF, DEBUGCTL_TR, DEBUGCTL_BTS = 1 << 0, 1 << 1, 1 << 6, 
 DEBUGCTL_FREEZE_SMM = 1 << 14
 
 
-class EventPath:
+class EventPath(Recording):
     """The event path of `Processor`.  All addresses are linear."""
 
     # Debug exceptions
 
-    def debug_exception(self: Processor, *, indirect_exit: bool = False) -> None:
+    def debug_exception(self, *, indirect_exit: bool = False) -> None:
         """Deliver a #DB: recording is switched off before the handler runs; no record.
 
         Parameters
@@ -59,7 +55,7 @@ class EventPath:
 
     # System management
 
-    def smi(self: Processor) -> None:
+    def smi(self) -> None:
         """Enter SMM: LBREn is saved and cleared; FREEZE_WHILE_SMM stops what it stops."""
         if self.in_smm:
             raise UnsupportedFeature("an SMI is blocked in SMM")
@@ -74,7 +70,7 @@ class EventPath:
             self.pmu_changed()
         self.sync()
 
-    def rsm(self: Processor, from_: int | None = None, to: int | None = None, *,
+    def rsm(self, from_: int | None = None, to: int | None = None, *,
             cpl_to: int = 0) -> None:
         """Leave SMM: what `smi` saved comes back, LBREn alone of IA32_LBR_CTL.
 
@@ -95,7 +91,7 @@ class EventPath:
 
     # Resets
 
-    def init(self: Processor, from_: int | None = None, to: int | None = None) -> None:
+    def init(self, from_: int | None = None, to: int | None = None) -> None:
         """INIT: no MSR changes; with addresses it is recorded.
 
         Raises
@@ -108,11 +104,11 @@ class EventPath:
         self.in_tsx = False
         self._far(from_, to, cpl_from=0, cpl_to=0)
 
-    def sipi(self: Processor, from_: int | None = None, to: int | None = None) -> None:
+    def sipi(self, from_: int | None = None, to: int | None = None) -> None:
         """SIPI: no MSR changes; with addresses it is recorded."""
         self._far(from_, to, cpl_from=0, cpl_to=0)
 
-    def reset(self: Processor, kind: str = "cold", *, in_c6: bool = False) -> None:
+    def reset(self, kind: str = "cold", *, in_c6: bool = False) -> None:
         """RESET.
 
         Parameters
@@ -133,7 +129,7 @@ class EventPath:
             self.lbr.ctl = 0
         self._clear()
 
-    def mwait(self: Processor, deep: bool = True, *, lose: bool = True) -> None:
+    def mwait(self, deep: bool = True, *, lose: bool = True) -> None:
         """MWAIT.
 
         Parameters
@@ -155,17 +151,17 @@ class EventPath:
 
     # Transactions
 
-    def tsx_begin(self: Processor) -> None:
+    def tsx_begin(self) -> None:
         """XBEGIN or XACQUIRE: branches from here on have IN_TSX."""
         self._needs_tsx()
         self.in_tsx = True
 
-    def tsx_commit(self: Processor) -> None:
+    def tsx_commit(self) -> None:
         """XEND or XRELEASE."""
         self._needs_tsx()
         self.in_tsx = False
 
-    def tsx_abort(self: Processor, from_: int, to: int, *, cpl: int = 3) -> bool:
+    def tsx_abort(self, from_: int, to: int, *, cpl: int = 3) -> bool:
         """Abort: one record with TSX_ABORT; earlier records stay.  True: as `branch`."""
         self._needs_tsx()
         if not self.in_tsx:
@@ -174,13 +170,13 @@ class EventPath:
         return self.branch(BranchClass.TSX_ABORT, from_, to, cpl_from=cpl, cpl_to=cpl,
                            flags=BranchFlag.TSX_ABORT, instructions=0)
 
-    def _needs_tsx(self: Processor) -> None:
+    def _needs_tsx(self) -> None:
         if not self.model.tsx:
             raise UnsupportedFeature(f"{self.model.name} has no transactions")
 
     # Enclaves
 
-    def enclave_enter(self: Processor, from_: int, to: int, *, opt_in: bool) -> None:
+    def enclave_enter(self, from_: int, to: int, *, opt_in: bool) -> None:
         """EENTER or ERESUME at `from_` into the enclave at `to` (SDM vol. 3, 43.5.2).
 
         Opt-in: recorded, as are the branches inside.  Opt-out: neither is.
@@ -201,15 +197,15 @@ class EventPath:
             self.pmu_changed()
         self.sync()
 
-    def enclave_exit(self: Processor, from_: int, to: int) -> None:
+    def enclave_exit(self, from_: int, to: int) -> None:
         """EEXIT at `from_` to `to`: one record; FROM is the entry's address if opt-out."""
         self._far(self._leave_enclave(from_), to, cpl_from=3, cpl_to=3)
 
-    def aex(self: Processor, from_: int, aep: int) -> None:
+    def aex(self, from_: int, aep: int) -> None:
         """Asynchronous exit: one record to the AEP; the event's own comes behind it."""
         self._far(self._leave_enclave(from_), aep, cpl_from=3, cpl_to=3)
 
-    def _leave_enclave(self: Processor, from_: int) -> int:
+    def _leave_enclave(self, from_: int) -> int:
         """Leave; the FROM that the record has."""
         if not self.enclave:
             raise UnsupportedFeature("no enclave is entered")
@@ -224,7 +220,7 @@ class EventPath:
 
     # Helpers
 
-    def _far(self: Processor, from_: int | None, to: int | None, *, cpl_from: int,
+    def _far(self, from_: int | None, to: int | None, *, cpl_from: int,
              cpl_to: int) -> None:
         if from_ is not None and to is not None:
             self.branch(BranchClass.FAR_BRANCH, from_, to, cpl_from=cpl_from, cpl_to=cpl_to)

@@ -130,7 +130,7 @@ def _write_depth(cpu: Processor, register: MsrRegister, value: int) -> None:
     try:
         cpu.lbr.depth = value
     except Fault:
-        depths = ", ".join(map(str, cpu.model.arch.depths))
+        depths = ", ".join(map(str, cpu.model.lbr.depths))
         raise refuse(register, value, f"the depths are {depths}", value) from None
 
 
@@ -214,12 +214,12 @@ def _canonical_part(cpu: Processor, value: int, flags: int) -> bool:
 
 def _read_legacy_from(cpu: Processor, register: MsrRegister) -> int:
     from_, _, info = cpu.lbr.read_entry(_newest_of(cpu, register))
-    return FORMATS[cpu.model.legacy.format].encode_from(from_, info)
+    return cpu.layout.encode_from(from_, info)
 
 
 def _write_legacy_from(cpu: Processor, register: MsrRegister, value: int) -> None:
-    layout = FORMATS[cpu.model.legacy.format]
-    if cpu.model.legacy.signext_quirk:
+    layout = cpu.layout
+    if cpu.model.legacy and cpu.model.legacy.signext_quirk:
         # Bits 62:61 belong to the sign extension, though records have them 0 (spec 3.5).
         if not _canonical_part(cpu, value, 1):
             raise refuse(register, value, "bits 62:61 must be copies of the address's top bit",
@@ -235,11 +235,11 @@ def _write_legacy_from(cpu: Processor, register: MsrRegister, value: int) -> Non
 
 def _read_legacy_to(cpu: Processor, register: MsrRegister) -> int:
     _, to, info = cpu.lbr.read_entry(_newest_of(cpu, register))
-    return FORMATS[cpu.model.legacy.format].encode_to(to, info)
+    return cpu.layout.encode_to(to, info)
 
 
 def _write_legacy_to(cpu: Processor, register: MsrRegister, value: int) -> None:
-    layout = FORMATS[cpu.model.legacy.format]
+    layout = cpu.layout
     if (choices.LEGACY_NONCANONICAL_WRITE_FAULTS and not layout.to_cycles
             and not _canonical_part(cpu, value, 0)):
         raise refuse(register, value, "the address is not canonical", value)
@@ -271,13 +271,13 @@ def _write_legacy_info(cpu: Processor, register: MsrRegister, value: int) -> Non
 
 def _read_legacy_ler_from(cpu: Processor, register: MsrRegister) -> int:
     from_, _, info = cpu.lbr.ler
-    layout = FORMATS[cpu.model.legacy.format]
+    layout = cpu.layout
     return from_ & 0xFFFFFFFF if layout.single else layout.encode_from(from_, info)
 
 
 def _read_legacy_ler_to(cpu: Processor, register: MsrRegister) -> int:
     _, to, info = cpu.lbr.ler
-    layout = FORMATS[cpu.model.legacy.format]
+    layout = cpu.layout
     return to & 0xFFFFFFFF if layout.single else layout.encode_to(to, info)
 
 

@@ -1,4 +1,4 @@
-"""The logical processor: what it holds, RDMSR and WRMSR, CPUID, XSAVES and XRSTORS."""
+"""The logical processor: its parts together, CPUID, XSAVES and XRSTORS."""
 
 from __future__ import annotations
 
@@ -6,30 +6,22 @@ import numpy as np
 import numpy.typing as npt
 
 from lbrcore import Fault, xsave
-from pylbr.arch import choices
 from pylbr.arch.cpuid import cpuid
 from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import ALL_ONES
 from pylbr.arch.models import model as named
-from pylbr.arch.register import MsrRegister
 from pylbr.arch.xsave import COMPONENTS, LBR_COMPONENT, component_size
-from pylbr.cpu.dispatch import Slot, known_elsewhere, slots
+from pylbr.cpu.base import NO_EVENTS, Events
 from pylbr.cpu.errors import InvalidOpcode
 from pylbr.cpu.events import EventPath
-from pylbr.cpu.facility import facility
-from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, PmuState
-from pylbr.cpu.recording import NO_EVENTS, Events, Recording
 from pylbr.cpu.state import ProcessorState, restore, take
 from pylbr.cpu.vmx import Vmx
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 
 __all__ = ["Processor"]
 
-IA32_XSS = 0xDA0
-IA32_RTIT_CTL = 0x570
 
-
-class Processor(Recording, EventPath, Vmx):
+class Processor(EventPath, Vmx):
     """One logical processor.
 
     Parameters
@@ -44,6 +36,8 @@ class Processor(Recording, EventPath, Vmx):
     model : CpuModel
     lbr : LbrState
         The facility in the core.  Its records are for reading; control goes through WRMSR.
+    layout : LbrFormat
+        Legacy flavour: how FROM, TO and INFO registers hold a record.
     pmu : PmuState
     debugctl : int
         IA32_DEBUGCTL as it reads.
@@ -66,31 +60,11 @@ class Processor(Recording, EventPath, Vmx):
     """
 
     def __init__(self, model: CpuModel | str, events: Events = NO_EVENTS) -> None:
-        self.model = named(model) if isinstance(model, str) else model
-        self.events = events
-        self._slots = slots(self.model)
-        self.lbr = facility(self.model)
-        self.pmu = PmuState(self.model)
+        super().__init__(named(model) if isinstance(model, str) else model, events)
         self.xsave_sizes = {
             bit: component_size(self.model, bit) for bit in COMPONENTS
             if (self.model.xcr0 | self.model.xss) >> bit & 1
         }
-        self._clear()
-
-    def _clear(self) -> None:
-        """Everything but the facility as after a cold reset."""
-        self.debugctl = 0
-        self.xcr0 = 1
-        self.values: dict[int, int] = {}
-        self.vmcs = None
-        self.in_smm = self.in_tsx = False
-        self.smm_lbren = False
-        self.smm_debugctl: int | None = None
-        self.enclave, self.enclave_entry = "", 0
-        self.cs_base, self.long_mode = 0, True
-        self.pmu.reset()
-        self.pmu_changed()
-        self.sync()
 
     def copy(self) -> Processor:
         """An independent processor in the same state; a VMCS in force is copied too."""
@@ -118,141 +92,6 @@ class Processor(Recording, EventPath, Vmx):
         cpu = cls(state.model, events)
         restore(cpu, state)
         return cpu
-
-    # Derived state
-
-    @property
-    def tracing(self) -> bool:
-        """Intel PT is on: IA32_RTIT_CTL.TraceEn."""
-        return bool(self.values.get(IA32_RTIT_CTL, 0) & 1)
-
-    @property
-    def xss(self) -> int:
-        """IA32_XSS."""
-        return self.values.get(IA32_XSS, 0)
-
-    def sync(self) -> None:
-        """Bring the facility's enable and freeze in line with what governs them."""
-        if self.model.legacy:
-            self.lbr.enable = bool(self.debugctl & 1)
-        self.lbr.frozen = bool(
-            self.pmu.status & LBR_FRZ or self.enclave == "out"
-            or (self.model.pt_excludes_lbr and self.tracing)
-        )
-
-    def pmu_changed(self) -> None:
-        """A control register of the PMU has changed."""
-        self.pmu.changed()
-        if self.model.arch and self.model.arch.event_logging:
-            self.lbr.event_mask = self.pmu.logging()
-
-    def set_status(self, value: int) -> None:
-        """Set IA32_PERF_GLOBAL_STATUS and what follows from it."""
-        changed = self.pmu.status ^ value
-        self.pmu.status = value
-        if changed & CTR_FRZ:
-            self.pmu_changed()
-        if changed & LBR_FRZ:
-            self.sync()
-
-    # MSRs
-
-    def rdmsr(self, index: int, host: bool = False) -> int:
-        """RDMSR; never changes anything.
-
-        Parameters
-        ----------
-        index : int
-            ECX.
-        host : bool
-            Initiated by the host (KVM_GET_MSRS): a register that some model has but this
-            one lacks reads 0.
-
-        Raises
-        ------
-        GeneralProtection
-            No such register, or a record beyond the depth.
-        VmExit
-            The MSR bitmap in force says so.
-        """
-        slot = self._slots.get(index)
-        if host or slot is None or self.vmcs is not None:
-            return self._rdmsr_slowly(index, host)
-        return slot.read(self, slot.register)
-
-    def _rdmsr_slowly(self, index: int, host: bool) -> int:
-        if not host and self.vmcs is not None:
-            self.intercept_rdmsr(index)
-        slot = self._slots.get(index)
-        if slot is None:
-            return self._absent(index, None, host)
-        if host and self._beyond_depth(slot.register):
-            return 0
-        return slot.read(self, slot.register)
-
-    def wrmsr(self, index: int, value: int, host: bool = False) -> None:
-        """WRMSR.
-
-        Parameters
-        ----------
-        index, value : int
-            ECX and EDX:EAX.
-        host : bool
-            Initiated by the host (KVM_SET_MSRS): read-only registers may be written where
-            that makes sense, absent ones take 0.
-
-        Raises
-        ------
-        GeneralProtection
-            With register, value, offending bits and rule; nothing has changed.
-        VmExit
-            The MSR bitmap in force says so.
-        """
-        slot = self._slots.get(index)
-        if host or slot is None or self.vmcs is not None:
-            return self._wrmsr_slowly(index, value, host)
-        if not slot.guest_writes:
-            raise self._read_only(slot, value)
-        if value & slot.reserved:
-            raise self._reserved(slot, value)
-        return slot.write(self, slot.register, value)
-
-    def _wrmsr_slowly(self, index: int, value: int, host: bool) -> None:
-        if not host and self.vmcs is not None:
-            self.intercept_wrmsr(index, value)
-        slot = self._slots.get(index)
-        if slot is None:
-            self._absent(index, value, host)
-            return
-        if not host and not slot.guest_writes:
-            raise self._read_only(slot, value)
-        if value & slot.reserved:
-            raise self._reserved(slot, value)
-        if host and not value and self._beyond_depth(slot.register):
-            return
-        slot.write(self, slot.register, value)
-
-    def _beyond_depth(self, register: MsrRegister) -> bool:
-        """A record that the present depth does not have."""
-        return (register.row.home in ("lbr.from", "lbr.to", "lbr.info")
-                and register.n >= self.lbr.depth)
-
-    @staticmethod
-    def _reserved(slot: Slot, value: int) -> GeneralProtection:
-        return GeneralProtection(
-            slot.register.name, slot.register.index, value, value & slot.reserved & ALL_ONES,
-            "reserved bits must be 0" if 0 <= value <= ALL_ONES else "a value has 64 bits")
-
-    @staticmethod
-    def _read_only(slot: Slot, value: int) -> GeneralProtection:
-        return GeneralProtection(slot.register.name, slot.register.index, value, 0,
-                                 "the register is read-only")
-
-    def _absent(self, index: int, value: int | None, host: bool) -> int:
-        if host and choices.HOST_ABSENT_READS_ZERO and not value and known_elsewhere(index):
-            return 0
-        raise GeneralProtection(f"MSR {index:#x}", index, value, 0,
-                                f"{self.model.name} has no such register")
 
     # CPUID and XSAVE
 
@@ -333,8 +172,7 @@ class Processor(Recording, EventPath, Vmx):
         if not self.model.xss >> LBR_COMPONENT & 1:
             raise UnsupportedFeature(
                 f"{self.model.name}: XSAVES manages no LBRs; their caller saves the other state")
-        if self.vmcs is not None:
-            self.intercept_xsaves(rfbm, restoring)
+        self.intercept_xsaves(rfbm, restoring)
         return rfbm & (self.xcr0 | self.xss)
 
     def _aligned(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,46 +9,19 @@ from lbrcore import BranchClass, BranchFlag
 from lbrcore.pmu import count
 from pylbr.arch import choices
 from pylbr.cpu import pebs
+from pylbr.cpu.base import Base
 from pylbr.cpu.facility import effective
 from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF, Armed
 
-if TYPE_CHECKING:
-    from pylbr.cpu.processor import Processor
-
-__all__ = ["Events", "NO_EVENTS", "Recording"]
+__all__ = ["Recording"]
 
 DEBUGCTL_LBR, FREEZE_LBRS, FREEZE_PERFMON = 1 << 0, 1 << 11, 1 << 12
 
 
-class Events(Protocol):
-    """What the outside is told of; it may use the processor while it is told."""
-
-    def pmi(self, cpu: Processor) -> bool | None:
-        """A performance-monitoring interrupt; True stops the batch right behind the branch."""
-
-    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
-        """An adaptive PEBS record; what is returned reloads the counter.
-
-        `counter` is its bit in IA32_PERF_GLOBAL_CTRL.
-        """
-
-
-class _NoEvents:
-    def pmi(self, cpu: Processor) -> bool | None:
-        return None
-
-    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
-        return None
-
-
-#: Nobody listens.
-NO_EVENTS = _NoEvents()
-
-
-class Recording:
+class Recording(Base):
     """The record path of `Processor`."""
 
-    def record(self: Processor, branches: npt.NDArray[np.void]) -> int:
+    def record(self, branches: npt.NDArray[np.void]) -> int:
         """Retire a batch of branches: count, record, raise PMIs where they fall.
 
         Parameters
@@ -93,7 +64,7 @@ class Recording:
                 return n
 
     def branch(
-        self: Processor, cls: int, from_: int, to: int, *, cpl_from: int = 3, cpl_to: int = 3,
+        self, cls: int, from_: int, to: int, *, cpl_from: int = 3, cpl_to: int = 3,
         flags: int = 0, cycles: int = 0, instructions: int = 1,
         events: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> bool:
@@ -126,7 +97,7 @@ class Recording:
         return self._added(self.pmu.add(armed, totals), to)
 
     def retire(
-        self: Processor, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
+        self, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
     ) -> bool:
         """Count instructions, and time that passes, without a branch.
 
@@ -151,7 +122,7 @@ class Recording:
         )
         return self._added(self.pmu.add(armed, totals), ip)
 
-    def _added(self: Processor, overflowed: int, ip: int) -> bool:
+    def _added(self, overflowed: int, ip: int) -> bool:
         """Deal with the counters that overflowed, if any, with `ip` next."""
         if overflowed & self.pmu.pebs_enable:
             overflowed = self._pebs(overflowed, ip)
@@ -159,7 +130,7 @@ class Recording:
 
     # What a record holds of a branch
 
-    def _shown(self: Processor, address: int) -> int:
+    def _shown(self, address: int) -> int:
         """An address as records have it: effective if the model says so, 32 bits outside
         64-bit mode (SDM vol. 3, 17.4.8.1)."""
         if effective(self.model):
@@ -167,7 +138,7 @@ class Recording:
         return address & (0xFFFFFFFFFFFFFFFF if self.long_mode else 0xFFFFFFFF)
 
     def _translated(
-        self: Processor, branches: npt.NDArray[np.void], armed: Armed
+        self, branches: npt.NDArray[np.void], armed: Armed
     ) -> npt.NDArray[np.void]:
         """`branches`, or a copy with what the processor's state adds."""
         if not (self.in_tsx or self.cs_base or not self.long_mode or armed.logging):
@@ -184,7 +155,7 @@ class Recording:
             branches = self._with_events(branches)
         return branches
 
-    def _with_events(self: Processor, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    def _with_events(self, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """Fill in `events` of the counters that log and whose event the stream carries."""
         for bit, (table, need, weight) in self.pmu.armed().logging:
             place = branches["class"].astype(np.uint32) | (branches["cpl_from"] > 0) * 16
@@ -197,13 +168,13 @@ class Recording:
 
     # Overflow
 
-    def _overflow(self: Processor, overflowed: int) -> bool:
+    def _overflow(self, overflowed: int) -> bool:
         """Counters have overflowed: status, PMI.  True: stop the batch."""
         pmu = self.pmu
         pmu.status |= overflowed
         return pmu.want_pmi(overflowed) and self.raise_pmi()
 
-    def _pebs(self: Processor, overflowed: int, ip: int) -> int:
+    def _pebs(self, overflowed: int, ip: int) -> int:
         """Write the PEBS records of counters that overflowed with `ip` next; the others."""
         for bit in range(overflowed.bit_length()):
             if overflowed & self.pmu.pebs_enable & 1 << bit:
@@ -211,12 +182,12 @@ class Recording:
                 overflowed &= ~(1 << bit)
         return overflowed
 
-    def pebs_threshold(self: Processor) -> bool:
+    def pebs_threshold(self) -> bool:
         """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
         self.set_status(self.pmu.status | OVF_BUF)
         return self.raise_pmi()
 
-    def raise_pmi(self: Processor) -> bool:
+    def raise_pmi(self) -> bool:
         """Freeze as IA32_DEBUGCTL demands, then tell of the PMI.  True: stop the batch."""
         if self.debugctl & FREEZE_LBRS:
             self._freeze_lbrs()
@@ -228,11 +199,11 @@ class Recording:
                 self.pmu_changed()
         return bool(self.events.pmi(self))
 
-    def _streamlined(self: Processor) -> bool:
+    def _streamlined(self) -> bool:
         """The freeze sets a status bit (PMU version 4 up, PerfMonV2) and no enable changes."""
         return self.model.pmu.version >= 4 or self.model.amd is not None
 
-    def _freeze_lbrs(self: Processor) -> None:
+    def _freeze_lbrs(self) -> None:
         if self._streamlined():
             self.set_status(self.pmu.status | LBR_FRZ)
         elif self.model.legacy:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pylbr.arch import choices
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import registers
 from pylbr.arch.vmx import CONTROLS, ExitReason, allowed
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
+from pylbr.cpu.msr import MsrAccess
 from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
 from pylbr.errors import GeneralProtection, UnsupportedFeature
-
-if TYPE_CHECKING:
-    from pylbr.cpu.processor import Processor
 
 __all__ = ["Vmx", "check_controls", "check_guest_state"]
 
@@ -81,10 +77,10 @@ def check_guest_state(model: CpuModel, vmcs: Vmcs) -> None:
                              reason=ExitReason.ENTRY_GUEST_STATE)
 
 
-class Vmx:
+class Vmx(MsrAccess):
     """VMX of `Processor`.  VM entries and VM exits make no record."""
 
-    def vm_entry(self: Processor, vmcs: Vmcs) -> None:
+    def vm_entry(self, vmcs: Vmcs) -> None:
         """VMLAUNCH or VMRESUME.
 
         The guest's IA32_LBR_CTL, IA32_DEBUGCTL and IA32_PERF_GLOBAL_CTRL are loaded as the
@@ -108,8 +104,8 @@ class Vmx:
                                  error=INVALID_HOST_STATE)
         try:
             check_guest_state(self.model, vmcs)
-        except VmEntryFailure as failure:
-            self._entry_failed(vmcs, failure)
+        except VmEntryFailure as failed:
+            self._entry_failed(vmcs, failed)
             raise
         if vmcs.has("load debug controls"):
             self._load(IA32_DEBUGCTL, vmcs.guest_debugctl)
@@ -133,7 +129,7 @@ class Vmx:
             if vector == 1 and kind == 3 and choices.INJECTED_DB_CLEARS_LBREN and self.model.arch:
                 self.lbr.ctl &= ~1
 
-    def vm_exit(self: Processor, reason: ExitReason, qualification: int = 0) -> Vmcs:
+    def vm_exit(self, reason: ExitReason, qualification: int = 0) -> Vmcs:
         """Leave the guest: save, clear and load what the exit controls say.
 
         IA32_DEBUGCTL is 0 afterwards, always.
@@ -164,7 +160,7 @@ class Vmx:
             raise UnsupportedFeature(f"{EXIT_MSR_ABORT}: {fault}") from None
         return vmcs
 
-    def _load_host(self: Processor, vmcs: Vmcs) -> None:
+    def _load_host(self, vmcs: Vmcs) -> None:
         self.debugctl = 0
         if self.model.arch and vmcs.has("clear IA32_LBR_CTL"):
             self.lbr.ctl = 0
@@ -174,18 +170,18 @@ class Vmx:
         for index, value in vmcs.exit_msr_load:
             self._load_of_list(index, value)
 
-    def _entry_failed(self: Processor, vmcs: Vmcs, failure: VmEntryFailure) -> None:
+    def _entry_failed(self, vmcs: Vmcs, failure: VmEntryFailure) -> None:
         """A failure behind the control checks: the host's part of a VM exit, no guest state."""
-        vmcs.exit_reason = 1 << 31 | int(failure.reason)
+        vmcs.exit_reason = 1 << 31 | int(failure.reason or 0)
         vmcs.exit_qualification = failure.qualification
         self._load_host(vmcs)
 
-    def _load(self: Processor, index: int, value: int) -> None:
+    def _load(self, index: int, value: int) -> None:
         """WRMSR of a checked value past every intercept."""
         slot = self._slots[index]
         slot.write(self, slot.register, value)
 
-    def _load_of_list(self: Processor, index: int, value: int) -> None:
+    def _load_of_list(self, index: int, value: int) -> None:
         """An MSR of a load list: as WRMSR, but some numbers are refused (26.4, 27.6)."""
         if index in (IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE) or 0x800 <= index < 0x900:
             raise GeneralProtection(f"MSR {index:#x}", index, value, 0,
@@ -200,26 +196,18 @@ class Vmx:
             raise self._read_only(slot, value)
         slot.write(self, slot.register, value)
 
-    def _store_of_list(self: Processor, index: int) -> int:
+    def _store_of_list(self, index: int) -> int:
         slot = self._slots.get(index)
         return self._absent(index, None, False) if slot is None else slot.read(
             self, slot.register)
 
     # What exits
 
-    def intercept_rdmsr(self: Processor, index: int) -> None:
-        """Raise `VmExit` if RDMSR of `index` exits."""
-        if self.vmcs.intercepts(index, write=False):
-            raise VmExit(ExitReason.RDMSR, index=index)
-
-    def intercept_wrmsr(self: Processor, index: int, value: int) -> None:
-        """Raise `VmExit` if WRMSR of `index` exits."""
-        if self.vmcs.intercepts(index, write=True):
-            raise VmExit(ExitReason.WRMSR, index=index, value=value)
-
-    def intercept_xsaves(self: Processor, rfbm: int, restoring: bool) -> None:
+    def intercept_xsaves(self, rfbm: int, restoring: bool) -> None:
         """XSAVES and XRSTORS in a guest: #UD, VM exit or nothing (SDM vol. 3, 25.1.3, 25.3)."""
         vmcs = self.vmcs
+        if vmcs is None:
+            return
         if not (vmcs.has("activate secondary controls")
                 and vmcs.has("enable XSAVES/XRSTORS")):
             raise InvalidOpcode("XSAVES is not enabled for the guest")
