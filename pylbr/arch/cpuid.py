@@ -10,6 +10,7 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Offered, always
 from pylbr.arch.xsave import (
     COMPONENTS,
+    Component,
     compacted_size,
     component_size,
     standard_size,
@@ -94,19 +95,18 @@ def _leaf_1c(model: CpuModel, name: str) -> int:
     return int(getattr(model.arch, name)) if model.arch else 0
 
 
-def _component_rows() -> Iterator[CpuidField]:
-    for c in COMPONENTS.values():
-        def present(m: CpuModel, bit: int = c.bit) -> bool:
-            return bool((m.xcr0 | m.xss) >> bit & 1)
+def _of_component(c: Component) -> Iterator[CpuidField]:
+    def present(m: CpuModel) -> bool:
+        return bool((m.xcr0 | m.xss) >> c.bit & 1)
 
-        yield _number(0xD, c.bit, "eax", 31, 0, f"size of component {c.bit} ({c.name})",
-                      lambda m, bit=c.bit: component_size(m, bit))
-        yield _number(0xD, c.bit, "ebx", 31, 0, "offset in the standard format",
-                      lambda m, c=c: c.offset, present)
-        yield _number(0xD, c.bit, "ecx", 0, 0, "managed by IA32_XSS",
-                      lambda m, c=c: int(c.supervisor), present)
-        yield _number(0xD, c.bit, "ecx", 1, 1, "64-byte aligned when compacted",
-                      lambda m, c=c: int(c.aligned), present)
+    yield _number(0xD, c.bit, "eax", 31, 0, f"size of component {c.bit} ({c.name})",
+                  lambda m: component_size(m, c.bit))
+    yield _number(0xD, c.bit, "ebx", 31, 0, "offset in the standard format",
+                  lambda m: c.offset, present)
+    yield _number(0xD, c.bit, "ecx", 0, 0, "managed by IA32_XSS",
+                  lambda m: int(c.supervisor), present)
+    yield _number(0xD, c.bit, "ecx", 1, 1, "64-byte aligned when compacted",
+                  lambda m: int(c.aligned), present)
 
 
 #: SDM vol. 2, CPUID; leaf 1CH: spec 1.1; 8000_0022H: AMD APM vol. 3, appendix E.
@@ -174,7 +174,7 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
                lambda m, xcr0, xss: compacted_size(m, xcr0 | xss), lambda m: m.xss != 0),
     _number(0xD, 1, "ecx", 31, 0, "IA32_XSS bits", lambda m: m.xss & 0xFFFFFFFF),
     _number(0xD, 1, "edx", 31, 0, "IA32_XSS bits, high half", lambda m: m.xss >> 32),
-    *_component_rows(),
+    *(row for c in COMPONENTS.values() for row in _of_component(c)),
     _number(0x1C, 0, "eax", 7, 0, "depth bitmap, bit n: 8*(n+1)",
             lambda m: _leaf_1c(m, "depth_bitmap")),
     _number(0x1C, 0, "eax", 30, 30, "deep C-state reset",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from pylbr.arch import choices
 from pylbr.arch.features import AmdLbr, ArchLbr, CpuModel, LegacyLbr, Pmu
@@ -44,7 +45,7 @@ _SKYLAKE = LegacyLbr(32, 0x680, 0x6C0, 0xDC0, call_stack=True, format=5)
 _GOLDMONT = LegacyLbr(32, 0x680, 0x6C0, call_stack=True, format=6)
 _GOLDMONT_PLUS = LegacyLbr(32, 0x680, 0x6C0, 0xDC0, call_stack=True, format=7)
 
-_PRE_NEHALEM = {"freeze_while_smm": False, "pdcm": False, "vmx": False}
+_PRE_NEHALEM: dict[str, Any] = {"freeze_while_smm": False, "pdcm": False, "vmx": False}
 
 
 def _all() -> tuple[CpuModel, ...]:
@@ -157,7 +158,7 @@ def model(name: str) -> CpuModel:
 
 def architectural(
     name: str = "architectural", *, depths: tuple[int, ...] = (8, 16, 32),
-    base: str = "sapphire-rapids", pmu: Pmu | None = None, **features: object,
+    base: str = "sapphire-rapids", pmu: Pmu | None = None, **features: Any,
 ) -> CpuModel:
     """A model with architectural LBRs of one's own choice.
 

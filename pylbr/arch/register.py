@@ -9,7 +9,7 @@ from enum import Enum
 from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import ALL_ONES, Field, FieldKind, mask_of
 
-__all__ = ["Access", "MsrRegister", "Register", "once"]
+__all__ = ["Access", "MsrRegister", "PerModel", "Register", "once"]
 
 PerModel = Callable[[CpuModel], int]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pylbr.arch.features import CpuModel
-from pylbr.arch.fields import Field, FieldKind
+from pylbr.arch.fields import Field, FieldKind, Offered
 from pylbr.arch.formats import FORMATS
-from pylbr.arch.register import Access, Register, once
+from pylbr.arch.register import Access, PerModel, Register, once
 
 __all__ = ["LBR_ROWS"]
 
@@ -120,6 +120,10 @@ def _legacy_depth(model: CpuModel) -> int:
     return model.legacy.depth if model.legacy else 0
 
 
+def _has_depth(depth: int) -> Offered:
+    return lambda m: _legacy_depth(m) == depth
+
+
 def _pairs(model: CpuModel) -> int:
     return _legacy_depth(model) if model.legacy and model.legacy.to_base is not None else 0
 
@@ -132,14 +136,14 @@ def _infos(model: CpuModel) -> int:
     return _legacy_depth(model) if model.legacy and model.legacy.info_base is not None else 0
 
 
-def _base(name: str) -> object:
+def _base(name: str) -> PerModel:
     def base(model: CpuModel) -> int:
-        return (model.legacy and getattr(model.legacy, name)) or 0
+        return int((model.legacy and getattr(model.legacy, name)) or 0)
 
     return base
 
 
-def _info_has(bit: int) -> object:
+def _info_has(bit: int) -> Offered:
     def has(model: CpuModel) -> bool:
         return bool(model.legacy and FORMATS[model.legacy.format].info >> bit & 1)
 
@@ -169,7 +173,7 @@ _LEGACY = (
         once(lambda m: m.legacy),
         tuple(
             Field("TOS", depth.bit_length() - 2, 0, "number of the newest record",
-                  lambda m, d=depth: _legacy_depth(m) == d)
+                  _has_depth(depth))
             for depth in (4, 8, 16, 32)
         ),
         survives_warm_reset=True,

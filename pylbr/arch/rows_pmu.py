@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Field, FieldKind, Offered
 from pylbr.arch.register import Access, Register, once
@@ -25,7 +27,9 @@ def _amd_counters(model: CpuModel) -> int:
     return model.pmu.counters if model.amd and model.pmu.version else 0
 
 
-def _counter_bits(prefix: str, first: int, last: int, offered: object) -> tuple[Field, ...]:
+def _counter_bits(
+    prefix: str, first: int, last: int, offered: Callable[[int], Offered]
+) -> tuple[Field, ...]:
     """One field for each counter that may exist."""
     return tuple(Field(f"{prefix}{n}", n, n, "", offered(n - first))
                  for n in range(first, last + 1))
@@ -37,6 +41,14 @@ def _general(n: int) -> Offered:
 
 def _fixed(n: int) -> Offered:
     return lambda m: m.intel and n < m.pmu.fixed
+
+
+def _fixed_if(n: int, feature: str) -> Offered:
+    return lambda m: _fixed(n)(m) and bool(getattr(m.pmu, feature))
+
+
+def _pebs_general(n: int) -> Offered:
+    return lambda m: n < (m.pmu.counters if m.pmu.pebs_baseline else min(m.pmu.counters, 4))
 
 
 def _amd_general(n: int) -> Offered:
@@ -96,27 +108,22 @@ _FIXED_CTRL = tuple(
         Field(f"EN{n}_OS", 4 * n, 4 * n, "count at CPL 0", _fixed(n)),
         Field(f"EN{n}_USR", 4 * n + 1, 4 * n + 1, "count at CPL 1 to 3", _fixed(n)),
         Field(f"ANY{n}", 4 * n + 2, 4 * n + 2, "any thread",
-              lambda m, n=n: m.pmu.any_thread and n < m.pmu.fixed),
+              _fixed_if(n, "any_thread")),
         Field(f"PMI{n}", 4 * n + 3, 4 * n + 3, "PMI at overflow", _fixed(n)),
     )
 ) + tuple(
     Field(f"ADAPTIVE{n}", 32 + 4 * n, 32 + 4 * n, "adaptive PEBS record",
-          lambda m, n=n: m.pmu.pebs_baseline and n < m.pmu.fixed)
+          _fixed_if(n, "pebs_baseline"))
     for n in range(4)
 )
 
 
-def _width(name: str, which: str, model_test: Offered) -> tuple[Field, ...]:
+def _width(name: str, which: str) -> tuple[Field, ...]:
     """A counter as wide as the model says."""
-    return tuple(
-        Field(name, width - 1, 0, "",
-              lambda m, w=width: model_test(m) and getattr(m.pmu, which) == w)
-        for width in range(32, 65)
-    )
+    def wide(width: int) -> Offered:
+        return lambda m: getattr(m.pmu, which) == width
 
-
-def _any(model: CpuModel) -> bool:
-    return True
+    return tuple(Field(name, width - 1, 0, "", wide(width)) for width in range(32, 65))
 
 
 PMU_ROWS: tuple[Register, ...] = (
@@ -129,7 +136,7 @@ PMU_ROWS: tuple[Register, ...] = (
     Register(
         "IA32_A_PMC{}", 0x4C1, "pmc.full", "SDM vol. 3, 18.2.5; vol. 4, 4C1H",
         lambda m: _counters(m) if m.pmu.full_width_writes else 0,
-        _width("COUNT", "counter_width", _any), rule="the same counter as IA32_PMCn",
+        _width("COUNT", "counter_width"), rule="the same counter as IA32_PMCn",
     ),
     Register(
         "IA32_PERFEVTSEL{}", 0x186, "evtsel", "SDM vol. 3, figure 18-1; vol. 4, 186H; "
@@ -138,7 +145,7 @@ PMU_ROWS: tuple[Register, ...] = (
     ),
     Register(
         "IA32_FIXED_CTR{}", 0x309, "fixed", "SDM vol. 4, 309H",
-        lambda m: m.pmu.fixed if m.intel else 0, _width("COUNT", "fixed_width", _any),
+        lambda m: m.pmu.fixed if m.intel else 0, _width("COUNT", "fixed_width"),
     ),
     Register(
         "IA32_FIXED_CTR_CTRL", 0x38D, "fixed.ctrl", "SDM vol. 3, figure 18-2; vol. 4, 38DH",
@@ -196,11 +203,10 @@ PMU_ROWS: tuple[Register, ...] = (
         once(lambda m: m.pmu.pebs_format),
         (
             *(Field(f"PEBS_EN_PMC{n}", n, n, "",
-                    lambda m, n=n: n < (m.pmu.counters if m.pmu.pebs_baseline
-                                        else min(m.pmu.counters, 4)))
+                    _pebs_general(n))
               for n in range(8)),
             *(Field(f"PEBS_EN_FIXED{n}", 32 + n, 32 + n, "",
-                    lambda m, n=n: m.pmu.pebs_baseline and n < m.pmu.fixed)
+                    _fixed_if(n, "pebs_baseline"))
               for n in range(4)),
         ),
     ),
@@ -226,7 +232,7 @@ PMU_ROWS: tuple[Register, ...] = (
     ),
     Register(
         "PERF_CTR{}", 0xC0010201, "pmc.full", "AMD APM vol. 2, 13.2.1", _amd_counters,
-        _width("COUNT", "counter_width", _any), stride=2,
+        _width("COUNT", "counter_width"), stride=2,
     ),
     Register(
         "PERF_CNTR_GLOBAL_STATUS", 0xC0000300, "global.status", "AMD APM vol. 2, 13.2.1",

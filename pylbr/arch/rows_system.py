@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pylbr.arch.features import CpuModel
-from pylbr.arch.fields import Field, FieldKind
+from pylbr.arch.fields import Field, FieldKind, Offered
 from pylbr.arch.register import Access, Register, once
 from pylbr.arch.vmx import VMX_CAPABILITIES
 from pylbr.arch.xsave import COMPONENTS
@@ -14,6 +14,10 @@ __all__ = ["SYSTEM_ROWS"]
 def _freezes(model: CpuModel) -> bool:
     """FREEZE_LBRS_ON_PMI and FREEZE_PERFMON_ON_PMI (SDM vol. 4, 1D9H)."""
     return model.amd is not None or (model.pdcm and model.pmu.version > 1)
+
+
+def _component(bit: int) -> Offered:
+    return lambda m: bool(m.xss >> bit & 1)
 
 
 def _debug_store(model: CpuModel) -> bool:
@@ -70,7 +74,7 @@ SYSTEM_ROWS: tuple[Register, ...] = (
     Register(
         "IA32_XSS", 0xDA0, "plain", "SDM vol. 1, 13.3; vol. 4, DA0H", once(lambda m: m.xss),
         tuple(Field(c.name, c.bit, c.bit, "component may be saved by XSAVES",
-                    lambda m, bit=c.bit: bool(m.xss >> bit & 1))
+                    _component(c.bit))
               for c in COMPONENTS.values() if c.supervisor),
     ),
     Register(

@@ -10,10 +10,11 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.models import MODELS
 from pylbr.arch.register import Access, MsrRegister
 from pylbr.arch.registers import REGISTERS, registers
-from pylbr.cpu.homes import HOMES, LEGACY_HOMES, Home, Read, Write
+from pylbr.cpu.home import Home, Read, Write
+from pylbr.cpu.homes import HOMES, LEGACY_HOMES
 
 if TYPE_CHECKING:
-    from pylbr.cpu.processor import Processor
+    from pylbr.cpu.base import Base
 
 __all__ = ["Slot", "known_elsewhere", "slots"]
 
@@ -43,10 +44,10 @@ class Slot:
 def _hidden_by_pt(home: Home) -> Home:
     """LBR MSRs where Intel PT excludes LBRs: with TraceEn set reads give 0, writes vanish."""
 
-    def read(cpu: Processor, register: MsrRegister) -> int:
+    def read(cpu: Base, register: MsrRegister) -> int:
         return 0 if cpu.tracing else home.read(cpu, register)
 
-    def write(cpu: Processor, register: MsrRegister, value: int) -> None:
+    def write(cpu: Base, register: MsrRegister, value: int) -> None:
         if not cpu.tracing:
             home.write(cpu, register, value)
 
@@ -57,10 +58,9 @@ def _hidden_by_pt(home: Home) -> Home:
 def slots(model: CpuModel) -> dict[int, Slot]:
     """MSR number -> slot.  The dictionary is shared and not to be changed."""
     table = {}
+    homes = {**HOMES, **LEGACY_HOMES} if model.legacy else HOMES
     for index, register in registers(model).items():
-        home = HOMES[register.row.home]
-        if model.legacy:
-            home = LEGACY_HOMES.get(register.row.home, home)
+        home = homes[register.row.home]
         if model.pt_excludes_lbr and home.of_lbr:
             home = _hidden_by_pt(home)
         table[index] = Slot(register, home.read, home.write, register.reserved,

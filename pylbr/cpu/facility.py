@@ -76,7 +76,7 @@ def effective(model: CpuModel) -> bool:
     """Records hold effective addresses, offsets in CS, not linear ones."""
     if model.arch:
         return not model.arch.lip
-    return bool(model.legacy) and FORMATS[model.legacy.format].effective
+    return model.legacy is not None and FORMATS[model.legacy.format].effective
 
 
 # AMD keeps validity in TO[63:61].  A retired record gets it from `choices`; what software

@@ -116,9 +116,9 @@ class PmuState:
                     yield n, row
         for n in range(self.facts.fixed):
             control = self.fixed_ctrl >> 4 * n
-            if FIXED_EVENTS[n] and enabled >> (FIXED + n) & 1 and control & 3:
-                yield FIXED + n, _selector(
-                    FIXED_EVENTS[n], bool(control & 2), bool(control & 1), 0)
+            what = FIXED_EVENTS[n]
+            if what and enabled >> (FIXED + n) & 1 and control & 3:
+                yield FIXED + n, _selector(what, bool(control & 2), bool(control & 1), 0)
 
     def event_of(self, n: int) -> PerfEvent | None:
         """What general counter `n` is set to count, as far as a stream carries it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,9 @@ from pylbr.cpu import pebs
 from pylbr.cpu.base import Base
 from pylbr.cpu.facility import effective
 from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF, Armed
+
+if TYPE_CHECKING:
+    from pylbr.cpu.processor import Processor
 
 __all__ = ["Recording"]
 
@@ -82,7 +87,8 @@ class Recording(Base):
         if self.pmu.armed().logging:
             one = pebs.one_branch(cls, from_, to, cpl_from, cpl_to, flags, cycles,
                                   instructions, events)
-            events = tuple(map(int, self._with_events(one)["events"][0]))
+            first = self._with_events(one)["events"][0]
+            events = int(first[0]), int(first[1]), int(first[2]), int(first[3])
         self.lbr.record_one(
             from_, to, cls, cycles=cycles, instructions=instructions, flags=flags,
             cpl_from=cpl_from, cpl_to=cpl_to, events=events)
@@ -178,7 +184,7 @@ class Recording(Base):
         """Write the PEBS records of counters that overflowed with `ip` next; the others."""
         for bit in range(overflowed.bit_length()):
             if overflowed & self.pmu.pebs_enable & 1 << bit:
-                pebs.write_record(self, bit, ip)
+                pebs.write_record(cast("Processor", self), bit, ip)
                 overflowed &= ~(1 << bit)
         return overflowed
 
@@ -197,7 +203,7 @@ class Recording(Base):
             else:
                 self.pmu.global_ctrl = 0
                 self.pmu_changed()
-        return bool(self.events.pmi(self))
+        return bool(self.events.pmi(cast("Processor", self)))
 
     def _streamlined(self) -> bool:
         """The freeze sets a status bit (PMU version 4 up, PerfMonV2) and no enable changes."""

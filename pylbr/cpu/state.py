@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbrcore import Fault
 from lbrcore.hidden import hidden, set_hidden
@@ -90,7 +90,7 @@ class ProcessorState:
     enclave_entry: int = 0
     cs_base: int = 0
     long_mode: bool = True
-    vmcs: tuple[tuple[str, object], ...] | None = None
+    vmcs: tuple[tuple[str, Any], ...] | None = None
 
 
 #: Fields that go between processor and state as they are.
@@ -108,7 +108,7 @@ def _take_lbr(cpu: Processor) -> LbrSnapshot:
     )
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: Any) -> Any:
     if isinstance(value, bytearray):
         return bytes(value)
     return tuple(value) if isinstance(value, list) else value
@@ -213,7 +213,7 @@ def _restore_values(cpu: Processor, values: tuple[tuple[int, int], ...]) -> None
             raise StateError(f"values: {error}") from None
 
 
-def _thawed(name: str, value: object) -> object:
+def _thawed(name: str, value: Any) -> Any:
     if name == "msr_bitmap":
         return bytearray(value)
     return list(value) if isinstance(value, tuple) else value

@@ -73,7 +73,8 @@ class Vmcs:
             if control is None or not control.offered(model):
                 raise ConfigurationError(f"{model.name} has no VMX control {name!r}")
             words[control.word] |= control.mask
-        return cls(**{f"{word}_controls": value for word, value in words.items()})
+        return cls(words["pin"], words["primary"], words["secondary"], words["exit"],
+                   words["entry"])
 
     def copy(self) -> Vmcs:
         """An independent VMCS with the same fields."""
