@@ -95,10 +95,11 @@ def test_bolt_makes_the_same_of_preaggregated_text(good, version):
     assert fdata_edges(f"{out}.pa.fdata") == fdata_edges(f"{out}.fdata") != {}
 
 
-def test_bolt_lays_out_a_program_that_runs_and_branches_less(good, workload, tmp_path):
-    perf2bolt(19, good.data, good.binary, tmp_path / "fdata")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bolt_lays_out_a_program_that_runs_and_branches_less(good, workload, version, tmp_path):
+    perf2bolt(version, good.data, good.binary, tmp_path / "fdata")
     bolted = tmp_path / "bolted"
-    said = checked(need(LLVM[19] / "llvm-bolt"), good.binary, "-o", bolted,
+    said = checked(need(LLVM[version] / "llvm-bolt"), good.binary, "-o", bolted,
                    f"-data={tmp_path / 'fdata'}", "-reorder-blocks=ext-tsp",
                    "-reorder-functions=hfsort", "-split-functions", "-split-all-cold",
                    "-dyno-stats")  # fmt: skip
