@@ -182,11 +182,6 @@ cdef const uint8_t *first_entry(const uint8_t *at, const uint8_t *end) noexcept 
 cdef int kind_of(const uint8_t *at, const uint8_t *end) noexcept nogil:
     """What a word of the prefix is."""
     cdef Py_ssize_t i, size = end - at, decimals = 0, hexadecimals = 0, slash = 0, dot = 0
-    if at[0] == 0x5B:  # "["
-        for i in range(1, size - 1):
-            if not 0x30 <= at[i] <= 0x39:
-                return OTHER
-        return CPU if size > 2 and at[size - 1] == 0x5D else OTHER
     for i in range(size):
         if 0x30 <= at[i] <= 0x39:
             decimals += 1
@@ -196,6 +191,8 @@ cdef int kind_of(const uint8_t *at, const uint8_t *end) noexcept nogil:
             slash += 1
         elif at[i] == 0x2E:
             dot += 1
+    if at[0] == 0x5B and at[size - 1] == 0x5D and decimals and decimals == size - 2:  # "[1]"
+        return CPU
     if at[size - 1] == 0x3A:  # ":"
         if dot == 1 and decimals == size - 2 and decimals and at[0] != 0x2E:
             return TIME

@@ -79,7 +79,7 @@ class ArrowTrace(ColumnarTrace):
             self._buffers = [self._data_buffers(i, head) for i, head in enumerate(layouts)]
             self.metadata = with_modules(self.metadata, modules)
             self._set_groups([head.rows for head in layouts])
-            self._digests = lru_cache(maxsize=16)(self._read_digests)
+            self._digests = lru_cache(maxsize=256)(self._read_digests)
         except BaseException:
             self.close()
             raise

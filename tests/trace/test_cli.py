@@ -147,3 +147,29 @@ def test_interrupt(tmp_path):
     assert process.returncode == 130
     assert "interrupted after" in error and "was not written" in error
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_stacks_stay_stacks(shared, tmp_path, capsys):
+    """Through text and back, and as tables and counts."""
+    source = shared("perf.data.branch-4.14")
+
+    def stacks_of(path):
+        with trace.open_stacks(path) as stacks:
+            batches = list(stacks.samples())
+        return [batch.stack(i).tolist() for batch in batches for i in range(len(batch))]
+
+    for name in ("a.perfscript", "b.perf.data", "c.csv", "d.preagg", "e.afdo.txt"):
+        arguments = ["convert", str(source), "-o", str(tmp_path / name), "--binary", sys.executable]
+        assert main(arguments) == 0, name
+    assert len(stacks_of(source)) == 13
+    assert stacks_of(tmp_path / "a.perfscript") == stacks_of(source)
+    assert stacks_of(tmp_path / "b.perf.data") == stacks_of(source)
+    rows = (tmp_path / "c.csv").read_text().splitlines()
+    assert rows[0].startswith("sample,position,from,to") and len(rows) == 417
+    assert capsys.readouterr() == ("", "")
+    assert main(["convert", str(tmp_path / "c.csv"), "-o", str(tmp_path / "f.arrow")]) == 2
+    assert main(["convert", str(source), "-o", str(tmp_path / "f.arrow")]) == 2
+    assert "a file of stacks is written as one of" in capsys.readouterr().err
+    assert main(["convert", str(source), "-o", str(tmp_path / "g.preagg")]) == 2
+    assert "name it with --binary" in capsys.readouterr().err
+    assert not (tmp_path / "f.arrow").exists() and not (tmp_path / "g.preagg").exists()

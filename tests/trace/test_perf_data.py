@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import struct
+import subprocess
 from dataclasses import fields
 
 import numpy as np
@@ -420,3 +423,49 @@ def test_every_changed_byte_is_read_or_refused(tmp_path, make):
             damaged = bytearray(data)
             damaged[i] ^= change
             survives(path, bytes(damaged))
+
+
+# Files that perf makes here -------------------------------------------------------------------
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "options",
+    [["-e", "cpu-clock"], ["-e", "cpu-clock,task-clock", "-z"], ["-e", "cpu-clock", "-g", "pipe"],
+     ["-e", "cpu-clock", "-a", "-z", "pipe"]],
+    ids=["file", "compressed", "pipe", "compressed-pipe"],
+)
+def test_what_perf_records(tmp_path, options):
+    """No branch stacks without the hardware, but all else: modes, events, sidebands."""
+    if shutil.which("perf") is None:
+        assert os.environ.get("CI") != "true", "perf is not installed"
+        pytest.skip("perf is not installed")
+    path, pipe = tmp_path / "perf.data", "pipe" in options
+    command = ["perf", "record", "-q", "-F", "2000", "-o", "-" if pipe else str(path),
+               *(option for option in options if option != "pipe"),
+               "--", "sh", "-c", "for i in $(seq 20000); do :; done"]
+    done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
+    if done.returncode:
+        pytest.skip(f"perf may not record here: {done.stderr.decode()[:200]}")
+    if pipe:
+        path.write_bytes(done.stdout)
+    found = contents(path)
+    batches = [record for record in found if isinstance(record, Samples)]
+    ours = sorted(
+        (int(time), int(tid)) for batch in batches
+        for time, tid in zip(batch.time, batch.tid, strict=True)
+    )
+    text = subprocess.run(
+        ["perf", "script", "-f", "-i", str(path), "-F", "tid,time,event", "--ns"],
+        capture_output=True, check=True, text=True,
+    ).stdout
+    theirs = sorted(
+        (int(seconds) * 10**9 + int(fraction), int(tid))
+        for tid, seconds, fraction in re.findall(r"^ *(-?\d+) +(\d+)\.(\d{9}):", text, re.MULTILINE)
+    )
+    assert len(ours) > 10 and ours == theirs
+    with trace.open_stacks(path) as stacks:
+        names = {event.name for event in stacks.metadata.events}
+    assert {"cpu-clock"} <= {name.split(":")[0] for name in names}
+    assert any(isinstance(record, Comm) and record.name == "sh" for record in found)
+    assert any(isinstance(record, Mmap) and "/libc" in record.path for record in found)

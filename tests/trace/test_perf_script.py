@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pylbr import trace
@@ -336,6 +336,8 @@ def lines(draw):
 
 @settings(max_examples=250, deadline=None)
 @given(lines())
+@example(b"           -1/0 []\x071.2.3:\t0x12/0x5/P/-/-/42/RET")
+@example(b" [unknown]:  401000 0x12/0x5/P/-/-/42/RET")
 def test_twin(line):
     if not line:
         return
