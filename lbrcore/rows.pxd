@@ -72,8 +72,11 @@ cdef void lbr_gather(
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)
-    #define LBR_PREFETCH(address) __builtin_prefetch(address)
+    /* gcc takes a function that only calls __builtin_prefetch for one that does nothing.  Into
+       the second level: the first has too few buffers for all lines of a window. */
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #define LBR_PREFETCH(address) \\
+        __asm__ volatile("prefetcht1 %0" : : "m"(*(const char *)(address)))
     #else
     #define LBR_PREFETCH(address) ((void)(address))
     #endif
