@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -114,3 +115,65 @@ def test_ctypes(installed: Installed) -> None:
     assert out == [
         f"{i} {0x401090 - 16 * i:#x} -> 0x402000 type 4" for i in range(8)
     ]
+
+
+GUEST = """
+    .globl _start
+_start:
+    mov $3, %ebx
+1:  call 3f
+2:  dec %ebx
+    jnz 1b
+    lea 5f(%rip), %rax
+    jmp *%rax
+5:  mov $60, %eax
+    xor %edi, %edi
+    syscall
+3:  test $1, %bl
+    jz 4f
+    nop
+4:  ret
+"""
+# Newest first: from, to, BR_TYPE; offsets in GUEST.
+GUEST_BRANCHES = [
+    (0x15, 0x17, 1), (0x26, 0xA, 5), (0x5, 0x20, 4), (0xC, 0x5, 0), (0x26, 0xA, 5),
+    (0x23, 0x26, 0), (0x5, 0x20, 4), (0xC, 0x5, 0), (0x26, 0xA, 5), (0x5, 0x20, 4),
+]
+
+
+@pytest.fixture
+def qemu_plugin(installed: Installed, tmp_path: Path) -> list[str]:
+    """Command line that runs GUEST under the plugin, but for the plugin's options."""
+    qemu = shutil.which("qemu-x86_64")
+    if qemu is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("qemu-x86_64 is not installed: apt-get install qemu-user")
+        pytest.skip("qemu-x86_64 is not installed")
+    plugin = build(EXAMPLES / "qemu_plugin" / "lbr_plugin.c", tmp_path / "lbr_plugin.so",
+                   installed, "-shared", "-fPIC", "-fvisibility=hidden")
+    (tmp_path / "guest.S").write_text(GUEST)
+    subprocess.run(["gcc", "-nostdlib", "-static", "-Wl,-Ttext=0x401000", "-o", "guest",
+                    "guest.S"], cwd=tmp_path, check=True, timeout=60)
+    return [qemu, "-plugin", str(plugin), str(tmp_path / "guest")]
+
+
+def lbrs(command: list[str], installed: Installed, options: str = "") -> list[tuple[int, ...]]:
+    command = [*command[:2], command[2] + options, *command[3:]]
+    result = subprocess.run(command, env=installed.environment, check=True, timeout=120,
+                            capture_output=True, text=True)
+    lines = [line.split() for line in result.stderr.splitlines()]
+    return [(int(line[1], 16) - 0x401000, int(line[3], 16) - 0x401000, int(line[5]))
+            for line in lines]
+
+
+@pytest.mark.peer
+def test_qemu_plugin(installed: Installed, qemu_plugin: list[str]) -> None:
+    assert lbrs(qemu_plugin, installed) == GUEST_BRANCHES
+    calls = [branch for branch in GUEST_BRANCHES if branch[2] == 4]
+    assert lbrs(qemu_plugin, installed, ",ctl=0x80007") == calls
+    assert lbrs(qemu_plugin, installed, ",ctl=0x38000d") == []  # every call has returned
+    refused = subprocess.run(
+        [*qemu_plugin[:2], qemu_plugin[2] + ",ctl=0x80", qemu_plugin[3]],
+        env=installed.environment, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 1
+    assert "IA32_LBR_CTL cannot hold 0x80" in refused.stderr
