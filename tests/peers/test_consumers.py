@@ -37,6 +37,8 @@ from pylbr.trace.stacks import Samples, Stacks
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 PERIOD = 7
+#: Samples of the damaged files.
+DAMAGED = 700
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,11 @@ def from_plus_1(entries):
 def damaged(request, good, workload, tmp_path_factory):
     """The name of the damage, and the file."""
     place = tmp_path_factory.mktemp("damaged")
-    entries = request.param(good.samples.entries.reshape(-1, 32))
-    samples = Samples.build(good.samples.offsets, entries.reshape(-1), ip=good.samples.ip,
-                            pid=PID, tid=PID, time=good.samples.time)  # fmt: skip
+    entries = request.param(good.samples.entries.reshape(-1, 32)[:DAMAGED])
+    samples = Samples.build(
+        good.samples.offsets[: DAMAGED + 1], entries.reshape(-1), ip=good.samples.ip[:DAMAGED],
+        pid=PID, tid=PID, time=good.samples.time[:DAMAGED],
+    )  # fmt: skip
     stream = workload.stream(samples)
     write_perf_data(place / "perf.data", stream)
     return request.param.__name__, Recorded(
@@ -241,7 +245,7 @@ def damaged(request, good, workload, tmp_path_factory):
 def test_bolt_sees_damage(damaged, version):
     name, bad = damaged
     mismatches = perf2bolt(version, bad.data, bad.binary, bad.place / f"{version}.fdata")
-    least = {"doubled": 500, "dropped": 500, "oldest_first": 50_000, "from_plus_1": 500}
+    least = {"doubled": 100, "dropped": 100, "oldest_first": 10_000, "from_plus_1": 100}
     assert mismatches > least[name]
 
 
@@ -264,9 +268,9 @@ def test_perfs_decoder_sees_damage(damaged):
     assert len(ipc) < len(bad.samples.entries) - len(bad.samples) or set(ipc) != {1.0}
 
 
-def test_our_own_count_sees_damage(damaged):
+def test_our_own_count_sees_damage(good, damaged):
     name, bad = damaged
     if name == "from_plus_1":
-        assert not set(bad.profile.edges["first"]) & set(collect([bad.samples]).edges["last"])
+        assert not set(bad.profile.edges["first"]) & set(good.profile.edges["first"])
     else:
-        assert bad.profile.broken > 500
+        assert bad.profile.broken > 100
