@@ -9,6 +9,7 @@ from pylbr.profile.autofdo import autofdo_text, write_autofdo
 from pylbr.profile.link import OUTSIDE, LinkProfile
 from pylbr.profile.perfscript import PerfScript, write_perf_script
 from pylbr.profile.preagg import write_preagg
+from pylbr.trace.formats import open_stacks
 from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
 from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
 
@@ -150,3 +151,27 @@ def test_tables_are_the_same_in_arrow_and_pandas():
         assert isinstance(frame, pd.DataFrame)
         for name in rows.dtype.names:
             assert arrow.column(name).to_pylist() == rows[name].tolist() == frame[name].tolist()
+
+
+@pytest.mark.parametrize("form", ["6.1", "6.12"])
+def test_our_own_reader_takes_the_text(tmp_path, form):
+    path = tmp_path / "x.perfscript"
+    fields = ("comm", "pid", "tid", "cpu", "time", "period", "event", "ip", "brstack")
+    entries = np.array([
+        (0x401000 + i, 0x402000 + i, entry_flags(
+            predicted=i % 2 == 0, mispredicted=i % 2 == 1, cycles=i * 7, kind=i,
+            spec=i % 4 if form == "6.12" else 0,
+        )) for i in range(15)
+    ], ENTRY_DTYPE)  # fmt: skip
+    samples = Samples.build(
+        np.array([0, 10, 15]), entries, ip=np.array([5, 6]), pid=7, tid=8, period=100,
+        time=np.array([1_000_000, 2_000_000]),
+    )  # fmt: skip
+    records = [Comm(7, 8, "demo"), Mmap(7, 7, 0x401000, 0x1000, 0x1000, "/tmp/demo"), samples]
+    write_perf_script(path, Stacks(METADATA, records), fields=fields, form=form)
+    with open_stacks(path) as stacks:
+        found = [record for record in stacks if isinstance(record, Samples)]
+    assert np.concatenate([s.entries for s in found]).tolist() == entries.tolist()
+    for name in ("ip", "pid", "tid", "time", "period"):
+        read = np.concatenate([getattr(s, name) for s in found])
+        assert read.tolist() == getattr(samples, name).tolist()
