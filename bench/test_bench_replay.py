@@ -248,10 +248,12 @@ def file(array, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("verify", [True, False], ids=["verified", "unverified"])
 @pytest.mark.parametrize("branches", ["any", "stack"])
-def test_look_up_anywhere(benchmark, file, branches):
+def test_look_up_anywhere(benchmark, file, branches, verify):
+    """The container's digests are over 16,384 rows a column; 64 rows are needed."""
     setup = SampleSetup(branches=branches)
-    with trace.open(file) as source:
+    with trace.open(file, verify=verify) as source:
         places = iter(np.random.default_rng(4).integers(0, source.count, 1 << 20).tolist())
         if branches == "stack":
             index = LbrIndex(source, setup)
@@ -266,7 +268,7 @@ def test_command_against_perf_script(benchmark, file, tmp_path):
     """From the file of a trace to perf.data, beside perf's printing of what came out."""
     if shutil.which("perf") is None:
         pytest.skip("perf is not installed")
-    out, period = tmp_path / "out.perf.data", 1009
+    out, period = tmp_path / "out.perf.data", 101
     call = [str(file), "-c", str(period), "-j", "any,u", "-o", str(out)]
     benchmark.pedantic(lambda: main(["replay", *call]), rounds=3, iterations=1)
     start = time.perf_counter()

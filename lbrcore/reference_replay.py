@@ -80,7 +80,7 @@ class ReferenceReplay:
     def run(self, branches: Iterable[Any]) -> None:
         """Take rows of BRANCH_DTYPE, oldest first; add to `samples`."""
         for branch in branches:
-            self.lbr.record([branch] if isinstance(self.lbr, ReferenceLbr) else branch.reshape(1))
+            self.lbr.record(branch.reshape(1))
             for counter in self._counters:
                 counter.left -= weight(counter.event, branch)
                 if counter.left <= 0 and not counter.overflowed:
@@ -108,7 +108,7 @@ class ReferenceReplay:
         for index, counter in enumerate(self._counters):
             if not counter.overflowed:
                 continue
-            records = [tuple(int(word) for word in entry) for entry in self.lbr.records()]
+            records = [(int(e[0]), int(e[1]), int(e[2])) for e in self.lbr.records()]
             nr = next((i for i, entry in enumerate(records) if not entry[0]), len(records))
             self.samples.append(Sample(self._row, index, counter.period, nr, records))
             counter.reload()

@@ -42,7 +42,7 @@ def replayed(
     """
     metadata = StacksMetadata(
         events=tuple(event.attributes(setup.branch_sample_type) for event in setup.events),
-        arch="x86_64", cpu_description=f"{setup.model.name}, replayed",
+        arch="x86_64", cpu_description=f"{setup.processor.name}, replayed",
         command_line=tuple(command_line), cpus_online=os.cpu_count() or 1,
         cpus_available=os.cpu_count() or 1, provenance=dict(trace.metadata.provenance),
     )

@@ -123,7 +123,7 @@ class Sampler:
             for out in self._run(replay, rows, first, last):
                 row = out.row[:out.count]
                 where = row if places is None else places[row]
-                yield self._batch(out, columns["to"][row], where, start, task, cpu)
+                yield self._batch(out, np.asarray(columns["to"])[row], where, start, task, cpu)
             if last < len(rows):
                 self._switch_in(replay)
             first = last
@@ -152,9 +152,8 @@ class Sampler:
         task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
     ) -> SampleBatch:
         n = out.count
-        if task is None:
-            pid, tid = self._task
-        else:
+        pid, tid = (np.full(n, number, "i4") for number in self._task)
+        if task is not None:
             tid = task[where].astype("i4")
             pid = np.array([self._process.get(t, t) for t in tid.tolist()], "i4")
         return SampleBatch.build(

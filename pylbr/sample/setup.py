@@ -61,8 +61,6 @@ class SampleSetup:
     branch_sample_type: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, str):
-            object.__setattr__(self, "model", model_named(self.model))
         kind = parse_filter(self.branches) if isinstance(self.branches, str) else self.branches
         object.__setattr__(self, "branch_sample_type", kind)
         if self.freeze is None:
@@ -101,9 +99,14 @@ class SampleSetup:
         """The filter is ``stack``."""
         return bool(self.branch_sample_type & BranchSample.CALL_STACK)
 
+    @property
+    def processor(self) -> CpuModel:
+        """The model itself, however it was given."""
+        return model_named(self.model) if isinstance(self.model, str) else self.model
+
     def facility(self) -> LbrState:
         """A fresh facility, set up and recording."""
-        return _facility(self.model, self.branch_sample_type, self.depth).copy()
+        return _facility(self.processor, self.branch_sample_type, self.depth).copy()
 
     def columns(self) -> tuple[str, ...]:
         """Columns of a trace that decide the samples, where they are there."""
