@@ -242,15 +242,10 @@ cdef uint64_t mixed(const uint8_t *at, const uint8_t *end) noexcept nogil:
     return value
 
 
-cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
-    """What stands before the entries; whether any of it says that this is a sample.
-
-    See `pylbr.trace.brstack.parse_prefix` for the rules.
-    """
-    cdef Token tokens[MAX_TOKENS]
-    cdef int count = 0, i, head = -1, anchor = 0, ip = -1, run = -1
+cdef int split(const uint8_t *at, const uint8_t *end, Token *tokens) noexcept nogil:
+    """Words of the prefix, at most MAX_TOKENS; returns how many."""
     cdef const uint8_t *begin
-    cdef uint64_t value
+    cdef int count = 0
     while count < MAX_TOKENS:
         begin = at
         while at < end and blank(at[0]):
@@ -264,24 +259,43 @@ cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil
         tokens[count].width = at - begin
         tokens[count].kind = kind_of(tokens[count].at, at)
         count += 1
+    return count
+
+
+cdef void anchored(
+    const Token *tokens, int i, int anchor, Row *row
+) noexcept nogil:
+    """Take over a word that tells by its form what it is."""
+    cdef const Token *token = &tokens[i]
+    cdef const uint8_t *slash
+    if token.kind == TASK:
+        row.pid = <int32_t>decimal(token.at, token.end)
+        slash = <const uint8_t *>memchr(token.at, 0x2F, token.end - token.at)
+        row.tid = <int32_t>decimal(slash + 1, token.end)
+    elif token.kind == CPU:
+        row.cpu = <uint32_t>decimal(token.at + 1, token.end)
+    elif token.kind == TIME:
+        row.time = nanoseconds(token.at, token.end)
+    else:
+        row.event = mixed(token.at, token.end - 1)
+        if i > anchor and anchor > 0 and tokens[i - 1].kind == DECIMAL:
+            row.period = decimal(tokens[i - 1].at, tokens[i - 1].end)
+
+
+cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """What stands before the entries; whether any of it says that this is a sample.
+
+    See `pylbr.trace.brstack.parse_prefix` for the rules.
+    """
+    cdef Token tokens[MAX_TOKENS]
+    cdef int count, i, head = -1, anchor = 0, ip = -1, run = -1
+    cdef const uint8_t *begin
+    count = split(at, end, tokens)
     for i in range(count):
         if tokens[i].kind == EVENT and anchor and tokens[anchor - 1].kind == EVENT:
             continue  # a symbol that ends in a colon
         if tokens[i].kind >= TASK:
-            if tokens[i].kind == TASK:
-                value = decimal(tokens[i].at, tokens[i].end)
-                row.pid = <int32_t>value
-                begin = <const uint8_t *>memchr(
-                    tokens[i].at, 0x2F, tokens[i].end - tokens[i].at)
-                row.tid = <int32_t>decimal(begin + 1, tokens[i].end)
-            elif tokens[i].kind == CPU:
-                row.cpu = <uint32_t>decimal(tokens[i].at + 1, tokens[i].end)
-            elif tokens[i].kind == TIME:
-                row.time = nanoseconds(tokens[i].at, tokens[i].end)
-            else:
-                row.event = mixed(tokens[i].at, tokens[i].end - 1)
-                if i > anchor and anchor > 0 and tokens[i - 1].kind == DECIMAL:
-                    row.period = decimal(tokens[i - 1].at, tokens[i - 1].end)
+            anchored(tokens, i, anchor, row)
             if head < 0:
                 head = i
             anchor = i + 1
@@ -310,6 +324,23 @@ cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil
     return count == 0 or anchor > 0 or ip >= 0
 
 
+cdef Py_ssize_t entries_of(
+    const uint8_t *at, const uint8_t *end, Entry *result, Py_ssize_t room, Memo *memo
+) noexcept nogil:
+    """The entries up to the end of a line: how many, or -BAD_ENTRY or -NO_ROOM."""
+    cdef Py_ssize_t count = 0
+    while at < end:
+        if count == room:
+            return -NO_ROOM
+        at = entry(at, end, &result[count], memo)
+        if at == NULL:
+            return -BAD_ENTRY
+        count += 1
+        while at < end and blank(at[0]):
+            at += 1
+    return count
+
+
 def parse(
     const uint8_t[::1] data, Py_ssize_t at, Py_ssize_t size, uint8_t[::1] rows,
     uint8_t[::1] entries, int64_t[::1] offsets,
@@ -330,7 +361,7 @@ def parse(
         Where it stopped, rows, why (`AT_END`, `NO_ENTRIES` ...), lines passed.
     """
     cdef Py_ssize_t count = 0, most = rows.shape[0] // sizeof(Row), lines = 0
-    cdef Py_ssize_t room = entries.shape[0] // sizeof(Entry), used = 0, before
+    cdef Py_ssize_t room = entries.shape[0] // sizeof(Entry), used = 0, found
     cdef Row *row = <Row *>&rows[0]
     cdef Entry *entry_at = <Entry *>&entries[0]
     cdef const uint8_t *base = &data[0]
@@ -363,21 +394,11 @@ def parse(
             if not prefix(start, here, &row[count]):
                 why = NO_ENTRIES
                 break
-            before = used
-            while here < end:
-                if used == room:
-                    why = NO_ROOM
-                    break
-                here = entry(here, end, &entry_at[used], &memo)
-                if here == NULL:
-                    why = BAD_ENTRY
-                    break
-                used += 1
-                while here < end and blank(here[0]):
-                    here += 1
-            if why:
-                used = before
+            found = entries_of(here, end, entry_at + used, room - used, &memo)
+            if found < 0:
+                why = -found
                 break
+            used += found
             count += 1
             offsets[count] = used
             at = end - base + 1

@@ -126,12 +126,31 @@ cdef int64_t fixed_words(
     return at
 
 
+cdef int64_t behind_read(
+    const uint8_t *body, uint64_t size, uint64_t at, uint64_t form
+) noexcept nogil:
+    """Offset behind a READ field of this format, -1 if the sample is too short."""
+    cdef uint64_t count, each, times
+    times = (1 if form & F_TOTAL_TIME_ENABLED else 0) + (1 if form & F_TOTAL_TIME_RUNNING else 0)
+    each = 1 + (1 if form & F_ID else 0) + (1 if form & F_LOST else 0)
+    if form & F_GROUP:
+        if at + 8 > size:
+            return -1
+        count = word(body + at)
+        if count > size:
+            return -1
+        at += 8 * (1 + times + count * each)
+    else:
+        at += 8 * (times + each)
+    return -1 if at > size else <int64_t>at
+
+
 cdef int64_t parse(
     const uint8_t *body, uint64_t size, const File *file, Row *row, Place *place
 ) noexcept nogil:
     """One sample without its header: 0, or -1, or UNKNOWN_ID."""
     cdef Py_ssize_t event = 0
-    cdef uint64_t at, count, each, times, branch
+    cdef uint64_t at, count, branch
     cdef int64_t got
     if file.id_word >= 0:
         if <uint64_t>(8 * file.id_word + 8) > size:
@@ -148,21 +167,10 @@ cdef int64_t parse(
         return -1
     at = got
     if kind & S_READ:
-        times = (1 if layout.read_format & F_TOTAL_TIME_ENABLED else 0) \
-            + (1 if layout.read_format & F_TOTAL_TIME_RUNNING else 0)
-        each = 1 + (1 if layout.read_format & F_ID else 0) \
-            + (1 if layout.read_format & F_LOST else 0)
-        if layout.read_format & F_GROUP:
-            if at + 8 > size:
-                return -1
-            count = word(body + at)
-            if count > size:
-                return -1
-            at += 8 * (1 + times + count * each)
-        else:
-            at += 8 * (times + each)
-        if at > size:
+        got = behind_read(body, size, at, layout.read_format)
+        if got < 0:
             return -1
+        at = got
     if kind & S_CALLCHAIN:
         if at + 8 > size:
             return -1
