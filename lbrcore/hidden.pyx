@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from lbrcore.buffers cimport unsigned
-from lbrcore.lbr cimport CYC_CNT_MAX, LbrState
+from lbrcore.lbr cimport CYC_CNT_MAX, LbrState, lbr_find_quick
 
 
 def hidden(LbrState state not None):
@@ -24,6 +24,7 @@ def set_hidden(LbrState state not None, cycles, events, xinuse):
     since = 0 if cycles is None else unsigned(cycles, "cycles", 0xFFFF)
     state.state.cycles = since
     state.state.cycles_valid = cycles is not None
+    lbr_find_quick(state.state)
     for i in range(4):
         state.state.events[i] = <uint8_t> counts[i]
     state.state.xinuse = bool(xinuse)

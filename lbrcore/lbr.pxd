@@ -79,6 +79,7 @@ cdef extern from "lbrcore.h" nogil:
         uint8_t enable
         uint8_t frozen
         uint8_t xinuse
+        uint8_t quick
         uint16_t ler_classes
         lbr_config config
 
@@ -234,6 +235,15 @@ cdef inline void lbr_step(
         at.head += <uint32_t> accept
 
 
+cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
+    """Whether `lbr_record` may take its quick part."""
+    cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
+                            | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
+    state.quick = ((state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED
+                   and state.cycles_valid
+                   and (state.config.info_mask & needed) == needed)
+
+
 cdef inline lbr_cursor lbr_begin(const lbr_state* state, const int mode) noexcept nogil:
     cdef lbr_cursor at
     cdef uint32_t events = 0
@@ -254,7 +264,8 @@ cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at, const int mode)
     if mode & MODE_TIMED:
         state.cycles = at.cycles
         if cython.unlikely(state.cycles_valid != at.cycles_valid):
-            state.cycles_valid = at.cycles_valid  # not stored each time: the next load would wait
+            state.cycles_valid = at.cycles_valid
+            lbr_find_quick(state)
     state.head = at.head
 
 
@@ -270,13 +281,25 @@ cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept no
 
 
 cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK."""
-    # A constant mode lets the compiler drop what the case does not need; the filtered step
-    # does for the plain mode, too.
-    if state.mode & ~<int> MODE_FILTERED == MODE_TIMED:
-        lbr_record_in(state, branch, MODE_FILTERED | MODE_TIMED)
-        return LBR_OK
-    return lbr_record_rare(state, branch)
+    """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK.
+
+    The quick part is `lbr_step` for the commonest case: recording with cycles, plain or
+    filtered (`lbr_find_quick`), of a class that is its own BR_TYPE, within one ring.
+    """
+    cdef uint64_t meta = lbr_meta(branch), accept, cycles
+    cdef lbr_entry* entry
+    if cython.unlikely(meta & 8 or (meta ^ meta >> 8) & 0x30000 or not state.quick):
+        return lbr_record_rare(state, branch)
+    accept = (state.accept >> lbr_table_bit(meta)) & 1
+    cycles = state.cycles + branch.cycles
+    entry = lbr_slot(state, state.head + 1)
+    entry.from_ = branch.from_
+    entry.to = branch.to
+    entry.info = (((meta << 53) & LBR_INFO_FLAGS) | ((meta & 15) << INFO_TYPE_SHIFT)
+                  | LBR_CYC_CNT_VALID | min(cycles, <uint64_t> CYC_CNT_MAX))
+    state.cycles = cycles & (accept - 1)
+    state.head += <uint32_t> accept
+    return LBR_OK
 
 
 cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:

@@ -177,6 +177,7 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         state.cycles_valid = 0
         memset(&state.events[0], 0, 4)
     state.active = active
+    lbr_find_quick(state)
 
 
 # ---------------------------------------------------------------- life
@@ -219,9 +220,12 @@ cdef void lbr_clear(lbr_state* state) noexcept nogil:
 # ---------------------------------------------------------------- recording
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """A branch in call-stack mode, while recording is off, without cycles, with events."""
+    """A branch for which `lbr_record` has no quick part."""
+    # A constant mode lets the compiler drop what the case does not need.
     if state.mode == MODE_CALL_STACK | MODE_TIMED:
         lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
+    elif state.mode & ~<int> MODE_FILTERED == MODE_TIMED:
+        lbr_record_in(state, branch, MODE_FILTERED | MODE_TIMED)
     elif state.mode != MODE_OFF:
         lbr_record_in(state, branch, state.mode)
     return LBR_OK

@@ -4,7 +4,9 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.callstack cimport lbr_summarize_stack
-from lbrcore.lbr cimport CYC_CNT_MAX, MODE_CALL_STACK, lbr_add_events, lbr_slot
+from lbrcore.lbr cimport (
+    CYC_CNT_MAX, MODE_CALL_STACK, lbr_add_events, lbr_find_quick, lbr_slot,
+)
 from lbrcore.rows cimport FIELD_CPL_TO, FIELD_CYCLES, FIELD_EVENTS, lbr_column, lbr_u32
 from lbrcore.scan cimport (
     UNIT_BRANCHES, lbr_find, lbr_last_rows, lbr_predicate, lbr_scan_rows, lbr_set_table, lbr_total,
@@ -151,6 +153,7 @@ cdef size_t _advance_newest(
     if state.mode & MODE_TIMED:
         state.cycles = tail.cycles
         state.cycles_valid = 1
+        lbr_find_quick(state)
     if state.mode & MODE_EVENTS:
         memcpy(&state.events[0], &tail.events, 4)
     return last - recorded[state.depth]

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, RESTART_KEEPS_CYCLES
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID,
+    lbr_find_quick, CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID,
     LBR_INFO_FLAGS, LbrState, MODE_CALL_STACK, MODE_EVENTS, MODE_OFF, MODE_TIMED, lbr_info_events,
     lbr_slot,
 )
@@ -213,6 +213,7 @@ cdef void lbr_summary_apply(const lbr_summary* summary, lbr_state* state) noexce
         state.cycles = counts.cycles
         if summary.ended:
             state.cycles_valid = summary.cycles_valid
+            lbr_find_quick(state)
     if summary.mode & MODE_EVENTS:
         memcpy(&state.events[0], &counts.events, 4)
 
