@@ -9,8 +9,8 @@ from libc.string cimport memcpy, memset
 
 from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, RESTART_KEEPS_CYCLES
 from lbrcore.lbr cimport (
-    lbr_find_quick, CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID,
-    LBR_INFO_FLAGS, LbrState, MODE_CALL_STACK, MODE_EVENTS, MODE_OFF, MODE_TIMED, lbr_info_events,
+    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID,
+    LBR_INFO_FLAGS, LbrState, MODE_EVENTS, MODE_OFF, MODE_TIMED, lbr_find_quick, lbr_info_events,
     lbr_slot,
 )
 from lbrcore.lookback cimport lbr_look, lbr_look_at, lbr_summarize
