@@ -1,10 +1,12 @@
 """Every register of every model, in the style of KVM's msrs_test: generated from the rows."""
 
+from dataclasses import replace
+
 import pytest
 
 from pylbr.arch import MODELS, REGISTERS, Access, FieldKind, registers
 from pylbr.cpu import Processor
-from pylbr.errors import GeneralProtection
+from pylbr.errors import ConfigurationError, GeneralProtection
 
 CASES = [
     pytest.param(model, register, id=f"{model.name}-{register.name}")
@@ -144,3 +146,9 @@ def test_fields_of_a_register_do_not_overlap(model, register):
             assert not seen & field.mask, field.name
             seen |= field.mask
     assert register.reset & ~seen & ALL_ONES == 0
+
+
+def test_a_processor_that_cannot_exist_is_not_made():
+    wrong = replace(MODELS["sapphire-rapids"], name="odd", pdcm=False)
+    with pytest.raises(ConfigurationError, match="odd: architectural LBRs come with"):
+        Processor(wrong)
