@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 import subprocess
+import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_MODE_64, Uc
 from unicorn import x86_const as reg
 
+import lbrcore
 from lbrcore.blocks_reference import ReferenceBlocks
 from pylbr.cpu import Processor
 from pylbr.embed.decode import decode_block
@@ -109,3 +114,49 @@ def test_unicorn(benchmark, empty_hook):
     info["ns a recorded branch above an empty C hook (target: at most 10)"] = (
         (compiled - empty) / TAKEN * 1e9)
     print({name: round(value, 3) for name, value in info.items()})
+
+
+def test_table_and_inline(benchmark, tmp_path):
+    """One branch at a time: through the table from C, inlined into Cython."""
+    root = Path(__file__).resolve().parent.parent
+    library = sysconfig.get_config_var("LIBDIR")
+    program = tmp_path / "emulator"
+    subprocess.run(
+        ["gcc", "-O2", root / "examples/c/emulator.c", "-o", program,
+         f"-I{lbrcore.get_include()}", f"-I{sysconfig.get_path('include')}", f"-L{library}",
+         f"-Wl,-rpath,{library}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"],
+        check=True, timeout=120)
+    for name in ("emulator.pyx", "setup.py"):
+        shutil.copy(root / "examples/cython" / name, tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(
+        [str(root), *(path for path in sys.path if path.endswith("site-packages"))])}
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tmp_path,
+                   env=environment, check=True, timeout=300)
+    count = ROUNDS * 5
+
+    def table():
+        out = subprocess.run([program, "--time", str(count)], env=environment, check=True,
+                             capture_output=True, text=True, timeout=300).stdout
+        return float(out.split()[0])
+
+    walk = f"""
+import time, emulator, lbrcore
+facility = lbrcore.LbrState(lbrcore.LbrConfig())
+facility.ctl = {CTL:#x}
+best = [9e9, 9e9]
+for _ in range(5):
+    for i, call in enumerate((lambda: emulator.walk(facility, {count}),
+                              lambda: emulator.walk_unrecorded({count}))):
+        start = time.thread_time()
+        call()
+        best[i] = min(best[i], time.thread_time() - start)
+print((best[0] - best[1]) / {count} * 1e9)
+"""
+    inline = float(subprocess.run(
+        [sys.executable, "-c", walk], cwd=tmp_path, env=environment, check=True,
+        capture_output=True, text=True, timeout=300).stdout)
+    info = benchmark.extra_info
+    info["ns a branch through the table (target: at most 3)"] = min(table() for _ in range(3))
+    info["ns a branch inlined, above the walk (target: under 1)"] = inline
+    benchmark.pedantic(table, rounds=1)
+    print(dict(info))
