@@ -8,12 +8,13 @@ The plain-Python twin is ``lbrcore.blocks_reference``.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from lbrcore.buffers cimport unsigned
 from lbrcore.lbr cimport (
     LBR_COND, LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_RECORDABLE, LBR_SOFT_INT,
     LBR_SYSCALL, LBR_TSX_ABORT, LBR_ZERO_CALL, LbrState, lbr_branch, lbr_record,
+    lbr_set_meta,
 )
 
 from lbrcore.dtypes import BRANCH_DTYPE
@@ -131,13 +132,10 @@ cdef inline void _emit(
     block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls, uint8_t cpl_from
 ) noexcept nogil:
     cdef lbr_branch branch
-    cdef uint64_t meta
     branch.from_ = from_
     branch.to = to
     branch.cycles = branch.instructions = <uint32_t> (t.instructions - t.marked)
-    # One store: `lbr_record` loads these eight bytes at once.
-    meta = cls | <uint64_t> cpl_from << 16 | <uint64_t> t.cpl << 24
-    memcpy(&branch.cls, &meta, 8)
+    lbr_set_meta(&branch, cls, 0, cpl_from, t.cpl)
     t.marked = t.instructions
     if cython.likely(t.lbr != NULL):
         lbr_record(t.lbr, &branch)

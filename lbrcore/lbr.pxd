@@ -131,6 +131,16 @@ cdef inline uint64_t lbr_meta(const lbr_branch* branch) noexcept nogil:
     return meta
 
 
+cdef inline void lbr_set_meta(
+    lbr_branch* branch, uint8_t cls, uint8_t flags, uint8_t cpl_from, uint8_t cpl_to
+) noexcept nogil:
+    """Class, flags and CPLs of a branch that logs no events, in one store: the record path
+    loads them in one, which would wait for single bytes to arrive."""
+    cdef uint64_t meta = cls | <uint64_t> flags << 8 | <uint64_t> cpl_from << 16
+    meta |= <uint64_t> cpl_to << 24
+    memcpy(&branch.cls, &meta, 8)
+
+
 cdef inline uint64_t lbr_br_type(uint64_t cls) noexcept nogil:
     """BR_TYPE of a class, looked up in a word of nibbles: 0..5 as they are, then OTHER_BRANCH."""
     cdef uint64_t types = ((<uint64_t> OTHER_BRANCH_TYPE * 0x11111111) << 32) | 0x543210

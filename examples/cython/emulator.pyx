@@ -6,7 +6,9 @@ The record path is inlined from lbrcore's .pxd: no call, no lock, no Python obje
 
 from libc.stdint cimport uint64_t
 
-from lbrcore.lbr cimport LBR_COND, LBR_NEAR_REL_JMP, LbrState, lbr_branch, lbr_record, lbr_state
+from lbrcore.lbr cimport (
+    LBR_COND, LBR_NEAR_REL_JMP, LbrState, lbr_branch, lbr_record, lbr_set_meta, lbr_state,
+)
 
 
 def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
@@ -21,13 +23,10 @@ def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
     cdef lbr_branch branch
     cdef uint64_t place = 0x401000, _
     branch.cycles = branch.instructions = 4
-    branch.flags = 0
-    branch.cpl_from = branch.cpl_to = 3
-    branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
     with nogil:
         for _ in range(steps):
             seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
-            branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
+            lbr_set_meta(&branch, LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP, 0, 3, 3)
             branch.from_ = place
             place = 0x401000 + (seed >> 52)
             branch.to = place
@@ -37,14 +36,10 @@ def walk(LbrState facility, uint64_t steps, uint64_t seed=1):
 
 def walk_unrecorded(uint64_t steps, uint64_t seed=1):
     """The same walk without the facility: what the walk itself costs."""
-    cdef lbr_branch branch
     cdef uint64_t place = 0x401000, sink = 0, _
     with nogil:
         for _ in range(steps):
             seed = seed * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
-            branch.cls = LBR_COND if seed >> 63 else LBR_NEAR_REL_JMP
-            branch.from_ = place
+            sink ^= place << (seed >> 63)
             place = 0x401000 + (seed >> 52)
-            branch.to = place
-            sink ^= branch.from_ + branch.to + branch.cls
     return place, sink
