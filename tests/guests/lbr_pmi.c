@@ -88,6 +88,26 @@ static void masked(void) {
     wrmsr(STATUS_RESET, 1);
 }
 
+/* As an NMI: interrupts off do not matter. */
+static void nmi(frame *f) {
+    pmi(f);
+    APIC(0x340) = 1 << 16;
+}
+
+static void as_nmi(void) {
+    interrupts = 0;
+    handlers[2] = nmi;
+    APIC(0x340) = 4 << 8;
+    wrmsr(PMC0_FULL, (0 - 3ull) & 0xFFFFFFFFFFFFull);
+    __asm__ volatile("cli");
+    wrmsr(GLOBAL_CTRL, 1);
+    loop(10);
+    wrmsr(GLOBAL_CTRL, 0);
+    check(interrupts == 1);
+    check(return_to == (uint64_t)p_top);
+    __asm__ volatile("sti");
+}
+
 /* A HLT that a self-IPI ends. */
 static void halt(void) {
     interrupts = 0;
@@ -108,5 +128,6 @@ void test(void) {
     freeze(2, true);
     pending();
     masked();
+    as_nmi();
     halt();
 }

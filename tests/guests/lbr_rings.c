@@ -98,6 +98,32 @@ static void exceptions(void) {
     handlers[13] = NULL;
 }
 
+/* A page fault in ring 3: error code and CR2, and again, for no exception is forgotten. */
+extern char u_store[];
+__attribute__((naked)) static void stray(void) {
+    __asm__(".globl u_store\n"
+            "movabs $0x7000000123, %rax\n"
+            "u_store: movb %al, (%rax)\n" /* two bytes, skipped by the handler */
+            "int $0x80\n");
+}
+
+static void page_faults(void) {
+    for (int round = 0; round < 3; round++) {
+        uint64_t cr2 = 0;
+        __asm__ volatile("mov %0, %%cr2" : : "r"(cr2));
+        handlers[14] = fault;
+        record(LBR_OS | LBR_USR | LBR_OTHER, stray);
+        __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+        check(fault_rip == (uint64_t)u_store && fault_error == 6 && cr2 == 0x7000000123);
+        uint32_t i = find((uint64_t)stubs + 16 * 14);
+        check(i < 32 && from(i) == (uint64_t)u_store);
+        handlers[13] = fault;
+        record(LBR_OS, offender);
+        check(fault_rip == (uint64_t)u_fault && fault_error == 0);
+        handlers[13] = handlers[14] = NULL;
+    }
+}
+
 void test(void) {
     wrmsr(EFER, rdmsr(EFER) | 1);
     wrmsr(STAR, 8ull << 32 | 0x10ull << 48);
@@ -107,4 +133,5 @@ void test(void) {
     user_only();
     kernel_only();
     exceptions();
+    page_faults();
 }
