@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 from pylbr.embed.image import load
-from pylbr.embed.machine import MIB, Machine
+from pylbr.embed.machine import MIB, Ending, Machine
 from pylbr.embed.report import report
+from pylbr.embed.savefile import is_saved, restore, save
 from pylbr.errors import CommandError
+from pylbr.trace import Metadata, Writer
 
 HELP = "run a bare-metal kernel image on a machine with LBRs"
 
 EPILOG = """
 The image is an ELF executable, with a multiboot header (started in 32-bit protected mode) or
 without one (started in long mode, 4 GiB mapped one to one).  Its serial port (3F8h) is standard
-output; what it writes to port F4h is the exit code, 0 for passed.
+output; what it writes to port F4h is the exit code, 0 for passed.  A machine that --save wrote
+goes on where it was.
 
 exit codes: the guest's; 0 also after HLT with interrupts off; 124 the limit was reached; 134 a
 triple fault or something this machine cannot go on from, with a report on standard error.
@@ -23,6 +29,8 @@ triple fault or something this machine cannot go on from, with a report on stand
 examples:
   pylbr run kernel.elf
   pylbr run --model alder-lake-p --limit 1000000 kernel.elf
+  pylbr run --trace kernel.arrow kernel.elf          every branch, for pylbr inspect and replay
+  pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
 _CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
 
@@ -39,24 +47,54 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=1_000_000_000, metavar="N",
         help="stop after N instructions (default: %(default)s)")
     parser.add_argument(
+        "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
+    parser.add_argument(
+        "--pause", type=int, metavar="N", help="stop after N instructions, for --save")
+    parser.add_argument("--save", metavar="FILE", help="write the paused machine")
+    parser.add_argument(
         "--report", action="store_true", help="print registers and LBRs however the run ends")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the image; return the guest's exit code."""
-    if args.limit < 1:
-        raise CommandError(f"--limit: must be at least 1, not {args.limit}")
-    image = load(args.guest)
-
-    def console(data: bytes) -> None:
-        sys.stdout.write(data.decode("latin-1"))
-        if data == b"\n":
-            sys.stdout.flush()
-
-    machine = Machine(args.model, memory=args.memory * MIB, console=console)
-    machine.load(image)
-    ending = machine.run(args.limit)
+    for name in ("limit", "pause"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise CommandError(f"--{name}: must be at least 1, not {value}")
+    if (args.pause is None) != (args.save is None):
+        raise CommandError("--pause and --save belong together")
+    with ExitStack() as stack:
+        trace = None
+        if args.trace:
+            metadata = Metadata(model=args.model, provenance={"guest": args.guest})
+            trace = stack.enter_context(Writer(args.trace, metadata)).write
+        machine = _machine(args, trace)
+        machine.pause_at = args.pause
+        ending = machine.run(args.limit)
     sys.stdout.flush()
+    return _conclude(args, machine, ending)
+
+
+def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Machine:
+    if is_saved(args.guest):
+        return restore(args.guest, console=_console, trace=trace)
+    image = load(args.guest)
+    machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace)
+    machine.load(image)
+    return machine
+
+
+def _console(data: bytes) -> None:
+    sys.stdout.write(data.decode("latin-1"))
+    if data == b"\n":
+        sys.stdout.flush()
+
+
+def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int:
+    if ending.kind == "pause":
+        save(machine, args.save)
+    elif args.save:
+        raise CommandError(f"nothing was saved: {ending.reason}", 1)
     if args.report or ending.kind in _CODES:
         print(report(machine, ending), file=sys.stderr)
     elif ending.kind != "exit":

@@ -23,7 +23,7 @@ from pylbr.embed import fxsave
 from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.errors import ConfigurationError, StateError
 
-__all__ = ["restore", "save"]
+__all__ = ["is_saved", "restore", "save"]
 
 MAGIC = b"PYLBRVM1"
 _LONGEST_HEADER = 1 << 20
@@ -44,6 +44,12 @@ _LMA = 1 << 10
 def _number(name: str) -> int:
     number: int = getattr(reg, f"UC_X86_REG_{name}")
     return number
+
+
+def is_saved(path: str | Path) -> bool:
+    """The file begins like a saved machine."""
+    with open(path, "rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
 
 
 def save(machine: Machine, path: str | Path) -> None:

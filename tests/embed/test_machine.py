@@ -17,6 +17,7 @@ from pylbr.embed.image import ImageError, load
 from pylbr.embed.machine import MIB, Machine
 from pylbr.embed.report import report
 from pylbr.errors import ConfigurationError
+from pylbr.trace import open as open_trace
 from tests.conftest import ROOT
 from tests.embed.guests import build
 
@@ -77,6 +78,20 @@ def test_the_command(guests, capfd):
     assert main(["run", "--model", "pentium-9", str(build(guests, "lbr_callstack"))]) == 2
     assert main(["run", str(guests / "absent.elf")]) == 2
     assert capfd.readouterr().err.count("\n") == 3
+
+
+def test_the_command_saves_goes_on_and_traces(guests, tmp_path, capfd):
+    guest, middle = str(build(guests, "lbr_callstack")), str(tmp_path / "middle.vm")
+    assert main(["run", "--pause", "20000", "--save", middle, guest]) == 0
+    assert "paused after 2" in capfd.readouterr().err
+    trace = tmp_path / "rest.arrow"
+    assert main(["run", "--trace", str(trace), middle]) == 0
+    assert capfd.readouterr().out.endswith(" passed, 0 failed\n")
+    with open_trace(trace) as branches:
+        assert branches.count > 1000
+    assert main(["run", "--save", middle, guest]) == 2
+    assert main(["run", "--pause", "900000000", "--save", middle, guest]) == 1
+    assert "nothing was saved" in capfd.readouterr().err
 
 
 def test_a_trace_of_the_guest_agrees_with_its_records(guests):
