@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         trace = None
         if args.trace:
-            metadata = Metadata(model=args.model, provenance={"guest": args.guest})
+            model = "" if is_saved(args.guest) else args.model
+            metadata = Metadata(model=model, provenance={"guest": args.guest})
             trace = stack.enter_context(Writer(args.trace, metadata)).write
         machine = _machine(args, trace)
         machine.pause_at = args.pause

@@ -82,7 +82,7 @@ def test_the_command(guests, capfd):
 
 def test_the_command_saves_goes_on_and_traces(guests, tmp_path, capfd):
     guest, middle = str(build(guests, "lbr_callstack")), str(tmp_path / "middle.vm")
-    assert main(["run", "--pause", "20000", "--save", middle, guest]) == 0
+    assert main(["run", "--pause", "2000", "--save", middle, guest]) == 0
     assert "paused after 2" in capfd.readouterr().err
     trace = tmp_path / "rest.arrow"
     assert main(["run", "--trace", str(trace), middle]) == 0
