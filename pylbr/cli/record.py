@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     if args.full:
         output = TraceOutput(path, request)
     else:
-        output = PerfDataOutput(path, request, filter_, ["pylbr", *sys.argv[1:]])
-    if args.live:
-        output = LiveOutput(output, int(filter_))
+        output = samples = PerfDataOutput(path, request, filter_, ["pylbr", *sys.argv[1:]])
+        if args.live:
+            output = LiveOutput(samples, int(filter_))
     with output:
         outcome = chosen.run(request, output, getattr(output, "refresh", lambda: None))
     if not args.quiet:

@@ -24,7 +24,7 @@ from pylbr.trace.metadata import Metadata, Module
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
 from pylbr.trace.schema import column_dtype
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, StacksMetadata
+from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Record, StacksMetadata
 from pylbr.trace.writer import Writer
 
 __all__ = ["PerfDataOutput", "TraceOutput", "describe"]
@@ -104,7 +104,7 @@ class PerfDataOutput:
         """See `Sink`; a file of samples takes none."""
         raise TypeError("a perf.data file holds samples")
 
-    def _write(self, record: object) -> bool:
+    def _write(self, record: Record) -> bool:
         if self.remarks:
             return False
         try:
@@ -201,7 +201,9 @@ class TraceOutput:
         metadata = Metadata(
             "QEMU user mode", modules, tuple(self._tasks.values()), describe(self._request)
         )
-        columns = ("from", "to", "class", "instructions", "cpl_from", "cpl_to", "task")
+        columns: tuple[str, ...] = (
+            "from", "to", "class", "instructions", "cpl_from", "cpl_to", "task",
+        )  # fmt: skip
         if self._request.cycles:
             columns += ("cycles",)
         if self._request.mispredicts:

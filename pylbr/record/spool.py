@@ -44,7 +44,7 @@ class Spool:
         """Keep a chunk; False, once and for all, when the disk is full."""
         if self.remarks:
             return False
-        data = self._compress(words)
+        data = self._compress(words.data)
         try:
             self._file.write(_HEAD.pack(task.index, len(words), len(data)) + data)
             self._file.flush()

@@ -101,8 +101,8 @@ class Tasks:
             self._names[task.pid] = task.name
             return Comm(task.pid, task.tid, task.name, True, time)
         if kind == _NATIVE:
-            path, _, reason = body.partition(b"\0")
-            remark = f"{os.fsdecode(path)} ran unrecorded: {os.fsdecode(reason)}"
+            name, _, reason = body.partition(b"\0")
+            remark = f"{os.fsdecode(name)} ran unrecorded: {os.fsdecode(reason)}"
             if remark not in self.remarks:
                 self.remarks.append(remark)
         return None
