@@ -52,6 +52,8 @@ EXTENSIONS = [
     "pylbr.verify.codec",
     "pylbr.verify.explore",
     "pylbr.verify.replay",
+    "pylbr.verify.walk",
+    "pylbr.verify.simulation",
 ]
 
 

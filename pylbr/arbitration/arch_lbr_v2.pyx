@@ -12,7 +12,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport CTL_LBREN, hw_clear_ler, hw_restore, hw_set_ctl
-from pylbr.host.perf cimport EXCLUDE_GUEST
+from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR
 
 cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
@@ -52,7 +52,7 @@ cdef class ArchLbrV2(Vlbr):
     def __init__(self, flaws=()):
         self.name = "arch-lbr-v2"
         self.set_flaws(flaws)
-        self.shared_filter = not self.has(BOTH_SCHEDULED)
+        self.sharing = 0 if self.has(BOTH_SCHEDULED) else FILTER_VLBR
 
     cdef void reset(self, System* s, Cpu* c) noexcept nogil:
         Vlbr.reset(self, s, c)

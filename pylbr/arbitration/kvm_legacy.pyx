@@ -11,6 +11,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl
+from pylbr.host.perf cimport FILTER_VLBR
 
 cdef enum Flaw:
     STALE_SNAPSHOT, CHECK_WITH_IRQS_ON
@@ -29,7 +30,7 @@ cdef class KvmLegacy(Vlbr):
     def __init__(self, flaws=(), bint designed=False):
         self.name = "kvm-legacy-designed" if designed else "kvm-legacy"
         self.legacy = True
-        self.shared_filter = designed
+        self.sharing = FILTER_VLBR if designed else 0
         self.set_flaws(flaws)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

@@ -14,7 +14,7 @@ from pylbr.arbitration.system cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport hw_restore, hw_save, hw_set_ctl
-from pylbr.host.perf cimport EXCLUDE_GUEST, perf_disable
+from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
 cdef enum Flaw:
     NO_SWAP_BACK = OWNED_FLAWS, SILENT_CUT, KEEP_HOST_IMAGE, LATE_GRANT_REVOKE
@@ -34,6 +34,7 @@ cdef class Lease(Owned):
         self.name = "lease"
         self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
         self.serves_at_entry = True
+        self.sharing = FILTER_EXCLUSION
         self.set_flaws(flaws)
 
     cdef bint host_traces_guests(self, Cpu* c) noexcept nogil:

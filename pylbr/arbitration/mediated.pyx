@@ -7,6 +7,7 @@ host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace
 from pylbr.arbitration.owned import GUARDS
 from pylbr.arbitration.owned cimport Owned
 from pylbr.arbitration.system cimport Cpu, DONE, System, Vcpu
+from pylbr.host.perf cimport FILTER_EXCLUSION
 
 cdef set NOT_OURS = {
     "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
@@ -23,6 +24,7 @@ cdef class Mediated(Owned):
         self.name = "mediated"
         self.host_short = True
         self.refuses_guest_tracing = True
+        self.sharing = FILTER_EXCLUSION
         self.set_flaws(flaws)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

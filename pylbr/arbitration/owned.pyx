@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from lbrcore.lbr cimport lbr_set_frozen
 from pylbr.arbitration.system cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ,
+    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ,
     GUEST_RSM, GUEST_SMI, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
     current_context, guest_control, use_hardware, vcpu_index,
 )
@@ -19,7 +19,7 @@ from pylbr.host.hardware cimport (
     image_clear,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, perf_control, perf_deschedule, perf_disable, perf_enable, perf_schedule,
+    EXCLUDE_GUEST, FRESH_FLAGS, perf_control, perf_deschedule, perf_disable, perf_enable, perf_schedule,
 )
 
 #: Guards that can be left out, each with what then is missing.
@@ -40,6 +40,8 @@ GUARDS = {
     "restore-loads-ctl": (RESTORE_LOADS_CTL, "XRSTORS loads the guest's LBREn in the host"),
     "keep-enabled": (KEEP_ENABLED, "perf's LBR_CTL stays on when it is detached"),
     "no-save": (NO_SAVE, "the guest's records are not saved"),
+    "no-reset-at-change": (NO_RESET_AT_CHANGE, "records stay when perf turns to events that ask "
+                           "for something else"),
     "drop-ctl": (DROP_CTL, "the guest's LBR_CTL is not fetched from the VMCS after exit"),
 }
 
@@ -58,6 +60,8 @@ cdef class Owned(Policy):
 
     cdef void attach(self, System* s, Cpu* c) noexcept nogil:
         """perf gets registers that nobody owns."""
+        if c.perf.granted:
+            s.seen.failures |= FAIL_IDEMPOTENT
         c.owner = OWNER_HOST
         c.perf.granted = 1
         perf_enable(&c.perf, &c.hw)
@@ -131,6 +135,8 @@ cdef class Owned(Policy):
             if not self.has(KEEP_WANTED):
                 c.wanted = 0
         elif c.perf.granted:
+            if c.perf.fresh & FRESH_FLAGS and not self.has(NO_RESET_AT_CHANGE):
+                hw_reset_records(&c.hw)
             if c.perf.programmed != perf_control(&c.perf, &c.hw):
                 perf_enable(&c.perf, &c.hw)
         elif c.owner == OWNER_NONE or self.has(STEAL_IN_IRQ):
@@ -140,11 +146,11 @@ cdef class Owned(Policy):
 
     cdef void task_out(self, System* s, Cpu* c) noexcept nogil:
         perf_deschedule(current_context(s, c))
-        perf_schedule(&c.perf, NULL, self.shared_filter)
+        perf_schedule(&c.perf, NULL, self.sharing)
         self.perf_update(s, c)
 
     cdef void task_in(self, System* s, Cpu* c) noexcept nogil:
-        perf_schedule(&c.perf, current_context(s, c), self.shared_filter)
+        perf_schedule(&c.perf, current_context(s, c), self.sharing)
         self.perf_update(s, c)
         if c.perf.granted and not self.has(NO_RESET_AT_SWITCH):
             hw_reset_records(&c.hw)

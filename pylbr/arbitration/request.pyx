@@ -11,6 +11,7 @@ from pylbr.arbitration.owned cimport NO_RECHECK, Owned
 from pylbr.arbitration.system cimport (
     Cpu, DONE, OWNER_GUEST, OWNER_NONE, System, Vcpu, vcpu_index,
 )
+from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Request(Owned):
@@ -22,6 +23,7 @@ cdef class Request(Owned):
         self.name = "request"
         self.guest_short = self.host_short = True
         self.serves_at_entry = True
+        self.sharing = FILTER_EXCLUSION
         self.set_flaws(flaws)
 
     cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

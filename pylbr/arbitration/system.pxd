@@ -92,7 +92,7 @@ cdef class Policy:
     cdef readonly bint host_short           # the same of the host's samples
     cdef readonly bint host_flag
     cdef readonly bint serves_at_entry      # a VM entry is a safe point
-    cdef readonly bint shared_filter        # the vLBR event goes through EXTRA_REG_LBR
+    cdef readonly int sharing               # SharingRule bits for perf's scheduling
     cdef readonly bint refuses_guest_tracing
 
     cdef int set_flaws(self, flaws) except -1

@@ -13,6 +13,6 @@ class Policy:
     host_short: bool
     host_flag: bool
     serves_at_entry: bool
-    shared_filter: bool
+    sharing: int
     refuses_guest_tracing: bool
     def __init__(self, flaws: Iterable[str] = ...) -> None: ...

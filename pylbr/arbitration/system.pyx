@@ -183,7 +183,7 @@ cdef bint _open(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
             perf_close(&context.event[f.arg & ~ON_TASK])
         elif f.arg & EXCLUDE_GUEST or not policy.refuses_guest_tracing:
             perf_open(context, f.arg & ~ON_TASK)  # else -EOPNOTSUPP
-        perf_schedule(&c.perf, current_context(s, c), policy.shared_filter)
+        perf_schedule(&c.perf, current_context(s, c), policy.sharing)
         policy.perf_update(s, c)
         _next(f)
         return False

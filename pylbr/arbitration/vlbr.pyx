@@ -18,7 +18,7 @@ from pylbr.host.hardware cimport (
     hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
-    CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, PINNED, VLBR,
+    CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, FRESH_USER, PINNED, VLBR,
     PerfContext, perf_close, perf_deschedule, perf_disable, perf_enable, perf_open,
     perf_schedule,
 )
@@ -45,7 +45,7 @@ cdef class Vlbr(Policy):
         if self.event(s, v) == NULL:
             context.saved_valid = 0
             perf_open(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK)
-            perf_schedule(&c.perf, context, self.shared_filter)
+            perf_schedule(&c.perf, context, self.sharing)
             self.perf_update(s, c)
 
     cdef void release(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
@@ -53,7 +53,7 @@ cdef class Vlbr(Policy):
         if event != NULL:
             perf_close(event)
             s.task[1 + vcpu_index(s, v)].saved_valid = 0
-            perf_schedule(&c.perf, current_context(s, c), self.shared_filter)
+            perf_schedule(&c.perf, current_context(s, c), self.sharing)
             self.perf_update(s, c)
 
     cdef void reset(self, System* s, Cpu* c) noexcept nogil:
@@ -75,7 +75,7 @@ cdef class Vlbr(Policy):
         (vlbr_exclude_host)."""
         if c.perf.programmed:
             perf_disable(&c.perf, &c.hw)
-        if c.perf.fresh:
+        if c.perf.fresh & FRESH_USER:
             self.reset(s, c)
             c.perf.fresh = 0
         if c.perf.hosts and not c.perf.vlbr:
@@ -94,13 +94,13 @@ cdef class Vlbr(Policy):
             elif c.perf.vlbr:
                 hw_save(&c.hw, &context.saved)
         perf_deschedule(context)
-        perf_schedule(&c.perf, NULL, self.shared_filter)
+        perf_schedule(&c.perf, NULL, self.sharing)
         c.perf.fresh = 0
         self.perf_update(s, c)
 
     cdef void task_in(self, System* s, Cpu* c) noexcept nogil:
         cdef PerfContext* context = current_context(s, c)
-        perf_schedule(&c.perf, context, self.shared_filter)
+        perf_schedule(&c.perf, context, self.sharing)
         self.perf_update(s, c)
         if not c.perf.users:
             return

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
     "msr": "show the registers of a processor, their fields, and what a value means",
     "report": "show hot branches, functions, mispredicts, branch history",
+    "arbitrate": "compare the arbitration policies on one workload",
     "verify": "search every interleaving of host and guests for leaks and losses",
     "record": "run a program and record its branch stacks, as perf record -b does",
     "run": "run a bare-metal kernel image on a machine with LBRs",

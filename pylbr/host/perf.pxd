@@ -18,6 +18,16 @@ cdef enum EventFlag:
     USER_ONLY = 16              # a branch filter that differs from the other events'
     CALL_STACK = 32             # records are saved and restored with the task
 
+# How events share the facility
+cdef enum SharingRule:
+    FILTER_VLBR = 1             # the vLBR event goes through the shared filter register
+    FILTER_EXCLUSION = 2        # exclude_guest is part of the filter
+
+# Why the records must go
+cdef enum FreshReason:
+    FRESH_USER = 1              # a first user came that never ran (intel_pmu_lbr_add)
+    FRESH_FLAGS = 2             # the events now scheduled ask for something else
+
 ctypedef struct Event:
     uint8_t state
     uint8_t flags
@@ -32,7 +42,7 @@ ctypedef struct PerfCpu:
     PerfContext context
     uint8_t users               # lbr_users: ACTIVE events that use the LBRs, vLBR too
     uint8_t hosts               # those of them that are not vLBR
-    uint8_t fresh               # a first user came that never ran: reset before use
+    uint8_t fresh               # FreshReason bits, of the last scheduling
     uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; USER_ONLY
     uint8_t vlbr                # bit 58 of intel_ctrl_guest_mask: a vLBR event is ACTIVE
     uint8_t granted             # perf's state is in the registers
@@ -41,7 +51,7 @@ ctypedef struct PerfCpu:
 
 cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil
 cdef void perf_close(Event* event) noexcept nogil
-cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, bint shared_filter) noexcept nogil
+cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nogil
 cdef void perf_deschedule(PerfContext* context) noexcept nogil
 cdef bint perf_is_guest_event(const Event* event) noexcept nogil
 cdef uint64_t perf_control(const PerfCpu* cpu, const Hardware* hw) noexcept nogil

@@ -34,23 +34,24 @@ cdef bint perf_is_guest_event(const Event* event) noexcept nogil:
     return (event.flags & VLBR) != 0
 
 
-cdef void _place(PerfCpu* cpu, Event* event, int* filter, bint shared_filter) noexcept nogil:
+cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept nogil:
     """Try to schedule one event (x86_schedule_events with the constraints of spec 5.6)."""
     cdef bint guest = perf_is_guest_event(event)
     cdef int wanted = event.flags & (USER_ONLY | CALL_STACK)
+    cdef bint shared = not guest or rules & FILTER_VLBR
     cdef bint fits
-    if guest:
-        # One fake counter; it goes through the shared filter only as designed.
-        fits = not cpu.vlbr and (not shared_filter or filter[0] < 0 or filter[0] == wanted)
-    else:
-        fits = filter[0] < 0 or filter[0] == wanted
+    if rules & FILTER_EXCLUSION:
+        wanted |= event.flags & EXCLUDE_GUEST
+    fits = not shared or filter[0] < 0 or filter[0] == wanted
+    if guest and cpu.vlbr:
+        fits = False            # one fake counter
     if not fits:
         event.state = EVENT_ERROR if event.flags & PINNED else EVENT_INACTIVE
         return
-    if not guest or shared_filter:
+    if shared:
         filter[0] = wanted
     if not cpu.users and not event.ran:
-        cpu.fresh = 1           # intel_pmu_lbr_add: only a first user that never ran resets
+        cpu.fresh |= FRESH_USER
     cpu.users += 1
     if guest:
         cpu.vlbr = 1
@@ -63,7 +64,7 @@ cdef void _place(PerfCpu* cpu, Event* event, int* filter, bint shared_filter) no
 
 
 cdef void _place_all(
-    PerfCpu* cpu, PerfContext* context, bint pinned, int* filter, bint shared_filter
+    PerfCpu* cpu, PerfContext* context, bint pinned, int* filter, int rules
 ) noexcept nogil:
     cdef int i
     cdef Event* event
@@ -71,20 +72,23 @@ cdef void _place_all(
         event = &context.event[i]
         if ((event.state == EVENT_INACTIVE or event.state == EVENT_ACTIVE)
                 and pinned == ((event.flags & PINNED) != 0)):
-            _place(cpu, event, filter, shared_filter)
+            _place(cpu, event, filter, rules)
 
 
-cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, bint shared_filter) noexcept nogil:
+cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nogil:
     """Decide anew which events of this CPU and of `task`, if any, are ACTIVE."""
     cdef int filter = -1
+    cdef uint8_t hosts = cpu.hosts, flags = cpu.flags
     cpu.users = cpu.hosts = cpu.vlbr = cpu.fresh = 0
     cpu.flags = EXCLUDE_GUEST
-    _place_all(cpu, &cpu.context, True, &filter, shared_filter)
-    _place_all(cpu, task, True, &filter, shared_filter)
-    _place_all(cpu, &cpu.context, False, &filter, shared_filter)
-    _place_all(cpu, task, False, &filter, shared_filter)
+    _place_all(cpu, &cpu.context, True, &filter, rules)
+    _place_all(cpu, task, True, &filter, rules)
+    _place_all(cpu, &cpu.context, False, &filter, rules)
+    _place_all(cpu, task, False, &filter, rules)
     if not cpu.hosts:
         cpu.flags = 0
+    elif hosts and cpu.flags != flags:
+        cpu.fresh |= FRESH_FLAGS
 
 
 cdef void perf_deschedule(PerfContext* context) noexcept nogil:

@@ -7,7 +7,7 @@ class Model:
     policy: Policy
     def __init__(
         self, policy: Policy, config: LbrConfig, cpus: int = ..., guests: int = ...,
-        features: int = ..., kinds: Sequence[int] = ...,
+        features: int = ..., kinds: Sequence[int] = ..., events: int = ...,
     ) -> None: ...
 
 class Explorer:

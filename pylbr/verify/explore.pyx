@@ -31,16 +31,21 @@ cdef class Model:
         `Feature` bits.
     kinds : sequence of int
         Events that perf may open, as flags.
+    events : int
+        How many of them may be open on a CPU at once, 1 or 2.
     """
 
     def __init__(self, Policy policy, config, int cpus=1, int guests=2, int features=0,
-                 kinds=()):
+                 kinds=(), int events=1):
         if not 1 <= cpus <= 2 or not 1 <= guests <= 4 or len(kinds) > MAX_KINDS:
             raise ConfigurationError(
                 f"a model has 1 or 2 CPUs, 1 to 4 guests and at most {MAX_KINDS} kinds of "
                 f"events, not {cpus}, {guests} and {len(kinds)}")
         self.policy = policy
+        if not 1 <= events <= 2:
+            raise ConfigurationError(f"a CPU has 1 or 2 events open at once, not {events}")
         self.options.features = features
+        self.options.events = <uint8_t> events
         self.options.kinds = <uint8_t> len(kinds)
         for i, kind in enumerate(kinds):
             self.options.kind[i] = kind

@@ -59,6 +59,8 @@ class Configuration:
     depth, guests, cpus : int
     features, kinds : tuple of str
         Names out of `FEATURES` and `KINDS`.
+    events : int
+        Host events that may be open on a CPU at once, 1 or 2.
     """
 
     policy: str
@@ -68,6 +70,7 @@ class Configuration:
     cpus: int = 1
     features: tuple[str, ...] = STANDARD["features"]
     kinds: tuple[str, ...] = STANDARD["kinds"]
+    events: int = 1
 
     def model(self) -> Model:
         """The model to run.
@@ -92,7 +95,7 @@ class Configuration:
         return Model(
             policy, hardware, self.cpus, self.guests,
             sum(FEATURES[name] for name in self.features),
-            [KINDS[name] for name in self.kinds])
+            [KINDS[name] for name in self.kinds], self.events)
 
     def to_dict(self) -> dict:
         """For JSON."""

@@ -93,7 +93,7 @@ cdef uint32_t check_door(
 ) noexcept nogil:
     """What guest `guest` gets to see, or user space of it."""
     cdef const Ideal* ideal = &w.guest[guest]
-    cdef lbr_entry entry
+    cdef lbr_entry entry, wanted
     cdef size_t i
     cdef uint32_t failed
     cdef int owner
@@ -103,7 +103,9 @@ cdef uint32_t check_door(
     for i in range(ideal.image.depth + 1):
         if i == ideal.image.depth and door == DOOR_GUEST_MSR:
             break               # no policy here lets a guest read LER by RDMSR
-        entry = image.entry[i] if i < ideal.image.depth else image.ler
+        entry, wanted = image.ler, ideal.image.ler
+        if i < ideal.image.depth:
+            entry, wanted = image.entry[i], ideal.image.entry[i]
         owner = _owner(&entry)
         if owner == 0:
             failed |= 1 << P1
@@ -112,7 +114,7 @@ cdef uint32_t check_door(
         if _torn(&entry):
             failed |= 1 << P7
         if (owner == 1 + guest and _kernel(&entry) and ideal.user_only
-                and not _same(&entry, &ideal.image.entry[i])):
+                and not _same(&entry, &wanted)):
             failed |= 1 << P3
     if door != DOOR_GUEST_MSR and not policy.legacy:
         if not _same(&image.ler, &ideal.image.ler) and not (

@@ -13,7 +13,7 @@ from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import DESIGNED_IN, EQUIVALENT, FlawResult
 from pylbr.verify.timeline import timeline
 
-__all__ = ["flaw_table", "property_table", "run_all", "save_stories", "state_table"]
+__all__ = ["flaw_table", "property_table", "run_all", "save_stories", "state_table", "table"]
 
 
 def _one(configuration: Configuration) -> Result:
@@ -29,7 +29,7 @@ def run_all(configurations: Sequence[Configuration], jobs: int) -> Iterator[Resu
         yield from pool.map(_one, configurations)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown, columns aligned."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
@@ -39,7 +39,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def state_table(results: Sequence[Result]) -> str:
     """Size of each search."""
-    return _table(
+    return table(
         ("policy", "CPUs", "guests", "depth", "states", "transitions", "diameter", "fixpoint",
          "seconds"),
         [(r.configuration.policy + "".join(f" +{f}" for f in r.configuration.flaws),
@@ -60,12 +60,12 @@ def property_table(results: Sequence[Result]) -> str:
                      if r.configuration.policy == policy and name in r.broken]
             row.append(str(min(steps)) if steps else "holds")
         rows.append(row)
-    return _table(["", *names], rows)
+    return table(["", *names], rows)
 
 
 def flaw_table(results: Sequence[FlawResult]) -> str:
     """What each flaw breaks."""
-    return _table(
+    return table(
         ("policy", "flaw", "what it is", "found by", "steps"),
         [(r.policy, r.flaw, r.what,
           ", ".join(r.found) or "equivalent: " + EQUIVALENT.get(r.flaw, "NOT EXPLAINED"),

@@ -33,7 +33,9 @@ EXTENDED: dict[str, dict] = {
                 "kinds": ("cpu-exclude", "cpu", "cpu-user")},
     "events": {"features": ("migrate", "init", "smm", "db"), "kinds": ("cpu-exclude", "cpu")},
     "tasks": {"features": ("nmi", "migrate", "write"),
-              "kinds": ("task-exclude", "task-flexible", "cpu-flexible", "cpu")},
+              "kinds": ("task-exclude", "task-flexible", "cpu-flexible", "cpu"),
+              "guests": 1, "events": 2},
+    "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
 }
 
 #: Where a flaw is looked for, the smallest first.
@@ -46,6 +48,8 @@ _GROUNDS: tuple[dict, ...] = (
      "features": ("nmi", "nmi-branch", "fault", "xsaves")},
     {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu-user"),
      "features": ("nmi", "nmi-branch", "kernel", "xsaves")},
+    {"guests": 1, "depth": 1, "kinds": ("task-flexible", "cpu"), "events": 2,
+     "features": ("nmi", "migrate")},
     {"guests": 2, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
     {"guests": 2, "depth": 2, "kinds": ("cpu-exclude", "cpu"),

@@ -41,6 +41,7 @@ ctypedef struct Ideal:          # a facility that its owner never had to share
 ctypedef struct Options:
     uint32_t features
     uint8_t kinds
+    uint8_t events              # how many may be open on a CPU at once
     uint8_t kind[MAX_KINDS]     # of the events that perf may open
 
 ctypedef struct World:

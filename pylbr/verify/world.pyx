@@ -22,6 +22,7 @@ from pylbr.verify.properties cimport check_door, check_invariants, check_sample
 
 cdef enum:
     ON_TASK = 0x40
+    ASKED = USER_ONLY | EXCLUDE_GUEST
 
 
 cdef int world_init(World* w, Policy policy, config, int cpus, int guests) except -1:
@@ -56,13 +57,15 @@ cdef lbr_entry _record(World* w, int owner, int flags) noexcept nogil:
     return entry
 
 
-cdef void _push(Ideal* ideal, const lbr_entry* entry, int flags) noexcept nogil:
+cdef void _push(
+    Ideal* ideal, const lbr_entry* entry, int flags, bint classes
+) noexcept nogil:
     cdef size_t depth = ideal.image.depth
     if not ideal.on:
         return
     if flags & FAULT and ideal.image.entry[0].from_:
         ideal.image.ler = ideal.image.entry[0]
-    if flags & KERNEL and ideal.user_only:
+    if flags & KERNEL and ideal.user_only or not classes:
         return
     memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
     ideal.image.entry[0] = entry[0]
@@ -83,12 +86,12 @@ cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcep
     branch.cls = LBR_EXCEPTION if flags & FAULT else LBR_COND
     branch.cpl_from = branch.cpl_to = 0 if flags & KERNEL else 3
     if not owner:
-        _push(&w.host[cpu], &entry, flags)
+        _push(&w.host[cpu], &entry, flags, True)
     else:
-        if policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES:
-            _push(&w.guest[owner - 1], &entry, flags)
+        _push(&w.guest[owner - 1], &entry, flags,
+              policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES)
         if policy.guest_traced(&w.system, c):
-            _push(&w.host[cpu], &entry, flags)
+            _push(&w.host[cpu], &entry, flags, True)
     lbr_record(&c.hw.lbr, &branch)
 
 
@@ -132,7 +135,7 @@ cdef void _host_window(World* w, int cpu, int task, int hosts, int filter) noexc
     """The host's window begins anew with the first event and with another task."""
     cdef Cpu* c = &w.system.cpu[cpu]
     cdef Ideal* ideal = &w.host[cpu]
-    if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & USER_ONLY):
+    if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):
         _clear(ideal)
     if not c.perf.hosts:
         memset(ideal, 0, sizeof(Ideal))
@@ -189,23 +192,30 @@ cdef void _guest_actions(
         _add(out, n, GUEST, cpu, GUEST_DB)
 
 
+cdef bint _runs(World* w, int task) noexcept nogil:
+    """Is the task on some CPU, or about to be?"""
+    cdef int cpu
+    for cpu in range(w.system.cpus):
+        if w.system.cpu[cpu].task == task:
+            return True
+        if (w.system.cpu[cpu].frames and w.system.cpu[cpu].frame[0].op == OP_SWITCH
+                and w.system.cpu[cpu].frame[0].arg == task):
+            return True
+    return False
+
+
 cdef void _task_actions(
     World* w, const Options* o, Action* out, int* n, int cpu
 ) noexcept nogil:
     cdef Cpu* c = &w.system.cpu[cpu]
-    cdef int task, other
-    cdef bint elsewhere
+    cdef int task
     _branches(o, out, n, HOST_BRANCH, cpu)
     if c.task:
         _add(out, n, ENTER, cpu, 0)
         if o.features & F_MIGRATE:
             _add(out, n, MIGRATE, cpu, 0)
     for task in range(w.system.guests + 1):
-        elsewhere = False
-        for other in range(w.system.cpus):
-            if task and w.system.cpu[other].task == task:
-                elsewhere = True
-        if task != c.task and not elsewhere:
+        if task != c.task and not (task and _runs(w, task)):
             _add(out, n, SWITCH, cpu, task)
 
 
@@ -225,7 +235,7 @@ cdef void _event_actions(
                 continue
             open_events += 1
             _add(out, n, CLOSE, cpu, slot | (ON_TASK if on_task else 0))
-    for i in range(o.kinds if open_events < 1 else 0):
+    for i in range(o.kinds if open_events < o.events else 0):
         _add(out, n, OPEN, cpu, o.kind[i])
 
 
@@ -270,7 +280,7 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
     """Let it happen; bits of the properties that are now broken."""
     cdef System* s = &w.system
     cdef Cpu* c = &s.cpu[action.cpu]
-    cdef int task = c.task, hosts = c.perf.hosts, filter = c.perf.flags & USER_ONLY
+    cdef int task = c.task, hosts = c.perf.hosts, filter = c.perf.flags & ASKED
     cdef uint32_t failed = 0
     memset(&s.seen, 0, sizeof(s.seen))
     if action.kind == STEP:

@@ -1,0 +1,73 @@
+"""pylbr arbitrate: what each policy costs host and guests on the same workload."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pylbr.arbitration import POLICIES
+from pylbr.cli.progress import progress
+from pylbr.errors import CommandError
+from pylbr.verify.charts import figure_table, save_charts, sweep_table
+from pylbr.verify.compare import Figures, Workload, compare
+
+HELP = "compare the arbitration policies on one workload"
+
+#: Mean guest branches between two exits, for the sweep.
+SWEEP = (50, 200, 1_000, 5_000, 25_000)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("policies", nargs="*", metavar="POLICY",
+                        help=f"default: all of {', '.join(POLICIES)}")
+    parser.add_argument("--branches", type=int, default=20_000_000,
+                        help="branches of each run (default: %(default)s)")
+    rates = Workload()
+    for name, words in (
+        ("guests", "vCPUs on the processor"),
+        ("host_branches", "host branches between a VM exit and the next entry, mean"),
+        ("guest_branches", "guest branches between two exits, mean"),
+        ("task_every", "world switches per task switch, mean"),
+        ("session_every", "branches until perf opens an event, mean"),
+        ("session_length", "branches until it closes, mean"),
+        ("period", "branches per sample"),
+    ):
+        parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="N",
+                            default=getattr(rates, name),
+                            help=f"{words} (default: %(default)s)")
+    parser.add_argument("--trace-guests", action="store_true",
+                        help="host events do not exclude guests")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sweep", action="store_true",
+                        help="also vary the length of a stay in the guest")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write charts (SVG) there")
+
+
+def _workload(args: argparse.Namespace, **changes: int) -> Workload:
+    values = {key: getattr(args, key) for key in vars(Workload()) if key != "exclude_guest"}
+    return Workload(exclude_guest=not args.trace_guests, **{**values, **changes})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.branches < 1:
+        raise CommandError(f"--branches: must be 1 or more, not {args.branches}")
+    policies = args.policies or list(POLICIES)
+    sweep: dict[int, list[Figures]] = {}
+    lengths = SWEEP if args.sweep else ()
+    with progress(1 + len(lengths), "workload", "arbitrate") as bar:
+        figures = compare(_workload(args), args.branches, policies, seed=args.seed)
+        bar.update(1)
+        for length in lengths:
+            sweep[length] = compare(_workload(args, guest_branches=length), args.branches,
+                                    policies, seed=args.seed)
+            bar.update(1)
+    print(figure_table(figures))
+    if sweep:
+        print()
+        print(sweep_table(sweep))
+    if args.out:
+        for path in save_charts(figures, sweep, args.out):
+            print(f"wrote {path}")
+    return 0

@@ -1,0 +1,22 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lbrcore.config import LbrConfig
+from pylbr.arbitration.system import Policy
+
+CYCLES: dict[str, int]
+
+class Simulation:
+    policy: Policy
+    counts: dict[str, int]
+    truth_counts: npt.NDArray[np.uint64]
+    profile_counts: npt.NDArray[np.uint64]
+    def __init__(
+        self, policy: Policy, config: LbrConfig, streams: Sequence[npt.NDArray[np.uint32]],
+        edges: int, *, host_branches: int = ..., guest_branches: int = ...,
+        task_every: int = ..., session_every: int = ..., session_length: int = ...,
+        period: int = ..., exclude_guest: bool = ..., seed: int = ...,
+    ) -> None: ...
+    def run(self, branches: int) -> dict[str, int]: ...
