@@ -13,6 +13,7 @@ from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify import run as suites_run
 from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration, Result
+from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import CORRECT, EQUIVALENT, EXTENDED, FlawResult, mutants, switches
 
@@ -37,6 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="write each violation's story, replay file and timeline there")
     parser.add_argument("--stories", action="store_true", help="print them")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="replay a .story.json file")
+    parser.add_argument("--ownership", action="store_true",
+                        help="print who hands the registers to whom, as a Mermaid diagram")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1),
                         help="processes (default: %(default)s)")
 
@@ -99,6 +102,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--jobs: must be 1 or more, not {args.jobs}")
     if args.replay:
         print(Story.load(args.replay).text())
+        return 0
+    if args.ownership:
+        for policy in args.policies or POLICIES:
+            print(f"%% {policy}\n{mermaid(handovers(ownership_configuration(policy)))}\n")
         return 0
     if args.set in ("bugs", "mutants"):
         with progress(None, "flaw", args.set) as bar:

@@ -1,10 +1,11 @@
 """One processor as host and hypervisor drive it."""
 
-from libc.string cimport memset
+cimport cython
+from libc.string cimport memcpy, memset
 
 from lbrcore.lbr cimport (
-    LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_clear, lbr_get, lbr_read_ler, lbr_set_enable,
-    lbr_set_frozen, lbr_slot, lbr_write_ctl, lbr_write_depth, lbr_write_entry, lbr_write_ler,
+    LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_check, lbr_clear, lbr_get, lbr_read_ler,
+    lbr_record, lbr_reset, lbr_set_enable, lbr_set_frozen, lbr_slot, lbr_write_ctl, lbr_write_depth, lbr_write_entry, lbr_write_ler,
 )
 from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
 
@@ -125,8 +126,7 @@ cdef void hw_vm_entry(Hardware* hw, const Vmcs* vmcs) noexcept nogil:
 cdef void hw_vm_exit(Hardware* hw, Vmcs* vmcs) noexcept nogil:
     """Exit saves and zeroes DEBUGCTL; IA32_LBR_CTL is saved, and cleared by control 26.
 
-    That the field is saved whenever either control is set is a choice: the exact condition is
-    UNCONFIRMED (spec 4).
+    That the field is always saved is `pylbr.arch.choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL`.
     """
     hw.exits += 1
     vmcs.debugctl = hw.debugctl
@@ -134,8 +134,7 @@ cdef void hw_vm_exit(Hardware* hw, Vmcs* vmcs) noexcept nogil:
     if hw.lbr.config.flavour == LBR_LEGACY:
         lbr_set_enable(&hw.lbr, 0)
         return
-    if vmcs.load_lbr_ctl or vmcs.clear_lbr_ctl:
-        vmcs.lbr_ctl = hw.lbr.ctl
+    vmcs.lbr_ctl = hw.lbr.ctl
     if vmcs.clear_lbr_ctl:
         lbr_write_ctl(&hw.lbr, 0)
 
@@ -164,3 +163,93 @@ cdef void image_clear(Image* image) noexcept nogil:
     """Zero the records and LER; CTL and DEPTH stay."""
     memset(&image.entry[0], 0, sizeof(image.entry))
     memset(&image.ler, 0, sizeof(image.ler))
+
+
+@cython.final
+cdef class HardwareState:
+    """The same for Python: one processor, operations as methods.
+
+    Parameters
+    ----------
+    config : lbrcore.config.LbrConfig
+    """
+
+    cdef Hardware hw
+    cdef Vmcs vmcs
+
+    def __cinit__(self, config):
+        cdef LbrState fresh = LbrState(config)
+        memset(&self.hw, 0, sizeof(self.hw))
+        memset(&self.vmcs, 0, sizeof(self.vmcs))
+        self.hw.lbr.config = fresh.state.config
+        lbr_reset(&self.hw.lbr)
+
+    def set_debugctl(self, uint64_t value):
+        hw_set_debugctl(&self.hw, value)
+
+    def set_ctl(self, uint64_t value):
+        hw_set_ctl(&self.hw, value)
+
+    def write_depth(self, uint64_t value):
+        hw_write_depth(&self.hw, value)
+
+    def write_entry(self, uint32_t i, uint64_t from_, uint64_t to, uint64_t info):
+        cdef lbr_entry entry
+        entry.from_, entry.to, entry.info = from_, to, info
+        hw_write_entry(&self.hw, i, &entry)
+
+    def initialise(self):
+        """XRSTORS of the initial state."""
+        hw_init(&self.hw)
+
+    def save(self):
+        """XSAVES: component 15, 808 bytes."""
+        cdef Image image
+        hw_save(&self.hw, &image)
+        return <bytes> (<char*> &image)[:sizeof(image)]
+
+    def restore(self, const uint8_t[::1] component):
+        """XRSTORS of what `save` gave."""
+        cdef Image image
+        if <size_t> component.shape[0] != sizeof(image):
+            raise ValueError(f"component: has {component.shape[0]} bytes, not {sizeof(image)}")
+        memcpy(&image, &component[0], sizeof(image))
+        hw_restore(&self.hw, &image)
+
+    def branch(self, uint8_t cls, uint64_t from_, uint64_t to, uint8_t cpl_from, uint8_t cpl_to):
+        cdef lbr_branch branch
+        memset(&branch, 0, sizeof(branch))
+        branch.cls = cls
+        branch.from_, branch.to = from_, to
+        branch.cpl_from, branch.cpl_to = cpl_from, cpl_to
+        if lbr_check(&branch):
+            lbr_record(&self.hw.lbr, &branch)
+        else:
+            raise ValueError("branch: class or CPL out of range")
+
+    def vm_entry(self, uint64_t debugctl, uint64_t lbr_ctl, bint load, bint clear):
+        self.vmcs.debugctl, self.vmcs.lbr_ctl = debugctl, lbr_ctl
+        self.vmcs.load_lbr_ctl, self.vmcs.clear_lbr_ctl = load, clear
+        hw_vm_entry(&self.hw, &self.vmcs)
+
+    def vm_exit(self):
+        """Returns the guest's DEBUGCTL and LBR_CTL as saved."""
+        hw_vm_exit(&self.hw, &self.vmcs)
+        return self.vmcs.debugctl, self.vmcs.lbr_ctl
+
+    def freeze(self):
+        """A PMI with what IA32_DEBUGCTL asks for."""
+        hw_freeze(&self.hw)
+
+    def acknowledge(self):
+        """Clear LBR_FRZ."""
+        lbr_set_frozen(&self.hw.lbr, 0)
+
+    def registers(self):
+        """CTL, DEBUGCTL, DEPTH, LER and the records, newest first."""
+        cdef Image image
+        hw_peek(&self.hw, &image)
+        return (image.ctl, self.hw.debugctl, image.depth,
+                (image.ler.from_, image.ler.to, image.ler.info),
+                [(image.entry[i].from_, image.entry[i].to, image.entry[i].info)
+                 for i in range(image.depth)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pylbr.verify.models import KINDS
 
-__all__ = ["ACTIONS", "MICRO_STEPS", "sentence"]
+__all__ = ["ACTIONS", "MICRO_STEPS", "STEPS", "sentence"]
 
 #: In the order of `ActionKind`.
 ACTIONS = ("step", "host branch", "switch", "enter", "guest branch", "guest", "exit", "open",
@@ -19,7 +19,7 @@ _INSTRUCTIONS = (
 )
 
 #: (operation, pc of the step that was taken) -> what it is.
-_STEPS = {
+STEPS = {
     ("switch", 0): "interrupts off, perf's events of the old task go",
     ("switch", 1): "vcpu_put",
     ("switch", 2): "perf's events of the new task come",
@@ -64,7 +64,7 @@ def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:
     name = ACTIONS[kind]
     if name == "step":
         operation, pc, hook_pc, _ = before["frames"][-1]
-        text = _STEPS[operation, pc]
+        text = STEPS[operation, pc]
         return f"    {text}" + (f" (part {hook_pc + 1})" if hook_pc else "")
     where = f"CPU {cpu}: " if cpu else ""
     if name == "host branch":
