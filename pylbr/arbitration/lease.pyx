@@ -13,11 +13,12 @@ from pylbr.arbitration.owned cimport NO_RECHECK, OWNED_FLAWS, Owned
 from pylbr.arbitration.system cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware, vcpu_index,
 )
-from pylbr.host.hardware cimport hw_restore, hw_save, hw_set_ctl
+from pylbr.host.hardware cimport hw_restore, hw_save, hw_write_depth
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
 cdef enum Flaw:
     NO_SWAP_BACK = OWNED_FLAWS, SILENT_CUT, KEEP_HOST_IMAGE, LATE_GRANT_REVOKE
+    KEEP_DEPTH
 
 
 cdef class Lease(Owned):
@@ -27,6 +28,7 @@ cdef class Lease(Owned):
         "no-swap-back": (NO_SWAP_BACK, "the host gets the registers at put only"),
         "silent-cut": (SILENT_CUT, "a window that began late is not marked"),
         "keep-host-image": (KEEP_HOST_IMAGE, "the host's image outlives its event"),
+        "keep-depth": (KEEP_DEPTH, "the host goes on with the guest's IA32_LBR_DEPTH"),
         "late-grant-revoke": (LATE_GRANT_REVOKE, "perf still counts as attached while swapped out"),
     }
 
@@ -35,6 +37,7 @@ cdef class Lease(Owned):
         self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
+        self.any_depth = True
         self.set_flaws(flaws)
 
     cdef bint host_traces_guests(self, Cpu* c) noexcept nogil:
@@ -51,7 +54,15 @@ cdef class Lease(Owned):
         self.wipe(s, c)
         c.owner = OWNER_NONE
 
+    cdef void load_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """XRSTORS wants the depth that was saved; the write of DEPTH finds empty records."""
+        if c.hw.lbr.depth != s.depth:
+            hw_write_depth(&c.hw, s.depth)
+        Owned.load_guest(self, s, c, v)
+
     cdef void attach(self, System* s, Cpu* c) noexcept nogil:
+        if c.hw.lbr.depth != s.host_depth and not self.has(KEEP_DEPTH):
+            hw_write_depth(&c.hw, s.host_depth)
         if c.perf.context.saved_valid:
             hw_restore(&c.hw, &c.perf.context.saved)
         elif not self.has(SILENT_CUT):

@@ -76,7 +76,8 @@ ctypedef struct System:
     PerfContext task[1 + MAX_GUESTS]
     Observation seen
     uint8_t cpus, guests
-    uint8_t depth               # of guests, unless a policy offers another
+    uint8_t depth               # of the guests' stacks
+    uint8_t host_depth          # of the host's; the same unless the policy keeps them apart
 
 
 cdef class Policy:
@@ -94,6 +95,7 @@ cdef class Policy:
     cdef readonly bint serves_at_entry      # a VM entry is a safe point
     cdef readonly int sharing               # SharingRule bits for perf's scheduling
     cdef readonly bint refuses_guest_tracing
+    cdef readonly bint any_depth            # guests may have another depth than the host
 
     cdef int set_flaws(self, flaws) except -1
     cdef bint has(self, int flaw) noexcept nogil

@@ -15,4 +15,5 @@ class Policy:
     serves_at_entry: bool
     sharing: int
     refuses_guest_tracing: bool
+    any_depth: bool
     def __init__(self, flaws: Iterable[str] = ...) -> None: ...

@@ -8,6 +8,7 @@ class Model:
     def __init__(
         self, policy: Policy, config: LbrConfig, cpus: int = ..., guests: int = ...,
         features: int = ..., kinds: Sequence[int] = ..., events: int = ...,
+        guest_depth: int = ...,
     ) -> None: ...
 
 class Explorer:

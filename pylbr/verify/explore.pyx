@@ -33,10 +33,12 @@ cdef class Model:
         Events that perf may open, as flags.
     events : int
         How many of them may be open on a CPU at once, 1 or 2.
+    guest_depth : int
+        Of the guests' stacks, if it is not the processor's largest; for walks at real depths.
     """
 
     def __init__(self, Policy policy, config, int cpus=1, int guests=2, int features=0,
-                 kinds=(), int events=1):
+                 kinds=(), int events=1, int guest_depth=0):
         if not 1 <= cpus <= 2 or not 1 <= guests <= 4 or len(kinds) > MAX_KINDS:
             raise ConfigurationError(
                 f"a model has 1 or 2 CPUs, 1 to 4 guests and at most {MAX_KINDS} kinds of "
@@ -44,12 +46,16 @@ cdef class Model:
         self.policy = policy
         if not 1 <= events <= 2:
             raise ConfigurationError(f"a CPU has 1 or 2 events open at once, not {events}")
+        if guest_depth and (guest_depth not in config.depths or not policy.any_depth):
+            raise ConfigurationError(
+                f"guest depth {guest_depth}: policy {policy.name} on this processor offers "
+                f"{config.depths if policy.any_depth else config.max_depth}")
         self.options.features = features
         self.options.events = <uint8_t> events
         self.options.kinds = <uint8_t> len(kinds)
         for i, kind in enumerate(kinds):
             self.options.kind[i] = kind
-        world_init(&self.initial, policy, config, cpus, guests)
+        world_init(&self.initial, policy, config, cpus, guests, guest_depth)
 
 
 cdef uint64_t _hash(const uint8_t* state, size_t size) noexcept nogil:

@@ -83,6 +83,8 @@ EQUIVALENT = {
                     "between them",
     "keep-host-image": "events close with interrupts on, and by then the image has been put "
                        "back: between VM exit and that point no interrupt is taken",
+    "keep-depth": "in a search guests and host have one depth; walks with another kill it "
+                  "(test_walk)",
 }
 
 

@@ -53,7 +53,8 @@ ctypedef struct World:
 cdef enum Property:
     P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES
 
-cdef int world_init(World* w, Policy policy, config, int cpus, int guests) except -1
+cdef int world_init(
+    World* w, Policy policy, config, int cpus, int guests, int guest_depth=*) except -1
 cdef int enabled(World* w, Policy policy, const Options* options, Action* out) noexcept nogil
 cdef uint32_t apply(World* w, Policy policy, const Options* options,
                     Action action) noexcept nogil

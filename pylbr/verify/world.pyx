@@ -25,7 +25,9 @@ cdef enum:
     ASKED = USER_ONLY | EXCLUDE_GUEST
 
 
-cdef int world_init(World* w, Policy policy, config, int cpus, int guests) except -1:
+cdef int world_init(
+    World* w, Policy policy, config, int cpus, int guests, int guest_depth=0
+) except -1:
     """Reset state: the host's task runs, nobody uses an LBR."""
     cdef int i
     cdef LbrState fresh = LbrState(config)
@@ -37,7 +39,8 @@ cdef int world_init(World* w, Policy policy, config, int cpus, int guests) excep
         lbr_reset(&w.system.cpu[i].hw.lbr)
         w.system.cpu[i].irqs = 1
         w.host[i].image.depth = w.system.cpu[i].hw.lbr.depth
-    w.system.depth = <uint8_t> w.system.cpu[0].hw.lbr.depth
+    w.system.host_depth = <uint8_t> w.system.cpu[0].hw.lbr.depth
+    w.system.depth = <uint8_t> guest_depth or w.system.host_depth
     for i in range(guests):
         vcpu_reset(&w.system, &w.system.vcpu[i])
         w.guest[i].image.depth = w.system.depth
@@ -139,7 +142,7 @@ cdef void _host_window(World* w, int cpu, int task, int hosts, int filter) noexc
         _clear(ideal)
     if not c.perf.hosts:
         memset(ideal, 0, sizeof(Ideal))
-        ideal.image.depth = c.hw.lbr.depth
+        ideal.image.depth = w.system.host_depth
     ideal.on = c.perf.hosts != 0
     ideal.user_only = (c.perf.flags & USER_ONLY) != 0
 

@@ -4,6 +4,7 @@ import pytest
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration import make_policy
+from pylbr.errors import ConfigurationError
 from pylbr.verify.explore import Model
 from pylbr.verify.models import FEATURES, KINDS
 from pylbr.verify.suites import CORRECT
@@ -37,3 +38,22 @@ def test_same_seed_same_walk():
     one, two = (walk("lease", "silent-cut", seed=9) for _ in range(2))
     one.run(10**6), two.run(10**6)
     assert (one.steps, one.switches, one.broken) == (two.steps, two.switches, two.broken)
+
+
+@pytest.mark.parametrize("depth", [8, 16, 24])
+def test_lease_lets_guests_have_another_depth(depth):
+    model = Model(make_policy("lease"), LbrConfig(linear_width=64, info_mask=0), 2, 3,
+                  sum(FEATURES.values()), list(KINDS.values()), 2, depth)
+    run = Walk(model, depth)
+    assert run.run(500_000), run.broken
+    model = Model(make_policy("lease", ["keep-depth"]), LbrConfig(linear_width=64, info_mask=0),
+                  1, 1, FEATURES["nmi"], [KINDS["cpu-exclude"]], 1, depth)
+    # Left alone, the host soon has the guest's depth for good: only a walk's start shows it.
+    assert not all(Walk(model, seed).run(1_000) for seed in range(1, 10))
+
+
+def test_other_policies_do_not():
+    with pytest.raises(ConfigurationError, match="offers 32"):
+        Model(make_policy("request"), LbrConfig(linear_width=64), guest_depth=8)
+    with pytest.raises(ConfigurationError, match="guest depth 7"):
+        Model(make_policy("lease"), LbrConfig(linear_width=64), guest_depth=7)
