@@ -10,7 +10,10 @@ static void jump(uint64_t to) { __asm__ volatile("jmp *%0" : : "r"(to) : "memory
 
 /* Every MSR of the ranges that exist, with patterns; a fault is an answer, too. */
 static void hammer(void) {
-    static const uint32_t starts[] = {0, 0x40000000, 0xC0000000, 0xC0010000, 0xFFFFFF00};
+    static const uint32_t starts[] = {
+        0, 0xC0, 0x180, 0x1C0, 0x300, 0x340, 0x380, 0x480, 0x4C0, 0x560, 0x600, 0x680, 0x6C0,
+        0xDA0, 0xDC0, 0x1200, 0x14C0, 0x1500, 0x1600, 0x40000000, 0xC0000000, 0xC0010000,
+        0xFFFFFF00};
     static const uint64_t patterns[] = {0, ~0ull, 1, 0xAAAAAAAAAAAAAAAA, 0x8000000000000000,
                                         0x7FFFFFFFFFFF};
     uint64_t value;
