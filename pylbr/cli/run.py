@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from pylbr.embed.image import load
-from pylbr.embed.machine import MIB, Ending, Machine
-from pylbr.embed.report import report
-from pylbr.embed.savefile import is_saved, restore, save
 from pylbr.errors import CommandError
 from pylbr.trace import Metadata, Writer
+
+if TYPE_CHECKING:
+    from pylbr.embed.machine import Ending, Machine
 
 HELP = "run a bare-metal kernel image on a machine with LBRs"
 
@@ -63,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"--{name}: must be at least 1, not {value}")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
+    if find_spec("unicorn") is None:
+        raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
+    from pylbr.embed.savefile import is_saved
+
     with ExitStack() as stack:
         trace = None
         if args.trace:
@@ -77,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Machine:
+    from pylbr.embed.image import load
+    from pylbr.embed.machine import MIB, Machine
+    from pylbr.embed.savefile import is_saved, restore
+
     if is_saved(args.guest):
         return restore(args.guest, console=_console, trace=trace)
     image = load(args.guest)
@@ -92,6 +100,9 @@ def _console(data: bytes) -> None:
 
 
 def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int:
+    from pylbr.embed.report import report
+    from pylbr.embed.savefile import save
+
     if ending.kind == "pause":
         save(machine, args.save)
     elif args.save:

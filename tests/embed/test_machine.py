@@ -80,6 +80,12 @@ def test_the_command(guests, capfd):
     assert capfd.readouterr().err.count("\n") == 3
 
 
+def test_without_unicorn_one_line_says_so(guests, monkeypatch, capfd):
+    monkeypatch.setattr("pylbr.cli.run.find_spec", lambda name: None)
+    assert main(["run", str(build(guests, "lbr_callstack"))]) == 2
+    assert "pip install 'pylbr[unicorn]'" in capfd.readouterr().err
+
+
 def test_the_command_saves_goes_on_and_traces(guests, tmp_path, capfd):
     guest, middle = str(build(guests, "lbr_callstack")), str(tmp_path / "middle.vm")
     assert main(["run", "--pause", "2000", "--save", middle, guest]) == 0
