@@ -1,4 +1,4 @@
-"""From rows of a trace to what they leave in a facility, looking at no more of them than it takes."""
+"""From rows of a trace to what they leave in a facility, with as few looks as it takes."""
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset

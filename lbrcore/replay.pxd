@@ -24,6 +24,7 @@ ctypedef struct lbr_counter:
     size_t overflow          # row of the overflow; of use to the lazy engine alone
     size_t counted           # rows below are in `left`; likewise
 
+
 @cython.final
 cdef class SampleBuffer:
     cdef readonly object row, event, period, nr, hw_idx, entries

@@ -112,7 +112,7 @@ cdef class Replay:
         self.lbr = lbr
         self.events = tuple(events)
         if len(self.events) > MAX_COUNTERS:
-            raise ValueError(f"events: {len(self.events)} of them; there are {MAX_COUNTERS} counters")
+            raise ValueError(f"events: {len(self.events)}; there are {MAX_COUNTERS} counters")
         self.lazy, self.freeze, self.whole = lazy, freeze, whole
         self.count = len(self.events)
         self.pending = -1

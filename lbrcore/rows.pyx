@@ -138,7 +138,8 @@ cdef class Rows:
         if (view.format == NULL or strcmp(view.format, form) or view.ndim != dimensions
                 or view.itemsize != itemsize):
             raise TypeError(f"{name}: must be of the type and shape of that field of BRANCH_DTYPE")
-        if view.strides[0] < 0 or (dimensions == 2 and (view.shape[1] != 4 or view.strides[1] != 1)):
+        if view.strides[0] < 0 or (
+                dimensions == 2 and (view.shape[1] != 4 or view.strides[1] != 1)):
             raise ValueError(f"{name}: must run forwards, without gaps within a row")
         if field == FIELD_FROM:
             self.rows.count = <size_t> view.shape[0]

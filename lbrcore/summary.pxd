@@ -18,7 +18,7 @@ ctypedef struct lbr_counts:
     uint64_t events       # four counts, a byte each, saturated at EVENT_COUNT_MAX
 
 ctypedef struct lbr_summary:
-    lbr_entry entries[32] # records made and still there, newest first
+    lbr_entry entries[32]  # records made and still there, newest first
     uint32_t n            # how many
     uint32_t depth
     uint32_t pops

@@ -123,7 +123,7 @@ cdef void _then_ler(lbr_summary* first, const lbr_summary* second) noexcept nogi
 
 cdef void _then_records(lbr_summary* first, const lbr_summary* second) noexcept nogil:
     cdef lbr_entry entries[32]
-    cdef uint32_t left = 0, pops, i
+    cdef uint32_t left = 0, pops
     cdef bint open_kept = False
     if second.pops <= first.n:
         left = first.n - second.pops

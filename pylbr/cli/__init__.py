@@ -19,16 +19,16 @@ __all__ = ["COMMANDS", "main"]
 
 #: Command -> what it does, in the order of ``pylbr --help``.
 COMMANDS: dict[str, str] = {
-    "convert": "turn a trace or a file of stacks into another format",
-    "cpuid": "show what CPUID answers on a processor",
-    "inspect": "say what a trace or a file of stacks holds",
-    "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
-    "msr": "show the registers of a processor, their fields, and what a value means",
-    "report": "show hot branches, functions, mispredicts, branch history",
-    "arbitrate": "compare the arbitration policies on one workload",
-    "verify": "search every interleaving of host and guests for leaks and losses",
     "record": "run a program and record its branch stacks, as perf record -b does",
+    "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
+    "report": "show hot branches, functions, mispredicts, branch history",
+    "convert": "turn a trace or a file of stacks into another format",
+    "inspect": "say what a trace or a file of stacks holds",
     "run": "run a bare-metal kernel image on a machine with LBRs",
+    "verify": "search every interleaving of host and guests for leaks and losses",
+    "arbitrate": "compare the arbitration policies on one workload",
+    "msr": "show the registers of a processor, their fields, and what a value means",
+    "cpuid": "show what CPUID answers on a processor",
 }
 
 

@@ -172,7 +172,9 @@ class SampleBatch:
 
     def select(self, which: slice | NDArray[Any]) -> SampleBatch:
         """Batch of some of the samples (slice, index array or mask); entries are shared."""
-        per_sample: dict[str, Any] = {name: np.ascontiguousarray(getattr(self, name)[which]) for name in _COLUMNS}
+        per_sample: dict[str, Any] = {
+            name: np.ascontiguousarray(getattr(self, name)[which]) for name in _COLUMNS
+        }
         hw_idx = None if self.hw_idx is None else np.ascontiguousarray(self.hw_idx[which])
         return replace(self, **per_sample, hw_idx=hw_idx)
 
