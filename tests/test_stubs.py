@@ -16,6 +16,7 @@ ALLOWED = r"""
 .*\.__reduce__
 .*\.__pyx_.*
 lbrcore\._cyutility
+pylbr\.arbitration\..*\.__init__
 """
 
 

@@ -1,8 +1,11 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+from typing_extensions import disjoint_base
+
 EVENT_ON_TASK: int
 
+@disjoint_base
 class Policy:
     FLAWS: ClassVar[dict[str, tuple[int, str]]]
     name: str
@@ -16,4 +19,4 @@ class Policy:
     sharing: int
     refuses_guest_tracing: bool
     any_depth: bool
-    def __init__(self, flaws: Iterable[str] = ...) -> None: ...
+    def __new__(cls, flaws: Iterable[str] = ...) -> Policy: ...

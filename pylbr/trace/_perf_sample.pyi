@@ -1,5 +1,8 @@
+from typing_extensions import disjoint_base
+
 from pylbr.trace.perf_sample import Found, SampleLayout
 
+@disjoint_base
 class Scanner:
     def __init__(self, layout: SampleLayout) -> None: ...
     def scan(self, data: bytes, at: int) -> Found: ...

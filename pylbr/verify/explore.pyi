@@ -1,8 +1,11 @@
 from collections.abc import Sequence
 
+from typing_extensions import disjoint_base
+
 from lbrcore.config import LbrConfig
 from pylbr.arbitration.system import Policy
 
+@disjoint_base
 class Model:
     policy: Policy
     def __init__(
@@ -11,6 +14,7 @@ class Model:
         guest_depth: int = ...,
     ) -> None: ...
 
+@disjoint_base
 class Explorer:
     model: Model
     states: int
@@ -18,6 +22,6 @@ class Explorer:
     depth: int
     complete: bool
     failed: int
-    def __init__(self, model: Model, canonical: bool = ...) -> None: ...
+    def __new__(cls, model: Model, canonical: bool = ...) -> Explorer: ...
     def run(self, budget: int = ..., prune: int = ..., stop: int = ...) -> bool: ...
     def path(self, property: int) -> tuple[list[bytes], tuple[int, int, int]]: ...

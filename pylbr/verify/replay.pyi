@@ -1,13 +1,16 @@
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from pylbr.verify.explore import Model
 
 OPERATIONS: tuple[str, ...]
 DOORS: tuple[str, ...]
 
+@disjoint_base
 class Run:
     model: Model
-    def __init__(self, model: Model) -> None: ...
+    def __new__(cls, model: Model) -> Run: ...
     def copy(self) -> Run: ...
     def actions(self) -> list[tuple[int, int, int]]: ...
     def apply(self, action: tuple[int, int, int]) -> int: ...

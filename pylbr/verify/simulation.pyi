@@ -2,12 +2,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration.system import Policy
 
 CYCLES: dict[str, int]
 
+@disjoint_base
 class Simulation:
     policy: Policy
     counts: dict[str, int]
