@@ -49,7 +49,11 @@ def state_table(results: Sequence[Result]) -> str:
 
 
 def property_table(results: Sequence[Result]) -> str:
-    """Which property holds where; a number is the length of the shortest way to break it."""
+    """Which property holds where; a number is the length of the shortest way to break it.
+
+    «holds» stands only where nothing is broken: elsewhere what comes behind a broken property
+    was not searched, and the others were just «not seen» broken.
+    """
     names = sorted({r.configuration.policy: 0 for r in results},
                    key=[r.configuration.policy for r in results].index)
     rows = []
@@ -58,7 +62,9 @@ def property_table(results: Sequence[Result]) -> str:
         for policy in names:
             steps = [len(r.broken[name][0]) for r in results
                      if r.configuration.policy == policy and name in r.broken]
-            row.append(str(min(steps)) if steps else "holds")
+            clean = all(r.complete and not r.broken for r in results
+                        if r.configuration.policy == policy)
+            row.append(str(min(steps)) if steps else "holds" if clean else "not seen")
         rows.append(row)
     return table(["", *names], rows)
 

@@ -50,6 +50,8 @@ _GROUNDS: tuple[dict, ...] = (
      "features": ("nmi", "nmi-branch", "kernel", "xsaves")},
     {"guests": 1, "depth": 1, "kinds": ("task-flexible", "cpu"), "events": 2,
      "features": ("nmi", "migrate")},
+    {"guests": 1, "depth": 1, "kinds": ("task-flexible", "cpu-user"), "events": 2,
+     "features": ("nmi", "kernel")},
     {"guests": 2, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
     {"guests": 2, "depth": 2, "kinds": ("cpu-exclude", "cpu"),
