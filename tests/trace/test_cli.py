@@ -140,8 +140,7 @@ def test_interrupt(tmp_path):
     )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".o.arrow.*.part")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
+        time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
