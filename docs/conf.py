@@ -2,11 +2,15 @@
 
 project = "pylbr"
 author = "the pylbr developers"
-extensions = ["myst_parser", "autoapi.extension", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser", "autoapi.extension", "sphinx.ext.napoleon", "sphinxcontrib.mermaid",
+]
 html_theme = "furo"
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
+napoleon_use_ivar = True
 autoapi_dirs = ["../lbrcore", "../pylbr"]
 autoapi_file_patterns = ["*.pyi", "*.py"]
 autoapi_ignore = ["*/cli/*", "*/_*.pyi"]
