@@ -15,6 +15,7 @@ import pytest
 
 from pylbr import trace
 from pylbr.cli import main
+from tests.conftest import heed_interrupts
 
 DRMEMTRACE = "drmemtrace.simple_app.trace.zip"
 
@@ -136,7 +137,7 @@ def test_interrupt(tmp_path):
     target = tmp_path / "o.arrow"
     process = subprocess.Popen(
         [sys.executable, "-m", "pylbr", "convert", str(tmp_path / "t.csv"), "-o", str(target)],
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".o.arrow.*.part")) and time.monotonic() < deadline:
