@@ -4,6 +4,7 @@ LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of t
 """
 
 import os
+import sys
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -76,6 +77,7 @@ setup(
         + [Extension("lbrcore._cyutility", ["lbrcore/_cyutility.c"])],
         shared_utility_qualified_name="lbrcore._cyutility",
         nthreads=os.cpu_count(),
+        force="--force" in sys.argv,  # other directives make other C of the same source
         show_all_warnings=True,
         compiler_directives={
             "language_level": 3,
