@@ -443,7 +443,7 @@ def test_what_perf_records(tmp_path, options):
     path, pipe = tmp_path / "perf.data", "pipe" in options
     command = ["perf", "record", "-q", "-F", "2000", "-o", "-" if pipe else str(path),
                *(option for option in options if option != "pipe"),
-               "--", "sh", "-c", "for i in $(seq 20000); do :; done"]
+               "--", "sh", "-c", "for i in $(seq 300000); do :; done"]
     done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
     if done.returncode:
         pytest.skip(f"perf may not record here: {done.stderr.decode()[:200]}")
