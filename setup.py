@@ -57,6 +57,11 @@ EXTENSIONS = [
     "pylbr.verify.simulation",
 ]
 
+FLAGS = {
+    # A caller has just stored FROM and TO one by one; one load of both would wait for them.
+    "lbrcore.capi": ["-fno-tree-slp-vectorize"],
+}
+
 
 def extension(name: str) -> Extension:
     return Extension(
@@ -66,7 +71,8 @@ def extension(name: str) -> Extension:
         depends=["lbrcore/include/lbrcore.h", "pylbr/record/wire.h"],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         # No debug information: it would double the time and the size.
-        extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"],
+        extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]
+        + FLAGS.get(name, []),
     )
 
 

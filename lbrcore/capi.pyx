@@ -8,7 +8,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
     lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry,
-    lbr_check, lbr_read_ler, lbr_read_records, lbr_record, lbr_reset, LBR_EINVAL,
+    lbr_check, lbr_in_quick_range, lbr_read_ler, lbr_read_records, lbr_record_call_stack,
+    lbr_record_plain, lbr_record_rare, lbr_reset, LBR_EINVAL, LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN,
     lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_state, lbr_write_ctl,
     lbr_write_depth, lbr_write_entry, lbr_write_ler, lbr_write_tos, lbr_xsave_layout,
 )
@@ -54,9 +55,15 @@ cdef extern from "lbrcore.h" nogil:
 
 cdef int _record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
     # Here and not in lbr.pyx, where gcc would merge the rare modes into the quick path.
-    if cython.unlikely(not lbr_check(branch)):
+    if cython.likely(lbr_in_quick_range(branch)):
+        if state.quick == QUICK_PLAIN:
+            lbr_record_plain(state, branch)
+            return LBR_OK
+        if state.quick == QUICK_CALL_STACK:
+            return lbr_record_call_stack(state, branch)
+    elif not lbr_check(branch):
         return LBR_EINVAL
-    return lbr_record(state, branch)
+    return lbr_record_rare(state, branch)
 
 
 cdef lbrcore_api _api

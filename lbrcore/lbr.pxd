@@ -134,11 +134,12 @@ cdef inline uint64_t lbr_meta(const lbr_branch* branch) noexcept nogil:
 cdef inline void lbr_set_meta(
     lbr_branch* branch, uint8_t cls, uint8_t flags, uint8_t cpl_from, uint8_t cpl_to
 ) noexcept nogil:
-    """Class, flags and CPLs of a branch that logs no events, in one store: the record path
-    loads them in one, which would wait for single bytes to arrive."""
-    cdef uint64_t meta = cls | <uint64_t> flags << 8 | <uint64_t> cpl_from << 16
-    meta |= <uint64_t> cpl_to << 24
-    memcpy(&branch.cls, &meta, 8)
+    """Class, flags and CPLs of a branch that logs no events."""
+    branch.cls = cls
+    branch.flags = flags
+    branch.cpl_from = cpl_from
+    branch.cpl_to = cpl_to
+    branch.events[0] = branch.events[1] = branch.events[2] = branch.events[3] = 0
 
 
 cdef inline uint64_t lbr_br_type(uint64_t cls) noexcept nogil:
@@ -245,13 +246,21 @@ cdef inline void lbr_step(
         at.head += <uint32_t> accept
 
 
+cdef enum:
+    QUICK_PLAIN = 1         # every class, or by filter
+    QUICK_CALL_STACK = 2
+
+
 cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
-    """Whether `lbr_record` may take its quick part."""
+    """Which quick part `lbr_record` may take, if any."""
     cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
-    state.quick = ((state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED
-                   and state.cycles_valid
-                   and (state.config.info_mask & needed) == needed)
+    state.quick = 0
+    if state.cycles_valid and (state.config.info_mask & needed) == needed:
+        if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
+            state.quick = QUICK_PLAIN
+        elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:
+            state.quick = QUICK_CALL_STACK
 
 
 cdef inline lbr_cursor lbr_begin(const lbr_state* state, const int mode) noexcept nogil:
@@ -288,33 +297,51 @@ cdef inline void lbr_record_in(
 
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil
+cdef int lbr_record_call_stack(lbr_state* state, const lbr_branch* branch) noexcept nogil
+
+
+# The commonest cases have quick parts of their own (`lbr_find_quick`): recording with cycles, of
+# a class that is its own BR_TYPE, within one ring.
+
+cdef inline bint lbr_in_quick_range(const lbr_branch* branch) noexcept nogil:
+    """Is it a branch that the quick parts take?  Implies `lbr_check`.  Looks at single bytes,
+    which may have been stored one by one: a wider load would wait for the store buffer."""
+    return (not (branch.cls | branch.flags) & ~<int> 7
+            and branch.cpl_from == branch.cpl_to and branch.cpl_to < 4)
+
+
+cdef inline uint64_t lbr_quick_info(const lbr_branch* branch, uint64_t cycles) noexcept nogil:
+    return (<uint64_t> branch.flags << 61 | <uint64_t> branch.cls << INFO_TYPE_SHIFT
+            | LBR_CYC_CNT_VALID | min(cycles, <uint64_t> CYC_CNT_MAX))
+
+
+cdef inline void lbr_record_plain(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Every class, or by filter."""
+    cdef uint64_t accept = (state.accept >> (branch.cls | branch.cpl_to << 4)) & 1
+    cdef uint64_t cycles = state.cycles + branch.cycles
+    cdef lbr_entry* entry = lbr_slot(state, state.head + 1)
+    entry.from_ = branch.from_
+    entry.to = branch.to
+    entry.info = lbr_quick_info(branch, cycles)
+    state.cycles = cycles & (accept - 1)
+    state.head += <uint32_t> accept
 
 
 cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK.
-
-    The quick part is `lbr_step` for the commonest case: recording with cycles, plain or
-    filtered (`lbr_find_quick`), of a class that is its own BR_TYPE, within one ring.
-    """
-    cdef uint64_t meta = lbr_meta(branch), accept, cycles
-    cdef lbr_entry* entry
-    if cython.unlikely(meta & 8 or (meta ^ meta >> 8) & 0x30000 or not state.quick):
-        return lbr_record_rare(state, branch)
-    accept = (state.accept >> lbr_table_bit(meta)) & 1
-    cycles = state.cycles + branch.cycles
-    entry = lbr_slot(state, state.head + 1)
-    entry.from_ = branch.from_
-    entry.to = branch.to
-    entry.info = (((meta << 53) & LBR_INFO_FLAGS) | ((meta & 15) << INFO_TYPE_SHIFT)
-                  | LBR_CYC_CNT_VALID | min(cycles, <uint64_t> CYC_CNT_MAX))
-    state.cycles = cycles & (accept - 1)
-    state.head += <uint32_t> accept
+    """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK."""
+    cdef lbr_branch copy
+    if cython.unlikely(state.quick != QUICK_PLAIN or not lbr_in_quick_range(branch)):
+        # The copy lets a caller's branch stay in machine registers: its address goes nowhere.
+        copy = branch[0]
+        return lbr_record_rare(state, &copy)
+    lbr_record_plain(state, branch)
     return LBR_OK
 
 
 cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
     """True if class, flags and CPLs are in range."""
-    return (lbr_meta(branch) & LBR_META_INVALID) == 0
+    return not (branch.cls & ~<int> 15 | branch.flags & ~<int> 7
+                | (branch.cpl_from | branch.cpl_to) & ~<int> 3)
 
 
 cdef inline uint64_t lbr_canonical(const lbr_state* state, uint64_t address) noexcept nogil:

@@ -219,8 +219,25 @@ cdef void lbr_clear(lbr_state* state) noexcept nogil:
 
 # ---------------------------------------------------------------- recording
 
+cdef int lbr_record_call_stack(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """The quick part for call-stack mode."""
+    cdef uint32_t bit = branch.cls | branch.cpl_to << 4
+    cdef uint64_t accept = (state.accept >> bit) & 1, pop = (state.pop >> bit) & 1
+    cdef uint64_t keep = -accept, cycles = state.cycles + branch.cycles
+    cdef lbr_entry* entry = lbr_slot(
+        state, state.head + 1 - (<uint32_t> -pop & (state.depth + 1)))
+    entry.from_ = branch.from_ & keep
+    entry.to = branch.to & keep
+    entry.info = lbr_quick_info(branch, cycles) & keep
+    state.cycles = cycles & ~keep
+    state.head += <uint32_t> (accept - pop)
+    return LBR_OK
+
+
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """A branch for which `lbr_record` has no quick part."""
+    """A branch that `lbr_record` does not take itself."""
+    if state.quick == QUICK_CALL_STACK and lbr_in_quick_range(branch):
+        return lbr_record_call_stack(state, branch)
     # A constant mode lets the compiler drop what the case does not need.
     if state.mode == MODE_CALL_STACK | MODE_TIMED:
         lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)

@@ -117,7 +117,7 @@ typedef struct lbr_state {
     uint8_t enable;      /* legacy: IA32_DEBUGCTL.LBR */
     uint8_t frozen;      /* IA32_PERF_GLOBAL_STATUS.LBR_FRZ */
     uint8_t xinuse;      /* XINUSE[15] was set by XRSTORS and not cleared since */
-    uint8_t quick;       /* the commonest case: `lbr_record` needs to look at nothing else */
+    uint8_t quick;       /* which quick part of `lbr_record` serves, 0 if none */
     uint8_t reserved;
     uint16_t ler_classes;/* classes that load LER while recording is on */
     lbr_config config;
