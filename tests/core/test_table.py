@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import lbrcore
 from lbrcore import BRANCH_DTYPE, CTL_ALL, ENTRY_DTYPE, INFO_ALL, LbrConfig
 from lbrcore.reference import ReferenceLbr
-from tests.core.test_twin import branch_batches
+from tests.core.test_twin import branch_batches, call_batches
 
 
 class Config(ctypes.Structure):
@@ -43,26 +43,32 @@ def table() -> Table:
     return Table.from_address(get(lbrcore._C_API, b"lbrcore._C_API"))
 
 
+STEPS = st.one_of(
+    st.tuples(st.integers(0, 0x7FF).map(lambda n: n & 0xF | n >> 4 << 16), branch_batches()),
+    st.tuples(st.just(0x7F0007), branch_batches()),
+    st.tuples(st.just(0x38000D), call_batches()))
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 0x7FF).map(lambda n: n & 0xF | n >> 4 << 16),
-                       branch_batches()), min_size=1, max_size=3),
-    st.sampled_from([INFO_ALL, 0xFF0000000000FFFF, 0]), st.sampled_from([0, 0xF]))
-def test_one_record_at_a_time(settings, info_mask, event_counters):
+    st.lists(STEPS, min_size=1, max_size=3),
+    st.sampled_from([INFO_ALL, 0xFF0000000000FFFF, 0]), st.sampled_from([0, 0xF]),
+    st.sampled_from([2, 5, 32]))
+def test_one_record_at_a_time(steps, info_mask, event_counters, depth):
     api = table()
-    ours = LbrConfig(depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL, info_mask=info_mask,
+    ours = LbrConfig(depth=depth, linear_width=48, ctl_mask=CTL_ALL, info_mask=info_mask,
                      event_counters=event_counters)
-    config = Config(flavour=0, depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL,
-                    info_mask=info_mask, event_counters=event_counters)
+    config = Config(depth=depth, linear_width=48, ctl_mask=CTL_ALL, info_mask=info_mask,
+                    event_counters=event_counters)
     twin, state = ReferenceLbr(ours), api.create(ctypes.addressof(config))
     try:
-        for ctl, batch in settings:
+        for ctl, batch in steps:
             assert api.write_ctl(state, ctl) == 0
             twin.write_ctl(ctl)
             for i in range(len(batch)):
                 assert api.record(state, batch.ctypes.data + 32 * i) == 0
             twin.record(batch)
-        records = np.zeros(32, ENTRY_DTYPE)
-        assert api.read_records(state, records.ctypes.data) == 32
+        records = np.zeros(depth, ENTRY_DTYPE)
+        assert api.read_records(state, records.ctypes.data) == depth
         assert [tuple(map(int, r)) for r in records] == [tuple(e) for e in twin.records()]
     finally:
         api.destroy(state)

@@ -65,6 +65,18 @@ def branch_batches(draw):
     return batch
 
 
+@st.composite
+def call_batches(draw):
+    """What user code does to a call stack: deep enough to overflow, and back to empty."""
+    batch = draw(branch_batches())
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+    batch["class"] = rng.choice(
+        [BranchClass.NEAR_REL_CALL, BranchClass.NEAR_RET, BranchClass.COND], len(batch),
+        p=draw(st.sampled_from([(0.6, 0.2, 0.2), (0.4, 0.4, 0.2), (0.2, 0.6, 0.2)])))
+    batch["cpl_from"] = batch["cpl_to"] = 3
+    return batch
+
+
 class TwinMachine(RuleBasedStateMachine):
     """Any sequence of branches, control, depth and record writes, packs and freezes."""
 
@@ -123,6 +135,14 @@ class TwinMachine(RuleBasedStateMachine):
             value = (classes << 16 | 7) & self.config.ctl_mask
             self.core.ctl = value
             self.twin.write_ctl(value)
+
+    @rule(batch=call_batches())
+    def follow_calls(self, batch):
+        """Call-stack mode, branch by branch."""
+        value = (0x1C5 | 0x200 if self.legacy else 0x38000D) & self.config.ctl_mask
+        self.core.ctl = value
+        self.twin.write_ctl(value)
+        self.record_singly(batch)
 
     @rule(depth=st.one_of(st.sampled_from([8, 16, 24, 32]), st.integers(0, 70), WORD))
     def write_depth(self, depth):
