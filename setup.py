@@ -18,6 +18,7 @@ EXTENSIONS = [
     "lbrcore.callstack",
     "lbrcore.choices",
     "lbrcore.columns",
+    "lbrcore.control",
     "lbrcore.hidden",
     "lbrcore.lbr",
     "lbrcore.pmu",

@@ -6,12 +6,15 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from lbrcore.batch cimport lbr_record_batch
+from lbrcore.control cimport (
+    lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_write_ctl, lbr_write_depth,
+    lbr_write_tos,
+)
 from lbrcore.lbr cimport (
-    lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry,
-    lbr_check, lbr_in_quick_range, lbr_read_ler, lbr_read_records, lbr_record_call_stack,
-    lbr_record_plain, lbr_record_rare, lbr_reset, LBR_EINVAL, LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN,
-    lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_state, lbr_write_ctl,
-    lbr_write_depth, lbr_write_entry, lbr_write_ler, lbr_write_tos, lbr_xsave_layout,
+    lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry, lbr_check,
+    lbr_in_quick_range, lbr_read_ler, lbr_read_records, lbr_record_call_stack, lbr_record_plain,
+    lbr_record_rare, lbr_reset, LBR_EINVAL, LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN, lbr_state,
+    lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
 )
 from lbrcore.xsave cimport lbr_pack, lbr_unpack, lbr_xrstors, lbr_xsaves
 

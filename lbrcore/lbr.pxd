@@ -12,7 +12,7 @@ no GIL.  Nothing here allocates, raises or touches a Python object.
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, OTHER_BRANCH_TYPE, POP_RESTARTS_CYCLES
 
@@ -358,6 +358,11 @@ cdef inline lbr_entry lbr_get(const lbr_state* state, uint32_t i) noexcept nogil
     return entry
 
 
+cdef inline void lbr_clear(lbr_state* state) noexcept nogil:
+    """Zero all records; TOS stays."""
+    memset(&state.ring[0], 0, sizeof(state.ring))
+
+
 # One definition each, in lbr.pyx.
 cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil
 cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil
@@ -365,14 +370,6 @@ cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil
 cdef void lbr_destroy(lbr_state* state) noexcept nogil
 cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil
 cdef void lbr_reset(lbr_state* state) noexcept nogil
-cdef void lbr_clear(lbr_state* state) noexcept nogil
-cdef void lbr_control_changed(lbr_state* state) noexcept nogil
-cdef int lbr_write_ctl(lbr_state* state, uint64_t value) noexcept nogil
-cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil
-cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil
-cdef void lbr_set_frozen(lbr_state* state, int frozen) noexcept nogil
-cdef void lbr_set_event_mask(lbr_state* state, int mask) noexcept nogil
-cdef int lbr_write_tos(lbr_state* state, uint32_t tos) noexcept nogil
 cdef int lbr_read_entry(const lbr_state* state, uint32_t i, lbr_entry* entry) noexcept nogil
 cdef int lbr_write_entry(lbr_state* state, uint32_t i, const lbr_entry* entry) noexcept nogil
 cdef uint32_t lbr_read_records(const lbr_state* state, lbr_entry* entries) noexcept nogil

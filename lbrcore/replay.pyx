@@ -21,9 +21,10 @@ cimport cython
 from libc.string cimport memset
 
 from lbrcore.batch cimport lbr_record_batch
+from lbrcore.control cimport lbr_set_frozen
 from lbrcore.lbr cimport (
     LBR_LEGACY, LBR_OK, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_copy, lbr_read_records,
-    lbr_record, lbr_set_frozen,
+    lbr_record,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_advance, lbr_look_at, lbr_summarize

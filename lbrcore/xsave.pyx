@@ -17,9 +17,10 @@ from libc.string cimport memcpy, memset
 
 from lbrcore.buffers cimport acquire_bytes, unsigned
 from lbrcore.errors import Fault
+from lbrcore.control cimport lbr_control_changed
 from lbrcore.lbr cimport (
     LBR_ARCHITECTURAL, LBR_EINVAL, LBR_ESHORT, LBR_GP, LBR_OK, LBR_SLOTS, LbrState, lbr_canonical,
-    lbr_clear, lbr_control_changed, lbr_entry, lbr_max_depth, lbr_slot,
+    lbr_clear, lbr_entry, lbr_max_depth, lbr_slot,
 )
 
 cdef enum:

@@ -8,7 +8,7 @@ are intercepted go there and never to the registers.
 
 from libc.string cimport memset
 
-from lbrcore.lbr cimport lbr_set_frozen
+from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.system cimport (
     DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ,
     GUEST_RSM, GUEST_SMI, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,

@@ -6,7 +6,7 @@ ACTIVE.  perf may take the registers in any IPI; the guest is not told: reads gi
 vanish (spec 5.6, 6).
 """
 
-from lbrcore.lbr cimport lbr_set_frozen
+from lbrcore.control cimport lbr_set_frozen
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (

@@ -3,9 +3,10 @@
 cimport cython
 from libc.string cimport memcpy, memset
 
+from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_depth
 from lbrcore.lbr cimport (
     LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_check, lbr_clear, lbr_get, lbr_read_ler,
-    lbr_record, lbr_reset, lbr_set_enable, lbr_set_frozen, lbr_slot, lbr_write_ctl, lbr_write_depth, lbr_write_entry, lbr_write_ler,
+    lbr_record, lbr_reset, lbr_slot, lbr_write_entry, lbr_write_ler,
 )
 from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
 

@@ -9,9 +9,8 @@ appearance, and of all orders of the guests the one with the smallest bytes is t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from lbrcore.lbr cimport (
-    LBR_LEGACY, lbr_control_changed, lbr_entry, lbr_get, lbr_read_ler, lbr_slot, lbr_write_ler,
-)
+from lbrcore.control cimport lbr_control_changed
+from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot, lbr_write_ler
 from pylbr.arbitration.system cimport (
     MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )

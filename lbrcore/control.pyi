@@ -1,0 +1,1 @@
+"""What the control registers make of the facility; `LbrState` is the public form."""
