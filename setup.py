@@ -49,6 +49,7 @@ EXTENSIONS = [
     "pylbr.arbitration.vlbr",
     "pylbr.arbitration.kvm_legacy",
     "pylbr.arbitration.arch_lbr_v2",
+    "pylbr.arbitration.shared",
     "pylbr.verify.world",
     "pylbr.verify.properties",
     "pylbr.verify.codec",

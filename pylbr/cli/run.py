@@ -23,6 +23,16 @@ without one (started in long mode, 4 GiB mapped one to one).  Its serial port (3
 output; what it writes to port F4h is the exit code, 0 for passed.  A machine that --save wrote
 goes on where it was.
 
+With --contention the guest shares the LBRs with a host, as the script's policy says: it runs as a
+vCPU, and at the script's points perf opens and closes events, samples, tasks come and go.  One
+line on standard error tells at the end who saw what.  A script, one line a point:
+  policy lease                      one of pylbr arbitrate's
+  at 5000 open pinned               when 5000 instructions have been executed
+  every 400 sample                  at every 400th
+  port 1 close                      when the guest writes 1 to port F5h
+What happens: exit, open [pinned] [exclude-guest] [user] [task], close, sample, switch [N],
+branches N, migrate.
+
 exit codes: the guest's; 0 also after HLT with interrupts off; 124 the limit was reached; 134 a
 triple fault or something this machine cannot go on from, with a report on standard error.
 
@@ -30,6 +40,7 @@ examples:
   pylbr run kernel.elf
   pylbr run --model alder-lake-p --limit 1000000 kernel.elf
   pylbr run --trace kernel.arrow kernel.elf          every branch, for pylbr inspect and replay
+  pylbr run --contention script.txt kernel.elf
   pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
 _CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
@@ -49,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
     parser.add_argument(
+        "--contention", metavar="FILE", help="share the LBRs with a host, as this script says")
+    parser.add_argument(
         "--pause", type=int, metavar="N", help="stop after N instructions, for --save")
     parser.add_argument("--save", metavar="FILE", help="write the paused machine")
     parser.add_argument(
@@ -63,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"--{name}: must be at least 1, not {value}")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
+    if args.contention and args.save:
+        raise CommandError("--save: a machine under contention is not saved, for its host is part "
+                           "of it")
     if find_spec("unicorn") is None:
         raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
     from pylbr.embed.savefile import is_saved
@@ -85,10 +101,18 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
     from pylbr.embed.machine import MIB, Machine
     from pylbr.embed.savefile import is_saved, restore
 
+    contention = None
+    if args.contention:
+        from pylbr.embed.contention import Contention, read_script
+
+        contention = Contention(read_script(args.contention))
     if is_saved(args.guest):
+        if contention:
+            raise CommandError("--contention: a saved machine goes on alone")
         return restore(args.guest, console=_console, trace=trace)
     image = load(args.guest)
-    machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace)
+    machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace,
+                      contention=contention)
     machine.load(image)
     return machine
 
@@ -111,4 +135,6 @@ def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int
         print(report(machine, ending), file=sys.stderr)
     elif ending.kind != "exit":
         print(f"pylbr run: {ending.reason}", file=sys.stderr)
+    if machine.contention:
+        print(machine.contention.summary(), file=sys.stderr)
     return _CODES.get(ending.kind, ending.code & 0xFF)

@@ -17,15 +17,19 @@ from pylbr.arch import model as named_model
 from pylbr.cpu import Processor, ProcessorState
 from pylbr.embed import idt
 from pylbr.embed.apic import BASE, X2APIC_MSRS, Apic
+from pylbr.embed.contention import Contention
 from pylbr.embed.image import Image
 from pylbr.embed.start import prepare
 from pylbr.embed.unicorn import Link
+from pylbr.embed.vcpu import VirtualProcessor
 from pylbr.errors import ConfigurationError, GeneralProtection
 
 __all__ = ["Ending", "Machine", "executable_model"]
 
 MIB = 1 << 20
 SERIAL, LINE_STATUS, DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0x3F8, 0x3FD, 0xE9, 0xF4, 0x604
+#: Of a machine under contention: the guest chooses a point, and reads what it is told.
+HOST_PORT = 0xF5
 _TRANSMITTER_EMPTY = 0x60
 _EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
 _SCE, _IF = 1, 1 << 9
@@ -58,7 +62,7 @@ def executable_model(model: CpuModel | str) -> CpuModel:
     model = named_model(model) if isinstance(model, str) else model
     return replace(
         model, xcr0=model.xcr0 & 3, xss=model.xss & 1 << 15, hle=False, rtm=False, sgx=False,
-        pt=False, vmx=False,
+        pt=False, pt_excludes_lbr=False, vmx=False,
     )
 
 
@@ -75,6 +79,8 @@ class Machine:
         Takes what the guest writes to its serial port, bytes.
     trace : callable, optional
         Takes all branches, arrays of BRANCH_DTYPE.
+    contention : Contention, optional
+        A host that wants the LBRs, too; the guest's processor is a vCPU then.
 
     Attributes
     ----------
@@ -93,6 +99,7 @@ class Machine:
         self, model: CpuModel | ProcessorState | str = "sapphire-rapids", *, memory: int = 64 * MIB,
         console: Callable[[bytes], object] | None = None,
         trace: Callable[[npt.NDArray[np.void]], object] | None = None,
+        contention: Contention | None = None,
     ) -> None:
         if memory % (2 * MIB) or not 4 * MIB <= memory <= 2048 * MIB:
             raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
@@ -104,10 +111,8 @@ class Machine:
         self.apic = Apic()
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
-        if isinstance(model, ProcessorState):
-            self.processor = Processor.from_state(model, self)
-        else:
-            self.processor = Processor(executable_model(model), self)
+        self.contention = contention
+        self.processor = self._processor(model)
         self._ending: Ending | None = None
         self._limit: int | None = None
         self._missing: int | None = None
@@ -119,6 +124,17 @@ class Machine:
         uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
         uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
         uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there)
+
+    def _processor(self, model: CpuModel | ProcessorState | str) -> Processor:
+        if self.contention is None:
+            if isinstance(model, ProcessorState):
+                return Processor.from_state(model, self)
+            return Processor(executable_model(model), self)
+        if isinstance(model, ProcessorState):
+            raise ConfigurationError("a saved machine goes on alone, without contention")
+        vcpu = VirtualProcessor(executable_model(model), self, self.contention.policy)
+        self.contention.take(vcpu)
+        return vcpu
 
     def load(self, image: Image) -> None:
         """Put an image into memory and the processor at its start."""
@@ -167,7 +183,8 @@ class Machine:
                 "halt", 0, f"halted at {rip:#x} with nothing that could wake it")
 
     def _arm(self) -> None:
-        deadlines = [at for at in (self._limit, self.pause_at) if at is not None]
+        host = self.contention.next if self.contention else None
+        deadlines = [at for at in (self._limit, self.pause_at, host) if at is not None]
         self.link.deadline = min(deadlines, default=None)
         self.link.arm()
 
@@ -190,6 +207,10 @@ class Machine:
             self.pause_at = None
             self._stop(Ending("pause", 0, f"paused after {count} instructions"))
             return True
+        if self.contention and self.contention.next is not None and (
+                count >= self.contention.next):
+            self.contention.arrive(count)
+            self._arm()
         if self.apic.waiting:
             hidden = self.link.engine.hidden()
             enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
@@ -267,11 +288,17 @@ class Machine:
     def _in(self, uc: Uc, port: int, size: int, data: Any) -> int:
         if port == LINE_STATUS:
             return _TRANSMITTER_EMPTY
+        if port == HOST_PORT and self.contention:
+            return self.contention.flags()
         return (1 << 8 * size) - 1
 
     def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
         if port in (SERIAL, DEBUG_CONSOLE):
             self._console(bytes([value & 0xFF]))
+        elif port == HOST_PORT and self.contention:
+            self.link.sync()
+            self.contention.written(value & 0xFF)
+            self.link.arm()
         elif port == EXIT_PORT:
             self._stop(Ending("exit", value, f"exit code {value}"))
         elif port == POWER_PORT:

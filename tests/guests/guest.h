@@ -48,6 +48,11 @@ static inline cpuid_result cpuid(uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
+/* IA32_LBR_DEPTH may be set to this. */
+static inline bool depth_offered(uint32_t depth) {
+    return cpuid(0x1C, 0).eax >> (depth / 8 - 1) & 1;
+}
+
 /* kernel.c */
 void *memset(void *to, int value, size_t size);
 void put(const char *text);

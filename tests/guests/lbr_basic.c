@@ -77,14 +77,14 @@ static void filters(void) {
     check(filled() == 0);
 }
 
-static void depth(void) {
-    wrmsr(IA32_LBR_DEPTH, 8);
+static void depth(uint32_t depth) {
+    wrmsr(IA32_LBR_DEPTH, depth);
     wrmsr(IA32_LBR_CTL, LBREN | LBR_OS | LBR_COND);
     for (volatile int i = 0; i < 100; i++) {}
     wrmsr(IA32_LBR_CTL, 0);
-    for (uint32_t i = 0; i < 8; i++) check(from(i) != 0 && to(i) == to(0));
-    wrmsr(IA32_LBR_DEPTH, 8); /* the same value resets, too */
-    for (uint32_t i = 0; i < 8; i++) check(from(i) == 0 && to(i) == 0 && type(i) == 0);
+    for (uint32_t i = 0; i < depth; i++) check(from(i) != 0 && to(i) == to(0));
+    wrmsr(IA32_LBR_DEPTH, depth); /* the same value resets, too */
+    for (uint32_t i = 0; i < depth; i++) check(from(i) == 0 && to(i) == 0 && type(i) == 0);
     wrmsr(IA32_LBR_FROM + 3, 0x1234);
     check(from(3) == 0x1234);
     wrmsr(IA32_LBR_DEPTH, 32);
@@ -117,6 +117,7 @@ static void debug_exception(void) {
 void test(void) {
     enumeration();
     filters();
-    depth();
+    for (uint32_t n = 8; n <= 32; n += 8)
+        if (depth_offered(n)) depth(n);
     debug_exception();
 }
