@@ -1,18 +1,20 @@
 """The local APIC as far as interrupts to oneself go: the LVT, the PMI's entry above all.
 
 Source: SDM vol. 3, chapter 11.  There are no other processors, no I/O APIC and no timer: what
-is written to their registers is kept and nothing comes of it.
+is written to their registers is kept and nothing comes of it.  The registers stay where they
+are: IA32_APIC_BASE takes no other address.
 """
 
 from __future__ import annotations
 
 from pylbr.errors import GeneralProtection
 
-__all__ = ["BASE", "NMI", "X2APIC_MSRS", "Apic"]
+__all__ = ["APIC_BASE_MSR", "BASE", "NMI", "X2APIC_MSRS", "Apic"]
 
 #: Where the registers lie in physical memory, and their MSRs in x2APIC mode.
 BASE = 0xFEE00000
 X2APIC_MSRS = range(0x800, 0x840)
+APIC_BASE_MSR = 0x1B
 NMI = 2
 
 ID, VERSION, TPR, EOI, LDR, SVR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xF0
@@ -22,6 +24,12 @@ _MASKED = 1 << 16
 _FIXED, _NMI = 0, 4
 _SELF, _ALL = 1, 2
 _READ_ONLY = frozenset({VERSION, *range(ISR, ICR, 0x10)})
+#: Of IA32_APIC_BASE (SDM vol. 3, 11.12.1): this is the boot processor, x2APIC mode, enabled.
+_BSP, _EXTD, _EN = 1 << 8, 1 << 10, 1 << 11
+#: Registers that x2APIC mode makes read-only, and those that it lacks (table 11-6).
+_X2_READ_ONLY = _READ_ONLY | {ID, LDR}
+_X2_ABSENT = frozenset({0x00, 0x10, 0xE0, ICR_HIGH})
+_X2_LOGICAL_ID = 1
 
 
 class Apic:
@@ -35,6 +43,8 @@ class Apic:
         IRR and ISR, a bit a vector.
     nmi : bool
         An NMI is pending.
+    base : int
+        IA32_APIC_BASE.
     """
 
     def __init__(self) -> None:
@@ -44,6 +54,23 @@ class Apic:
         }
         self.requested = self.in_service = 0
         self.nmi = False
+        self.base = BASE | _EN | _BSP
+
+    def write_base(self, value: int) -> None:
+        """WRMSR of IA32_APIC_BASE.
+
+        Raises
+        ------
+        GeneralProtection
+            A change of mode that goes through none (SDM vol. 3, 11.12.5), or other bits.
+        """
+        bad = (value ^ self.base) & ~(_EXTD | _EN | _BSP)
+        mode, old = value & (_EXTD | _EN), self.base & (_EXTD | _EN)
+        if bad or mode == _EXTD or (old == _EXTD | _EN and mode == _EN) or (
+                not old and mode == _EXTD | _EN):
+            raise GeneralProtection("IA32_APIC_BASE", APIC_BASE_MSR, value, bad,
+                                    "no such change of mode, and the address stays")
+        self.base = value
 
     def read(self, offset: int) -> int:
         """A register, 32 bits."""
@@ -69,14 +96,19 @@ class Apic:
     def msr(self, index: int, value: int | None) -> int:
         """An x2APIC register: RDMSR if `value` is None, else WRMSR."""
         offset = (index - X2APIC_MSRS.start) << 4
+        if not self.base & _EXTD or offset in _X2_ABSENT:
+            raise GeneralProtection(f"x2APIC {offset:#x}", index, value, 0,
+                                    "not in x2APIC mode, or no such register")
         if value is None:
+            if offset == LDR:
+                return _X2_LOGICAL_ID
             high = self.registers.get(ICR_HIGH, 0) if offset == ICR else 0
             return high << 32 | self.read(offset)
         if offset == ICR:
             self.registers[ICR_HIGH] = value >> 32
             self.registers[ICR] = value & 0xFFFFFFFF
             self._command(value & 0xFFFFFFFF, value >> 32)
-        elif value >> 32 or offset in _READ_ONLY:
+        elif value >> 32 or offset in _X2_READ_ONLY:
             raise GeneralProtection(f"x2APIC {offset:#x}", index, value, 0, "32 bits, writable")
         else:
             self.write(offset, value)
@@ -137,7 +169,7 @@ class Apic:
         return {
             "registers": {str(offset): value for offset, value in self.registers.items()},
             "requested": hex(self.requested), "in_service": hex(self.in_service),
-            "nmi": self.nmi,
+            "nmi": self.nmi, "base": self.base,
         }
 
     def load(self, state: dict[str, object]) -> None:
@@ -151,6 +183,10 @@ class Apic:
         vectors = [int(str(state[name]), 16) for name in ("requested", "in_service")]
         if any(bits >> 256 for bits in vectors):
             raise ValueError("vectors above 255")
+        base = int(str(state["base"]))
+        if base & ~(_EXTD | _EN | _BSP) != BASE or base & (_EXTD | _EN) == _EXTD:
+            raise ValueError("no value of IA32_APIC_BASE")
         self.registers |= loaded
+        self.base = base
         self.requested, self.in_service = vectors
         self.nmi = nmi

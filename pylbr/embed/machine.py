@@ -16,9 +16,10 @@ from pylbr.arch import CpuModel
 from pylbr.arch import model as named_model
 from pylbr.cpu import Processor, ProcessorState
 from pylbr.embed import idt
-from pylbr.embed.apic import BASE, X2APIC_MSRS, Apic
+from pylbr.embed.apic import APIC_BASE_MSR, BASE, X2APIC_MSRS, Apic
 from pylbr.embed.contention import Contention
 from pylbr.embed.image import Image
+from pylbr.embed.ports import FIRMWARE_CONFIG, UART, FirmwareConfig, Uart
 from pylbr.embed.start import prepare
 from pylbr.embed.unicorn import Link
 from pylbr.embed.vcpu import VirtualProcessor
@@ -27,12 +28,13 @@ from pylbr.errors import ConfigurationError, GeneralProtection
 __all__ = ["Ending", "Machine", "executable_model"]
 
 MIB = 1 << 20
-SERIAL, LINE_STATUS, DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0x3F8, 0x3FD, 0xE9, 0xF4, 0x604
+DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0xE9, 0xF4, 0x604
 #: Of a machine under contention: the guest chooses a point, and reads what it is told.
 HOST_PORT = 0xF5
-_TRANSMITTER_EMPTY = 0x60
 _EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
 _SCE, _IF = 1, 1 << 9
+#: CPUID.01H:ECX[21].
+_FEATURES, _X2APIC = (0x1, 2), 1 << 21
 UNDEFINED = 6
 
 
@@ -109,6 +111,7 @@ class Machine:
         uc.mem_map(0, memory)
         uc.ctl_exits_enabled(True)  # and none set: an address to stop at would be translated
         self.apic = Apic()
+        self._uart, self._firmware = Uart(self._console), FirmwareConfig(memory)
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
         self.contention = contention
@@ -120,6 +123,8 @@ class Machine:
         self.last_exception: tuple[int, int] | None = None
         self.link = Link(uc, self.processor, self._deliver, self._other_msr, trace)
         self.link.boundary = self._boundary
+        self.link.own_msrs.add(APIC_BASE_MSR)
+        self.link.offers[_FEATURES] = _X2APIC
         uc.hook_add(UC_HOOK_INSN, self._in, None, 1, 0, reg.UC_X86_INS_IN)
         uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
         uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
@@ -140,6 +145,8 @@ class Machine:
         """Put an image into memory and the processor at its start."""
         self.image = image
         prepare(self.uc, image, self.memory)
+        self.link.settle()
+        self.uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
         self.link.recorder.cpl = self.link.engine.hidden().cpl
 
     # Running
@@ -272,6 +279,10 @@ class Machine:
             result = self.apic.msr(index, value)
             self._apic_changed()
             return result
+        if index == APIC_BASE_MSR:
+            if value is not None:
+                self.apic.write_base(value)
+            return self.apic.base
         raise GeneralProtection(f"MSR {index:#x}", index, value, 0, "no such register")
 
     def _apic_read(self, uc: Uc, offset: int, size: int, data: Any) -> int:
@@ -286,15 +297,21 @@ class Machine:
             self.link.ask()
 
     def _in(self, uc: Uc, port: int, size: int, data: Any) -> int:
-        if port == LINE_STATUS:
-            return _TRANSMITTER_EMPTY
+        if port in UART:
+            return self._uart.read(port - UART.start)
+        if port == FIRMWARE_CONFIG.start + 1:
+            return self._firmware.next()
         if port == HOST_PORT and self.contention:
             return self.contention.flags()
         return (1 << 8 * size) - 1
 
     def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
-        if port in (SERIAL, DEBUG_CONSOLE):
+        if port in UART:
+            self._uart.write(port - UART.start, value & 0xFF)
+        elif port == DEBUG_CONSOLE:
             self._console(bytes([value & 0xFF]))
+        elif port == FIRMWARE_CONFIG.start:
+            self._firmware.select(value & 0xFFFF)
         elif port == HOST_PORT and self.contention:
             self.link.sync()
             self.contention.written(value & 0xFF)

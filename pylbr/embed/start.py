@@ -24,11 +24,13 @@ _PAE, _OSFXSR, _OSXMMEXCPT = 1 << 5, 1 << 9, 1 << 10
 _PRESENT_USER, _LARGE = 7, 0x80
 _EFER, _LME, _LMA = 0xC0000080, 1 << 8, 1 << 10
 _LOADED = 0x2BADB002
+#: MOV SS, CX.  Written from outside, the register keeps a stack of 16 bits.
+_LOAD_SS = b"\x8e\xd1"
 _SEGMENTS = (reg.UC_X86_REG_DS, reg.UC_X86_REG_ES, reg.UC_X86_REG_FS, reg.UC_X86_REG_GS)
 
 
 def prepare(uc: Uc, image: Image, memory: int) -> None:
-    """Load `image` into `memory` bytes at 0 and set the registers.
+    """Load `image` into `memory` bytes at 0 and set the registers, all but RIP.
 
     Raises
     ------
@@ -50,7 +52,6 @@ def prepare(uc: Uc, image: Image, memory: int) -> None:
     else:
         _long_mode(uc, top)
     uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
-    uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
 
 
 def _protected_mode(uc: Uc, top: int, memory: int) -> None:
@@ -63,6 +64,9 @@ def _protected_mode(uc: Uc, top: int, memory: int) -> None:
             (reg.UC_X86_REG_CS, _CODE32), (reg.UC_X86_REG_SS, _DATA),
             *((register, _DATA) for register in _SEGMENTS)):
         uc.reg_write(register, selector)
+    uc.mem_write(top + 0xF0, _LOAD_SS)
+    uc.reg_write(reg.UC_X86_REG_RCX, _DATA)
+    uc.emu_start(top + 0xF0, top + 0xF0 + len(_LOAD_SS), count=1)
     command, name, entries, info = top + 0x100, top + 0x110, top + 0x200, top + 0x300
     uc.mem_write(command, b"\0")
     uc.mem_write(name, b"pylbr\0")

@@ -106,6 +106,10 @@ class Link:
         `address` runs; True if that block is not to run now.
     deadline : int or None
         Call `boundary` when so many instructions were retired in all.
+    own_msrs : set of int
+        MSRs that `other_msr` serves although the engine has them.
+    offers : dict of (int, int) to int
+        CPUID bits of what is around the processor, by leaf and 0 to 3 for EAX to EDX.
     """
 
     def __init__(
@@ -115,6 +119,8 @@ class Link:
         self.processor, self.engine = processor, Engine(uc)
         self._deliver, self._other_msr, self._trace = deliver, other_msr, trace
         self._asked = False
+        self.own_msrs: set[int] = set()
+        self.offers: dict[tuple[int, int], int] = {}
         self.boundary: Callable[[int], bool] | None = None
         self.deadline: int | None = None
         self._uc, self._served = uc, set[int]()
@@ -256,7 +262,7 @@ class Link:
 
     def _msr(self, uc: Uc, address: int, size: int, writes: bool) -> None:
         index = uc.reg_read(reg.UC_X86_REG_RCX) & 0xFFFFFFFF
-        if instructions.native_msr(index):
+        if instructions.native_msr(index) and index not in self.own_msrs:
             return
         self.recorder.emulated(address)
         self.sync()
@@ -306,7 +312,8 @@ class Link:
         self.sync()
         leaf, subleaf = (
             uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RCX))
-        out = instructions.cpuid(self.engine, self.processor, leaf, subleaf)
+        out = [value | self.offers.get((leaf, n), 0) for n, value in enumerate(
+            instructions.cpuid(self.engine, self.processor, leaf, subleaf))]
         for register, value in zip((reg.UC_X86_REG_RAX, reg.UC_X86_REG_RBX, reg.UC_X86_REG_RCX,
                                     reg.UC_X86_REG_RDX), out, strict=True):
             uc.reg_write(register, value)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pylbr.arch import MODELS
 from pylbr.cli import main
 from pylbr.embed.image import ImageError, load
 from pylbr.embed.machine import MIB, Machine
@@ -21,7 +22,7 @@ from pylbr.trace import open as open_trace
 from tests.conftest import ROOT
 from tests.embed.guests import build
 
-SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave")
+SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +59,13 @@ def test_a_multiboot_image_runs(guests, tmp_path, wrapped):
     machine, printed = start(path)
     assert machine.run(20_000_000).kind == "exit"
     assert printed.endswith(b" passed, 0 failed\n")
+    assert machine.link.recorder.unexplained == 0
+
+
+def test_every_model_makes_a_machine():
+    """Without what the engine lacks, each is still a model that makes sense."""
+    for model in MODELS:
+        assert Machine(model, memory=4 * MIB).processor.model.name == model
 
 
 def test_a_broken_facility_is_noticed(guests):

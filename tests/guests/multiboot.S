@@ -10,6 +10,12 @@ start32:
     jne refused
     testl $1, (%ebx)            /* the information says how much memory there is */
     jz refused
+    mov $stack_top, %esp        /* 32 bits of it: nothing has loaded SS since the boot loader */
+    call long_mode              /* pushed before paging is on, popped after */
+    lgdt pointer
+    ljmp $8, $_start
+
+long_mode:
     mov $root, %edi             /* 4 GiB in pages of 2 MiB */
     movl $pointers + 3, (%edi)
     mov $pointers, %edi
@@ -38,8 +44,7 @@ start32:
     mov %cr0, %eax
     or $0x80000000, %eax
     mov %eax, %cr0
-    lgdt pointer
-    ljmp $8, $_start
+    ret
 refused:
     mov $77, %al
     out %al, $0xF4

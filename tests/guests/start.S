@@ -55,5 +55,6 @@ leave_user:
 kernel_rsp: .quad 0
     .balign 16
     .skip 0x8000
+    .globl stack_top
 stack_top:
     .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,57 @@
+/* What a kernel image of a PC finds at I/O ports: the UART, fw_cfg, and nothing elsewhere; and the
+ * local APIC as it is reset, switched to x2APIC mode and asked who we are. */
+#include "guest.h"
+
+enum { COM1 = 0x3F8, DIVISOR_LATCH = 0x80, APIC_BASE = 0x1B, X2APIC_ID = 0x802, EXTD = 1 << 10 };
+
+static uint8_t in8(uint16_t port) {
+    uint8_t value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static uint64_t item(uint16_t number, int bytes) {
+    uint64_t value = 0;
+    __asm__ volatile("outw %0, %1" : : "a"(number), "Nd"((uint16_t)0x510));
+    for (int i = 0; i < bytes; i++) value |= (uint64_t)in8(0x511) << 8 * i;
+    return value;
+}
+
+static void uart(void) {
+    out8(COM1 + 3, 3 | DIVISOR_LATCH);
+    out8(COM1, 'X'); /* a divisor, not a character */
+    out8(COM1 + 1, 'Y');
+    check(in8(COM1) == 'X' && in8(COM1 + 1) == 'Y');
+    out8(COM1 + 3, 3);
+    out8(COM1 + 1, 0);
+    out8(COM1 + 7, 0x5A);
+    check(in8(COM1 + 7) == 0x5A && in8(COM1 + 3) == 3 && in8(COM1 + 1) == 0);
+    check((in8(COM1 + 5) & 0x61) == 0x60);
+    check(in8(COM1 + 2) & 1);
+}
+
+static void firmware(void) {
+    check(item(0, 4) == 0x554D4551);
+    check(item(5, 2) == 1 && item(0xF, 2) == 1);
+    check(item(3, 8) == 64ull << 20);
+    check(item(0x19, 4) == 0 && item(0x4242, 4) == 0 && in8(0x511) == 0);
+}
+
+static void apic(void) {
+    uint64_t base = rdmsr(APIC_BASE);
+    check((base & ~0xFFFull) == 0xFEE00000 && base >> 11 & 1);
+    check(*(volatile uint32_t *)0xFEE00020 >> 24 == 0);
+    check(cpuid(1, 0).ecx >> 21 & 1);
+    wrmsr(APIC_BASE, base | EXTD);
+    check(rdmsr(X2APIC_ID) == 0);
+    check(wrmsr_safe(X2APIC_ID, 1) == 13);
+}
+
+void test(void) {
+    uart();
+    firmware();
+    check(in8(0x71) == 0xFF && in8(0x2F8 + 5) == 0xFF);
+    out8(0x21, 0xFF);
+    out8(0xA1, 0xFF);
+    apic();
+}
