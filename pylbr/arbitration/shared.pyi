@@ -72,6 +72,9 @@ class SharedCpu:
     def restore(self, view: LbrState) -> None:
         """An intercepted XRSTORS, which left this in `view`."""
 
+    def load(self, view: LbrState, lost: bool) -> None:
+        """User space sets what it has read of a vCPU elsewhere, its `lost` among it."""
+
     def debug_exception(self) -> None:
         """A #DB is delivered to the guest."""
 

@@ -34,6 +34,7 @@ cdef enum:
     ON_TASK = 0x40
     LER = -1                    # in place of a record's number
     EMULATE = 3                 # step of OP_EXIT
+    SET_STATE = 1               # step of OP_MIGRATE
 
 #: Upper halves of FROM and TO of the host's branches; canonical, and nothing of a guest's.
 HOST_FROM, HOST_TO = 0xFFFFC0DE00000000, 0xFFFFC0DF00000000
@@ -246,6 +247,32 @@ cdef class SharedCpu:
             entry = view.state.ler if i == LER else lbr_slot(view.state, view.state.head - i)[0]
             self._write(i, &entry)
         self._control(view.state.ctl)
+        self._return()
+
+    def load(self, LbrState view not None, bint lost):
+        cdef System* s = &self.system
+        cdef Cpu* c = &s.cpu[0]
+        cdef Vcpu* v = &s.vcpu[0]
+        cdef uint32_t i
+        if self.policy.legacy:
+            self.tos(view.state.head & (view.state.depth - 1))
+            self.restore(view)
+            return
+        self._leave()
+        start(s, c, OP_MIGRATE, 0)
+        while c.frame[0].pc != SET_STATE:
+            step(s, c, self.policy)
+        memset(&s.seen, 0, sizeof(s.seen))
+        s.seen.image.ctl, s.seen.image.depth = view.state.ctl, s.depth
+        s.seen.image.ler = view.state.ler
+        for i in range(s.depth):
+            s.seen.image.entry[i] = lbr_slot(view.state, view.state.head - i)[0]
+        s.seen.cut = lost
+        vcpu_reset(s, v)
+        self.policy.restore_state(s, c, v)
+        c.frame[0].pc += 1
+        while c.frames:
+            step(s, c, self.policy)
         self._return()
 
     def debug_exception(self):

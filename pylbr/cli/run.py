@@ -76,9 +76,6 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"--{name}: must be at least 1, not {value}")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
-    if args.contention and args.save:
-        raise CommandError("--save: a machine under contention is not saved, for its host is part "
-                           "of it")
     if find_spec("unicorn") is None:
         raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
     from pylbr.embed.savefile import is_saved
@@ -107,9 +104,7 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
 
         contention = Contention(read_script(args.contention))
     if is_saved(args.guest):
-        if contention:
-            raise CommandError("--contention: a saved machine goes on alone")
-        return restore(args.guest, console=_console, trace=trace)
+        return restore(args.guest, console=_console, trace=trace, contention=contention)
     image = load(args.guest)
     machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace,
                       contention=contention)

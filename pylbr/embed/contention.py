@@ -143,6 +143,8 @@ class Contention:
     ----------
     script : Script
     policy : Policy
+    lost : bool
+        Of a machine that comes from elsewhere: the policy there had told so.
     next : int or None
         When something is due next, in instructions.
     samples, absent, cut : int
@@ -158,6 +160,7 @@ class Contention:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.policy: Policy = make_policy(script.policy)
+        self.lost = False
         self._at = sorted((p for p in script.points if p.when == "at"), key=lambda p: p.number)
         self._every = [p for p in script.points if p.when == "every"]
         self._due = [p.number for p in self._every]

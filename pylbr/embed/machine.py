@@ -136,8 +136,10 @@ class Machine:
                 return Processor.from_state(model, self)
             return Processor(executable_model(model), self)
         if isinstance(model, ProcessorState):
-            raise ConfigurationError("a saved machine goes on alone, without contention")
-        vcpu = VirtualProcessor(executable_model(model), self, self.contention.policy)
+            vcpu = VirtualProcessor.resume(
+                model, self, self.contention.policy, self.contention.lost)
+        else:
+            vcpu = VirtualProcessor(executable_model(model), self, self.contention.policy)
         self.contention.take(vcpu)
         return vcpu
 

@@ -55,8 +55,9 @@ def _stack(machine: Machine) -> list[str]:
     if not len(filled):
         return ["no branch records: the guest had not switched its LBRs on"]
     lines = ["branch records, newest first:"]
+    arch = machine.processor.model.arch
     for i, entry in enumerate(filled):
-        kind = int(entry["info"]) >> 56 & 15
+        kind = br_type_name(int(entry["info"]) >> 56 & 15) if arch and arch.branch_type else ""
         lines.append(f"{i:3}  {_place(machine, int(entry['from']))} -> "
-                     f"{_place(machine, int(entry['to']))}  {br_type_name(kind)}")
+                     f"{_place(machine, int(entry['to']))}  {kind}".rstrip())
     return lines

@@ -20,7 +20,9 @@ from unicorn import x86_const as reg
 
 from pylbr.cpu import decode, encode
 from pylbr.embed import fxsave
+from pylbr.embed.contention import Contention
 from pylbr.embed.machine import MIB, Machine, executable_model
+from pylbr.embed.vcpu import guest_model
 from pylbr.errors import ConfigurationError, StateError
 
 __all__ = ["is_saved", "restore", "save"]
@@ -71,6 +73,8 @@ def save(machine: Machine, path: str | Path) -> None:
     header = {
         "model": machine.processor.model.name,
         "memory": machine.memory,
+        "virtual": machine.contention is not None,
+        "lost": bool(machine.contention and machine.contention.flags() & 1),
         "processor": encode(machine.processor.state()).hex(),
         "apic": machine.apic.state(),
         "cpl": machine.link.engine.hidden().cpl,
@@ -95,8 +99,12 @@ def save(machine: Machine, path: str | Path) -> None:
 def restore(
     path: str | Path, *, console: Callable[[bytes], object] | None = None,
     trace: Callable[[npt.NDArray[np.void]], object] | None = None,
+    contention: Contention | None = None,
 ) -> Machine:
     """A new machine in the state of the file; nothing of it is trusted.
+
+    A machine that was saved under contention goes on alone, or under the new `contention`; one
+    that had its processor to itself goes on so.
 
     Raises
     ------
@@ -114,7 +122,7 @@ def restore(
         text = stream.read(length)
         try:
             header = json.loads(text)
-            machine = _machine(header, console, trace)
+            machine = _machine(header, console, trace, contention)
             _read_memory(machine, stream)
             _load(machine, header)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,
@@ -128,11 +136,20 @@ def restore(
 
 def _machine(
     header: dict[str, Any], console: Callable[[bytes], object] | None,
-    trace: Callable[[npt.NDArray[np.void]], object] | None,
+    trace: Callable[[npt.NDArray[np.void]], object] | None, contention: Contention | None,
 ) -> Machine:
     model = executable_model(header["model"])
+    if not isinstance(header["virtual"], bool) or not isinstance(header["lost"], bool):
+        raise TypeError("virtual, lost: neither true nor false")
+    if header["virtual"]:
+        model = guest_model(model)
+    elif contention:
+        raise ValueError("saved without a host: it has seen more depths than a guest has")
+    if contention:
+        contention.lost = header["lost"]
     state = decode(bytes.fromhex(header["processor"]), model)
-    return Machine(state, memory=int(header["memory"]), console=console, trace=trace)
+    return Machine(state, memory=int(header["memory"]), console=console, trace=trace,
+                   contention=contention)
 
 
 def _read_memory(machine: Machine, stream: Any) -> None:

@@ -21,9 +21,8 @@ from pylbr.arbitration.shared import (
 )
 from pylbr.arch import CpuModel
 from pylbr.arch.register import MsrRegister
-from pylbr.cpu import Processor
+from pylbr.cpu import Processor, ProcessorState
 from pylbr.cpu.base import Events
-from pylbr.errors import StateError
 
 __all__ = ["VirtualProcessor", "guest_model"]
 
@@ -40,7 +39,7 @@ _READ = _CONTROLS | _RECORDS | _LERS | {"lbr.tos"}
 
 def guest_model(model: CpuModel) -> CpuModel:
     """`model` as a hypervisor offers it: the largest depth is the only one (spec 7)."""
-    if model.arch is None:
+    if model.arch is None or model.arch.fixed_depth:
         return model
     return replace(model, lbr=replace(
         model.arch, depth_bitmap=1 << model.arch.max_depth // 8 - 1))
@@ -188,5 +187,34 @@ class VirtualProcessor(Processor):
         self.shared.show(self._view.lbr)
         return self._view.records()
 
-    def state(self) -> object:  # type: ignore[override]
-        raise StateError("a machine under contention is not saved: its host is part of it")
+    # Migration
+
+    def state(self) -> ProcessorState:
+        """What user space would read: a processor that goes on alone, or as another vCPU."""
+        plain = super().copy()
+        plain.lbr = self._view.lbr
+        self._fresh_view()
+        self.shared.show(plain.lbr)
+        return plain.state()
+
+    @classmethod
+    def resume(
+        cls, state: ProcessorState, events: Events, policy: Policy, lost: bool = False
+    ) -> VirtualProcessor:
+        """A vCPU of another host, in the state that `state` returned there.
+
+        Raises
+        ------
+        StateError
+        """
+        cpu, plain = cls(state.model, events, policy), Processor.from_state(state)
+        shared, plain.events = cpu.shared, events
+        for name, value in vars(plain).items():
+            if name not in ("lbr", "model"):
+                setattr(cpu, name, value)
+        shared.load(plain.lbr, lost)
+        if cpu.model.legacy:
+            shared.debugctl(cpu.debugctl)
+        cpu.pmu_changed()
+        cpu.sync()
+        return cpu

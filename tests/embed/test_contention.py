@@ -16,9 +16,9 @@ from pylbr.cli import main
 from pylbr.cpu import NO_EVENTS, Processor
 from pylbr.embed.contention import Contention, read_script
 from pylbr.embed.image import load
-from pylbr.embed.machine import Machine, executable_model
+from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.embed.report import report
-from pylbr.embed.savefile import save
+from pylbr.embed.savefile import restore, save
 from pylbr.embed.vcpu import VirtualProcessor, guest_model
 from pylbr.errors import ConfigurationError, GeneralProtection, StateError
 from tests.embed.guests import build
@@ -139,7 +139,11 @@ def test_the_command(guests, tmp_path, capfd):
     out = capfd.readouterr()
     assert out.out.endswith(" passed, 0 failed\n")
     assert re.search(r"contention under lease: \d+ VM exits.* 0 host records read", out.err)
-    assert main(["run", "--contention", str(script), "--pause", "9", "--save", "x", guest]) == 2
+    middle = str(tmp_path / "middle.vm")
+    assert main(["run", "--contention", str(script), "--pause", "9000", "--save", middle,
+                 guest]) == 0
+    assert main(["run", "--contention", str(script), middle]) == 0
+    assert capfd.readouterr().out.endswith(" passed, 0 failed\n")
     assert main(["run", "--contention", str(tmp_path / "none"), guest]) == 2
     assert main(["run", "--contention", str(script), "--model", "skylake", guest]) == 2
     assert "needs a processor with architectural LBRs" in capfd.readouterr().err
@@ -181,8 +185,56 @@ def test_a_report_shows_what_the_guest_would_see(guests, tmp_path):
         "at 1 open pinned exclude-guest\nevery 5 exit\n")
     assert ending.kind == "shutdown"
     assert "-> 0x8000000000  NEAR_IND_JMP" in report(machine, ending)
-    with pytest.raises(StateError, match="contention"):
-        save(machine, tmp_path / "x.vm")
+
+
+@pytest.mark.parametrize(("guest", "flags", "policy", "script", "model"), [
+    ("lbr_contention", "-DMODE=1", "lease", CHOSEN, "sapphire-rapids"),
+    ("lbr_contention", "-DMODE=2", "request", CHOSEN, "sapphire-rapids"),
+    ("lbr_contention", "-DMODE=0", "mediated", CHOSEN, "sapphire-rapids"),
+    ("lbr_xsave", "", "lease", BUSY, "sapphire-rapids"),
+    ("lbr_pmi", "", "lease", BUSY, "alder-lake-p"),
+    ("lbr_legacy", "-DMODE=0", "kvm-legacy", LEGACY, "skylake"),
+])
+def test_a_vcpu_goes_on_under_another_host(
+        guests, tmp_path, guest, flags, policy, script, model):
+    """Saved in the middle, at several points; the other host has no event open."""
+    path = build(guests, guest, *flags.split())
+    script_path = tmp_path / "script.txt"
+    script_path.write_text(f"policy {policy}\n{script}")
+    script = read_script(script_path)
+    printed = bytearray()
+    whole = Machine(model, memory=4 * MIB, console=printed.extend, contention=Contention(script))
+    whole.load(load(path))
+    assert whole.run(20_000_000).code == 0
+    for at in np.linspace(1, 0.97 * whole.link.recorder.instructions, 7).astype(int).tolist():
+        after = bytearray()
+        machine = Machine(model, memory=4 * MIB, console=after.extend,
+                          contention=Contention(script))
+        machine.load(load(path))
+        machine.pause_at = at
+        assert machine.run(20_000_000).kind == "pause"
+        save(machine, tmp_path / "middle.vm")
+        other = restore(tmp_path / "middle.vm", console=after.extend,
+                        contention=Contention(script))
+        np.testing.assert_array_equal(
+            other.processor.records()["from"], machine.processor.records()["from"])
+        assert (other.run(20_000_000).code, after) == (0, printed), (at, after)
+        assert other.processor.leaked == other.processor.shared.failures == 0
+
+
+def test_who_goes_on_how(guests, tmp_path):
+    """A vCPU may go on alone; a processor of one's own does not become one."""
+    script = tmp_path / "script.txt"
+    script.write_text("policy lease\nat 1 open pinned exclude-guest\n")
+    for contention in (Contention(read_script(script)), None):
+        machine = Machine(memory=4 * MIB, contention=contention)
+        machine.load(load(build(guests, "lbr_callstack")))
+        machine.pause_at = 5000
+        assert machine.run(20_000).kind == "pause"
+        save(machine, tmp_path / "middle.vm")
+        assert restore(tmp_path / "middle.vm").run(1_000_000).code == 0
+    with pytest.raises(StateError, match="saved without a host"):
+        restore(tmp_path / "middle.vm", contention=Contention(read_script(script)))
 
 
 # The vCPU against a processor of its own

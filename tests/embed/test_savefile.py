@@ -81,7 +81,7 @@ DAMAGE = {
     "model": "pentium-9", "memory": -1, "memory.larger": 8 << 20, "memory.huge": 1 << 50,
     "processor": "00", "processor.hex": "zz", "cpl": 1, "apic": None, "registers": None,
     "registers/RAX": -1, "registers/RBX": "1", "registers/CS": None, "tables/TR": [1],
-    "fxsave": "00", "apic/registers": {"4096": 1},
+    "fxsave": "00", "apic/registers": {"4096": 1}, "apic/base": 0xFEE00400, "virtual": [],
 }
 
 
