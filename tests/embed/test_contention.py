@@ -187,6 +187,14 @@ def test_a_report_shows_what_the_guest_would_see(guests, tmp_path):
     assert "-> 0x8000000000  NEAR_IND_JMP" in report(machine, ending)
 
 
+@pytest.mark.parametrize(("policy", "model"), [
+    ("lease", "sapphire-rapids"), ("arch-lbr-v2", "alder-lake-p"), ("kvm-legacy", "skylake")])
+def test_every_msr_with_every_pattern(guests, tmp_path, policy, model):
+    guest = build(guests, "bad", "-DCASE=10", "-DMSRS=8")
+    ending, _, _, machine = run(tmp_path, guest, policy, BUSY, model)
+    assert (ending.kind, ending.code) == ("exit", 0), report(machine, ending)
+
+
 @pytest.mark.parametrize(("guest", "flags", "policy", "script", "model"), [
     ("lbr_contention", "-DMODE=1", "lease", CHOSEN, "sapphire-rapids"),
     ("lbr_contention", "-DMODE=2", "request", CHOSEN, "sapphire-rapids"),

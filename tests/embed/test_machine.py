@@ -158,12 +158,20 @@ def test_paging_switched_off_in_long_mode_ends_somehow(guests):
     assert machine.run(300_000).kind in ("shutdown", "stuck", "limit")
 
 
-@pytest.mark.parametrize("count", [
-    0x10, pytest.param(0x80, marks=pytest.mark.slow)])
-def test_every_msr_with_every_pattern(guests, count):
-    machine, printed = start(build(guests, "bad", "-DCASE=10", f"-DMSRS={count}"))
+@pytest.mark.parametrize(("count", "model"), [
+    (0x10, "sapphire-rapids"), (0x10, "skylake"),
+    pytest.param(0x80, "sapphire-rapids", marks=pytest.mark.slow)])
+def test_every_msr_with_every_pattern(guests, count, model):
+    machine, printed = start(
+        build(guests, "bad", "-DCASE=10", f"-DMSRS={count}"), model=model)
     ending = machine.run(50_000_000)
     assert (ending.kind, ending.code) == ("exit", 0), report(machine, ending)
+
+
+def test_legacy_records_have_no_class_to_name(guests, capfd):
+    guest = str(build(guests, "bad", "-DCASE=2", "-DMSRS=1"))
+    assert main(["run", "--model", "skylake", guest]) == 134
+    assert re.search(r"  0  0x\w+ <test[^>]*> -> 0x8000000000\n", capfd.readouterr().err)
 
 
 def test_the_report_of_a_jump_into_nowhere_names_the_jump(guests, capfd):

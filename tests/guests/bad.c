@@ -32,7 +32,10 @@ static void hammer(void) {
 }
 
 void test(void) {
-    wrmsr(IA32_LBR_CTL, LBREN | LBR_OS | LBR_ALL);
+    if (cpuid(7, 0).edx >> 19 & 1)
+        wrmsr(IA32_LBR_CTL, LBREN | LBR_OS | LBR_ALL);
+    else
+        wrmsr(IA32_DEBUGCTL, 1);
     for (volatile int i = 0; i < 3; i++) {} /* something for the report */
     switch (CASE) {
     case 0: /* no IDT: a triple fault */
