@@ -260,7 +260,7 @@ accesses = st.lists(st.one_of(
     st.tuples(st.just("pmi")), st.tuples(st.just("acknowledge")),
     st.tuples(st.just("open"), st.sampled_from([2, 3, 18, 66])), st.tuples(st.just("close")),
     st.tuples(st.just("switch")), st.tuples(st.just("migrate")), st.tuples(st.just("sample")),
-    st.tuples(st.just("nothing")),
+    st.tuples(st.just("look")),
 ), max_size=30)
 
 
@@ -319,6 +319,8 @@ class Both:
             self.host(lambda shared: shared.open(arguments[0]))
         elif name == "switch":
             self.host(lambda shared: shared.switch(5))
+        elif name == "look":  # a look is an access, too: what is not looked at may stay unused
+            self.same()
         elif name in ("close", "migrate", "sample"):
             self.host(lambda shared: getattr(shared, name)())
 
@@ -334,13 +336,13 @@ class Both:
 
 @pytest.mark.parametrize("policy", ["lease", "mediated"])
 def test_a_vcpu_agrees_with_a_processor_of_its_own(policy):
-    @settings(max_examples=120, deadline=None, derandomize=True)
+    @settings(max_examples=300, deadline=None, derandomize=True)
     @given(accesses)
     def check(steps):
         both = Both(policy)
         for step in steps:
             both.step(*step)
-            both.same()
+        both.same()
         assert both.virtual.leaked == both.virtual.shared.failures == 0
 
     check()
