@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--memory", type=int, default=64, metavar="MIB", help="memory (default: %(default)s)")
     parser.add_argument(
         "--limit", type=int, default=1_000_000_000, metavar="N",
-        help="stop after N instructions (default: %(default)s)")
+        help="stop after N instructions, or as long asleep (default: %(default)s)")
     parser.add_argument(
         "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
     parser.add_argument(

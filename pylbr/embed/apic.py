@@ -1,11 +1,14 @@
-"""The local APIC as far as interrupts to oneself go: the LVT, the PMI's entry above all.
+"""The local APIC as far as interrupts to oneself go: the LVT, the PMI's entry above all, and
+the timer.
 
-Source: SDM vol. 3, chapter 11.  There are no other processors, no I/O APIC and no timer: what
-is written to their registers is kept and nothing comes of it.  The registers stay where they
-are: IA32_APIC_BASE takes no other address.
+Source: SDM vol. 3, chapter 11.  There are no other processors: what is sent to them is lost.  The
+registers stay where they are: IA32_APIC_BASE takes no other address.  The timer's bus clock is
+the machine's only one: an instruction.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from pylbr.errors import GeneralProtection
 
@@ -20,10 +23,12 @@ NMI = 2
 ID, VERSION, TPR, EOI, LDR, SVR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xF0
 ISR, TMR, IRR, ICR, ICR_HIGH, SELF_IPI = 0x100, 0x180, 0x200, 0x300, 0x310, 0x3F0
 LVT_TIMER, LVT_PMI, LVT_ERROR = 0x320, 0x340, 0x370
+INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
+_PERIODIC, _MODES = 1 << 17, 3 << 17
 _MASKED = 1 << 16
 _FIXED, _NMI = 0, 4
 _SELF, _ALL = 1, 2
-_READ_ONLY = frozenset({VERSION, *range(ISR, ICR, 0x10)})
+_READ_ONLY = frozenset({VERSION, CURRENT_COUNT, *range(ISR, ICR, 0x10)})
 #: Of IA32_APIC_BASE (SDM vol. 3, 11.12.1): this is the boot processor, x2APIC mode, enabled.
 _BSP, _EXTD, _EN = 1 << 8, 1 << 10, 1 << 11
 #: Registers that x2APIC mode makes read-only, and those that it lacks (table 11-6).
@@ -35,6 +40,11 @@ _X2_LOGICAL_ID = 1
 class Apic:
     """One local APIC.
 
+    Parameters
+    ----------
+    clock : callable
+        The time, in bus clocks.
+
     Attributes
     ----------
     registers : dict of int to int
@@ -45,9 +55,13 @@ class Apic:
         An NMI is pending.
     base : int
         IA32_APIC_BASE.
+    expires : int or None
+        When the timer does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
+        self._clock = clock
+        self.expires: int | None = None
         self.registers = {
             VERSION: 0x50014, SVR: 0xFF,
             **dict.fromkeys(range(LVT_TIMER, LVT_ERROR + 0x10, 0x10), _MASKED),
@@ -78,6 +92,9 @@ class Apic:
         for bank, bits in ((ISR, self.in_service), (IRR, self.requested)):
             if bank <= offset < bank + 0x80:
                 return bits >> 2 * (offset - bank) & 0xFFFFFFFF
+        if offset == CURRENT_COUNT:
+            left = 0 if self.expires is None else max(self.expires - self._clock(), 0)
+            return -(-left // self._divisor)
         return self.registers.get(offset, 0)
 
     def write(self, offset: int, value: int) -> None:
@@ -92,6 +109,32 @@ class Apic:
             self._command(value, self.registers.get(ICR_HIGH, 0) >> 24)
         elif offset == SELF_IPI:
             self.request(value & 0xFF)
+        elif offset == INITIAL_COUNT:
+            period = (value & 0xFFFFFFFF) * self._divisor
+            self.expires = self._clock() + period if period else None
+
+    @property
+    def _divisor(self) -> int:
+        """What the bus clock is divided by: 2, 4 ... 128, 1 (figure 11-10)."""
+        code = self.registers.get(DIVIDE, 0)
+        return 1 << (((code & 3 | code >> 1 & 4) + 1) & 7)
+
+    def expire(self) -> None:
+        """The timer has reached 0: its interrupt, and in periodic mode another round."""
+        entry = self.registers[LVT_TIMER]
+        period = self.registers.get(INITIAL_COUNT, 0) * self._divisor
+        if self.expires is not None and entry & _MODES == _PERIODIC and period:
+            behind = max(self._clock() - self.expires, 0)
+            self.expires += period * (behind // period + 1)  # rounds that were missed are lost
+        else:
+            self.expires = None
+        if not entry & _MASKED:
+            self.request(entry & 0xFF)
+
+    @property
+    def wakes(self) -> bool:
+        """The timer runs, and its interrupt is not masked."""
+        return self.expires is not None and not self.registers[LVT_TIMER] & _MASKED
 
     def msr(self, index: int, value: int | None) -> int:
         """An x2APIC register: RDMSR if `value` is None, else WRMSR."""
@@ -170,12 +213,14 @@ class Apic:
             "registers": {str(offset): value for offset, value in self.registers.items()},
             "requested": hex(self.requested), "in_service": hex(self.in_service),
             "nmi": self.nmi, "base": self.base,
+            "timer": None if self.expires is None else max(self.expires - self._clock(), 0),
         }
 
     def load(self, state: dict[str, object]) -> None:
         """Take over what `state` returned; ValueError or TypeError for anything else."""
-        registers, nmi = state["registers"], state["nmi"]
-        if not isinstance(registers, dict) or not isinstance(nmi, bool):
+        registers, nmi, timer = state["registers"], state["nmi"], state["timer"]
+        if not isinstance(registers, dict) or not isinstance(nmi, bool) or not (
+                timer is None or isinstance(timer, int) and 0 <= timer < 1 << 40):
             raise TypeError("no state of a local APIC")
         loaded = {int(offset): int(value) for offset, value in registers.items()}
         if any(offset & ~0xFF0 or value >> 32 for offset, value in loaded.items()):
@@ -188,5 +233,6 @@ class Apic:
             raise ValueError("no value of IA32_APIC_BASE")
         self.registers |= loaded
         self.base = base
+        self.expires = None if timer is None else self._clock() + timer
         self.requested, self.in_service = vectors
         self.nmi = nmi

@@ -19,6 +19,7 @@ from pylbr.embed import idt
 from pylbr.embed.apic import APIC_BASE_MSR, BASE, X2APIC_MSRS, Apic
 from pylbr.embed.contention import Contention
 from pylbr.embed.image import Image
+from pylbr.embed.ioapic import IOAPIC_BASE, IoApic
 from pylbr.embed.ports import FIRMWARE_CONFIG, UART, FirmwareConfig, Uart
 from pylbr.embed.start import prepare
 from pylbr.embed.unicorn import Link
@@ -90,6 +91,9 @@ class Machine:
     processor : Processor
     link : Link
     apic : Apic
+    ioapic : IoApic
+    uart : Uart
+    firmware : FirmwareConfig
     image : Image or None
     pause_at : int or None
         `run` returns when so many instructions were retired in all; call it again to go on.
@@ -110,10 +114,12 @@ class Machine:
         uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
         uc.mem_map(0, memory)
         uc.ctl_exits_enabled(True)  # and none set: an address to stop at would be translated
-        self.apic = Apic()
-        self._uart, self._firmware = Uart(self._console), FirmwareConfig(memory)
+        self._idle = 0
+        self.apic, self.ioapic = Apic(lambda: self.clock), IoApic()
+        self.uart, self.firmware = Uart(self._console), FirmwareConfig(memory)
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
+        uc.mmio_map(IOAPIC_BASE, 0x1000, self._ioapic_read, None, self._ioapic_write, None)
         self.contention = contention
         self.processor = self._processor(model)
         self._ending: Ending | None = None
@@ -153,11 +159,15 @@ class Machine:
 
     # Running
 
+    @property
+    def clock(self) -> int:
+        """The time: instructions, and what was slept through in HLT."""
+        return self.link.recorder.instructions + self._idle
+
     def run(self, limit: int | None = None) -> Ending:
-        """Run until the guest ends, or for `limit` more instructions."""
-        recorder = self.link.recorder
+        """Run until the guest ends, or for `limit` more instructions, time asleep included."""
         self._ending = None
-        self._limit = None if limit is None else recorder.instructions + limit
+        self._limit = None if limit is None else self.clock + limit
         self._arm()
         while self._ending is None:
             try:
@@ -187,13 +197,24 @@ class Machine:
             return
         enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
         rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+        if enabled and not self.apic.waiting and self.apic.wakes:
+            assert self.apic.expires is not None
+            self._idle += max(self.apic.expires - self.clock, 0)
+            if self._limit is not None and self.clock >= self._limit:
+                count = self.link.recorder.instructions
+                self._ending = Ending("limit", 0, f"no end after {count} instructions")
+                return
+            self.apic.expire()
+            self._arm()
         if not self._take_interrupt(rip, enabled):
             self._ending = Ending(
                 "halt", 0, f"halted at {rip:#x} with nothing that could wake it")
 
     def _arm(self) -> None:
         host = self.contention.next if self.contention else None
-        deadlines = [at for at in (self._limit, self.pause_at, host) if at is not None]
+        deadlines = [at for at in (self.pause_at, host) if at is not None]
+        deadlines += [at - self._idle for at in (self._limit, self.apic.expires)
+                      if at is not None]
         self.link.deadline = min(deadlines, default=None)
         self.link.arm()
 
@@ -208,7 +229,7 @@ class Machine:
         if self._ending is not None:
             self.uc.emu_stop()
             return True
-        if self._limit is not None and count >= self._limit:
+        if self._limit is not None and self.clock >= self._limit:
             self._stop(Ending("limit", 0, f"no end after {count} instructions"))
             return True
         if self.pause_at is not None and count >= self.pause_at and (
@@ -219,6 +240,9 @@ class Machine:
         if self.contention and self.contention.next is not None and (
                 count >= self.contention.next):
             self.contention.arrive(count)
+            self._arm()
+        if self.apic.expires is not None and self.clock >= self.apic.expires:
+            self.apic.expire()
             self._arm()
         if self.apic.waiting:
             hidden = self.link.engine.hidden()
@@ -278,8 +302,9 @@ class Machine:
 
     def _other_msr(self, index: int, value: int | None) -> int:
         if index in X2APIC_MSRS:
+            expires = self.apic.expires
             result = self.apic.msr(index, value)
-            self._apic_changed()
+            self._apic_changed(expires)
             return result
         if index == APIC_BASE_MSR:
             if value is not None:
@@ -291,29 +316,40 @@ class Machine:
         return self.apic.read(offset) >> 8 * (offset & 3)
 
     def _apic_write(self, uc: Uc, offset: int, size: int, value: int, data: Any) -> None:
+        expires = self.apic.expires
         self.apic.write(offset, value)
-        self._apic_changed()
+        self._apic_changed(expires)
 
-    def _apic_changed(self) -> None:
+    def _apic_changed(self, expired: int | None) -> None:
+        """A register of the APIC was written; the timer was set to `expired` before."""
+        if self.apic.expires != expired:
+            self.link.sync()
+            self._arm()
         if self.apic.waiting:
             self.link.ask()
 
+    def _ioapic_read(self, uc: Uc, offset: int, size: int, data: Any) -> int:
+        return self.ioapic.read(offset)
+
+    def _ioapic_write(self, uc: Uc, offset: int, size: int, value: int, data: Any) -> None:
+        self.ioapic.write(offset, value)
+
     def _in(self, uc: Uc, port: int, size: int, data: Any) -> int:
         if port in UART:
-            return self._uart.read(port - UART.start)
+            return self.uart.read(port - UART.start)
         if port == FIRMWARE_CONFIG.start + 1:
-            return self._firmware.next()
+            return self.firmware.next()
         if port == HOST_PORT and self.contention:
             return self.contention.flags()
         return (1 << 8 * size) - 1
 
     def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
         if port in UART:
-            self._uart.write(port - UART.start, value & 0xFF)
+            self.uart.write(port - UART.start, value & 0xFF)
         elif port == DEBUG_CONSOLE:
             self._console(bytes([value & 0xFF]))
         elif port == FIRMWARE_CONFIG.start:
-            self._firmware.select(value & 0xFFFF)
+            self.firmware.select(value & 0xFFFF)
         elif port == HOST_PORT and self.contention:
             self.link.sync()
             self.contention.written(value & 0xFF)

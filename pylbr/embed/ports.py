@@ -50,6 +50,17 @@ class Uart:
         else:
             self._registers[register] = value
 
+    def state(self) -> str:
+        """Everything, as JSON can hold it."""
+        return (self._registers + self._divisor).hex()
+
+    def load(self, state: str) -> None:
+        """Take over what `state` returned; ValueError or TypeError for anything else."""
+        data = bytes.fromhex(state)
+        if len(data) != 10:
+            raise ValueError("no state of a UART")
+        self._registers[:], self._divisor[:] = data[:8], data[8:]
+
 
 class FirmwareConfig:
     """fw_cfg: a selector, 16 bits, and a port that reads the selected item byte by byte.
@@ -76,3 +87,14 @@ class FirmwareConfig:
         """The next byte."""
         byte, self._selected = self._selected[:1], self._selected[1:]
         return byte[0] if byte else 0
+
+    def state(self) -> str:
+        """What is still to be read, as JSON can hold it."""
+        return self._selected.hex()
+
+    def load(self, state: str) -> None:
+        """Take over what `state` returned; ValueError or TypeError for anything else."""
+        data = bytes.fromhex(state)
+        if len(data) > 8:
+            raise ValueError("no item of fw_cfg is that long")
+        self._selected = data

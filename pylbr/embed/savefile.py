@@ -77,6 +77,9 @@ def save(machine: Machine, path: str | Path) -> None:
         "lost": bool(machine.contention and machine.contention.flags() & 1),
         "processor": encode(machine.processor.state()).hex(),
         "apic": machine.apic.state(),
+        "ioapic": machine.ioapic.state(),
+        "uart": machine.uart.state(),
+        "firmware": machine.firmware.state(),
         "cpl": machine.link.engine.hidden().cpl,
         "efer": efer,
         "registers": {name: uc.reg_read(_number(name)) for name in (
@@ -187,7 +190,8 @@ def _load(machine: Machine, header: dict[str, Any]) -> None:
     fxsave.load(uc, region, fxsave.X87 | fxsave.SSE)
     for name in _GENERAL:
         uc.reg_write(_number(name), _u64(registers[name]))
-    machine.apic.load(header["apic"])
+    for name in ("apic", "ioapic", "uart", "firmware"):
+        getattr(machine, name).load(header[name])
 
 
 def _u64(value: object) -> int:

@@ -22,7 +22,7 @@ from pylbr.trace import open as open_trace
 from tests.conftest import ROOT
 from tests.embed.guests import build
 
-SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports")
+SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports", "timer")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def start(path, **options):
 @pytest.mark.parametrize("name", SELFTESTS)
 def test_selftests(guests, name, model):
     machine, printed = start(build(guests, name), model=model)
-    ending = machine.run(20_000_000)
+    ending = machine.run(2_000_000_000)
     assert re.fullmatch(r"[1-9]\d* passed, 0 failed\n", printed.decode()), (printed, ending)
     assert (ending.kind, ending.code) == ("exit", 0)
     assert machine.link.recorder.unexplained == 0
@@ -197,6 +197,13 @@ def elf(**changes):
     segment = struct.pack("<IIQQQQQQ", fields["p_type"], 7, fields["offset"], fields["vaddr"],
                           fields["paddr"], fields["filesz"], fields["memsz"], 0x1000)
     return head + segment + b"\xf4"
+
+
+def test_sleep_counts_against_the_limit(guests):
+    machine, _ = start(build(guests, "timer"))
+    assert machine.run(1_000_000).kind == "limit"
+    assert machine.link.recorder.instructions < 100_000
+    assert machine.run(2_000_000_000).kind == "exit"
 
 
 def test_the_smallest_image_halts(tmp_path):
