@@ -38,6 +38,7 @@ from pylbr.errors import GeneralProtection
 __all__ = ["Link", "attach"]
 
 DEBUG, UNDEFINED, PROTECTION = 1, 6, 13
+_TF, _DR6_BS = 1 << 8, 1 << 14
 _LOG = 1 << 12
 #: Instructions that the engine executes by itself in ring 0.
 _PRIVILEGED = frozenset({"rdmsr", "wrmsr", "xsetbv"})
@@ -278,6 +279,9 @@ class Link:
             self._went_on(address + size)
             if self.processor.pmu.armed() != counting:
                 self._pass()  # what starts and stops counters is not counted itself
+            self.arm()
+            self._step()
+            return
         self.arm()
 
     def _write(self, uc: Uc, index: int) -> None:
@@ -347,7 +351,11 @@ class Link:
                 self.recorder.interrupted(rip, BranchClass.EXCEPTION, True)
                 return False
             self._raise(fault, rip, None)
+            self.arm()
+            return True
         self.arm()
+        if name != "int1":
+            self._step()
         return True
 
     def _fetch(self, rip: int) -> bytes:
@@ -369,6 +377,13 @@ class Link:
         (instructions.xrstors if restores else instructions.xsaves)(
             self.engine, self.processor, address)
         self._went_on(rip + len(code))
+
+    def _step(self) -> None:
+        """The engine does not see what is served here: the trap of a single step."""
+        if self._deliver is None or not self._uc.reg_read(reg.UC_X86_REG_RFLAGS) & _TF:
+            return
+        self._uc.reg_write(reg.UC_X86_REG_DR6, self._uc.reg_read(reg.UC_X86_REG_DR6) | _DR6_BS)
+        self._debug(self._uc.reg_read(reg.UC_X86_REG_RIP))
 
     def _int1(self, code: bytes, rip: int, bits: int) -> None:
         """A debug exception, whatever the gate's DPL; a trap."""

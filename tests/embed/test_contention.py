@@ -202,7 +202,7 @@ def test_every_msr_with_every_pattern(guests, tmp_path, policy, model):
     ("lbr_xsave", "", "lease", BUSY, "sapphire-rapids"),
     ("lbr_pmi", "", "lease", BUSY, "alder-lake-p"),
     ("lbr_legacy", "-DMODE=0", "kvm-legacy", LEGACY, "skylake"),
-])
+], ids=["lease", "request", "mediated", "lease-xsave", "lease-pmi", "kvm-legacy"])
 def test_a_vcpu_goes_on_under_another_host(
         guests, tmp_path, guest, flags, policy, script, model):
     """Saved in the middle, at several points; the other host has no event open."""

@@ -22,7 +22,8 @@ from pylbr.trace import open as open_trace
 from tests.conftest import ROOT
 from tests.embed.guests import build
 
-SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports", "timer")
+SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports", "timer",
+             "debug")
 
 
 @pytest.fixture(scope="session")
