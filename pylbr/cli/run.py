@@ -58,6 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=1_000_000_000, metavar="N",
         help="stop after N instructions, or as long asleep (default: %(default)s)")
     parser.add_argument(
+        "--append", default="", metavar="TEXT", help="command line, for multiboot images")
+    parser.add_argument(
         "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
     parser.add_argument(
         "--contention", metavar="FILE", help="share the LBRs with a host, as this script says")
@@ -104,11 +106,13 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
 
         contention = Contention(read_script(args.contention))
     if is_saved(args.guest):
+        if args.append:
+            raise CommandError("--append: a saved machine has begun long ago")
         return restore(args.guest, console=_console, trace=trace, contention=contention)
     image = load(args.guest)
     machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace,
                       contention=contention)
-    machine.load(image)
+    machine.load(image, args.append)
     return machine
 
 

@@ -149,10 +149,21 @@ class Machine:
         self.contention.take(vcpu)
         return vcpu
 
-    def load(self, image: Image) -> None:
-        """Put an image into memory and the processor at its start."""
+    def load(self, image: Image, arguments: str = "") -> None:
+        """Put an image into memory and the processor at its start.
+
+        Parameters
+        ----------
+        arguments : str
+            Behind the image's name in the command line that multiboot gives it.
+
+        Raises
+        ------
+        ImageError
+            It does not fit, or cannot be told of arguments.
+        """
         self.image = image
-        prepare(self.uc, image, self.memory)
+        prepare(self.uc, image, self.memory, arguments)
         self.link.settle()
         self.uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
         self.link.recorder.cpl = self.link.engine.hidden().cpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import PurePath
 
 from unicorn import Uc
 from unicorn import x86_const as reg
@@ -24,20 +25,26 @@ _PAE, _OSFXSR, _OSXMMEXCPT = 1 << 5, 1 << 9, 1 << 10
 _PRESENT_USER, _LARGE = 7, 0x80
 _EFER, _LME, _LMA = 0xC0000080, 1 << 8, 1 << 10
 _LOADED = 0x2BADB002
+_LONGEST_COMMAND = 2047
 #: MOV SS, CX.  Written from outside, the register keeps a stack of 16 bits.
 _LOAD_SS = b"\x8e\xd1"
 _SEGMENTS = (reg.UC_X86_REG_DS, reg.UC_X86_REG_ES, reg.UC_X86_REG_FS, reg.UC_X86_REG_GS)
 
 
-def prepare(uc: Uc, image: Image, memory: int) -> None:
+def prepare(uc: Uc, image: Image, memory: int, arguments: str = "") -> None:
     """Load `image` into `memory` bytes at 0 and set the registers, all but RIP.
 
     Raises
     ------
     ImageError
-        A segment does not fit.
+        A segment does not fit, or arguments for an image that cannot be told of them.
     """
     top = memory - FIRMWARE
+    command = f"{PurePath(image.path).name} {arguments}".strip().encode("utf-8", "replace")
+    if arguments and not image.multiboot:
+        raise ImageError(image.path, "arguments reach an image with a multiboot header only")
+    if len(command) > _LONGEST_COMMAND or b"\0" in command:
+        raise ImageError(image.path, f"arguments: more than {_LONGEST_COMMAND} bytes, or a NUL")
     for start, size, contents in image.segments:
         if start + size > top:
             raise ImageError(
@@ -48,13 +55,13 @@ def prepare(uc: Uc, image: Image, memory: int) -> None:
     uc.reg_write(reg.UC_X86_REG_GDTR, (0, top, 8 * len(_GDT) - 1, 0))
     uc.reg_write(reg.UC_X86_REG_IDTR, (0, 0, 0, 0))
     if image.multiboot:
-        _protected_mode(uc, top, memory)
+        _protected_mode(uc, top, memory, command)
     else:
         _long_mode(uc, top)
     uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
 
 
-def _protected_mode(uc: Uc, top: int, memory: int) -> None:
+def _protected_mode(uc: Uc, top: int, memory: int, text: bytes) -> None:
     """As the Multiboot specification 0.6.96, 3.2 and 3.3, has it."""
     uc.reg_write(reg.UC_X86_REG_CR0, _PG | _ET | _PE)  # the engine begins in long mode
     uc.reg_write(reg.UC_X86_REG_CR0, _ET | _PE)
@@ -67,8 +74,8 @@ def _protected_mode(uc: Uc, top: int, memory: int) -> None:
     uc.mem_write(top + 0xF0, _LOAD_SS)
     uc.reg_write(reg.UC_X86_REG_RCX, _DATA)
     uc.emu_start(top + 0xF0, top + 0xF0 + len(_LOAD_SS), count=1)
-    command, name, entries, info = top + 0x100, top + 0x110, top + 0x200, top + 0x300
-    uc.mem_write(command, b"\0")
+    name, entries, info, command = top + 0x100, top + 0x200, top + 0x300, top + 0x400
+    uc.mem_write(command, text + b"\0")
     uc.mem_write(name, b"pylbr\0")
     areas = ((0, 0x9FC00, 1), (0x100000, top - 0x100000, 1), (top, memory - top, 2))
     table = b"".join(struct.pack("<IQQI", 20, *area) for area in areas)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unicorn import x86_const
 
 from pylbr.arch import MODELS
 from pylbr.cli import main
@@ -61,6 +62,22 @@ def test_a_multiboot_image_runs(guests, tmp_path, wrapped):
     assert machine.run(20_000_000).kind == "exit"
     assert printed.endswith(b" passed, 0 failed\n")
     assert machine.link.recorder.unexplained == 0
+
+
+def test_a_multiboot_image_is_told_its_command_line(guests, capfd):
+    path = build(guests, "lbr_basic", multiboot=True)
+    machine = Machine()
+    machine.load(load(path), "quick 7")
+    info = machine.uc.reg_read(x86_const.UC_X86_REG_EBX)
+    flags, = struct.unpack("<I", machine.uc.mem_read(info, 4))
+    command, = struct.unpack("<I", machine.uc.mem_read(info + 16, 4))
+    text = bytes(machine.uc.mem_read(command, 100)).split(b"\0")[0].decode()
+    assert (flags & 4, text) == (4, f"{path.name} quick 7")
+    assert main(["run", "--append", "quick", str(path)]) == 0
+    with pytest.raises(ImageError, match="2047 bytes"):
+        Machine().load(load(path), "x" * 3000)
+    assert main(["run", "--append", "quick", str(build(guests, "lbr_basic"))]) == 2
+    assert "multiboot header only" in capfd.readouterr().err
 
 
 def test_every_model_makes_a_machine():
