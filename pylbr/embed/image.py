@@ -17,8 +17,9 @@ __all__ = ["Image", "ImageError", "load"]
 
 _LARGEST = 1 << 30
 _MULTIBOOT_MAGIC, _SEARCHED = 0x1BADB002, 8192
-#: Features that a loader must refuse if it lacks them: bits 15:0 but page alignment, memory map.
-_REQUIRED = 0xFFFC
+#: Features that a loader must refuse if it lacks them: bits 15:0 but page alignment, memory map
+#: and video mode.
+_REQUIRED = 0xFFF8
 #: What the ELF reader raises at offsets, sizes and names that make no sense.
 _DAMAGE = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
            ArithmeticError, AssertionError, MemoryError, OSError)

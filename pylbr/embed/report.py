@@ -7,6 +7,7 @@ from unicorn import x86_const as reg
 from pylbr.arch import br_type_name
 from pylbr.embed.engine import GuestFault
 from pylbr.embed.machine import Ending, Machine
+from pylbr.embed.start import COLUMNS, ROWS, SCREEN
 
 __all__ = ["report"]
 
@@ -41,7 +42,17 @@ def report(machine: Machine, ending: Ending) -> str:
     lines.append("  ".join(f"{name} {_value(machine, name):x}" for name in _SYSTEM))
     recorder = machine.link.recorder
     lines.append(f"{recorder.instructions} instructions, {recorder.taken} branches taken")
-    return "\n".join([*lines, *_stack(machine)])
+    return "\n".join([*lines, *_stack(machine), *_screen(machine)])
+
+
+def _screen(machine: Machine) -> list[str]:
+    """What the guest has written to the text screen, if anything."""
+    cells = bytes(machine.uc.mem_read(SCREEN, 2 * COLUMNS * ROWS))[::2]
+    rows = ["".join(chr(c) if 32 <= c < 127 else " " for c in cells[i:i + COLUMNS]).rstrip()
+            for i in range(0, len(cells), COLUMNS)]
+    while rows and not rows[-1]:
+        rows.pop()
+    return ["screen:", *rows] if rows else []
 
 
 def _place(machine: Machine, address: int) -> str:

@@ -10,10 +10,13 @@ from unicorn import x86_const as reg
 
 from pylbr.embed.image import Image, ImageError
 
-__all__ = ["FIRMWARE", "prepare"]
+__all__ = ["COLUMNS", "FIRMWARE", "ROWS", "SCREEN", "prepare"]
 
 #: At the top of memory: tables of ours, told to the guest as reserved.
 FIRMWARE = 0x10000
+#: EGA text: characters and attributes, a byte each.
+SCREEN, COLUMNS, ROWS = 0xB8000, 80, 25
+_SCREEN_AT, _TEXT = 88, 2
 #: Null, and flat segments: 64-bit code, data, user data, user 64-bit code, 32-bit code, data.
 _GDT = (
     0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF,
@@ -80,10 +83,12 @@ def _protected_mode(uc: Uc, top: int, memory: int, text: bytes) -> None:
     areas = ((0, 0x9FC00, 1), (0x100000, top - 0x100000, 1), (top, memory - top, 2))
     table = b"".join(struct.pack("<IQQI", 20, *area) for area in areas)
     uc.mem_write(entries, table)
-    # Flags: memory 0, command line 2, memory map 6, name of the loader 9.
-    uc.mem_write(info, struct.pack(
-        "<4I3I4I2I3II", 0x245, 0x9FC00 >> 10, (top - 0x100000) >> 10, 0, command, 0, 0,
-        0, 0, 0, 0, len(table), entries, 0, 0, 0, name).ljust(116, b"\0"))
+    # Flags: memory 0, command line 2, memory map 6, name of the loader 9, frame buffer 12.
+    head = struct.pack(
+        "<4I3I4I2I3II", 0x1245, 0x9FC00 >> 10, (top - 0x100000) >> 10, 0, command, 0, 0,
+        0, 0, 0, 0, len(table), entries, 0, 0, 0, name)
+    uc.mem_write(info, head.ljust(_SCREEN_AT, b"\0") + struct.pack(
+        "<QIIIBB", SCREEN, 2 * COLUMNS, COLUMNS, ROWS, 16, _TEXT).ljust(28, b"\0"))
     uc.reg_write(reg.UC_X86_REG_RAX, _LOADED)
     uc.reg_write(reg.UC_X86_REG_RBX, info)
 

@@ -80,6 +80,29 @@ def test_a_multiboot_image_is_told_its_command_line(guests, capfd):
     assert "multiboot header only" in capfd.readouterr().err
 
 
+def test_the_report_shows_the_text_screen(guests):
+    machine, _ = start(build(guests, "lbr_basic", multiboot=True))
+    assert "screen:" not in report(machine, machine.run(100))
+    info = machine.uc.reg_read(x86_const.UC_X86_REG_EBX)
+    screen, pitch, width, height, bits, kind = struct.unpack(
+        "<QIIIBB", machine.uc.mem_read(info + 88, 22))
+    assert (pitch, width, height, bits, kind) == (160, 80, 25, 16, 2)
+    machine.uc.mem_write(screen + pitch + 4, b"H\x07i\x07")
+    assert report(machine, machine.run(100)).endswith("screen:\n\n  Hi")
+
+
+@pytest.mark.parametrize(("flags", "taken"), [(0, True), (3, True), (4, True), (8, False)])
+def test_what_a_multiboot_header_may_ask_for(tmp_path, flags, taken):
+    path = tmp_path / "kernel"
+    header = struct.pack("<III", 0x1BADB002, flags, -0x1BADB002 - flags & 0xFFFFFFFF)
+    path.write_bytes(elf().ljust(124, b"\0") + header)
+    if taken:
+        assert load(path).multiboot
+    else:
+        with pytest.raises(ImageError, match="asks for 0x8"):
+            load(path)
+
+
 def test_every_model_makes_a_machine():
     """Without what the engine lacks, each is still a model that makes sense."""
     for model in MODELS:
