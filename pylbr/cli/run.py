@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pylbr.errors import CommandError
@@ -60,6 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append", default="", metavar="TEXT", help="command line, for multiboot images")
     parser.add_argument(
+        "--module", metavar="FILE", action="append", default=[],
+        help="boot module, for multiboot images; may be given again")
+    parser.add_argument(
         "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
     parser.add_argument(
         "--contention", metavar="FILE", help="share the LBRs with a host, as this script says")
@@ -106,13 +110,13 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
 
         contention = Contention(read_script(args.contention))
     if is_saved(args.guest):
-        if args.append:
-            raise CommandError("--append: a saved machine has begun long ago")
+        if args.append or args.module:
+            raise CommandError("--append, --module: a saved machine has begun long ago")
         return restore(args.guest, console=_console, trace=trace, contention=contention)
     image = load(args.guest)
     machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace,
                       contention=contention)
-    machine.load(image, args.append)
+    machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
     return machine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,21 +149,25 @@ class Machine:
         self.contention.take(vcpu)
         return vcpu
 
-    def load(self, image: Image, arguments: str = "") -> None:
+    def load(
+        self, image: Image, arguments: str = "", modules: Sequence[bytes] = ()
+    ) -> None:
         """Put an image into memory and the processor at its start.
 
         Parameters
         ----------
         arguments : str
             Behind the image's name in the command line that multiboot gives it.
+        modules : sequence of bytes
+            Boot modules, at the end of the memory.
 
         Raises
         ------
         ImageError
-            It does not fit, or cannot be told of arguments.
+            It does not fit, or cannot be told of arguments or modules.
         """
         self.image = image
-        prepare(self.uc, image, self.memory, arguments)
+        prepare(self.uc, image, self.memory, arguments, modules)
         self.link.settle()
         self.uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
         self.link.recorder.cpl = self.link.engine.hidden().cpl

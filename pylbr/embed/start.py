@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from unicorn import Uc
@@ -17,6 +18,8 @@ FIRMWARE = 0x10000
 #: EGA text: characters and attributes, a byte each.
 SCREEN, COLUMNS, ROWS = 0xB8000, 80, 25
 _SCREEN_AT, _TEXT = 88, 2
+#: What images look for in the BIOS data area: COM1, the segment behind base memory, its KiB.
+_BIOS_DATA = {0x400: 0x3F8, 0x40E: 0x9FC0, 0x413: 0x9FC00 >> 10}
 #: Null, and flat segments: 64-bit code, data, user data, user 64-bit code, 32-bit code, data.
 _GDT = (
     0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF,
@@ -28,26 +31,34 @@ _PAE, _OSFXSR, _OSXMMEXCPT = 1 << 5, 1 << 9, 1 << 10
 _PRESENT_USER, _LARGE = 7, 0x80
 _EFER, _LME, _LMA = 0xC0000080, 1 << 8, 1 << 10
 _LOADED = 0x2BADB002
-_LONGEST_COMMAND = 2047
+_LONGEST_COMMAND, _MOST_MODULES = 2047, 32
 #: MOV SS, CX.  Written from outside, the register keeps a stack of 16 bits.
 _LOAD_SS = b"\x8e\xd1"
 _SEGMENTS = (reg.UC_X86_REG_DS, reg.UC_X86_REG_ES, reg.UC_X86_REG_FS, reg.UC_X86_REG_GS)
 
 
-def prepare(uc: Uc, image: Image, memory: int, arguments: str = "") -> None:
+def prepare(
+    uc: Uc, image: Image, memory: int, arguments: str = "", modules: Sequence[bytes] = ()
+) -> None:
     """Load `image` into `memory` bytes at 0 and set the registers, all but RIP.
 
     Raises
     ------
     ImageError
-        A segment does not fit, or arguments for an image that cannot be told of them.
+        A segment or module does not fit, or there are arguments or modules for an image that
+        cannot be told of them.
     """
     top = memory - FIRMWARE
     command = f"{PurePath(image.path).name} {arguments}".strip().encode("utf-8", "replace")
-    if arguments and not image.multiboot:
-        raise ImageError(image.path, "arguments reach an image with a multiboot header only")
+    if (arguments or modules) and not image.multiboot:
+        raise ImageError(
+            image.path, "arguments and modules reach an image with a multiboot header only")
+    if len(modules) > _MOST_MODULES:
+        raise ImageError(image.path, f"more than {_MOST_MODULES} modules")
     if len(command) > _LONGEST_COMMAND or b"\0" in command:
         raise ImageError(image.path, f"arguments: more than {_LONGEST_COMMAND} bytes, or a NUL")
+    for address, word in _BIOS_DATA.items():
+        uc.mem_write(address, struct.pack("<H", word))
     for start, size, contents in image.segments:
         if start + size > top:
             raise ImageError(
@@ -58,13 +69,32 @@ def prepare(uc: Uc, image: Image, memory: int, arguments: str = "") -> None:
     uc.reg_write(reg.UC_X86_REG_GDTR, (0, top, 8 * len(_GDT) - 1, 0))
     uc.reg_write(reg.UC_X86_REG_IDTR, (0, 0, 0, 0))
     if image.multiboot:
-        _protected_mode(uc, top, memory, command)
+        places = _place_modules(uc, image, top, modules)
+        _protected_mode(uc, top, memory, command, places)
     else:
         _long_mode(uc, top)
     uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
 
 
-def _protected_mode(uc: Uc, top: int, memory: int, text: bytes) -> None:
+def _place_modules(
+    uc: Uc, image: Image, top: int, modules: Sequence[bytes]
+) -> list[tuple[int, int]]:
+    """Put the modules below `top`, on pages of their own; where each begins and ends."""
+    end, places = top, []
+    floor = max(start + size for start, size, _ in image.segments)
+    for contents in modules:
+        end = (end - len(contents)) & ~0xFFF
+        if end < floor:
+            raise ImageError(
+                image.path, "its modules do not fit behind it; give the machine more memory")
+        uc.mem_write(end, contents)
+        places.append((end, end + len(contents)))
+    return places
+
+
+def _protected_mode(
+    uc: Uc, top: int, memory: int, text: bytes, modules: list[tuple[int, int]]
+) -> None:
     """As the Multiboot specification 0.6.96, 3.2 and 3.3, has it."""
     uc.reg_write(reg.UC_X86_REG_CR0, _PG | _ET | _PE)  # the engine begins in long mode
     uc.reg_write(reg.UC_X86_REG_CR0, _ET | _PE)
@@ -83,9 +113,13 @@ def _protected_mode(uc: Uc, top: int, memory: int, text: bytes) -> None:
     areas = ((0, 0x9FC00, 1), (0x100000, top - 0x100000, 1), (top, memory - top, 2))
     table = b"".join(struct.pack("<IQQI", 20, *area) for area in areas)
     uc.mem_write(entries, table)
-    # Flags: memory 0, command line 2, memory map 6, name of the loader 9, frame buffer 12.
+    listed = top + 0xC00
+    uc.mem_write(listed, b"".join(
+        struct.pack("<4I", start, end, command, 0) for start, end in modules))
+    # Flags: memory 0, command line 2, modules 3, memory map 6, loader 9, frame buffer 12.
     head = struct.pack(
-        "<4I3I4I2I3II", 0x1245, 0x9FC00 >> 10, (top - 0x100000) >> 10, 0, command, 0, 0,
+        "<4I3I4I2I3II", 0x124D, 0x9FC00 >> 10, (top - 0x100000) >> 10, 0, command,
+        len(modules), listed,
         0, 0, 0, 0, len(table), entries, 0, 0, 0, name)
     uc.mem_write(info, head.ljust(_SCREEN_AT, b"\0") + struct.pack(
         "<QIIIBB", SCREEN, 2 * COLUMNS, COLUMNS, ROWS, 16, _TEXT).ljust(28, b"\0"))

@@ -80,6 +80,37 @@ def test_a_multiboot_image_is_told_its_command_line(guests, capfd):
     assert "multiboot header only" in capfd.readouterr().err
 
 
+def test_a_multiboot_image_finds_its_modules(guests, tmp_path, capfd):
+    path = build(guests, "lbr_basic", multiboot=True)
+    machine = Machine(memory=4 * MIB)
+    machine.load(load(path), modules=[b"first", b"x" * 5000])
+    info = machine.uc.reg_read(x86_const.UC_X86_REG_EBX)
+    flags, = struct.unpack("<I", machine.uc.mem_read(info, 4))
+    count, listed = struct.unpack("<II", machine.uc.mem_read(info + 20, 8))
+    assert (flags & 8, count) == (8, 2)
+    rows = [struct.unpack("<4I", machine.uc.mem_read(listed + 16 * n, 16)) for n in range(2)]
+    assert bytes(machine.uc.mem_read(rows[0][0], 5)) == b"first"
+    assert bytes(machine.uc.mem_read(rows[1][0], 5000)) == b"x" * 5000
+    assert all(start % 4096 == 0 and end <= 4 * MIB for start, end, _, _ in rows)
+    assert machine.run(20_000_000).kind == "exit"
+    with pytest.raises(ImageError, match="do not fit"):
+        Machine(memory=4 * MIB).load(load(path), modules=[bytes(4 * MIB)])
+    with pytest.raises(ImageError, match="more than 32"):
+        Machine().load(load(path), modules=[b"x"] * 33)
+    file = tmp_path / "module"
+    file.write_bytes(b"contents")
+    assert main(["run", "--module", str(file), str(path)]) == 0
+    assert main(["run", "--module", str(file), str(build(guests, "lbr_basic"))]) == 2
+    assert main(["run", "--module", str(tmp_path / "none"), str(path)]) == 2
+    assert capfd.readouterr().err.count("\n") == 2
+
+
+def test_base_memory_is_in_the_bios_data_area(guests):
+    machine, _ = start(build(guests, "lbr_basic", multiboot=True))
+    assert struct.unpack("<H", machine.uc.mem_read(0x413, 2)) == (639,)
+    assert struct.unpack("<H", machine.uc.mem_read(0x40E, 2)) == (0x9FC0,)
+
+
 def test_the_report_shows_the_text_screen(guests):
     machine, _ = start(build(guests, "lbr_basic", multiboot=True))
     assert "screen:" not in report(machine, machine.run(100))
