@@ -276,13 +276,12 @@ cdef class SharedCpu:
         self._return()
 
     def debug_exception(self):
-        cdef Cpu* c = &self.system.cpu[0]
-        if not self.policy.legacy:
-            self._leave()
-            self._emulate(GUEST_DB)
-            self._return()
+        if self.policy.legacy:
+            self.stop_recording()
             return
-        self.stop_recording()
+        self._leave()
+        self._emulate(GUEST_DB)
+        self._return()
 
     def stop_recording(self):
         cdef Cpu* c = &self.system.cpu[0]
