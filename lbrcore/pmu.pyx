@@ -18,7 +18,6 @@ from lbrcore.lbr cimport LBR_META_INVALID, LbrState, lbr_branch, lbr_meta, lbr_s
 
 cdef enum:
     MAX_COUNTERS = 16
-    BLOCK_BRANCHES = 256
 
 cdef enum weight:
     WEIGHT_BRANCH = 0
@@ -35,6 +34,8 @@ cdef extern from *:
     #include <immintrin.h>
     #define LBR_AVX2 1
     #endif
+
+    #define BLOCK_BRANCHES 256
 
     typedef struct {
         uint64_t table;  /* bit: class | cpl_from << 4 */
@@ -72,6 +73,9 @@ cdef extern from *:
         __m256i total = zero, bits = zero;
         uint64_t part[4];
         for (size_t i = 0; i < count; i += 4) {
+            /* The next block; past the end of the array it does no harm. */
+            _mm_prefetch((const char *)&branches[i + BLOCK_BRANCHES], _MM_HINT_T0);
+            _mm_prefetch((const char *)&branches[i + BLOCK_BRANCHES + 2], _MM_HINT_T0);
             __m256i a = lbr_two_halves(branches + i), b = lbr_two_halves(branches + i + 2);
             __m256i meta = _mm256_unpackhi_epi64(a, b), hit = one;
             bits = _mm256_or_si256(bits, meta);
@@ -126,6 +130,7 @@ cdef extern from *:
         uint64_t need
         int weight
 
+    const size_t BLOCK_BRANCHES
     bint lbr_count_wide() noexcept nogil
     uint64_t lbr_sum_wide(const selector* s, const lbr_branch* branches, size_t count,
                           uint64_t* seen) noexcept nogil
