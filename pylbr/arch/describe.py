@@ -85,6 +85,9 @@ def _register(row: Register) -> Iterator[str]:
     yield f"### {row.name.format('n')}"
     yield ""
     yield f"{'; '.join(facts)}.  On: {_who(row.count)}.  Source: {row.source}."
+    if any(map(row.per_core, having)):
+        yield ""
+        yield f"The threads of a core share it on: {_who(row.per_core)}."
     if row.rule:
         yield ""
         yield f"{row.rule[0].upper()}{row.rule[1:]}."

@@ -70,6 +70,8 @@ class LegacyLbr:
         MSR_LER_FROM_LIP; MSR_LER_TO_LIP follows it.
     select : bool
         MSR_LBR_SELECT exists.
+    select_scope : str
+        "thread", or "core" where the threads of a core share the one register (spec 3.2).
     call_stack : bool
         Its bit 9, EN_CALLSTACK, too.
     format : int
@@ -90,6 +92,7 @@ class LegacyLbr:
     tos: int = 0x1C9
     ler_base: int | None = 0x1DD
     select: bool = True
+    select_scope: str = "thread"
     call_stack: bool = False
     format: int = 3
     reported_format: int | None = None

@@ -38,12 +38,14 @@ _PMU_GOLDMONT = Pmu(version=4, counters=4, fixed=3, pebs_format=3, any_thread=Tr
 _PMU_GRACEMONT = Pmu(version=5, counters=6, fixed=3, pebs_format=4, pebs_baseline=True)
 
 _OLD = LegacyLbr(8, 0x40, 0x60, select=False, format=choices.LBR_FORMAT_BONNELL)
-_NEHALEM = LegacyLbr(16, 0x680, 0x6C0, calls_need_jmps=True)
+_SILVERMONT = replace(_OLD, select=True, select_scope="core",
+                      format=choices.LBR_FORMAT_SILVERMONT)
+_NEHALEM = LegacyLbr(16, 0x680, 0x6C0, select_scope="core", calls_need_jmps=True)
 _SANDY_BRIDGE = LegacyLbr(16, 0x680, 0x6C0)
 _HASWELL = LegacyLbr(16, 0x680, 0x6C0, call_stack=True, format=4)
 _SKYLAKE = LegacyLbr(32, 0x680, 0x6C0, 0xDC0, call_stack=True, format=5)
-_GOLDMONT = LegacyLbr(32, 0x680, 0x6C0, call_stack=True, format=6)
-_GOLDMONT_PLUS = LegacyLbr(32, 0x680, 0x6C0, 0xDC0, call_stack=True, format=7)
+_GOLDMONT = LegacyLbr(32, 0x680, 0x6C0, select_scope="core", call_stack=True, format=6)
+_GOLDMONT_PLUS = replace(_GOLDMONT, info_base=0xDC0, format=7)
 
 _PRE_NEHALEM: dict[str, Any] = {"freeze_while_smm": False, "pdcm": False, "vmx": False}
 
@@ -111,10 +113,10 @@ def _all() -> tuple[CpuModel, ...]:
         # Legacy, Atom and Xeon Phi.
         CpuModel("bonnell", _OLD, number=0x1C, stepping=10, physical_width=32, pmu=_PMU_ATOM,
                  freeze_while_smm=False),
-        CpuModel("silvermont", replace(_OLD, select=True, format=choices.LBR_FORMAT_SILVERMONT),
-                 number=0x37, physical_width=36, pmu=replace(_PMU_ATOM, pebs_format=2)),
-        CpuModel("airmont", replace(_OLD, select=True, format=choices.LBR_FORMAT_SILVERMONT),
-                 number=0x4C, physical_width=36, pmu=replace(_PMU_ATOM, pebs_format=2)),
+        CpuModel("silvermont", _SILVERMONT, number=0x37, physical_width=36,
+                 pmu=replace(_PMU_ATOM, pebs_format=2)),
+        CpuModel("airmont", _SILVERMONT, number=0x4C, physical_width=36,
+                 pmu=replace(_PMU_ATOM, pebs_format=2)),
         CpuModel("knights-landing", LegacyLbr(8, 0x680, 0x6C0, format=3, reported_format=1),
                  number=0x57, physical_width=46, pmu=replace(_PMU_ATOM, pebs_format=2),
                  xcr0=_AVX512 & ~(1 << 9)),

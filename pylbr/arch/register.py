@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pylbr.arch.features import CpuModel
-from pylbr.arch.fields import ALL_ONES, Field, FieldKind, mask_of
+from pylbr.arch.fields import ALL_ONES, Field, FieldKind, Offered, mask_of
 
 __all__ = ["Access", "MsrRegister", "PerModel", "Register", "once"]
 
@@ -52,6 +52,8 @@ class Register:
     stride : int
         Distance of the run's MSR numbers.
     survives_warm_reset : bool
+    per_core : callable, optional
+        Models on which the threads of a core have it once; left out: none.
     rule : str
         What holds beyond the fields.
     """
@@ -66,6 +68,7 @@ class Register:
     access: Access = Access.RW
     stride: int = 1
     survives_warm_reset: bool = False
+    per_core: Offered = lambda model: False
     rule: str = ""
 
 

@@ -167,6 +167,7 @@ _LEGACY = (
             Field("EN_CALLSTACK", 9, 9, "call-stack mode",
                   lambda m: bool(m.legacy and m.legacy.call_stack)),
         ),
+        per_core=lambda m: bool(m.legacy and m.legacy.select_scope == "core"),
     ),
     Register(
         "MSR_LASTBRANCH_TOS", _base("tos"), "lbr.tos", "SDM vol. 3, 17.4.8; vol. 4, 1C9H",

@@ -78,6 +78,10 @@ RULES: tuple[Rule, ...] = (
      "the sign-extension quirk belongs to format 4 on processors without TSX"),
     (lambda m: m.legacy and m.legacy.calls_need_jmps and not m.legacy.select,
      "the Nehalem erratum is one of MSR_LBR_SELECT, which the model lacks"),
+    (lambda m: m.legacy and m.legacy.select_scope not in ("thread", "core"),
+     "the scope of MSR_LBR_SELECT is thread or core"),
+    (lambda m: m.legacy and m.legacy.select_scope == "core" and not m.legacy.select,
+     "the threads of a core share MSR_LBR_SELECT, which the model lacks"),
     (lambda m: m.legacy and not m.intel, "legacy LBRs are Intel's"),
     # AMD.
     (lambda m: m.amd and m.intel, "LbrExtV2 is AMD's"),

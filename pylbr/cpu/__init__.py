@@ -2,6 +2,8 @@
 
 from pylbr.cpu.base import NO_EVENTS, Events
 from pylbr.cpu.codec import decode, encode
+from pylbr.cpu.core import Core, CoreState
+from pylbr.cpu.core_codec import decode_core, encode_core
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
 from pylbr.cpu.migrate import migrate
 from pylbr.cpu.processor import Processor
@@ -9,6 +11,7 @@ from pylbr.cpu.state import LbrSnapshot, PmuSnapshot, ProcessorState
 from pylbr.cpu.vmcs import Vmcs
 
 __all__ = [
-    "Events", "InvalidOpcode", "LbrSnapshot", "NO_EVENTS", "PmuSnapshot", "Processor",
-    "ProcessorState", "VmEntryFailure", "VmExit", "Vmcs", "decode", "encode", "migrate",
+    "Core", "CoreState", "Events", "InvalidOpcode", "LbrSnapshot", "NO_EVENTS", "PmuSnapshot",
+    "Processor", "ProcessorState", "VmEntryFailure", "VmExit", "Vmcs", "decode", "decode_core",
+    "encode", "encode_core", "migrate",
 ]

@@ -53,6 +53,7 @@ class Base:
         self.events = events
         self.lbr = facility(model)
         self.pmu = PmuState(model)
+        self.siblings: tuple[Base, ...] = ()
         self.layout = FORMATS[model.legacy.format if model.legacy else 1]
         self._slots = slots(model)
         self._clear()
@@ -81,6 +82,12 @@ class Base:
     def xss(self) -> int:
         """IA32_XSS."""
         return self.values.get(IA32_XSS, 0)
+
+    def set_select(self, value: int) -> None:
+        """Set LBR_SELECT, for all threads that share it."""
+        self.lbr.ctl = value
+        for sibling in self.siblings:
+            sibling.lbr.ctl = value
 
     def sync(self) -> None:
         """Bring the facility's enable and freeze in line with what governs them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pylbr.arch.features import CpuModel
@@ -20,7 +20,7 @@ from pylbr.cpu.vmcs import BITMAP_SIZE
 from pylbr.cpu.vmx import MAX_MSR_LIST
 from pylbr.errors import StateError
 
-__all__ = ["MAGIC", "VERSION", "decode", "encode"]
+__all__ = ["MAGIC", "MAX_SIZE", "VERSION", "decode", "encode", "headed", "opened"]
 
 MAGIC = b"PYLBRCPU"
 VERSION = 1
@@ -101,7 +101,7 @@ def encode(state: ProcessorState) -> bytes:
     ]
     payload = b"".join(
         SECTION.pack(tag, 0, len(body)) + body for tag, body in bodies if body is not None)
-    return HEADER.pack(MAGIC, VERSION, 0, len(payload), zlib.crc32(payload), 0) + payload
+    return headed(MAGIC, VERSION, payload)
 
 
 # ---------------------------------------------------------------- from bytes
@@ -145,6 +145,31 @@ class _Reader:
     def done(self) -> None:
         if self.at != self.end:
             raise self.refuse(f"{self.end - self.at} bytes too many")
+
+
+def opened(data: bytes | bytearray | memoryview, magic: bytes, versions: Iterable[int], most: int
+           ) -> tuple[int, _Reader]:
+    """Version and payload of an image of at most `most` bytes whose header and CRC are right."""
+    if len(data) > most:
+        raise StateError(f"state: {len(data)} bytes; no state has more than {most}")
+    data = bytes(data)
+    r = _Reader(data, 0, len(data))
+    seen, version, zero, size, crc, zero2 = r.take(HEADER)
+    if seen != magic:
+        raise StateError(f"state, offset 0x0: magic {seen!r}, not {magic!r}")
+    if version not in versions:
+        raise StateError(f"state, offset 0x8: version {version}; these load: {list(versions)}")
+    r.zero(zero, zero2)
+    if size != r.end - r.at:
+        raise r.refuse(f"{size} bytes of payload announced, {r.end - r.at} there")
+    if zlib.crc32(data[r.at:]) != crc:
+        raise r.refuse("the CRC does not match")
+    return version, r
+
+
+def headed(magic: bytes, version: int, payload: bytes) -> bytes:
+    """An image: header and payload."""
+    return HEADER.pack(magic, version, 0, len(payload), zlib.crc32(payload), 0) + payload
 
 
 def _read_lbr(r: _Reader) -> LbrSnapshot:
@@ -257,20 +282,7 @@ def decode(data: bytes | bytearray | memoryview, model: CpuModel | None = None
     StateError
         Damaged, truncated, of an unknown version, or values that the model cannot hold.
     """
-    if len(data) > MAX_SIZE:
-        raise StateError(f"state: {len(data)} bytes; no state has more than {MAX_SIZE}")
-    data = bytes(data)
-    r = _Reader(data, 0, len(data))
-    magic, version, zero, size, crc, zero2 = r.take(HEADER)
-    if magic != MAGIC:
-        raise StateError(f"state, offset 0x0: magic {magic!r}, not {MAGIC!r}")
-    if version not in VERSIONS:
-        raise StateError(f"state, offset 0x8: version {version}; these load: {list(VERSIONS)}")
-    r.zero(zero, zero2)
-    if size != r.end - r.at:
-        raise r.refuse(f"{size} bytes of payload announced, {r.end - r.at} there")
-    if zlib.crc32(data[r.at:]) != crc:
-        raise r.refuse("the CRC does not match")
+    version, r = opened(data, MAGIC, VERSIONS, MAX_SIZE)
     state = VERSIONS[version](r, model)
     Processor.from_state(state)
     return state

@@ -117,6 +117,10 @@ class EventPath(Recording):
             A warm reset keeps the LBR MSRs, the depth included, but LBREn.
         in_c6 : bool
             A warm reset out of C6 is as a cold one for the LBRs.
+
+        Notes
+        -----
+        A LBR_SELECT that threads share goes to its reset value for all of them.
         """
         if kind not in ("cold", "warm"):
             raise ValueError(f"kind: must be 'cold' or 'warm', not {kind!r}")
@@ -127,6 +131,8 @@ class EventPath(Recording):
             self.lbr.ctl &= ~LBREN
         elif not choices.LEGACY_SELECT_SURVIVES_WARM_RESET:
             self.lbr.ctl = 0
+        if self.siblings:
+            self.set_select(self.lbr.ctl)
         self._clear()
 
     def mwait(self, deep: bool = True, *, lose: bool = True) -> None:

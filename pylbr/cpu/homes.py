@@ -98,6 +98,10 @@ def _write_ctl(cpu: Base, register: MsrRegister, value: int) -> None:
     cpu.lbr.ctl = value
 
 
+def _write_select(cpu: Base, register: MsrRegister, value: int) -> None:
+    cpu.set_select(value)
+
+
 def _read_depth(cpu: Base, register: MsrRegister) -> int:
     return cpu.lbr.depth
 
@@ -171,7 +175,7 @@ HOMES: dict[str, Home] = {
     "debugctl": Home(_read_debugctl, _write_debugctl),
     "lbr.ctl": Home(_read_ctl, _write_ctl),
     "lbr.depth": Home(_read_depth, _write_depth),
-    "lbr.select": Home(_read_ctl, _write_ctl, of_lbr=True),
+    "lbr.select": Home(_read_ctl, _write_select, of_lbr=True),
     "lbr.tos": Home(_read_tos, _write_tos, of_lbr=True),
     "lbr.from": Home(_read_from, _writer(0)),
     "lbr.to": Home(_read_to, _writer(1)),

@@ -44,6 +44,8 @@ class Processor(EventPath, Vmx):
     xcr0 : int
     values : dict of int to int
         Registers that nothing else holds, by MSR number; absent: the reset value.
+    siblings : tuple of Processor
+        Other threads of a `Core` that share LBR_SELECT with this one.
     vmcs : Vmcs or None
         The VMCS in force; None outside of VMX non-root operation.
     in_smm, in_tsx : bool
@@ -67,9 +69,11 @@ class Processor(EventPath, Vmx):
         }
 
     def copy(self) -> Processor:
-        """An independent processor in the same state; a VMCS in force is copied too."""
+        """An independent processor in the same state, alone on its core; a VMCS in force is
+        copied too."""
         other = object.__new__(Processor)
         other.__dict__.update(self.__dict__)
+        other.siblings = ()
         other.values = self.values.copy()
         other.lbr = self.lbr.copy()
         other.pmu = self.pmu.copy()
