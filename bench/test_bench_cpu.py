@@ -1,10 +1,13 @@
 """The processor: MSR dispatch, counted batches, PMIs, copies."""
 
+from contextlib import suppress
+
 import pytest
 
 from bench.conftest import QUICK, best_of, random_branches
 from lbrcore import LbrConfig, LbrState
-from pylbr.cpu import Processor, decode, encode
+from pylbr.cpu import Processor, Vmcs, decode, encode
+from pylbr.errors import GeneralProtection
 
 UNIFORM = dict.fromkeys(range(7), 1)
 N = 1_000_000
@@ -43,6 +46,25 @@ def test_dispatch_of_other_flavours(benchmark, name):
     def thousand():
         for _ in range(1000):
             cpu.rdmsr(index)
+
+    benchmark.pedantic(thousand, rounds=5 if QUICK else 50)
+    report(benchmark, "us", best_of(thousand, 20) / 1000, 1.5)
+
+
+@pytest.mark.parametrize("what", ["fault", "guest", "host"])
+def test_dispatch_off_the_quick_path(benchmark, what):
+    """A #GP, an access that the MSR bitmap lets pass, and one that the host initiates."""
+    cpu = Processor("sapphire-rapids")
+    if what == "guest":
+        cpu.vm_entry(Vmcs.for_model(cpu.model, "use MSR bitmaps"))
+
+    def thousand():
+        for _ in range(1000):
+            if what == "fault":
+                with suppress(GeneralProtection):
+                    cpu.wrmsr(CTL, 1 << 4)
+            else:
+                cpu.wrmsr(CTL, 0, what == "host")
 
     benchmark.pedantic(thousand, rounds=5 if QUICK else 50)
     report(benchmark, "us", best_of(thousand, 20) / 1000, 1.5)

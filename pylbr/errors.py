@@ -40,10 +40,13 @@ class GeneralProtection(LbrError):
         self.register, self.index, self.value, self.bits, self.rule = (
             register, index, value, bits, rule,
         )
-        what = "RDMSR" if value is None else f"WRMSR of {value:#x}"
-        where = f"{register} ({index:#x})"
-        detail = f", bits {bits:#x}" if bits else ""
-        super().__init__(f"#GP: {what}, {where}{detail}: {rule}")
+        # The text is made when somebody asks: a guest's #GP is a result like any other.
+        super().__init__(register, index, value, bits, rule)
+
+    def __str__(self) -> str:
+        what = "RDMSR" if self.value is None else f"WRMSR of {self.value:#x}"
+        detail = f", bits {self.bits:#x}" if self.bits else ""
+        return f"#GP: {what}, {self.register} ({self.index:#x}){detail}: {self.rule}"
 
 
 class ConfigurationError(LbrError, ValueError):

@@ -79,6 +79,11 @@ class Base:
         return bool(self.values.get(IA32_RTIT_CTL, 0) & 1)
 
     @property
+    def guest(self) -> Vmcs | None:
+        """The VMCS in force, unless in SMM: that is outside of VMX (SDM vol. 3, 34.14.1)."""
+        return None if self.in_smm else self.vmcs
+
+    @property
     def xss(self) -> int:
         """IA32_XSS."""
         return self.values.get(IA32_XSS, 0)

@@ -37,7 +37,8 @@ class EventPath(Recording):
             In a guest: directly, with nothing changed, if the exception bitmap has bit 1;
             indirectly, after the change, if `indirect_exit`.
         """
-        if self.vmcs is not None and self.vmcs.exception_bitmap & 2:
+        guest = self.guest
+        if guest is not None and guest.exception_bitmap & 2:
             raise VmExit(ExitReason.EXCEPTION_OR_NMI)
         if self.model.arch:
             self.lbr.ctl &= ~LBREN
@@ -49,7 +50,7 @@ class EventPath(Recording):
             self.lbr.enable = False
         self.sync()
         if indirect_exit:
-            if self.vmcs is None:
+            if guest is None:
                 raise UnsupportedFeature("an indirect VM exit happens in a guest only")
             raise VmExit(ExitReason.EPT_VIOLATION)
 
@@ -99,13 +100,23 @@ class EventPath(Recording):
         VmExit
             In a guest.
         """
+        if self.in_smm:
+            raise UnsupportedFeature("an INIT is blocked in SMM")
         if self.vmcs is not None:
             raise VmExit(ExitReason.INIT)
         self.in_tsx = False
         self._far(from_, to, cpl_from=0, cpl_to=0)
 
     def sipi(self, from_: int | None = None, to: int | None = None) -> None:
-        """SIPI: no MSR changes; with addresses it is recorded."""
+        """SIPI: no MSR changes; with addresses it is recorded.
+
+        Raises
+        ------
+        VmExit
+            In a guest, which waits for it.
+        """
+        if self.guest is not None:
+            raise VmExit(ExitReason.SIPI)
         self._far(from_, to, cpl_from=0, cpl_to=0)
 
     def reset(self, kind: str = "cold", *, in_c6: bool = False) -> None:
@@ -144,7 +155,15 @@ class EventPath(Recording):
             The state is deeper than C1.
         lose : bool
             Whether the processor, which may, does lose its LBRs in this state.
+
+        Raises
+        ------
+        VmExit
+            In a guest with "MWAIT exiting".
         """
+        guest = self.guest
+        if guest is not None and guest.has("MWAIT exiting"):
+            raise VmExit(ExitReason.MWAIT)
         offers = self.model.arch.deep_cstate_reset if self.model.arch else bool(self.model.legacy)
         if not (deep and lose and offers):
             return

@@ -41,7 +41,8 @@ class MsrAccess(Base):
         return slot.read(self, slot.register)
 
     def _rdmsr_slowly(self, index: int, host: bool) -> int:
-        if not host and self.vmcs is not None and self.vmcs.intercepts(index, write=False):
+        guest = self.guest
+        if not host and guest is not None and guest.intercepts(index, write=False):
             raise VmExit(ExitReason.RDMSR, index=index)
         slot = self._slots.get(index)
         if slot is None:
@@ -78,7 +79,8 @@ class MsrAccess(Base):
         return slot.write(self, slot.register, value)
 
     def _wrmsr_slowly(self, index: int, value: int, host: bool) -> None:
-        if not host and self.vmcs is not None and self.vmcs.intercepts(index, write=True):
+        guest = self.guest
+        if not host and guest is not None and guest.intercepts(index, write=True):
             raise VmExit(ExitReason.WRMSR, index=index, value=value)
         slot = self._slots.get(index)
         if slot is None:

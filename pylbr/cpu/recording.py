@@ -14,6 +14,7 @@ from pylbr.cpu import pebs
 from pylbr.cpu.base import Base
 from pylbr.cpu.facility import effective
 from pylbr.cpu.pmu import CTR_FRZ, LBR_FRZ, OVF_BUF, Armed
+from pylbr.errors import UnsupportedFeature
 
 if TYPE_CHECKING:
     from pylbr.cpu.processor import Processor
@@ -190,6 +191,8 @@ class Recording(Base):
 
     def pebs_threshold(self) -> bool:
         """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
+        if not self.model.pmu.pebs_format:
+            raise UnsupportedFeature(f"{self.model.name} has no PEBS")
         self.set_status(self.pmu.status | OVF_BUF)
         return self.raise_pmi()
 

@@ -9,7 +9,9 @@ from lbrcore import Fault
 from lbrcore.hidden import hidden, set_hidden
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import find, registers
-from pylbr.cpu.vmcs import Vmcs
+from pylbr.cpu.errors import VmEntryFailure
+from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
+from pylbr.cpu.vmx import check_controls, check_guest_state, check_host_state
 from pylbr.errors import ConfigurationError, GeneralProtection, StateError
 
 if TYPE_CHECKING:
@@ -213,10 +215,34 @@ def _restore_values(cpu: Processor, values: tuple[tuple[int, int], ...]) -> None
             raise StateError(f"values: {error}") from None
 
 
-def _thawed(name: str, value: Any) -> Any:
-    if name == "msr_bitmap":
-        return bytearray(value)
-    return list(value) if isinstance(value, tuple) else value
+def _list_of_pairs(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2
+        and _is(pair[0], (1 << 32) - 1) and _is(pair[1], (1 << 64) - 1) for pair in value)
+
+
+def _restored_vmcs(model: CpuModel, saved: tuple[tuple[str, Any], ...]) -> Vmcs:
+    """The VMCS in force; what a VM entry with it has checked is checked again."""
+    _need(model.vmx, f"vmcs: {model.name} has no VMX")
+    values, made = dict(saved), Vmcs()
+    _need(set(values) == {f.name for f in fields(Vmcs)}, "vmcs: fields are missing or unknown")
+    for name, value in values.items():
+        kind = type(getattr(made, name))
+        if kind is int:
+            _need(_is(value, (1 << 64) - 1), f"vmcs: {name} must fit in 64 bits")
+        elif kind is bytearray:
+            _need(isinstance(value, bytes) and len(value) == BITMAP_SIZE,
+                  f"vmcs: {name} has {BITMAP_SIZE} bytes")
+        else:
+            _need(_list_of_pairs(value), f"vmcs: {name} has pairs of MSR number and value")
+        setattr(made, name, kind(value))
+    try:
+        check_controls(model, made)
+        check_host_state(model, made)
+        check_guest_state(model, made)
+    except VmEntryFailure as failure:
+        raise StateError(f"vmcs: {failure}") from None
+    return made
 
 
 def restore(cpu: Processor, state: ProcessorState) -> None:
@@ -250,7 +276,4 @@ def restore(cpu: Processor, state: ProcessorState) -> None:
     cpu.pmu.stopped = state.enclave == "out" or state.smm_debugctl is not None
     _restore_lbr(cpu, state.lbr)
     if state.vmcs is not None:
-        _need(cpu.model.vmx, f"vmcs: {cpu.model.name} has no VMX")
-        names = {f.name for f in fields(Vmcs)}
-        _need({name for name, _ in state.vmcs} == names, "vmcs: fields are missing or unknown")
-        cpu.vmcs = Vmcs(**{name: _thawed(name, value) for name, value in state.vmcs})
+        cpu.vmcs = _restored_vmcs(cpu.model, state.vmcs)

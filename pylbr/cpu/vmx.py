@@ -11,7 +11,7 @@ from pylbr.cpu.msr import MsrAccess
 from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 
-__all__ = ["Vmx", "check_controls", "check_guest_state"]
+__all__ = ["Vmx", "check_controls", "check_guest_state", "check_host_state"]
 
 IA32_DEBUGCTL, IA32_LBR_CTL, IA32_PERF_GLOBAL_CTRL = 0x1D9, 0x14CE, 0x38F
 IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE = 0xC0000100, 0xC0000101, 0x9E
@@ -77,6 +77,19 @@ def check_guest_state(model: CpuModel, vmcs: Vmcs) -> None:
                              reason=ExitReason.ENTRY_GUEST_STATE)
 
 
+def check_host_state(model: CpuModel, vmcs: Vmcs) -> None:
+    """Checks on the host-state fields that touch LBRs (SDM vol. 3, 26.2.2).
+
+    Raises
+    ------
+    VmEntryFailure
+        With VM-instruction error 8.
+    """
+    if vmcs.loads_host_global_ctrl() and (
+            vmcs.host_perf_global_ctrl & _reserved(model, IA32_PERF_GLOBAL_CTRL)):
+        raise VmEntryFailure("host_perf_global_ctrl has reserved bits", error=INVALID_HOST_STATE)
+
+
 class Vmx(MsrAccess):
     """VMX of `Processor`.  VM entries and VM exits make no record."""
 
@@ -95,13 +108,12 @@ class Vmx(MsrAccess):
         """
         if not self.model.vmx or not self.model.intel:
             raise UnsupportedFeature(f"{self.model.name} has no VMX")
+        if self.in_smm:
+            raise UnsupportedFeature("SMM is outside of VMX operation")
         if self.vmcs is not None:
             raise UnsupportedFeature("VM entry in a guest exits to its hypervisor")
         check_controls(self.model, vmcs)
-        if vmcs.loads_host_global_ctrl() and (
-                vmcs.host_perf_global_ctrl & _reserved(self.model, IA32_PERF_GLOBAL_CTRL)):
-            raise VmEntryFailure("host_perf_global_ctrl has reserved bits",
-                                 error=INVALID_HOST_STATE)
+        check_host_state(self.model, vmcs)
         try:
             check_guest_state(self.model, vmcs)
         except VmEntryFailure as failed:
@@ -139,7 +151,7 @@ class Vmx(MsrAccess):
         Vmcs
             The VMCS that was in force, with exit reason and guest state filled in.
         """
-        vmcs = self.vmcs
+        vmcs = self.guest
         if vmcs is None:
             raise UnsupportedFeature("a VM exit happens in a guest only")
         vmcs.exit_reason, vmcs.exit_qualification = int(reason), qualification
@@ -205,7 +217,7 @@ class Vmx(MsrAccess):
 
     def intercept_xsaves(self, rfbm: int, restoring: bool) -> None:
         """XSAVES and XRSTORS in a guest: #UD, VM exit or nothing (SDM vol. 3, 25.1.3, 25.3)."""
-        vmcs = self.vmcs
+        vmcs = self.guest
         if vmcs is None:
             return
         if not (vmcs.has("activate secondary controls")

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lbrcore import BranchClass
-from pylbr.arch import MODELS, ExitReason, architectural, model
+from pylbr.arch import MODELS, ExitReason, architectural, model, registers
 from pylbr.cpu import Processor, Vmcs, decode, encode, migrate
 from pylbr.cpu.codec import HEADER, MAGIC
-from pylbr.errors import StateError
+from pylbr.errors import LbrError, StateError
 from tests.cpu.helpers import Listener, some_branches
 
 CTL, DEPTH, DEBUGCTL = 0x14CE, 0x14CF, 0x1D9
@@ -132,6 +133,65 @@ def test_damage_under_a_good_checksum_is_refused_or_a_legal_state(changes, cut):
     except StateError:
         return
     assert decode(encode(state)) == state
+
+
+def _guest():
+    """A processor in a guest, with something in every field of the VMCS."""
+    cpu = Processor("sapphire-rapids")
+    v = Vmcs.for_model(
+        cpu.model, "use MSR bitmaps", "load IA32_LBR_CTL", "clear IA32_LBR_CTL",
+        "load debug controls", "save debug controls", "activate secondary controls",
+        "enable XSAVES/XRSTORS", "load host IA32_PERF_GLOBAL_CTRL")
+    v.guest_lbr_ctl, v.guest_debugctl, v.host_perf_global_ctrl = 0x7F0007, 0x800, 3
+    v.exception_bitmap, v.xss_exiting_bitmap, v.entry_interruption_info = 2, 1 << 11, 1 << 31
+    v.entry_msr_load = v.exit_msr_load = [(0x1500, 5), (DEPTH, 16)]
+    v.exit_msr_store = [(CTL, 0)]
+    cpu.vm_entry(v)
+    cpu.record(some_branches(40))
+    return cpu
+
+
+GUEST = encode(_guest().state())
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(
+    st.integers(HEADER.size, len(GUEST) - 4300) | st.integers(len(GUEST) - 150, len(GUEST) - 1),
+    st.sampled_from([0, 1, 2, 8, 0x40, 0x80, 0xFF])), min_size=1, max_size=4))
+def test_what_loads_in_a_guest_runs_on_without_surprise(changes):
+    """Whatever decodes can be used, ends in documented errors only, and saves again."""
+    data = bytearray(GUEST)
+    for at, value in changes:
+        data[at] = value
+    try:
+        cpu = Processor.from_state(decode(_sealed(bytes(data[HEADER.size:]))))
+    except StateError:
+        return
+    for step in (lambda: cpu.record(some_branches(200)), lambda: cpu.rdmsr(CTL),
+                 lambda: cpu.xsaves(bytearray(2048)), cpu.debug_exception, cpu.smi, cpu.rsm,
+                 cpu.mwait, cpu.raise_pmi, lambda: cpu.vm_exit(ExitReason.CPUID),
+                 lambda: [cpu.rdmsr(index) for index in registers(cpu.model)],
+                 lambda: cpu.record(some_branches(200))):
+        with suppress(LbrError):
+            step()
+        assert decode(encode(cpu.state())) == cpu.state()
+
+
+@pytest.mark.parametrize("change", [
+    {"entry_controls": 0}, {"exit_controls": 1 << 31}, {"host_perf_global_ctrl": 1 << 40},
+    {"guest_lbr_ctl": 1 << 5}, {"guest_debugctl": 1 << 3}, {"guest_dr7": 1 << 40},
+    {"exit_reason": -1}, {"exit_reason": "none"}, {"msr_bitmap": 1 << 40}, {"msr_bitmap": b""},
+    {"exit_msr_load": ((1, 2, 3),)}, {"exit_msr_load": ((1 << 40, 2),)}, {"exit_msr_load": 5},
+    {"exit_msr_load": ((0x1500, 0),) * 513},
+])
+def test_vmcs_states_that_no_entry_would_have_let_pass(change):
+    state = _guest().state()
+    assert Processor.from_state(state).state() == state
+    with pytest.raises(StateError, match="vmcs"):
+        Processor.from_state(replace(state, vmcs=tuple(
+            (name, change.get(name, value)) for name, value in state.vmcs)))
+    with pytest.raises(StateError, match="missing or unknown"):
+        Processor.from_state(replace(state, vmcs=state.vmcs[1:]))
 
 
 @given(st.binary(max_size=300))

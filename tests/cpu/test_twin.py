@@ -1,5 +1,7 @@
 """The whole processor against its independent twin, by random walks."""
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -14,7 +16,7 @@ from hypothesis.stateful import (
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.arch import ExitReason, registers
-from pylbr.cpu import Processor, Vmcs, VmExit, decode, encode
+from pylbr.cpu import Processor, Vmcs, VmEntryFailure, VmExit, decode, encode
 from pylbr.errors import GeneralProtection
 from tests.cpu import twin
 from tests.cpu.helpers import Listener
@@ -29,7 +31,7 @@ SELECTS = st.builds(
     lambda event, bits: event | bits, st.sampled_from(EVENTS),
     st.sampled_from([0x410000, 0x420000, 0x430000, 0x530000, 0x510000, 0x30000, 0x4430000,
                      0x1430000 << 4, 1 << 32 | 0x430000, 1 << 33 | 0x430000,
-                     1 << 35 | 0x430000]))
+                     1 << 35 | 0x430000, 1 << 34 | 0x430000]))
 CTLS = st.sampled_from([0x7F0007, 0x7F0006, 0x7F0005, 0x7F0003, 0x38000D, 0x38000F, 0x3F0003,
                         0x10007, 1, 0, 0x7F0001])
 COUNTS = st.integers(1, 40).map(lambda n: (1 << 48) - n) | st.just(0)
@@ -77,9 +79,15 @@ class Walk(RuleBasedStateMachine):
                 cpu.wrmsr(self.unfreeze, 1 | (1 << 58 if facts.pmu >= 4 or facts.kind == "amd"
                                               else 0))
 
-        self.pmis = {True: 0, False: 0}
-        self.cpu = Processor(self.name, Listener(handler))
-        self.twin = twin.Twin(facts, handler)
+        reload = rearm and (1 << 48) - rearm
+
+        def pebs(bit, ip, group):
+            self.records.append((bit, ip, group))
+            return reload
+
+        self.pmis, self.records = {True: 0, False: 0}, []
+        self.cpu = Processor(self.name, Listener(handler, reload))
+        self.twin = twin.Twin(facts, handler, pebs)
         self.kind = facts.kind
         self.area = {id(self.cpu): bytearray(1384), id(self.twin): bytearray(1384)}
         self.watched = [i for i in registers(self.cpu.model) if self.known(i)]
@@ -101,7 +109,7 @@ class Walk(RuleBasedStateMachine):
     # Registers
 
     def wrmsr(self, i, v):
-        outcomes = []
+        outcomes, before = [], self.cpu.state()
         for cpu, fault, exit_ in ((self.cpu, GeneralProtection, VmExit),
                                   (self.twin, twin.Fault, twin.Exit)):
             try:
@@ -112,6 +120,7 @@ class Walk(RuleBasedStateMachine):
             except exit_:
                 outcomes.append("exit")
         assert outcomes[0] == outcomes[1], f"WRMSR {i:#x} of {v:#x}: {outcomes}"
+        assert outcomes[0] == "done" or self.cpu.state() == before, "what fails changes nothing"
         self.compare()
 
     @rule(i=st.integers(0, 400), v=VALUES)
@@ -129,12 +138,27 @@ class Walk(RuleBasedStateMachine):
             self.wrmsr(0x186 + n, v)
             self.wrmsr(0x4C1 + n if self.twin.facts.full_width else 0xC1 + n, count)
 
-    @rule(v=st.sampled_from([0xB, 0xBB, 0x33, 0x8, 0]), count=COUNTS)
+    @rule(v=st.sampled_from([0xB, 0xBB, 0x33, 0x12, 0x8, 0]), count=COUNTS)
     def arm_fixed(self, v, count):
         if self.twin.facts.fixed:
             self.wrmsr(0x38D, v)
             self.wrmsr(0x38F, self.twin.global_ctrl | 7 << 32)
             self.wrmsr(0x309, count)
+
+    @precondition(lambda self: self.twin.facts.pebs)
+    @rule(enable=st.sampled_from([0, 1, 3, 1 << 32]), lbrs=st.sampled_from([0, 8, 8 | 5 << 24,
+                                                                            8 | 40 << 24]),
+          count=COUNTS)
+    def arm_pebs(self, enable, lbrs, count):
+        self.wrmsr(0x3F1, enable)
+        self.wrmsr(0x3F2, lbrs)
+        self.wrmsr(0x186, 0x4_0053_00C4)
+        self.wrmsr(0xC1, count & 0xFFFFFFFF)
+
+    @precondition(lambda self: self.twin.facts.pebs)
+    @rule()
+    def pebs_threshold(self):
+        self.both("pebs_threshold")
 
     @rule(v=CTLS)
     def control(self, v):
@@ -178,6 +202,12 @@ class Walk(RuleBasedStateMachine):
                 tuple(map(int, b["events"])))
         self.compare()
 
+    @rule(instructions=st.integers(0, 50), cycles=st.integers(0, 50), cpl=st.sampled_from([0, 3]))
+    def retire(self, instructions, cycles, cpl):
+        self.cpu.retire(instructions, cycles=cycles, cpl=cpl, ip=0x99)
+        self.twin.idle(instructions, cycles, cpl, 0x99)
+        self.compare()
+
     @rule(batch=branches(longest=3))
     def singles(self, batch):
         for b in batch:
@@ -195,8 +225,13 @@ class Walk(RuleBasedStateMachine):
     # Events
 
     def both(self, what, *args, **more):
-        getattr(self.cpu, what)(*args, **more)
-        getattr(self.twin, what)(*args, **more)
+        exits = []
+        for cpu in (self.cpu, self.twin):
+            try:
+                getattr(cpu, what)(*args, **more)
+            except (VmExit, twin.Exit) as exit_:
+                exits.append(exit_.reason if cpu is self.cpu else exit_.args[0])
+        assert len(exits) in (0, 2) and len(set(exits)) < 2, exits
         self.compare()
 
     @precondition(lambda self: not self.vmcs)
@@ -204,17 +239,23 @@ class Walk(RuleBasedStateMachine):
     def reset(self, kind, in_c6):
         self.both("reset", kind, in_c6=in_c6)
 
-    @rule()
-    def debug_exception(self):
-        self.both("debug_exception")
+    @rule(indirect=st.booleans())
+    def debug_exception(self, indirect):
+        guest = self.vmcs and self.twin.smm is None
+        self.both("debug_exception", indirect_exit=bool(guest and indirect))
+
+    @precondition(lambda self: not self.vmcs and self.twin.smm is None)
+    @rule(what=st.sampled_from(["init", "sipi"]), addresses=st.sampled_from([(), (0x10, 0x20)]))
+    def init(self, what, addresses):
+        self.both(what, *addresses)
 
     @rule()
     def smm(self):
         self.both("smi" if self.twin.smm is None else "rsm")
 
-    @rule()
-    def mwait(self):
-        self.both("mwait")
+    @rule(deep=st.booleans(), lose=st.booleans())
+    def mwait(self, deep, lose):
+        self.both("mwait", deep, lose=lose)
 
     @precondition(lambda self: self.twin.facts.tsx)
     @rule(how=st.sampled_from(["commit", "abort"]))
@@ -230,10 +271,10 @@ class Walk(RuleBasedStateMachine):
         self.compare()
 
     @precondition(lambda self: self.twin.facts.sgx)
-    @rule(opt_in=st.booleans())
-    def enclave(self, opt_in):
+    @rule(opt_in=st.booleans(), how=st.sampled_from(["enclave_exit", "aex"]))
+    def enclave(self, opt_in, how):
         if self.twin.enclave:
-            self.both("enclave_exit", 0x403000, 0x404000)
+            self.both(how, 0x403000, 0x404000)
         else:
             self.both("enclave_enter", 0x405000, 0x406000, opt_in=opt_in)
 
@@ -260,10 +301,12 @@ class Walk(RuleBasedStateMachine):
 
     # VMX
 
-    @precondition(lambda self: self.kind != "amd" and not self.vmcs)
-    @rule(controls=st.tuples(*[st.booleans()] * 4), ctl=CTLS,
-          debugctl=st.sampled_from([0, 0x800, 1]), watch=st.booleans())
-    def vm_entry(self, controls, ctl, debugctl, watch):
+    @precondition(lambda self: self.kind != "amd" and not self.vmcs and self.twin.smm is None)
+    @rule(controls=st.tuples(*[st.booleans()] * 4), ctl=CTLS | st.just(1 << 5),
+          debugctl=st.sampled_from([0, 0x800, 1, 8]), watch=st.booleans(),
+          db_exits=st.booleans(), inject=st.booleans(),
+          lists=st.tuples(*[st.lists(st.integers(0, 5), max_size=3)] * 2))
+    def vm_entry(self, controls, ctl, debugctl, watch, db_exits, inject, lists):
         facts = self.twin.facts
         arch = self.kind == "arch"
         if not arch:
@@ -278,21 +321,44 @@ class Walk(RuleBasedStateMachine):
         exits = {0x1D9} if watch else set()
         for index in exits:
             made.intercept(index)
-        self.cpu.vm_entry(made)
-        self.twin.vm_entry({
+        made.exception_bitmap = 2 * db_exits
+        made.entry_interruption_info = inject and 1 << 31 | 3 << 8 | 1
+        listed = [(0x14CF, 16), (0x1500, 0x77), (0x1DD, 5), (0x14CE, 0x7F0007), (0x1D9, 0x800),
+                  (0x14CF, 24)] if arch else [
+            (0x1C9, 3), (facts.from_base, 0x77), (0x1C8, 4), (0x1D9, 0x801), (0x3F1, 0),
+            (0x1DD, 5)]
+        # The last of them is refused; at a VM exit that would be a VMX abort.
+        made.entry_msr_load = [listed[n] for n in lists[0]]
+        made.exit_msr_load = [listed[n % 5] for n in lists[1]]
+        made.exit_msr_store = [(listed[n][0], 0) for n in lists[0]]
+        other = {
             **dict(zip(("load ctl", "clear ctl", "load debug", "save debug"), controls,
                        strict=True)),
-            "ctl": ctl, "debugctl": debugctl, "read exits": exits, "write exits": exits})
+            "ctl": ctl, "debugctl": debugctl, "read exits": exits, "write exits": exits,
+            "db exits": db_exits, "entry list": made.entry_msr_load,
+            "exit list": made.exit_msr_load, "store": [i for i, _ in made.exit_msr_store]}
+        failed = []
+        try:
+            self.cpu.vm_entry(made)
+        except VmEntryFailure as failure:
+            failed.append(failure.reason)
+        try:
+            self.twin.vm_entry(other)
+        except twin.EntryFails as failure:
+            failed.append(failure.args[0])
+        assert len(failed) in (0, 2) and len(set(failed)) < 2, failed
         assert facts.kind != "amd"
-        self.vmcs = made
+        if not failed:
+            self.vmcs = made
         self.compare()
 
-    @precondition(lambda self: self.vmcs)
+    @precondition(lambda self: self.vmcs and self.twin.smm is None)
     @rule()
     def vm_exit(self):
         self.cpu.vm_exit(ExitReason.CPUID)
         ended = self.twin.vm_exit()
         assert self.vmcs.guest_debugctl == ended["debugctl"]
+        assert self.vmcs.exit_msr_store == ended["stored"]
         if self.kind == "arch":
             assert self.vmcs.guest_lbr_ctl == ended["ctl"]
         self.vmcs = None
@@ -330,6 +396,15 @@ class Walk(RuleBasedStateMachine):
                     seen.append("exit")
             assert seen[0] == seen[1], f"MSR {i:#x}: {seen}"
         assert self.pmis[True] == self.pmis[False]
+        records = self.cpu.events.records
+        assert len(records) == len(self.records)
+        for (bit, record), (bit2, ip, group) in zip(records, self.records, strict=True):
+            words = struct.unpack(f"<{len(record) // 8}Q", record)
+            entries = [x for one in group or () for x in one]
+            assert bit == bit2 and list(words) == [
+                (group is not None) << 3 | len(record) << 48, ip, 1 << bit, 0, *entries]
+        records.clear()
+        self.records.clear()
 
 
 def run(name, examples, steps):

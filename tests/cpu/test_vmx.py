@@ -274,6 +274,49 @@ def test_init_exits_in_a_guest():
     assert exit_.value.reason == 3
 
 
+def test_sipi_and_mwait_exit_in_a_guest():
+    cpu = host()
+    v = vmcs()
+    cpu.vm_entry(v)
+    before = cpu.state()
+    with pytest.raises(VmExit) as exit_:
+        cpu.sipi(1, 2)
+    assert exit_.value.reason == 4 and cpu.state() == before
+    v.set("MWAIT exiting")
+    before = cpu.state()
+    with pytest.raises(VmExit) as exit_:
+        cpu.mwait()
+    assert exit_.value.reason == 36 and cpu.state() == before
+    v.set("MWAIT exiting", False)
+    cpu.mwait()
+    assert not cpu.records()["from"].any()
+
+
+def test_smm_is_outside_of_the_guest():
+    """The handler's accesses meet no bitmap, and nothing exits until RSM."""
+    cpu = host()
+    v = Vmcs.for_model(SPR, LOAD)
+    v.guest_lbr_ctl, v.exception_bitmap = ALL, 2
+    cpu.vm_entry(v)
+    with pytest.raises(VmExit):
+        cpu.rdmsr(CTL)
+    cpu.smi()
+    assert cpu.rdmsr(CTL) == ALL & ~1
+    cpu.wrmsr(CTL, 0x10006)
+    cpu.debug_exception()
+    for outside in (lambda: cpu.vm_exit(ExitReason.CPUID), lambda: cpu.vm_entry(vmcs()),
+                    lambda: cpu.debug_exception(indirect_exit=True), lambda: cpu.init()):
+        with pytest.raises(UnsupportedFeature):
+            outside()
+    assert Processor.from_state(cpu.state()).state() == cpu.state()
+    cpu.rsm()
+    assert cpu.vmcs is v
+    with pytest.raises(VmExit):
+        cpu.rdmsr(CTL)
+    cpu.vm_exit(ExitReason.CPUID)
+    assert v.guest_lbr_ctl == 0x10007
+
+
 def test_misuse():
     cpu = host()
     with pytest.raises(UnsupportedFeature):

@@ -21,6 +21,10 @@ class Exit(Exception):
     """VM exit with a reason."""
 
 
+class EntryFails(Exception):
+    """A VM entry fails with a reason, 33 or 34."""
+
+
 @dataclass
 class Facts:
     """What one model offers, by hand from the tables of the manual."""
@@ -58,6 +62,8 @@ class Facts:
     rtm: bool = True
     mwait: bool = True
     metrics: bool = True
+    pebs: int = 0xF_0000_00FF
+    adaptive: bool = True
 
 
 SPR = Facts()
@@ -65,34 +71,39 @@ MODELS = {
     "sapphire-rapids": SPR,
     "alder-lake-e": Facts(width=48, tsx=False, rtm=False, counters=6, fixed=3, sgx=False,
                           debugctl=0x5FC6, evtsel=0x4_FFDF_FFFF, fixed_ctrl=0x111_0000_0BBB,
-                          near_taken=False, metrics=False),
+                          near_taken=False, metrics=False, pebs=0x7_0000_003F),
     "sierra-forest": Facts(width=57, tsx=False, rtm=False, fixed=3, logging=15,
                            debugctl=0x5FC6, evtsel=0xC_FFDF_FFFF, fixed_ctrl=0x111_0000_0BBB,
-                           near_taken=False, metrics=False),
+                           near_taken=False, metrics=False, pebs=0x7_0000_00FF),
     "skylake": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
                      info_base=0xDC0, select=0x3FF, fmt=5, pmu=4, counters=4, fixed=3,
                      debugctl=0xDFC3, evtsel=0x3_FFFF_FFFF, fixed_ctrl=0xFFF,
-                     pt_excludes=True, metrics=False),
+                     pt_excludes=True, metrics=False,
+                     pebs=0xF, adaptive=False),
     "haswell": Facts("legacy", width=48, depth=16, from_base=0x680, to_base=0x6C0,
                      select=0x3FF, fmt=4, pmu=3, counters=4, fixed=3, debugctl=0xDFC3,
                      evtsel=0x3_FFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False, sgx=False,
-                     metrics=False),
+                     metrics=False,
+                     pebs=0xF, adaptive=False),
     "haswell-notsx": Facts("legacy", width=48, depth=16, from_base=0x680, to_base=0x6C0,
                            select=0x3FF, fmt=4, quirk=True, tsx=False, rtm=False, pmu=3,
                            counters=4, fixed=3, debugctl=0x5FC3, evtsel=0xFFFF_FFFF,
-                           fixed_ctrl=0xFFF, near_taken=False, sgx=False, metrics=False),
+                           fixed_ctrl=0xFFF, near_taken=False, sgx=False, metrics=False,
+                           pebs=0xF, adaptive=False),
     "nehalem": Facts("legacy", width=48, depth=16, from_base=0x680, to_base=0x6C0,
                      select=0x1FF, fmt=3, nehalem=True, tsx=False, rtm=False, pmu=3,
                      counters=4, fixed=3, full_width=False, debugctl=0x7FC3,
                      evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False, sgx=False,
-                     metrics=False),
+                     metrics=False,
+                     pebs=0xF, adaptive=False),
     "goldmont": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
                       select=0x3FF, fmt=6, tsx=False, rtm=False, pmu=4, counters=4, fixed=3,
                       debugctl=0x5FC3, evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False,
-                      sgx=False, metrics=False),
+                      sgx=False, metrics=False,
+                      pebs=0xF, adaptive=False),
     "zen4": Facts("amd", width=58, depth=16, select=0x1FF, tsx=False, rtm=False, pmu=2,
                   counters=6, fixed=0, debugctl=0x1803, near_taken=False, sgx=False,
-                  metrics=False, evtsel=0x30F_FFDF_FFFF, mwait=False),
+                  metrics=False, pebs=0, adaptive=False, evtsel=0x30F_FFDF_FFFF, mwait=False),
 }
 
 #: IA32_LBR_CTL bit, LBR_SELECT bit and BR_TYPE of each class that can be recorded.
@@ -111,6 +122,7 @@ def signed(value, width):
 class Twin:
     facts: Facts
     on_pmi: object = None
+    on_pebs: object = None
     values: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -133,6 +145,7 @@ class Twin:
             self.ctl = 0
         self.amd_on = False
         self.debugctl = self.status = self.fixed_ctrl = self.xss = self.pt = 0
+        self.pebs_enable = self.pebs_cfg = self.ds_area = 0
         self.pmc, self.evtsel = [0] * f.counters, [0] * f.counters
         self.fixed = [0] * f.fixed
         self.global_ctrl = (1 << f.counters) - 1 if f.pmu >= 2 else 0
@@ -294,6 +307,20 @@ class Twin:
             if bit < 4 and self.logging() >> bit & 1:
                 events[bit] = min(n, 3)
         self.record(cls, from_, to, flags, cycles, cpl_from, cpl_to, events)
+        self.overflow(self.add(adds), to)
+
+    def idle(self, instructions, cycles, cpl, ip):
+        """Instructions and time without a branch."""
+        adds = {}
+        for bit, what, user, kernel, in_tx in self.enabled():
+            if (user if cpl else kernel) and not in_tx:
+                # An interrupt is no instruction: of the branch events none counts it.
+                adds[bit] = self.amount(what, B.INTERRUPT, 0, instructions, cycles) or 0
+        if self.on() and self.cycles is not None:
+            self.cycles += cycles
+        self.overflow(self.add(adds), ip)
+
+    def add(self, adds):
         over = 0
         for bit, n in adds.items():
             bank, i = (self.pmc, bit) if bit < 32 else (self.fixed, bit - 32)
@@ -302,6 +329,24 @@ class Twin:
             if bank[i] >> width:
                 bank[i] -= 1 << width
                 over |= 1 << bit
+        return over
+
+    def overflow(self, over, ip):
+        for bit in range(36):
+            if over & self.pebs_enable & 1 << bit:
+                over &= ~(1 << bit)
+                wants = (self.evtsel[bit] >> 34 & 1 if bit < 32
+                         else self.fixed_ctrl >> (32 + 4 * (bit - 32)) & 1)
+                group = None
+                if self.facts.adaptive and self.pebs_cfg >> 3 & 1 and wants:
+                    n = (self.pebs_cfg >> 24) + 1
+                    shown = [tuple(self.shown(one, part) for part in range(3))
+                             for one in self.stack]
+                    group = (shown + [(0, 0, 0)] * n)[:n]
+                reload = self.on_pebs(bit, ip, group)
+                if reload is not None:
+                    bank, i = (self.pmc, bit) if bit < 32 else (self.fixed, bit - 32)
+                    bank[i] = reload
         self.status |= over
         wants = any(over >> n & 1 and self.evtsel[n] >> 20 & 1 for n in range(self.facts.counters))
         wants |= any(over >> (32 + n) & 1 and self.fixed_ctrl >> (4 * n + 3) & 1
@@ -353,8 +398,11 @@ class Twin:
         return self.facts.pt_excludes and self.pt & 1
 
     def rdmsr(self, i):
-        if self.vmcs and i in self.vmcs["read exits"]:
+        if self.vmcs and self.smm is None and i in self.vmcs["read exits"]:
             raise Exit(31)
+        return self.read(i)
+
+    def read(self, i):
         f = self.facts
         value = self.read_records(i)
         if value is not None:
@@ -374,6 +422,11 @@ class Twin:
         simple = {0x38D: self.fixed_ctrl, 0x38E: self.status, 0x38F: self.global_ctrl, 0x390: 0}
         if f.pmu >= 4:
             simple[0x391] = 0
+            simple[0x392] = self.in_use()
+        simple[0x600] = self.ds_area
+        simple[0x3F1] = self.pebs_enable
+        if f.adaptive:
+            simple[0x3F2] = self.pebs_cfg
         if f.kind == "arch":
             simple[0xDA0] = self.xss
         if self.has_pt():
@@ -381,6 +434,13 @@ class Twin:
         if i in simple:
             return simple[i]
         raise Fault
+
+    def in_use(self):
+        used = sum(1 << n for n, s in enumerate(self.evtsel) if s & 0xFF)
+        used |= sum(1 << (32 + n) for n in range(self.facts.fixed)
+                    if self.fixed_ctrl >> 4 * n & 3)
+        pmi = any(s >> 20 & 1 for s in self.evtsel) or self.fixed_ctrl & 0x8888
+        return used | (1 << 63 if pmi or self.pebs_enable else 0)
 
     def read_records(self, i):
         f = self.facts
@@ -446,7 +506,7 @@ class Twin:
         raise Fault
 
     def wrmsr(self, i, v):
-        if self.vmcs and i in self.vmcs["write exits"]:
+        if self.vmcs and self.smm is None and i in self.vmcs["write exits"]:
             raise Exit(32)
         self.write(i, v)
         self.settle()
@@ -492,6 +552,16 @@ class Twin:
         elif i == 0x391 and f.pmu >= 4:
             self.need(v, self.status_mask() & ~(1 << 63 | 1 << 61))
             self.status |= v
+        elif i == 0x600:
+            if v != signed(v, f.width):
+                raise Fault
+            self.ds_area = v
+        elif i == 0x3F1:
+            self.need(v, f.pebs)
+            self.pebs_enable = v
+        elif i == 0x3F2 and f.adaptive:
+            self.need(v, 0xFF00000F)
+            self.pebs_cfg = v
         elif i == 0xDA0 and f.kind == "arch":
             self.need(v, 0x1DD00 if f.counters == 8 else 0x19900)
             self.xss = v
@@ -617,11 +687,23 @@ class Twin:
 
     # ------------------------------------------------------------ events
 
-    def debug_exception(self):
+    def debug_exception(self, indirect_exit=False):
+        if self.vmcs and self.smm is None and self.vmcs["db exits"]:
+            raise Exit(0)
         if self.facts.kind == "arch":
             self.ctl &= ~1
         self.debugctl &= ~(1 | 2 | 1 << 6)
         self.settle()
+        if indirect_exit:
+            raise Exit(48)
+
+    def init(self, from_=None, to=None):
+        self.in_tsx = False
+        self.sipi(from_, to)
+
+    def sipi(self, from_=None, to=None):
+        if from_ is not None:
+            self.retire(B.FAR_BRANCH, from_, to, cpl_from=0, cpl_to=0)
 
     def smi(self):
         self.smm = self.ctl & 1
@@ -640,8 +722,8 @@ class Twin:
             self.debugctl, self.smm_saved = self.smm_saved, None
         self.settle()
 
-    def mwait(self):
-        if self.facts.mwait:
+    def mwait(self, deep=True, lose=True):
+        if self.facts.mwait and deep and lose:
             self.stack, self.ler = [(0, 0, 0)] * self.depth, (0, 0, 0)
             self.cycles, self.tos = None, 0
 
@@ -663,6 +745,12 @@ class Twin:
         self.enclave = ""
         self.settle()
         self.retire(B.FAR_BRANCH, from_, to)
+
+    aex = enclave_exit
+
+    def pebs_threshold(self):
+        self.status |= 1 << 62
+        self.pmi()
 
     # ------------------------------------------------------------ XSAVES, one layout: {15}
 
@@ -696,12 +784,24 @@ class Twin:
     # ------------------------------------------------------------ VMX
 
     def vm_entry(self, vmcs):
+        f = self.facts
+        if (vmcs["load debug"] and vmcs["debugctl"] & ~(f.debugctl | 1)) or (
+                vmcs["load ctl"] and vmcs["ctl"] & ~f.ctl):
+            self.host(vmcs)
+            raise EntryFails(33)
         if vmcs["load ctl"]:
             self.ctl = vmcs["ctl"]
         if vmcs["load debug"]:
-            self.debugctl = vmcs["debugctl"] & self.facts.debugctl
-        self.vmcs = vmcs
+            self.debugctl = vmcs["debugctl"] & f.debugctl
         self.settle()
+        for i, v in vmcs["entry list"]:
+            try:
+                self.write(i, v)
+            except Fault:
+                self.host(vmcs)
+                raise EntryFails(34) from None
+            self.settle()
+        self.vmcs = vmcs
 
     def vm_exit(self):
         vmcs, self.vmcs = self.vmcs, None
@@ -709,8 +809,15 @@ class Twin:
             vmcs["debugctl"] = self.debugctl
         if self.facts.kind == "arch":
             vmcs["ctl"] = self.ctl
-            if vmcs["clear ctl"]:
-                self.ctl = 0
+        vmcs["stored"] = [(i, self.read(i)) for i in vmcs["store"]]
+        self.host(vmcs)
+        return vmcs
+
+    def host(self, vmcs):
+        if self.facts.kind == "arch" and vmcs["clear ctl"]:
+            self.ctl = 0
         self.debugctl = 0
         self.settle()
-        return vmcs
+        for i, v in vmcs["exit list"]:
+            self.write(i, v)
+            self.settle()
