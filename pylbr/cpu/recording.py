@@ -178,7 +178,8 @@ class Recording(Base):
     def _overflow(self, overflowed: int) -> bool:
         """Counters have overflowed: status, PMI.  True: stop the batch."""
         pmu = self.pmu
-        pmu.status |= overflowed
+        if self.model.pmu.version >= 2:  # version 1 has no status register
+            pmu.status |= overflowed
         return pmu.want_pmi(overflowed) and self.raise_pmi()
 
     def _pebs(self, overflowed: int, ip: int) -> int:

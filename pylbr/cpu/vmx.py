@@ -105,6 +105,8 @@ class Vmx(MsrAccess):
         ------
         VmEntryFailure
             The entry fails; `vmcs` has the exit reason where the architecture writes one.
+        UnsupportedFeature
+            In a guest, in SMM, or without VMX; a VMX abort when an entry has failed.
         """
         if not self.model.vmx or not self.model.intel:
             raise UnsupportedFeature(f"{self.model.name} has no VMX")
@@ -150,6 +152,11 @@ class Vmx(MsrAccess):
         -------
         Vmcs
             The VMCS that was in force, with exit reason and guest state filled in.
+
+        Raises
+        ------
+        UnsupportedFeature
+            Outside of a guest; a VMX abort.
         """
         vmcs = self.guest
         if vmcs is None:
@@ -167,9 +174,9 @@ class Vmx(MsrAccess):
         try:
             vmcs.exit_msr_store = [(index, self._store_of_list(index))
                                    for index, _ in vmcs.exit_msr_store]
-            self._load_host(vmcs)
         except GeneralProtection as fault:
             raise UnsupportedFeature(f"{EXIT_MSR_ABORT}: {fault}") from None
+        self._load_host(vmcs)
         return vmcs
 
     def _load_host(self, vmcs: Vmcs) -> None:
@@ -179,8 +186,11 @@ class Vmx(MsrAccess):
         if vmcs.loads_host_global_ctrl():
             self._load(IA32_PERF_GLOBAL_CTRL, vmcs.host_perf_global_ctrl)
         self.sync()
-        for index, value in vmcs.exit_msr_load:
-            self._load_of_list(index, value)
+        try:
+            for index, value in vmcs.exit_msr_load:
+                self._load_of_list(index, value)
+        except GeneralProtection as fault:
+            raise UnsupportedFeature(f"{EXIT_MSR_ABORT}: {fault}") from None
 
     def _entry_failed(self, vmcs: Vmcs, failure: VmEntryFailure) -> None:
         """A failure behind the control checks: the host's part of a VM exit, no guest state."""

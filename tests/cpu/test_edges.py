@@ -152,6 +152,9 @@ def test_lists_obey_the_rules_of_wrmsr(entry):
     cpu.vm_entry(v)
     with pytest.raises(UnsupportedFeature, match="VMX abort"):
         cpu.vm_exit(ExitReason.VMCALL)
+    v.entry_msr_load = [entry]
+    with pytest.raises(UnsupportedFeature, match="VMX abort"):
+        cpu.vm_entry(v)
 
 
 def test_names_of_branch_types():

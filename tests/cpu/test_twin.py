@@ -76,8 +76,9 @@ class Walk(RuleBasedStateMachine):
             self.pmis[cpu is self.twin] += 1
             if rearm:
                 cpu.wrmsr(counter, minus)
-                cpu.wrmsr(self.unfreeze, 1 | (1 << 58 if facts.pmu >= 4 or facts.kind == "amd"
-                                              else 0))
+                if facts.pmu >= 2:
+                    cpu.wrmsr(self.unfreeze, 1 | (1 << 58 if facts.pmu >= 4 or facts.kind == "amd"
+                                                  else 0))
 
         reload = rearm and (1 << 48) - rearm
 
@@ -301,7 +302,8 @@ class Walk(RuleBasedStateMachine):
 
     # VMX
 
-    @precondition(lambda self: self.kind != "amd" and not self.vmcs and self.twin.smm is None)
+    @precondition(lambda self: self.kind != "amd" and self.twin.facts.vmx and not self.vmcs
+                  and self.twin.smm is None)
     @rule(controls=st.tuples(*[st.booleans()] * 4), ctl=CTLS | st.just(1 << 5),
           debugctl=st.sampled_from([0, 0x800, 1, 8]), watch=st.booleans(),
           db_exits=st.booleans(), inject=st.booleans(),
@@ -325,8 +327,8 @@ class Walk(RuleBasedStateMachine):
         made.entry_interruption_info = inject and 1 << 31 | 3 << 8 | 1
         listed = [(0x14CF, 16), (0x1500, 0x77), (0x1DD, 5), (0x14CE, 0x7F0007), (0x1D9, 0x800),
                   (0x14CF, 24)] if arch else [
-            (0x1C9, 3), (facts.from_base, 0x77), (0x1C8, 4), (0x1D9, 0x801), (0x3F1, 0),
-            (0x1DD, 5)]
+            (0x1C9, 3), (facts.from_base, 0x77), (0x1C8, 4) if facts.select else (0x1C9, 1),
+            (0x1D9, 0x801), (0x3F1, 0) if facts.pebs else (0xC1, 5), (0x1DD, 5)]
         # The last of them is refused; at a VM exit that would be a VMX abort.
         made.entry_msr_load = [listed[n] for n in lists[0]]
         made.exit_msr_load = [listed[n % 5] for n in lists[1]]

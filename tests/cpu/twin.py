@@ -52,6 +52,8 @@ class Facts:
     counters: int = 8
     fixed: int = 4
     pmc_width: int = 48
+    fixed_width: int = 48
+    vmx: bool = True
     full_width: bool = True
     debugctl: int = 0xDFC6
     evtsel: int = 0x7_FFDF_FFFF
@@ -101,6 +103,14 @@ MODELS = {
                       debugctl=0x5FC3, evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False,
                       sgx=False, metrics=False,
                       pebs=0xF, adaptive=False),
+    "core2": Facts("legacy", width=48, depth=4, from_base=0x40, to_base=0x60, fmt=2, tsx=False,
+                   rtm=False, pmu=2, counters=2, fixed=3, pmc_width=40, fixed_width=40,
+                   full_width=False, debugctl=0x1FC3, evtsel=0xFFDF_FFFF, fixed_ctrl=0xBBB,
+                   near_taken=False, sgx=False, metrics=False, pebs=0, adaptive=False),
+    "core-duo": Facts("legacy", width=32, depth=8, from_base=0x40, fmt=0, tsx=False, rtm=False,
+                      pmu=1, counters=2, fixed=0, pmc_width=40, full_width=False,
+                      debugctl=0x7C3, evtsel=0xFFDF_FFFF, fixed_ctrl=0, near_taken=False,
+                      sgx=False, metrics=False, pebs=0, adaptive=False, vmx=False),
     "zen4": Facts("amd", width=58, depth=16, select=0x1FF, tsx=False, rtm=False, pmu=2,
                   counters=6, fixed=0, debugctl=0x1803, near_taken=False, sgx=False,
                   metrics=False, pebs=0, adaptive=False, evtsel=0x30F_FFDF_FFFF, mwait=False),
@@ -251,7 +261,7 @@ class Twin:
             return
         for n, s in enumerate(self.evtsel):
             condition = s & (1 << 18 | 1 << 23 | 0xFF << 24)  # edge, INV, CMASK
-            if s >> 22 & 1 and self.global_ctrl >> n & 1 and not condition:
+            if s >> 22 & 1 and (f.pmu < 2 or self.global_ctrl >> n & 1) and not condition:
                 if s >> 33 & 1 and f.kind != "amd":
                     continue
                 if f.kind == "amd" and s >> 32 & 15:
@@ -324,7 +334,7 @@ class Twin:
         over = 0
         for bit, n in adds.items():
             bank, i = (self.pmc, bit) if bit < 32 else (self.fixed, bit - 32)
-            width = self.facts.pmc_width if bit < 32 else 48
+            width = self.facts.pmc_width if bit < 32 else self.facts.fixed_width
             bank[i] += n
             if bank[i] >> width:
                 bank[i] -= 1 << width
@@ -347,7 +357,7 @@ class Twin:
                 if reload is not None:
                     bank, i = (self.pmc, bit) if bit < 32 else (self.fixed, bit - 32)
                     bank[i] = reload
-        self.status |= over
+        self.status |= over if self.facts.pmu >= 2 else 0
         wants = any(over >> n & 1 and self.evtsel[n] >> 20 & 1 for n in range(self.facts.counters))
         wants |= any(over >> (32 + n) & 1 and self.fixed_ctrl >> (4 * n + 3) & 1
                      for n in range(self.facts.fixed))
@@ -419,12 +429,16 @@ class Twin:
             return self.evtsel[i - 0x186]
         if 0x309 <= i < 0x309 + f.fixed:
             return self.fixed[i - 0x309]
-        simple = {0x38D: self.fixed_ctrl, 0x38E: self.status, 0x38F: self.global_ctrl, 0x390: 0}
+        simple = {}
+        if f.pmu >= 2:
+            simple = {0x38D: self.fixed_ctrl, 0x38E: self.status, 0x38F: self.global_ctrl,
+                      0x390: 0}
         if f.pmu >= 4:
             simple[0x391] = 0
             simple[0x392] = self.in_use()
         simple[0x600] = self.ds_area
-        simple[0x3F1] = self.pebs_enable
+        if f.pebs:
+            simple[0x3F1] = self.pebs_enable
         if f.adaptive:
             simple[0x3F2] = self.pebs_cfg
         if f.kind == "arch":
@@ -457,10 +471,12 @@ class Twin:
             if i in (0x1DD, 0x1DE, 0x1E0):
                 return self.shown(self.ler, (0x1DD, 0x1DE, 0x1E0).index(i))
         if f.kind == "legacy":
-            known = {0x1C8: self.ctl, 0x1C9: self.tos}
+            known = {0x1C9: self.tos, **({0x1C8: self.ctl} if f.select else {})}
             if i in known:
                 return 0 if self.shut() else known[i]
             if i in (0x1DD, 0x1DE):
+                if f.fmt == 0:
+                    return self.ler[i - 0x1DD] & 0xFFFFFFFF
                 return 0 if self.shut() else self.legacy_shown(self.ler, i - 0x1DD)
             for base, part in ((f.from_base, 0), (f.to_base, 1), (f.info_base, 2)):
                 if base and base <= i < base + f.depth:
@@ -474,6 +490,8 @@ class Twin:
     def legacy_shown(self, one, part):
         from_, to, info = signed(one[0], 48), signed(one[1], 48), one[2]
         fmt = self.facts.fmt
+        if fmt == 0:
+            return from_ & 0xFFFFFFFF | (to & 0xFFFFFFFF) << 32
         if part == 2:
             return info
         if part == 0:
@@ -538,8 +556,10 @@ class Twin:
                 raise Fault
             self.evtsel[i - 0x186] = v
         elif 0x309 <= i < 0x309 + f.fixed:
-            self.need(v, (1 << 48) - 1)
+            self.need(v, (1 << f.fixed_width) - 1)
             self.fixed[i - 0x309] = v
+        elif f.pmu < 2 and 0x38D <= i <= 0x390:
+            raise Fault
         elif i == 0x38D:
             self.need(v, f.fixed_ctrl)
             self.fixed_ctrl = v
@@ -553,10 +573,10 @@ class Twin:
             self.need(v, self.status_mask() & ~(1 << 63 | 1 << 61))
             self.status |= v
         elif i == 0x600:
-            if v != signed(v, f.width):
+            if v != (v & 0xFFFFFFFF if f.width == 32 else signed(v, f.width)):
                 raise Fault
             self.ds_area = v
-        elif i == 0x3F1:
+        elif i == 0x3F1 and f.pebs:
             self.need(v, f.pebs)
             self.pebs_enable = v
         elif i == 0x3F2 and f.adaptive:
@@ -604,7 +624,7 @@ class Twin:
         f = self.facts
         if i in (0x1DD, 0x1DE):
             raise Fault  # read-only
-        if i == 0x1C8:
+        if i == 0x1C8 and f.select:
             self.need(v, f.select)
             self.ctl = self.ctl if self.shut() else v
             return True
@@ -618,6 +638,9 @@ class Twin:
         for base, part in ((f.from_base, 0), (f.to_base, 1), (f.info_base, 2)):
             if base and base <= i < base + f.depth:
                 place = self.newest_index(i - base)
+                if f.fmt == 0:
+                    self.stack[place] = v & 0xFFFFFFFF, v >> 32, 0
+                    return True
                 if part == 2:
                     self.need(v, 7 << 61 | 0xFFFF)
                 elif not self.legacy_canonical(v, part) and not self.shut():
