@@ -32,19 +32,25 @@ class GeneralProtection(LbrError):
         The offending bits of `value`; 0 when the access itself is refused.
     rule : str
         What the manual demands.
+    instruction : str
+        If it is neither RDMSR nor WRMSR.
     """
 
     def __init__(
-        self, register: str, index: int, value: int | None = None, bits: int = 0, rule: str = ""
+        self, register: str, index: int, value: int | None = None, bits: int = 0, rule: str = "",
+        instruction: str = "",
     ) -> None:
         self.register, self.index, self.value, self.bits, self.rule = (
             register, index, value, bits, rule,
         )
+        self.instruction = instruction
         # The text is made when somebody asks: a guest's #GP is a result like any other.
-        super().__init__(register, index, value, bits, rule)
+        super().__init__(register, index, value, bits, rule, instruction)
 
     def __str__(self) -> str:
-        what = "RDMSR" if self.value is None else f"WRMSR of {self.value:#x}"
+        what = self.instruction or ("RDMSR" if self.value is None else "WRMSR")
+        if self.value is not None:
+            what += f" of {self.value:#x}"
         detail = f", bits {self.bits:#x}" if self.bits else ""
         return f"#GP: {what}, {self.register} ({self.index:#x}){detail}: {self.rule}"
 

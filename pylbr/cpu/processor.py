@@ -116,7 +116,7 @@ class Processor(EventPath, Vmx):
         if bad or not value & 1 or value & 6 == 4 or (avx512 and value & 0xE6 != 0xE6) or (
                 amx and amx != 3 << 17):
             raise GeneralProtection("XCR0", 0, value, bad & ALL_ONES,
-                                    "components that exist, x87 and whole groups only")
+                                    "components that exist, x87 and whole groups only", "XSETBV")
         self.xcr0 = value
 
     def xsaves(self, area: bytearray | memoryview, offset: int = 0, rfbm: int = 1 << 15, *,
@@ -151,7 +151,7 @@ class Processor(EventPath, Vmx):
             xsave.xsaves(self.lbr, area, effective, offset=offset, address=address,
                          xinuse=xinuse, sizes=self.xsave_sizes, aligned=self._aligned())
         except Fault as fault:
-            raise GeneralProtection("XSAVES", offset, None, 0, str(fault)) from None
+            raise GeneralProtection("area", offset, None, 0, str(fault), "XSAVES") from None
 
     def xrstors(self, area: bytes | bytearray | memoryview, offset: int = 0,
                 rfbm: int = 1 << 15, *, address: int | None = None) -> None:
@@ -168,7 +168,7 @@ class Processor(EventPath, Vmx):
                           supported=self.xcr0 | self.xss, sizes=self.xsave_sizes,
                           aligned=self._aligned())
         except Fault as fault:
-            raise GeneralProtection("XRSTORS", offset, None, 0, str(fault)) from None
+            raise GeneralProtection("area", offset, None, 0, str(fault), "XRSTORS") from None
 
     def _before_xsaves(self, rfbm: int, restoring: bool) -> int:
         if not self.model.xss:

@@ -1,5 +1,6 @@
 """Corners that the walks and the tables leave out."""
 
+import pickle
 import struct
 
 import pytest
@@ -23,8 +24,9 @@ def xsave_ready():
 def test_xsaves_faults():
     cpu, area = xsave_ready(), bytearray(2048)
     for wrong in (cpu.xsaves, cpu.xrstors):
-        with pytest.raises(GeneralProtection, match="64-byte"):
+        with pytest.raises(GeneralProtection, match="#GP: XR?S[AT].*64-byte") as fault:
             wrong(area, address=8)
+        assert str(pickle.loads(pickle.dumps(fault.value))) == str(fault.value)
     cpu.xsaves(area)
     before = cpu.state()
     for offset, value in ((520, 1 << 15), (512, 3 << 15), (528, 1), (576, 1 << 5), (584, 1 << 20)):
@@ -35,6 +37,33 @@ def test_xsaves_faults():
         assert cpu.state() == before
     with pytest.raises(ValueError):
         cpu.xsaves(bytearray(600))
+
+
+def test_every_two_bits_of_the_header():
+    """The header that XRSTORS takes, by the four rules; a refusal changes nothing."""
+    cpu, area = xsave_ready(), bytearray(2048)
+    cpu.wrmsr(XSS, 1 << 15 | 1 << 11)
+    cpu.xsetbv(7)
+    cpu.xsaves(area)
+    before = cpu.state()
+    can = 7 | 1 << 15 | 1 << 11
+    for one in range(512):
+        for two in (*range(one, 128), 128, 511):
+            damaged = bytearray(area)
+            for bit in {one, two}:
+                damaged[512 + bit // 8] ^= 1 << bit % 8
+            xstate, xcomp, *rest = struct.unpack_from("<8Q", damaged, 512)
+            has = xcomp & (1 << 63) - 1
+            if not xcomp >> 63 or has & ~can or xstate & ~has or any(rest):
+                with pytest.raises(GeneralProtection):
+                    cpu.xrstors(damaged)
+                assert cpu.state() == before
+                continue
+            if has & ~0x8003 and xstate >> 15 & 1:
+                continue  # the component would lie elsewhere
+            cpu.xrstors(damaged)
+            assert cpu.rdmsr(CTL) == (0x7F0007 if xstate >> 15 & 1 else 0)
+            cpu = Processor.from_state(before)
 
 
 def test_xrstors_at_another_depth_loads_control_and_zeroes_records():

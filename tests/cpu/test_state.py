@@ -13,7 +13,7 @@ from lbrcore import BranchClass
 from pylbr.arch import MODELS, ExitReason, architectural, model, registers
 from pylbr.cpu import Processor, Vmcs, decode, encode, migrate
 from pylbr.cpu.codec import HEADER, MAGIC
-from pylbr.errors import LbrError, StateError
+from pylbr.errors import LbrError, StateError, UnsupportedFeature
 from tests.cpu.helpers import Listener, some_branches
 
 CTL, DEPTH, DEBUGCTL = 0x14CE, 0x14CF, 0x1D9
@@ -65,6 +65,30 @@ def test_round_trips(name):
         again.rsm()
         again.record(some_branches(50, seed=3))
         assert back.state() == again.state(), "it goes on as the original does"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_pmi_leaves_behind_loads(name):
+    """Overflow, freeze of everything that can freeze, an enclave: status bits and stops."""
+    cpu = Processor(name, Listener())
+    m = cpu.model
+    if m.pmu.version:
+        cpu.wrmsr(0xC0010200 if m.amd else 0x186, 0x5300C2 if m.amd else 0x5300C4)
+        cpu.wrmsr(0xC0010201 if m.amd else 0xC1, (1 << 48) - 5 if m.amd else 0xFFFFFFFB)
+    if not m.netburst:
+        cpu.wrmsr(DEBUGCTL, 0x1801 if m.amd or (m.pdcm and m.pmu.version > 1) else 1)
+    cpu.record(some_branches(100))
+    assert len(cpu.events.pmis) == (m.pmu.version > 0)
+    cpu.raise_pmi()
+    if m.pmu.pebs_format:
+        cpu.pebs_threshold()
+    else:
+        with pytest.raises(UnsupportedFeature):
+            cpu.pebs_threshold()
+    if m.sgx:
+        cpu.enclave_enter(1, 2, opt_in=False)
+    state = cpu.state()
+    assert Processor.from_state(decode(encode(state))).state() == state
 
 
 def test_a_copy_is_independent():
