@@ -50,20 +50,23 @@ class Recording(Base):
         TypeError, ValueError
             As ``lbrcore.LbrState.record``.
         """
-        at, n, last, taken = 0, len(branches), None, branches
+        at, n, first, last, taken = 0, len(branches), 0, None, branches
         while True:
             armed = self.pmu.armed()
-            if armed is not last:
-                # The PMI handler may have set other counters to log.
-                taken, last = self._translated(branches, armed), armed
+            seen = armed, self.in_tsx, self.cs_base, self.long_mode
+            if seen != last:
+                # The PMI handler may have changed what records hold of the rest.
+                first, last = at, seen
+                taken = self._translated(branches[at:] if at else branches, armed)
             if not armed.counters:
-                self.lbr.record(taken[at:] if at else taken)
+                self.lbr.record(taken[at - first:] if at > first else taken)
                 return n
-            at, totals = count(taken, armed.selectors, self.pmu.limits(armed), start=at,
-                               state=self.lbr)
+            stop, totals = count(taken, armed.selectors, self.pmu.limits(armed),
+                                 start=at - first, state=self.lbr)
+            at = first + stop
             overflowed = self.pmu.add(armed, totals)
             if overflowed & self.pmu.pebs_enable:
-                overflowed = self._pebs(overflowed, int(branches["to"][at - 1]))
+                overflowed = self._pebs(overflowed, int(taken["to"][stop - 1]))
             if overflowed and self._overflow(overflowed):
                 return at
             if at == n:
@@ -112,6 +115,9 @@ class Recording(Base):
 
         Parameters
         ----------
+        instructions, cycles : int
+            0 to 2**32 - 1.
+        cpl : int
         ip : int
             Linear address of the instruction that runs next.
 
@@ -120,7 +126,8 @@ class Recording(Base):
         bool
             ``events.pmi`` asked to stop.
         """
-        self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles)
+        self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles, instructions=instructions,
+                            cpl_from=cpl, cpl_to=cpl)
         armed = self.pmu.armed()
         place, amounts = BranchClass.NOT_TAKEN | (16 if cpl else 0), (0, instructions, cycles)
         totals = tuple(

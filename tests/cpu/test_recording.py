@@ -281,6 +281,43 @@ def test_the_handler_drains_and_rearms_within_a_batch():
         assert froms.tolist() == branches["from"][100 * n - 32:100 * n][::-1].tolist()
 
 
+@pytest.mark.parametrize("change", ["tsx", "mode", "base"])
+def test_what_the_handler_changes_holds_for_the_rest_of_the_batch(change):
+    """A PMI that aborts a transaction, or a kernel with another code segment."""
+    def handler(cpu):
+        if change == "tsx" and cpu.in_tsx:
+            cpu.tsx_abort(0x10, 0x20)
+        elif change == "mode":
+            cpu.long_mode = False
+        elif change == "base":
+            cpu.cs_base = 0x1000
+
+    branches = some_branches(140, classes=(0,))
+    branches["to"] |= np.uint64(1 << 40)
+    batch, single = (armed(minus=115, listener=Listener(handler)) for _ in range(2))
+    for cpu in (batch, single):
+        if change == "tsx":
+            cpu.tsx_begin()
+    batch.record(branches)
+    for b in branches:
+        single.branch(0, int(b["from"]), int(b["to"]), flags=int(b["flags"]),
+                      cycles=int(b["cycles"]), instructions=int(b["instructions"]))
+    assert batch.state() == single.state()
+    assert batch.cs_base == (0x1000 if change == "base" else 0)
+    first, later = batch.records()[[0, -1]]
+    assert (first["info"] ^ later["info"]) >> np.uint64(62) & np.uint64(1) == (change == "tsx")
+
+
+def test_a_retirement_out_of_range_changes_nothing():
+    cpu = armed()
+    before = cpu.state()
+    for wrong in ({"instructions": -1}, {"instructions": 1 << 32},
+                  {"instructions": 1, "cycles": -1}, {"instructions": 1, "cpl": 4}):
+        with pytest.raises(OverflowError):
+            cpu.retire(**wrong)
+    assert cpu.state() == before
+
+
 def test_the_handler_may_stop_the_batch():
     cpu = armed(minus=100, listener=Listener(lambda cpu: True))
     branches = some_branches(150, classes=(0,))

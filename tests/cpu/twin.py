@@ -66,6 +66,7 @@ class Facts:
     metrics: bool = True
     pebs: int = 0xF_0000_00FF
     adaptive: bool = True
+    pt: bool = True
 
 
 SPR = Facts()
@@ -86,34 +87,49 @@ MODELS = {
                      select=0x3FF, fmt=4, pmu=3, counters=4, fixed=3, debugctl=0xDFC3,
                      evtsel=0x3_FFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False, sgx=False,
                      metrics=False,
-                     pebs=0xF, adaptive=False),
+                     pebs=0xF, adaptive=False, pt=False),
     "haswell-notsx": Facts("legacy", width=48, depth=16, from_base=0x680, to_base=0x6C0,
                            select=0x3FF, fmt=4, quirk=True, tsx=False, rtm=False, pmu=3,
                            counters=4, fixed=3, debugctl=0x5FC3, evtsel=0xFFFF_FFFF,
                            fixed_ctrl=0xFFF, near_taken=False, sgx=False, metrics=False,
-                           pebs=0xF, adaptive=False),
+                           pebs=0xF, adaptive=False, pt=False),
     "nehalem": Facts("legacy", width=48, depth=16, from_base=0x680, to_base=0x6C0,
                      select=0x1FF, fmt=3, nehalem=True, tsx=False, rtm=False, pmu=3,
                      counters=4, fixed=3, full_width=False, debugctl=0x7FC3,
                      evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False, sgx=False,
                      metrics=False,
-                     pebs=0xF, adaptive=False),
+                     pebs=0xF, adaptive=False, pt=False),
     "goldmont": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
                       select=0x3FF, fmt=6, tsx=False, rtm=False, pmu=4, counters=4, fixed=3,
                       debugctl=0x5FC3, evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF, near_taken=False,
                       sgx=False, metrics=False,
                       pebs=0xF, adaptive=False),
+    "goldmont-plus": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
+                           info_base=0xDC0, select=0x3FF, fmt=7, tsx=False, rtm=False, pmu=4,
+                           counters=4, fixed=3, debugctl=0x5FC3, evtsel=0xFFFF_FFFF,
+                           fixed_ctrl=0xFFF, near_taken=False, metrics=False, pebs=0xF,
+                           adaptive=False),
+    "ice-lake": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
+                      info_base=0xDC0, select=0x3FF, fmt=5, tsx=False, rtm=False,
+                      debugctl=0x5FC3, evtsel=0x4_FFDF_FFFF),
+    "knights-landing": Facts("legacy", width=48, depth=8, from_base=0x680, to_base=0x6C0,
+                             select=0x1FF, fmt=3, tsx=False, rtm=False, pmu=3, counters=2,
+                             fixed=3, pmc_width=40, fixed_width=40, full_width=False,
+                             debugctl=0x5FC3, evtsel=0xFFFF_FFFF, fixed_ctrl=0xFFF,
+                             near_taken=False, sgx=False, metrics=False, pebs=3,
+                             adaptive=False, pt=False),
     "core2": Facts("legacy", width=48, depth=4, from_base=0x40, to_base=0x60, fmt=2, tsx=False,
                    rtm=False, pmu=2, counters=2, fixed=3, pmc_width=40, fixed_width=40,
                    full_width=False, debugctl=0x1FC3, evtsel=0xFFDF_FFFF, fixed_ctrl=0xBBB,
-                   near_taken=False, sgx=False, metrics=False, pebs=0, adaptive=False),
+                   near_taken=False, sgx=False, metrics=False, pebs=0, adaptive=False, pt=False),
     "core-duo": Facts("legacy", width=32, depth=8, from_base=0x40, fmt=0, tsx=False, rtm=False,
                       pmu=1, counters=2, fixed=0, pmc_width=40, full_width=False,
                       debugctl=0x7C3, evtsel=0xFFDF_FFFF, fixed_ctrl=0, near_taken=False,
-                      sgx=False, metrics=False, pebs=0, adaptive=False, vmx=False),
+                      sgx=False, metrics=False, pebs=0, adaptive=False, pt=False, vmx=False),
     "zen4": Facts("amd", width=58, depth=16, select=0x1FF, tsx=False, rtm=False, pmu=2,
                   counters=6, fixed=0, debugctl=0x1803, near_taken=False, sgx=False,
-                  metrics=False, pebs=0, adaptive=False, evtsel=0x30F_FFDF_FFFF, mwait=False),
+                  metrics=False, pebs=0, adaptive=False, pt=False, evtsel=0x30F_FFDF_FFFF,
+                  mwait=False),
 }
 
 #: IA32_LBR_CTL bit, LBR_SELECT bit and BR_TYPE of each class that can be recorded.
@@ -390,11 +406,8 @@ class Twin:
         mask |= 1 << 63 | 1 << 62 | (1 << 61 if f.pmu >= 3 else 0)
         mask |= LBR_FRZ | CTR_FRZ if f.pmu >= 4 else 0
         mask |= ASCI if f.sgx and f.pmu >= 4 else 0
-        mask |= (1 << 55 if self.has_pt() else 0) | (1 << 48 if f.metrics else 0)
+        mask |= (1 << 55 if f.pt else 0) | (1 << 48 if f.metrics else 0)
         return mask
-
-    def has_pt(self):
-        return self.facts.kind == "arch" or self.facts.pt_excludes or self.facts.fmt == 6
 
     def global_mask(self):
         f = self.facts
@@ -443,7 +456,7 @@ class Twin:
             simple[0x3F2] = self.pebs_cfg
         if f.kind == "arch":
             simple[0xDA0] = self.xss
-        if self.has_pt():
+        if f.pt:
             simple[0x570] = self.pt
         if i in simple:
             return simple[i]
@@ -585,7 +598,7 @@ class Twin:
         elif i == 0xDA0 and f.kind == "arch":
             self.need(v, 0x1DD00 if f.counters == 8 else 0x19900)
             self.xss = v
-        elif i == 0x570 and self.has_pt():
+        elif i == 0x570 and f.pt:
             self.need(v, 1)  # the test writes nothing else
             self.pt = v
         else:
@@ -642,7 +655,7 @@ class Twin:
                     self.stack[place] = v & 0xFFFFFFFF, v >> 32, 0
                     return True
                 if part == 2:
-                    self.need(v, 7 << 61 | 0xFFFF)
+                    self.need(v, (7 << 61 if f.fmt == 5 else 1 << 63) | 0xFFFF)
                 elif not self.legacy_canonical(v, part) and not self.shut():
                     raise Fault
                 if not self.shut():
