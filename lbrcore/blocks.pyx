@@ -413,7 +413,7 @@ cdef class BlockRecorder:
 
     def enter(self, address, size):
         cdef uint64_t start = unsigned(address, "address", NEVER)
-        cdef uint32_t length = unsigned(size, "size", 0xFFFFFFFE)
+        cdef uint32_t length = <uint32_t> unsigned(size, "size", 0xFFFFFFFE)
         if not length:
             raise ValueError("size: must be that of a block, not 0")
         with nogil:

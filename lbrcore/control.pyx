@@ -145,7 +145,7 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         state.cycles = 0
         state.cycles_valid = 0
         memset(&state.events[0], 0, 4)
-    state.active = active
+    state.active = <uint8_t> active
     lbr_find_quick(state)
 
 

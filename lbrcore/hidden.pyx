@@ -23,7 +23,7 @@ def set_hidden(LbrState state not None, cycles, events, xinuse):
     counts = tuple([unsigned(one, "events", 3) for one in counts])
     since = 0 if cycles is None else unsigned(cycles, "cycles", 0xFFFF)
     state.state.cycles = since
-    state.state.cycles_valid = cycles is not None
+    state.state.cycles_valid = <uint8_t> (cycles is not None)
     lbr_find_quick(state.state)
     for i in range(4):
         state.state.events[i] = <uint8_t> counts[i]

@@ -223,7 +223,7 @@ cdef inline void lbr_step(
         if cython.likely(at.cycles_valid):
             info |= cycles | LBR_CYC_CNT_VALID
         else:
-            at.cycles_valid = accept
+            at.cycles_valid = <bint> accept
     if mode & MODE_EVENTS:
         at.events = lbr_add_events(at.events, meta, state.event_mask)
         info |= lbr_info_events(at.events)
@@ -232,7 +232,7 @@ cdef inline void lbr_step(
 
     if mode & MODE_CALL_STACK:
         # A pop uncovers a slot at the far end, which must read as empty.
-        entry = lbr_slot(state, at.head - state.depth if pop else at.head + 1)
+        entry = lbr_slot(state, <uint32_t> (at.head - state.depth if pop else at.head + 1))
         keep = -accept
         entry.from_ = (branch.from_ | ones) & keep
         entry.to = branch.to & keep
@@ -283,7 +283,7 @@ cdef inline void lbr_end(lbr_state* state, const lbr_cursor* at, const int mode)
     if mode & MODE_TIMED:
         state.cycles = at.cycles
         if cython.unlikely(state.cycles_valid != at.cycles_valid):
-            state.cycles_valid = at.cycles_valid
+            state.cycles_valid = <uint8_t> at.cycles_valid
             lbr_find_quick(state)
     state.head = at.head
 

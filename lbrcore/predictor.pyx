@@ -36,8 +36,8 @@ cdef inline uint32_t fold(uint64_t history, uint32_t length, uint32_t bits) noex
 
 cdef inline uint8_t nudge(uint8_t counter, bint taken) noexcept nogil:
     if taken:
-        return counter + (counter < 3)
-    return counter - (counter > 0)
+        return <uint8_t> (counter + (counter < 3))
+    return <uint8_t> (counter - (counter > 0))
 
 
 cdef inline bint gshare_step(predictor_state* state, uint64_t address, bint taken) noexcept nogil:
@@ -86,9 +86,9 @@ cdef bint tage_step(predictor_state* state, uint64_t address, bint taken) noexce
         if predicted != alternative:
             row[provider].useful = nudge(row[provider].useful, predicted == taken)
         if taken:
-            row[provider].counter += row[provider].counter < 3
+            row[provider].counter = <int8_t> min(row[provider].counter + 1, 3)
         else:
-            row[provider].counter -= row[provider].counter > -4
+            row[provider].counter = <int8_t> max(row[provider].counter - 1, -4)
     if predicted != taken:
         tage_allocate(state, row, tag, provider + 1, taken)
     return predicted != taken

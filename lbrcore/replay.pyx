@@ -115,7 +115,7 @@ cdef class Replay:
         if len(self.events) > MAX_COUNTERS:
             raise ValueError(f"events: {len(self.events)}; there are {MAX_COUNTERS} counters")
         self.lazy, self.freeze, self.whole = lazy, freeze, whole
-        self.count = len(self.events)
+        self.count = <int> len(self.events)
         self.pending = -1
         memset(self.counters, 0, sizeof(self.counters))
         for i in range(self.count):

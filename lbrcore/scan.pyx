@@ -147,7 +147,7 @@ cdef void lbr_scan_rows(
     cdef const lbr_column* weight = NULL
     memset(scan, 0, sizeof(lbr_scan))
     scan.contiguous = 1
-    scan.wide = lbr_scan_wide()
+    scan.wide = <uint8_t> lbr_scan_wide()
     _bind(scan, &rows.column[FIELD_CLASS], predicate.classes, 16)
     _bind(scan, &rows.column[FIELD_FLAGS], predicate.flags, 8)
     _bind(scan, &rows.column[predicate.cpl_field], predicate.cpls, 4)

@@ -136,7 +136,7 @@ cdef void _then_records(lbr_summary* first, const lbr_summary* second) noexcept 
     else:
         pops = second.pops - first.n
         first.pops += pops
-        first.keep = min(first.keep - pops if first.keep > pops else 0, second.keep)
+        first.keep = min(first.keep - pops if first.keep > pops else <uint32_t> 0, second.keep)
     memcpy(entries, &first.entries[second.pops], left * sizeof(lbr_entry))
     memcpy(first.entries, second.entries, second.n * sizeof(lbr_entry))
     memcpy(&first.entries[second.n], entries, left * sizeof(lbr_entry))
@@ -148,7 +148,7 @@ cdef void _then_records(lbr_summary* first, const lbr_summary* second) noexcept 
         first.keep = first.depth - first.pops if first.pops < first.depth else 0
         if first.keep == 0:
             first.pops = 0
-    first.open = open_kept
+    first.open = <uint8_t> open_kept
 
 
 cdef void lbr_summary_then(lbr_summary* first, const lbr_summary* second) noexcept nogil:
