@@ -22,7 +22,8 @@ class VmExit(LbrError):
     reason : ExitReason
     qualification : int
     index, value : int or None
-        MSR number and, for WRMSR, the value.
+        MSR number and, for WRMSR, the value; for XSAVES and XRSTORS `value` is the components
+        of IA32_XSS that they ask for.
     """
 
     def __init__(self, reason: ExitReason, qualification: int = 0, *, index: int | None = None,

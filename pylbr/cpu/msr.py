@@ -113,5 +113,8 @@ class MsrAccess(Base):
     def _absent(self, index: int, value: int | None, host: bool) -> int:
         if host and choices.HOST_ABSENT_READS_ZERO and not value and known_elsewhere(index):
             return 0
-        raise GeneralProtection(f"MSR {index:#x}", index, value, 0,
-                                f"{self.model.name} has no such register")
+        raise self._no_such(index, value)
+
+    def _no_such(self, index: int, value: int | None) -> GeneralProtection:
+        return GeneralProtection(f"MSR {index:#x}", index, value, 0,
+                                 f"{self.model.name} has no such register")

@@ -6,12 +6,13 @@ from pylbr.arch import choices
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import registers
 from pylbr.arch.vmx import CONTROLS, ExitReason, allowed
+from pylbr.cpu.dispatch import Slot
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
 from pylbr.cpu.msr import MsrAccess
 from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 
-__all__ = ["Vmx", "check_controls", "check_guest_state", "check_host_state"]
+__all__ = ["EXIT_MSR_ABORT", "Vmx", "check_controls", "check_guest_state", "check_host_state"]
 
 IA32_DEBUGCTL, IA32_LBR_CTL, IA32_PERF_GLOBAL_CTRL = 0x1D9, 0x14CE, 0x38F
 IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE = 0xC0000100, 0xC0000101, 0x9E
@@ -204,24 +205,34 @@ class Vmx(MsrAccess):
         slot.write(self, slot.register, value)
 
     def _load_of_list(self, index: int, value: int) -> None:
-        """An MSR of a load list: as WRMSR, but some numbers are refused (26.4, 27.6)."""
+        slot = self.slot_of_list(index, value)
+        slot.write(self, slot.register, value)
+
+    def slot_of_list(self, index: int, value: int) -> Slot:
+        """Where an MSR of a load list goes: as WRMSR, but some numbers are refused (26.4, 27.6).
+
+        Raises
+        ------
+        GeneralProtection
+            The rule that it breaks.
+        """
         if index in (IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE) or 0x800 <= index < 0x900:
             raise GeneralProtection(f"MSR {index:#x}", index, value, 0,
                                     "the number may not be in a VMX MSR list")
         slot = self._slots.get(index)
         if slot is None:
-            self._absent(index, value, False)
-            return
+            raise self._no_such(index, value)
         if value & slot.reserved:
             raise self._reserved(slot, value)
         if not slot.guest_writes:
             raise self._read_only(slot, value)
-        slot.write(self, slot.register, value)
+        return slot
 
     def _store_of_list(self, index: int) -> int:
         slot = self._slots.get(index)
-        return self._absent(index, None, False) if slot is None else slot.read(
-            self, slot.register)
+        if slot is None:
+            raise self._no_such(index, None)
+        return slot.read(self, slot.register)
 
     # What exits
 
@@ -234,4 +245,5 @@ class Vmx(MsrAccess):
                 and vmcs.has("enable XSAVES/XRSTORS")):
             raise InvalidOpcode("XSAVES is not enabled for the guest")
         if rfbm & self.xss & vmcs.xss_exiting_bitmap:
-            raise VmExit(ExitReason.XRSTORS if restoring else ExitReason.XSAVES)
+            raise VmExit(ExitReason.XRSTORS if restoring else ExitReason.XSAVES,
+                         value=rfbm & self.xss)

@@ -365,16 +365,17 @@ class Nest:
         try:
             self.bare.vm_entry(self.v12[0])
         except VmEntryFailure as failure:
-            failed.append((failure.reason, failure.error))
+            failed.append((failure.reason, failure.error, failure.qualification))
         try:
             self.v02 = nested.entry(self.deep, self.v01, self.v12[1])
-            self.deep.vm_entry(self.v02)
-            self.in_l2 = True
         except VmEntryFailure as failure:
-            failed.append((failure.reason, failure.error))
-            assert failed[0] == failed[1]
+            assert failed == [(failure.reason, failure.error, failure.qualification)]
+            self.deep.vm_entry(self.v01)
+            self.compare()
             return False
         assert not failed
+        self.deep.vm_entry(self.v02)
+        self.in_l2 = True
         return True
 
     def leave(self, reason):
@@ -389,18 +390,25 @@ class Nest:
             self.both(lambda cpu, i=index: cpu.rdmsr(i))
         one, two = self.v12
         for name in ("guest_lbr_ctl", "guest_debugctl", "guest_perf_global_ctrl", "exit_reason",
-                     "exit_msr_store"):
+                     "exit_qualification", "exit_msr_store"):
             assert getattr(one, name) == getattr(two, name), name
 
 
-@settings(max_examples=120, deadline=None)
+LISTED = [(DEPTH, 16), (CTL, 0x3F0007), (DEBUGCTL, 0x801), (0x38F, 3), (0x1500, 0x77),
+          (DEPTH, 32)]
+
+
+@settings(max_examples=250, deadline=None)
 @given(
     st.sets(st.sampled_from(L1_CONTROLS)),
     st.fixed_dictionaries({
-        "guest_lbr_ctl": st.sampled_from([0, ALL, 0x3F0006]),
-        "guest_debugctl": st.sampled_from([0, 0x800, 0x1002]),
-        "guest_perf_global_ctrl": st.sampled_from([0, 1, 3 << 32]),
-        "host_perf_global_ctrl": st.sampled_from([0xFF, 2]),
+        "guest_lbr_ctl": st.sampled_from([0, ALL, 0x3F0006, 1 << 5]),
+        "guest_debugctl": st.sampled_from([0, 0x800, 0x1003, 8]),
+        "guest_perf_global_ctrl": st.sampled_from([0, 1, 3 << 32, 1 << 20]),
+        "host_perf_global_ctrl": st.sampled_from([0xFF, 2, 1 << 20]),
+        # The last of them is refused; at a VM exit that would be a VMX abort.
+        "entry_msr_load": st.lists(st.sampled_from([*LISTED, (DEPTH, 24)]), max_size=3),
+        "exit_msr_load": st.lists(st.sampled_from(LISTED), max_size=3),
     }),
     st.sets(st.sampled_from([CTL, DEBUGCTL, DEPTH])),
     st.lists(st.tuples(st.sampled_from(["ctl", "debugctl", "depth", "branch", "turn", "db"]),
@@ -431,8 +439,22 @@ def test_nested_equals_bare(names, fields, watched, steps):
 
 
 def test_nested_entry_failures_are_those_of_the_bare_processor():
-    nest = Nest((LOAD,), {"guest_lbr_ctl": 1 << 5})
-    assert not nest.enter()
+    for names, fields, reason in (
+            ((LOAD,), {"guest_lbr_ctl": 1 << 5}, 33),
+            ((), {"entry_msr_load": [(CTL, ALL), (0x1DD, 5), (DEPTH, 24)]}, 34),
+            ((LOAD, CLEAR), {"guest_lbr_ctl": ALL, "entry_msr_load": [(0x9999, 0)],
+                             "exit_msr_load": [(DEPTH, 8)]}, 34)):
+        nest = Nest(names, fields)
+        nest.both(lambda cpu: cpu.wrmsr(CTL, 0x10007))
+        assert not nest.enter()
+        assert nest.v12[1].exit_reason == 1 << 31 | reason
+    nest = Nest(("load host IA32_PERF_GLOBAL_CTRL",), {"host_perf_global_ctrl": 1 << 20})
+    assert not nest.enter() and nest.v12[1].exit_reason == 0
+    with pytest.raises(UnsupportedFeature, match="VMX abort"):
+        Nest((LOAD,), {"guest_lbr_ctl": 1 << 5, "exit_msr_load": [(DEPTH, 24)]}).enter()
+    v01, v12 = vmcs(*L1_CONTROLS), vmcs(exit_msr_load=[(DEPTH, 24)])
+    with pytest.raises(UnsupportedFeature, match="VMX abort"):
+        nested.leave(Processor(SPR), v01, v12, v01.copy(), ExitReason.VMCALL)
 
 
 def test_which_exits_l1_asked_for():
@@ -443,6 +465,29 @@ def test_which_exits_l1_asked_for():
     assert nested.wants_exit(v12, ExitReason.EXCEPTION_OR_NMI)
     assert not nested.wants_exit(v12, ExitReason.EPT_VIOLATION)
     assert nested.wants_exit(v12, ExitReason.VMCALL)
+
+
+def test_exits_that_either_hypervisor_may_want():
+    """MWAIT and XSAVES exit for whoever asked; L1 learns of its own alone."""
+    names = (*L1_CONTROLS, "activate secondary controls", "enable XSAVES/XRSTORS")
+    for l0, l1 in ((False, True), (True, False), (True, True)):
+        cpu = Processor(SPR)
+        cpu.wrmsr(XSS, 1 << 15 | 1 << 11)
+        cpu.xsetbv(3)
+        v01, v12 = vmcs(*names), vmcs(*names)
+        for v, asks in ((v01, l0), (v12, l1)):
+            v.set("MWAIT exiting", asks)
+            v.xss_exiting_bitmap = asks << 15
+        v12.xss_exiting_bitmap |= 1 << 11
+        cpu.vm_entry(v01)
+        cpu.vm_exit(ExitReason.VMCALL)
+        cpu.vm_entry(nested.entry(cpu, v01, v12))
+        for step in (cpu.mwait, lambda: cpu.xsaves(bytearray(2048)),
+                     lambda: cpu.xrstors(bytearray(2048))):
+            with pytest.raises(VmExit) as exit_:
+                step()
+            one = exit_.value
+            assert nested.wants_exit(v12, one.reason, one.index, one.value) is l1
 
 
 def test_l0_may_watch_what_l1_does_not():
