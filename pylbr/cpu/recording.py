@@ -43,7 +43,8 @@ class Recording(Base):
         Notes
         -----
         A counter that overflows does so at the exact branch.  That branch is recorded, then
-        the LBRs freeze if IA32_DEBUGCTL says so, then the PMI is told.
+        the LBRs freeze if IA32_DEBUGCTL says so, then the PMI is told.  What a listener raises
+        ends the batch there; a note on the exception says which branches are taken.
 
         Raises
         ------
@@ -65,10 +66,15 @@ class Recording(Base):
                                  start=at - first, state=self.lbr)
             at = first + stop
             overflowed = self.pmu.add(armed, totals)
-            if overflowed & self.pmu.pebs_enable:
-                overflowed = self._pebs(overflowed, int(taken["to"][stop - 1]))
-            if overflowed and self._overflow(overflowed):
-                return at
+            try:
+                if overflowed & self.pmu.pebs_enable:
+                    overflowed = self._pebs(overflowed, int(taken["to"][stop - 1]))
+                if overflowed and self._overflow(overflowed):
+                    return at
+            except Exception as error:
+                error.add_note(f"raised by a listener behind branch {at - 1}; branches[{at}:] "
+                               "are not taken")
+                raise
             if at == n:
                 return n
 

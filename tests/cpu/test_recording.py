@@ -326,6 +326,27 @@ def test_the_handler_may_stop_the_batch():
     assert cpu.records()["from"][0] == branches["from"][-1]
 
 
+@pytest.mark.parametrize("pebs", [False, True])
+def test_what_a_listener_raises_ends_the_batch_at_that_branch(pebs):
+    class Broken(Listener):
+        def pmi(self, cpu):
+            raise RuntimeError("disk full")
+
+        def pebs(self, cpu, counter, record):
+            raise RuntimeError("disk full")
+
+    branches = some_branches(150, classes=(0,))
+    cpu = armed(minus=100, listener=Broken())
+    cpu.wrmsr(0x3F1, int(pebs))
+    with pytest.raises(RuntimeError, match="disk full") as error:
+        cpu.record(branches)
+    assert error.value.__notes__ == [
+        "raised by a listener behind branch 99; branches[100:] are not taken"]
+    assert cpu.records()["from"][0] == branches["from"][99] and cpu.rdmsr(A_PMC0) == 0
+    cpu.wrmsr(A_PMC0, 0)
+    assert cpu.record(branches[100:]) == 50
+
+
 def test_in_use_follows_the_control_registers():
     cpu = Processor("sapphire-rapids")
     assert cpu.rdmsr(INUSE) == 0

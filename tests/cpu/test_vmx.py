@@ -482,10 +482,10 @@ def test_exits_that_either_hypervisor_may_want():
         cpu.vm_entry(v01)
         cpu.vm_exit(ExitReason.VMCALL)
         cpu.vm_entry(nested.entry(cpu, v01, v12))
-        for step in (cpu.mwait, lambda: cpu.xsaves(bytearray(2048)),
-                     lambda: cpu.xrstors(bytearray(2048))):
+        for step, args in ((cpu.mwait, ()), (cpu.xsaves, (bytearray(2048),)),
+                           (cpu.xrstors, (bytearray(2048),))):
             with pytest.raises(VmExit) as exit_:
-                step()
+                step(*args)
             one = exit_.value
             assert nested.wants_exit(v12, one.reason, one.index, one.value) is l1
 
