@@ -20,8 +20,19 @@ from lbrcore.lbr cimport (
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define lbr_fetch(p) __builtin_prefetch(p)
+    #else
+    #define lbr_fetch(p) ((void)(p))
+    #endif
+    """
+    void lbr_fetch(const void* p) noexcept nogil
+
 cdef enum:
     SHORT_BATCH = 96  # below this one by one is quicker
+    AHEAD = 256       # branches; the processor's own guesses end with the page
 
 
 cdef void lbr_record_each(
@@ -259,6 +270,9 @@ cdef uint64_t _seen(const lbr_branch* branches, size_t count) noexcept nogil:
     cdef uint64_t seen = 0
     cdef size_t i = 0
     while i + 4 <= count:
+        # Past the end of the array it does no harm.
+        lbr_fetch(&branches[i + AHEAD])
+        lbr_fetch(&branches[i + AHEAD + 2])
         seen |= (lbr_meta(&branches[i]) | lbr_meta(&branches[i + 1])
                  | lbr_meta(&branches[i + 2]) | lbr_meta(&branches[i + 3]))
         i += 4
