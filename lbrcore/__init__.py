@@ -6,6 +6,7 @@ from lbrcore.capi import _C_API
 from lbrcore.config import (
     CTL_ALL,
     INFO_ALL,
+    INFO_CLASS,
     SELECT_ALL,
     SELECT_ALL_CALL_STACK,
     Flavour,
@@ -21,6 +22,7 @@ __all__ = [
     "CTL_ALL",
     "ENTRY_DTYPE",
     "INFO_ALL",
+    "INFO_CLASS",
     "SELECT_ALL",
     "SELECT_ALL_CALL_STACK",
     "BranchClass",

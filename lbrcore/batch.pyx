@@ -13,8 +13,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_EINVAL, LBR_INFO_FLAGS, LBR_LEGACY,
-    LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED, MODE_OFF, MODE_TIMED,
+    CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_EINVAL, LBR_INFO_FLAGS,
+    LBR_LEGACY, LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED, MODE_OFF, MODE_TIMED,
     lbr_add_events, lbr_begin, lbr_br_type, lbr_cursor, lbr_end, lbr_entry, lbr_info_events,
     lbr_from_ones, lbr_load_ler, lbr_meta, lbr_slot, lbr_step, lbr_table_bit,
 )
@@ -72,6 +72,7 @@ cdef inline void _fill(
         entry.from_ |= lbr_from_ones(state, meta)
     entry.to = branch.to
     entry.info = ((meta << 53) & LBR_INFO_FLAGS) | (lbr_br_type(meta & 15) << INFO_TYPE_SHIFT)
+    entry.info |= (meta & 15) << INFO_CLASS_SHIFT
 
 
 cdef inline void _finish(

@@ -7,8 +7,8 @@ from enum import IntEnum, IntFlag
 from operator import index
 
 __all__ = [
-    "CTL_ALL", "INFO_ALL", "MAX_DEPTH", "SELECT_ALL", "SELECT_ALL_CALL_STACK", "Flavour",
-    "LbrConfig", "Quirk",
+    "CTL_ALL", "INFO_ALL", "INFO_CLASS", "MAX_DEPTH", "SELECT_ALL", "SELECT_ALL_CALL_STACK",
+    "Flavour", "LbrConfig", "Quirk",
 ]
 
 #: The largest depth that has MSRs and XSAVE room (SDM vol. 4; vol. 1, 13.5.12).
@@ -21,6 +21,9 @@ SELECT_ALL_CALL_STACK = 0x3FF
 #: INFO as a full architectural facility fills it in: MISPRED, IN_TSX, TSX_ABORT,
 #: CYC_CNT_VALID, BR_TYPE, PMCn_CNT of four counters, CYC_CNT.
 INFO_ALL = 0xFF0000FF0000FFFF
+#: BranchClass, in bits that the manual leaves undefined: no part of INFO as software knows it,
+#: for whoever drives a facility and wants the members of OTHER_BRANCH told apart.
+INFO_CLASS = 0xF << 48
 
 
 class Flavour(IntEnum):
@@ -58,7 +61,7 @@ class LbrConfig:
     ctl_mask : int
         Bits of IA32_LBR_CTL or MSR_LBR_SELECT that may be set.
     info_mask : int
-        Bits of INFO that a record fills in.
+        Bits of INFO that a record fills in; `INFO_CLASS` may be among them.
 
     Raises
     ------

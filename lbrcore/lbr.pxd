@@ -91,6 +91,7 @@ cdef extern from "lbrcore.h" nogil:
 # Bits of IA32_LBR_x_INFO (SDM vol. 4, 1200H; event counts: ISE v048, 8.4).
 cdef enum:
     INFO_EVENTS_SHIFT = 32
+    INFO_CLASS_SHIFT = 48  # in bits 55:48, which the manual leaves undefined
     INFO_TYPE_SHIFT = 56
     CYC_CNT_MAX = 0xFFFF
     EVENT_COUNT_MAX = 3
@@ -214,7 +215,7 @@ cdef inline void lbr_step(
         accept = (LBR_RECORDABLE >> cls) & 1
 
     info = (meta << 53) & LBR_INFO_FLAGS
-    info |= lbr_br_type(cls) << INFO_TYPE_SHIFT
+    info |= lbr_br_type(cls) << INFO_TYPE_SHIFT | cls << INFO_CLASS_SHIFT
     if mode & MODE_TIMED:
         cycles = at.cycles + branch.cycles
         at.cycles = cycles & ((accept | (pop if POP_RESTARTS_CYCLES else 0)) - 1)
@@ -255,8 +256,9 @@ cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
     """Which quick part `lbr_record` may take, if any."""
     cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
+    cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
     state.quick = 0
-    if state.cycles_valid and (state.config.info_mask & needed) == needed:
+    if state.cycles_valid and (state.config.info_mask & told) == needed:
         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
             state.quick = QUICK_PLAIN
         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:

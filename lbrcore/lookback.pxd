@@ -13,8 +13,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, uint8_t, uint64_t
 
 from lbrcore.lbr cimport (
-    INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS, MODE_TIMED, lbr_br_type,
-    lbr_entry, lbr_from_ones, lbr_info_events, lbr_state,
+    INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS, MODE_TIMED,
+    lbr_br_type, lbr_entry, lbr_from_ones, lbr_info_events, lbr_state,
 )
 from lbrcore.rows cimport (
     FIELD_CLASS, FIELD_CPL_FROM, FIELD_FLAGS, FIELD_FROM, FIELD_TO, lbr_address, lbr_byte, lbr_rows,
@@ -60,6 +60,7 @@ cdef inline void lbr_take(
     entry.from_ = lbr_address(rows, FIELD_FROM, row) | lbr_from_ones(state, meta)
     entry.to = lbr_address(rows, FIELD_TO, row)
     entry.info = ((meta << 53) & LBR_INFO_FLAGS) | (lbr_br_type(cls) << INFO_TYPE_SHIFT)
+    entry.info |= cls << INFO_CLASS_SHIFT
     if counts != NULL:
         if state.mode & MODE_TIMED:
             entry.info |= counts.cycles | LBR_CYC_CNT_VALID

@@ -192,7 +192,7 @@ class ReferenceLbr:
 
     def _info(self, kind: BranchClass, flags: int) -> int:
         br_type = kind if kind < 8 else CHOICE["OTHER_BRANCH_TYPE"]
-        info = flags << 61 | br_type << 56
+        info = flags << 61 | br_type << 56 | kind << 48
         if self.cycles is not None:
             info |= 1 << 60 | self.cycles
         if self.config.event_counters:

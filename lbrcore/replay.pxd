@@ -21,13 +21,13 @@ ctypedef struct lbr_counter:
     uint64_t base, jitter, seed
     uint32_t skid
     uint8_t overflowed       # 0, AHEAD or HAPPENED
-    size_t overflow          # row of the overflow; of use to the lazy engine alone
-    size_t counted           # rows below are in `left`; likewise
+    size_t overflow          # row of the overflow
+    size_t counted           # rows below are in `left`
 
 
 @cython.final
 cdef class SampleBuffer:
-    cdef readonly object row, event, period, nr, hw_idx, entries
+    cdef readonly object row, event, period, nr, hw_idx, entries, classes
     cdef readonly size_t capacity, depth
     cdef public size_t count
     cdef int64_t* _row
@@ -36,22 +36,22 @@ cdef class SampleBuffer:
     cdef uint32_t* _nr
     cdef uint64_t* _hw_idx
     cdef lbr_entry* _entries
+    cdef uint8_t* _classes
+    cdef void _add(
+        self, const lbr_state* state, int64_t row, uint16_t event, uint64_t period) noexcept nogil
 
 
 @cython.final
 cdef class Replay:
     cdef readonly LbrState lbr
-    cdef readonly bint lazy, freeze, whole
+    cdef readonly bint freeze, whole
     cdef lbr_counter counters[MAX_COUNTERS]
     cdef readonly int count
     cdef int64_t pending     # rows until the PMI is taken; -1: none is on its way
     cdef lbr_look look       # tables of the facility, bound to the rows at hand
     cdef size_t window       # rows that the last summary looked at
     cdef readonly tuple events
-    cdef bint failed         # a batch was refused
-    cdef size_t _quiet(self, size_t rows) noexcept nogil
-    cdef size_t _each(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil
-    cdef size_t _lazy(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil
+    cdef size_t _run(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil
     cdef void _advance(self, Rows rows, size_t first, size_t last) noexcept nogil
     cdef void _look_ahead(self, size_t last) noexcept nogil
     cdef void _count_to(self, size_t row, bint all) noexcept nogil

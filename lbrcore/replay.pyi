@@ -32,10 +32,13 @@ class SampleBuffer:
     nr : ndarray of u4
         Records up to the first whose FROM is 0, which ends them for software.
     hw_idx : ndarray of u8
-        TOS in the legacy flavour, else 0.  From the lazy engine only with `whole`, or in
-        call-stack mode.
+        TOS in the legacy flavour, else 0.  From `Replay` only with `whole`, or in call-stack
+        mode.
     entries : ndarray of ENTRY_DTYPE, shape (capacity, depth)
         Newest first.
+    classes : ndarray of u1, shape (capacity, depth)
+        `BranchClass` of each entry, if ``lbr_config.info_mask`` has `INFO_CLASS`; it is then
+        not in `entries`.
     """
 
     row: NDArray[np.int64]
@@ -44,6 +47,7 @@ class SampleBuffer:
     nr: NDArray[np.uint32]
     hw_idx: NDArray[np.uint64]
     entries: NDArray[np.void]
+    classes: NDArray[np.uint8]
     count: int
     @property
     def capacity(self) -> int: ...
@@ -51,10 +55,20 @@ class SampleBuffer:
     def depth(self) -> int: ...
     def __init__(self, capacity: int, depth: int) -> None: ...
     def __len__(self) -> int: ...
+    def add(self, lbr: LbrState, row: int, event: int, period: int) -> None:
+        """Take a sample of the facility as it is.
+
+        Raises
+        ------
+        ValueError
+            The facility has another depth, or there is no room.
+        """
 
 @final
 class Replay:
     """A facility and the counters that sample it.
+
+    Looks back from each sample instead of recording every branch.
 
     Parameters
     ----------
@@ -62,19 +76,16 @@ class Replay:
         Set up and recording; used, not copied.
     events : sequence of CountedEvent
         At most 16; they count from 0.
-    lazy : bool
-        Look back from each sample instead of recording every branch.  The samples are the
-        same.  Fields of branches that are out of range are refused by the architectural
-        engine and cut to their range by the lazy one, which does not see them all.
     freeze : bool
         FREEZE_LBRS_ON_PMI: the facility stops at an overflow and goes on behind the PMI.
     whole : bool
-        Let the lazy engine keep also what no sample shows: LER, and TOS outside call-stack
-        mode.  Takes a look at the class of every row.
+        Keep also what no sample shows: LER, and TOS outside call-stack mode.  Takes a look at
+        the class of every row.
 
     Notes
     -----
-    Used by one thread at a time; `run` releases the GIL.
+    Used by one thread at a time; `run` releases the GIL.  Fields of branches that are out of
+    range are cut to it, as not all are looked at.
     """
 
     @property
@@ -84,14 +95,12 @@ class Replay:
     @property
     def count(self) -> int: ...
     @property
-    def lazy(self) -> bool: ...
-    @property
     def freeze(self) -> bool: ...
     @property
     def whole(self) -> bool: ...
     def __init__(
-        self, lbr: LbrState, events: Sequence[CountedEvent], *, lazy: bool = True,
-        freeze: bool = False, whole: bool = False,
+        self, lbr: LbrState, events: Sequence[CountedEvent], *, freeze: bool = False,
+        whole: bool = False,
     ) -> None: ...
     def run(
         self,
@@ -109,8 +118,7 @@ class Replay:
         Raises
         ------
         ValueError
-            `out` is too small or for another depth; or a branch is out of range
-            (architectural engine), after which the facility holds what came before its block.
+            `out` is too small or for another depth.
         """
     def copy(self) -> Replay:
         """The same state, apart."""

@@ -1,9 +1,9 @@
 """A facility and the counters that sample it, driven by a trace.
 
-Two engines give one answer.  The *architectural* one records every branch and counts every event.
-The *lazy* one looks for the next overflow, by arithmetic or by counting a column, and then
+The *lazy* engine: it looks for the next overflow, by arithmetic or by counting a column, and then
 summarizes what lies between two samples, which for most settings means the last few branches.
-`lbrcore.reference_replay` is the plain-Python twin of both.
+`lbrcore.reference_replay` is its plain-Python twin, and `pylbr.sample.architectural` records every
+branch through a processor instead; the samples are the same.
 
 What happens at a branch, in this order:
 
@@ -20,18 +20,15 @@ What happens at a branch, in this order:
 cimport cython
 from libc.string cimport memset
 
-from lbrcore.batch cimport lbr_record_batch
 from lbrcore.control cimport lbr_set_frozen
 from lbrcore.lbr cimport (
-    LBR_LEGACY, LBR_OK, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_copy, lbr_read_records,
-    lbr_record,
+    INFO_CLASS_SHIFT, LBR_LEGACY, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_copy,
+    lbr_read_records, lbr_record,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_advance, lbr_look_at, lbr_summarize
-from lbrcore.rows cimport lbr_gather, lbr_prefetch_rows, lbr_row, rows_of
-from lbrcore.scan cimport (
-    UNIT_BRANCHES, lbr_find, lbr_predicate_of, lbr_scan_rows, lbr_total,
-)
+from lbrcore.rows cimport lbr_prefetch_rows, lbr_row, rows_of
+from lbrcore.scan cimport lbr_find, lbr_predicate_of, lbr_scan_rows, lbr_total
 from lbrcore.summary cimport Summary
 
 from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
@@ -39,12 +36,9 @@ from lbrcore.dtypes import ENTRY_DTYPE as _ENTRY_DTYPE
 import numpy as np
 
 cdef enum:
-    # Rows that the architectural engine takes at once: gathered from columns, or in place.
-    BLOCK = 256
-    ARRAY_BLOCK = 8192
     FORESEEN = 256  # rows to be prefetched, at most
     # lbr_counter.overflowed
-    AHEAD = 1    # at a row that the lazy engine has found, but not reached
+    AHEAD = 1    # at a row that has been found, but not reached
     HAPPENED = 2
 
 cdef size_t NEVER = <size_t> -1
@@ -65,6 +59,7 @@ cdef class SampleBuffer:
         self.nr = np.empty(capacity, "u4")
         self.hw_idx = np.empty(capacity, "u8")
         self.entries = np.empty((capacity, depth), _ENTRY_DTYPE)
+        self.classes = np.empty((capacity, depth), "u1")
         self.capacity, self.depth, self.count = capacity, depth, 0
         self._row = <int64_t*> <size_t> self.row.ctypes.data
         self._event = <uint16_t*> <size_t> self.event.ctypes.data
@@ -72,9 +67,40 @@ cdef class SampleBuffer:
         self._nr = <uint32_t*> <size_t> self.nr.ctypes.data
         self._hw_idx = <uint64_t*> <size_t> self.hw_idx.ctypes.data
         self._entries = <lbr_entry*> <size_t> self.entries.ctypes.data
+        self._classes = <uint8_t*> <size_t> self.classes.ctypes.data
 
     def __len__(self):
         return self.count
+
+    def add(self, LbrState lbr not None, int64_t row, uint16_t event, uint64_t period):
+        if lbr.state.depth != self.depth:
+            raise ValueError(f"lbr: has depth {lbr.state.depth}, the buffer {self.depth}")
+        if self.count == self.capacity:
+            raise ValueError("the buffer is full")
+        self._add(lbr.state, row, event, period)
+
+    cdef void _add(
+        self, const lbr_state* state, int64_t row, uint16_t event, uint64_t period
+    ) noexcept nogil:
+        cdef size_t at = self.count, i
+        cdef lbr_entry* entries = self._entries + at * self.depth
+        cdef uint8_t* classes = self._classes + at * self.depth
+        cdef uint64_t mask = <uint64_t> 0xF << INFO_CLASS_SHIFT & state.config.info_mask
+        cdef uint32_t nr = 0
+        lbr_read_records(state, entries)
+        for i in range(self.depth):
+            classes[i] = <uint8_t> ((entries[i].info & mask) >> INFO_CLASS_SHIFT)
+            entries[i].info &= ~mask
+        # An entry whose FROM is 0 ends the records for software.
+        while nr < self.depth and entries[nr].from_:
+            nr += 1
+        self._row[at] = row
+        self._event[at] = event
+        self._period[at] = period
+        self._nr[at] = nr
+        self._hw_idx[at] = (
+            state.head & (state.depth - 1) if state.config.flavour == LBR_LEGACY else 0)
+        self.count += 1
 
 
 cdef uint64_t _period_at(const lbr_counter* counter, uint64_t ordinal) noexcept nogil:
@@ -101,20 +127,20 @@ cdef void _reload(lbr_counter* counter) noexcept nogil:
 
 @cython.final
 cdef class Replay:
-    """Replay(lbr, events, *, lazy=True, freeze=False, whole=False)
+    """Replay(lbr, events, *, freeze=False, whole=False)
     --
 
     A facility and the counters that sample it.  See ``replay.pyi``.
     """
 
-    def __init__(self, LbrState lbr not None, events, *, lazy=True, freeze=False, whole=False):
+    def __init__(self, LbrState lbr not None, events, *, freeze=False, whole=False):
         cdef lbr_counter* counter
         cdef int i
         self.lbr = lbr
         self.events = tuple(events)
         if len(self.events) > MAX_COUNTERS:
             raise ValueError(f"events: {len(self.events)}; there are {MAX_COUNTERS} counters")
-        self.lazy, self.freeze, self.whole = lazy, freeze, whole
+        self.freeze, self.whole = freeze, whole
         self.count = <int> len(self.events)
         self.pending = -1
         memset(self.counters, 0, sizeof(self.counters))
@@ -144,101 +170,24 @@ cdef class Replay:
         lbr_set_frozen(&scratch, False)
         lbr_look_at(&self.look, &scratch, &rows.rows)
         with nogil:
-            if self.lazy:
-                start = self._lazy(rows, start, stop, out)
-            else:
-                start = self._each(rows, start, stop, out)
-        if self.failed:
-            self.failed = False
-            raise ValueError(f"branches: row {start} or one of the {ARRAY_BLOCK} behind it has a "
-                             "class, flags or a CPL out of range")
+            start = self._run(rows, start, stop, out)
         return start
 
     # The PMI
 
     cdef void _pmi(self, size_t row, SampleBuffer out) noexcept nogil:
         """Sample every counter that has overflowed; `row` is the last branch before."""
-        cdef lbr_state* state = self.lbr.state
-        cdef lbr_entry* entries
-        cdef size_t at
-        cdef uint32_t nr
         cdef int i
         for i in range(self.count):
-            if self.counters[i].overflowed != HAPPENED:
-                continue
-            at = out.count
-            entries = out._entries + at * out.depth
-            lbr_read_records(state, entries)
-            nr = 0
-            # An entry whose FROM is 0 ends the records for software.
-            while nr < out.depth and entries[nr].from_:
-                nr += 1
-            out._row[at] = <int64_t> row
-            out._event[at] = <uint16_t> i
-            out._period[at] = self.counters[i].period
-            out._nr[at] = nr
-            out._hw_idx[at] = (
-                state.head & (state.depth - 1) if state.config.flavour == LBR_LEGACY else 0)
-            out.count += 1
-            _reload(&self.counters[i])
+            if self.counters[i].overflowed == HAPPENED:
+                out._add(self.lbr.state, <int64_t> row, <uint16_t> i, self.counters[i].period)
+                _reload(&self.counters[i])
         self.pending = -1
         if self.freeze:
-            lbr_set_frozen(state, True)
-            lbr_set_frozen(state, False)
+            lbr_set_frozen(self.lbr.state, True)
+            lbr_set_frozen(self.lbr.state, False)
 
-    # Architectural
-
-    cdef size_t _quiet(self, size_t rows) noexcept nogil:
-        """How many of `rows` rows pass before a counter can overflow or a PMI is taken; or 1."""
-        cdef lbr_counter* counter
-        cdef size_t n = rows
-        cdef int i
-        if self.pending >= 0:
-            n = min(n, <size_t> self.pending)
-        for i in range(self.count):
-            counter = &self.counters[i]
-            if counter.overflowed:
-                continue
-            if counter.predicate.unit != UNIT_BRANCHES or counter.left <= 1:
-                return 1
-            n = min(n, <size_t> counter.left - 1)
-        return n
-
-    cdef size_t _each(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil:
-        """Row up to which all went well."""
-        cdef lbr_branch block[BLOCK]
-        cdef const lbr_branch* branches
-        cdef lbr_counter* counter
-        cdef size_t n
-        cdef int i
-        while first < last and out.count + self.count <= out.capacity:
-            if rows.rows.array != NULL:
-                n = self._quiet(min(last - first, <size_t> ARRAY_BLOCK))
-                branches = rows.rows.array + first
-            else:
-                n = self._quiet(min(last - first, <size_t> BLOCK))
-                lbr_gather(&rows.rows, first, n, block)
-                branches = block
-            if lbr_record_batch(self.lbr.state, branches, n) != LBR_OK:
-                self.failed = True
-                break
-            for i in range(self.count):
-                counter = &self.counters[i]
-                counter.left -= <int64_t> lbr_total(&counter.scan, first, first + n)
-                if counter.left <= 0 and not counter.overflowed:
-                    counter.overflowed = HAPPENED
-                    if self.pending < 0 or self.pending > <int64_t> counter.skid + 1:
-                        self.pending = <int64_t> counter.skid + 1
-                    if self.freeze:
-                        lbr_set_frozen(self.lbr.state, True)
-            first += n
-            if self.pending >= 0:
-                self.pending -= <int64_t> n
-                if self.pending == 0:
-                    self._pmi(first - 1, out)
-        return first
-
-    # Lazy
+    # From PMI to PMI
 
     cdef void _advance(self, Rows rows, size_t first, size_t last) noexcept nogil:
         """Bring the facility from before row `first` to before row `last`."""
@@ -292,7 +241,7 @@ cdef class Replay:
         if window and row < last and row > due + window:
             lbr_prefetch_rows(&rows.rows, row - window, row)
 
-    cdef size_t _lazy(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil:
+    cdef size_t _run(self, Rows rows, size_t first, size_t last, SampleBuffer out) noexcept nogil:
         cdef lbr_counter* counter
         cdef size_t base = first, stop   # rows below `base` are in the facility
         cdef size_t due = first + <size_t> self.pending if self.pending >= 0 else NEVER
@@ -331,7 +280,7 @@ cdef class Replay:
         cdef Replay other = Replay.__new__(Replay)
         other.lbr = self.lbr.copy()
         other.events = self.events
-        other.lazy, other.freeze, other.whole = self.lazy, self.freeze, self.whole
+        other.freeze, other.whole = self.freeze, self.whole
         other.counters = self.counters
         other.count, other.pending = self.count, self.pending
         return other

@@ -28,3 +28,11 @@ class Rows:
         cls, source: NDArray[np.void] | Mapping[str, NDArray[np.generic] | int | str]
     ) -> Rows: ...
     def __len__(self) -> int: ...
+    def gather(self, first: int, last: int) -> NDArray[np.void]:
+        """Rows `first` to `last` as BRANCH_DTYPE: a copy, out of range or not.
+
+        Raises
+        ------
+        ValueError
+            There are no such rows.
+        """

@@ -10,6 +10,10 @@ from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from lbrcore.dtypes import BRANCH_DTYPE
+
 # By field: name, bytes of one value, bytes of one item of the buffer, its format, value of
 # a field that is not given.
 cdef tuple FIELD_TABLE = (
@@ -96,6 +100,15 @@ cdef class Rows:
 
     def __len__(self):
         return self.rows.count
+
+    def gather(self, size_t first, size_t last):
+        if not first <= last <= self.rows.count:
+            raise ValueError(f"first, last: {first}, {last} of {self.rows.count} rows")
+        branches = np.empty(last - first, BRANCH_DTYPE)
+        cdef lbr_branch* block = <lbr_branch*> <size_t> branches.ctypes.data
+        with nogil:
+            lbr_gather(&self.rows, first, last - first, block)
+        return branches
 
     cdef int _take_array(self, object branches) except -1:
         cdef int field

@@ -8,9 +8,10 @@ import sys
 from pylbr.errors import CommandError
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
-from pylbr.record.filters import control_of, parse_filter
+from pylbr.record.filters import parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
+from pylbr.sample.branch_filter import lbr_ctl
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.live and args.full:
         raise CommandError("--live shows samples; leave --full out")
     request = Request(
-        command, args.full, *_period(args), control=control_of(filter_), cycles=args.cycles,
+        command, args.full, *_period(args), control=lbr_ctl(filter_), cycles=args.cycles,
         mispredicts=args.mispredicts,
     )
     path = args.output or ("trace.arrow" if args.full else "perf.data")

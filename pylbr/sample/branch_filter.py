@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbrcore import BranchClass, Flavour, LbrState
+from lbrcore import BranchClass, Flavour, LbrConfig, LbrState
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import ConfigurationError
 from pylbr.trace.perf_abi import BranchSample
 
-__all__ = ["BRANCH_WORDS", "parse_filter", "program"]
+__all__ = ["BRANCH_KINDS", "BRANCH_WORDS", "control_value", "lbr_ctl", "parse_filter", "program"]
 
 #: Words of ``-j``.
 BRANCH_WORDS = {
@@ -46,6 +46,8 @@ _CLASSES = {
     BranchSample.CALL: frozenset({BranchClass.NEAR_REL_CALL}),
     BranchSample.CALL_STACK: _NEAR_CALLS | _RETURNS,
 }
+#: All bits that choose branches by class.
+BRANCH_KINDS = sum(_CLASSES)
 
 
 def parse_filter(words: str | Iterable[str]) -> int:
@@ -82,23 +84,38 @@ def program(lbr: LbrState, branch_sample_type: int) -> None:
     ConfigurationError
         The processor lacks what the filter needs.
     """
-    wanted = BranchSample(branch_sample_type)
-    classes = frozenset().union(*(_CLASSES[kind] for kind in _CLASSES if wanted & kind))
-    call_stack = bool(wanted & BranchSample.CALL_STACK)
-    legacy = lbr.config.flavour == Flavour.LEGACY
-    value = _select(wanted, classes, call_stack) if legacy else _ctl(wanted, classes, call_stack)
-    missing = value & ~lbr.config.ctl_mask
+    lbr.ctl = control_value(lbr.config, branch_sample_type)
+    if lbr.config.flavour == Flavour.LEGACY:
+        lbr.enable = True
+
+
+def control_value(config: LbrConfig, branch_sample_type: int) -> int:
+    """IA32_LBR_CTL or MSR_LBR_SELECT of a processor with this filter.
+
+    Raises
+    ------
+    ConfigurationError
+        The processor lacks what the filter needs.
+    """
+    legacy = config.flavour == Flavour.LEGACY
+    value = (_lbr_select if legacy else lbr_ctl)(branch_sample_type)
+    missing = value & ~config.ctl_mask
     if missing:
         register = "MSR_LBR_SELECT" if legacy else "IA32_LBR_CTL"
         raise ConfigurationError(
             f"branch filter: this processor's {register} lacks bits {missing:#x} that it needs")
-    lbr.ctl = value
-    if legacy:
-        lbr.enable = True
+    return value
 
 
-def _ctl(wanted: BranchSample, classes: frozenset[BranchClass], call_stack: bool) -> int:
-    value = _LBREN | (_CALL_STACK if call_stack else 0)
+def _classes(wanted: BranchSample) -> frozenset[BranchClass]:
+    return frozenset().union(*(_CLASSES[kind] for kind in _CLASSES if wanted & kind))
+
+
+def lbr_ctl(branch_sample_type: int) -> int:
+    """IA32_LBR_CTL as Linux writes it, with recording on."""
+    wanted = BranchSample(branch_sample_type)
+    classes = _classes(wanted)
+    value = _LBREN | (_CALL_STACK if wanted & BranchSample.CALL_STACK else 0)
     value |= (_OS if wanted & BranchSample.KERNEL else 0)
     value |= (_USR if wanted & BranchSample.USER else 0)
     for row in BRANCH_CLASSES:
@@ -107,8 +124,10 @@ def _ctl(wanted: BranchSample, classes: frozenset[BranchClass], call_stack: bool
     return value
 
 
-def _select(wanted: BranchSample, classes: frozenset[BranchClass], call_stack: bool) -> int:
-    value = _EN_CALLSTACK if call_stack else 0
+def _lbr_select(branch_sample_type: int) -> int:
+    wanted = BranchSample(branch_sample_type)
+    classes = _classes(wanted)
+    value = _EN_CALLSTACK if wanted & BranchSample.CALL_STACK else 0
     value |= (0 if wanted & BranchSample.KERNEL else _CPL_EQ_0)
     value |= (0 if wanted & BranchSample.USER else _CPL_NEQ_0)
     for row in BRANCH_CLASSES:

@@ -44,12 +44,15 @@ class SampledEvent:
     counted : CountedEvent
     type, config : int
         Of ``perf_event_attr``.
+    select : int or None
+        Event and unit mask as event select registers take them; None: no event of a counter.
     """
 
     name: str
     counted: CountedEvent
     type: int
     config: int
+    select: int | None = None
 
     def attributes(self, branch_sample_type: int) -> Event:
         """The event as a file of stacks declares it."""
@@ -108,7 +111,7 @@ def parse_event(
     counted = replace(
         plain, classes=row.classes, unit=Unit(row.weight),
         flags=_MISPREDICTED if row.mispredicted else plain.flags)
-    return SampledEvent(text, counted, kind, config)
+    return SampledEvent(text, counted, kind, config, row.umask << 8 | row.select)
 
 
 def _names(table: str) -> list[str]:

@@ -13,7 +13,9 @@ from lbrcore.events import Unit
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
 from pylbr.errors import ConfigurationError
+from pylbr.sample.architectural import ProcessorReplay
 from pylbr.sample.batch import SampleBatch
+from pylbr.sample.counters import assign, logged
 from pylbr.sample.parallel import run_parallel
 from pylbr.sample.setup import SampleSetup
 from pylbr.sample.streams import Stream, Streams
@@ -39,7 +41,8 @@ class Sampler:
     metadata : Metadata, optional
         Of the trace: which process a task belongs to.
     threads : int
-        Pieces of a long stretch are replayed by as many threads; the samples are the same.
+        Pieces of a long stretch are replayed by as many threads, with the lazy engine; the
+        samples are the same.
 
     Notes
     -----
@@ -53,8 +56,9 @@ class Sampler:
             raise ConfigurationError("no event to sample")
         self.setup, self.threads = setup, threads
         self._streams = Streams(setup.scope)
-        self._replays: dict[int, Replay] = {}
-        config = setup.facility().config
+        self._replays: dict[int, Replay | ProcessorReplay] = {}
+        self._places = assign(setup.events, setup.processor)
+        config = setup.config()
         self._info_mask = config.info_mask
         self._hw_idx = (config.flavour == Flavour.LEGACY
                         and bool(setup.branch_sample_type & BranchSample.HW_INDEX))
@@ -94,15 +98,18 @@ class Sampler:
             joined = SampleBatch.concat(batches)
             yield joined.select(np.argsort(joined.time, kind="stable"))
 
-    def _replay(self, key: int) -> Replay:
+    def _replay(self, key: int) -> Replay | ProcessorReplay:
         if key not in self._replays:
             events = [
                 replace(event.counted, seed=(event.counted.seed + key * _STREAM_STEP) % (1 << 64))
                 for event in self.setup.events
             ]
-            self._replays[key] = Replay(
-                self.setup.facility(), events, lazy=self.setup.engine == "lazy",
-                freeze=bool(self.setup.freeze), whole=self._hw_idx)
+            if self.setup.engine == "architectural":
+                self._replays[key] = ProcessorReplay(self.setup, events)
+            else:
+                self._replays[key] = Replay(
+                    self.setup.facility(classes=True), events, freeze=bool(self.setup.freeze),
+                    whole=self._hw_idx)
         return self._replays[key]
 
     def _take_stream(
@@ -117,6 +124,8 @@ class Sampler:
                 name: column[places] if isinstance(column, np.ndarray) else column
                 for name, column in columns.items()
             }
+        if self.setup.logs and isinstance(replay, Replay):
+            columns = {**columns, "events": logged(columns, replay.events, self._places)}
         rows = Rows(columns)
         first = 0
         for last in [*stream.switches.tolist(), len(rows)]:
@@ -128,8 +137,10 @@ class Sampler:
                 self._switch_in(replay)
             first = last
 
-    def _run(self, replay: Replay, rows: Rows, first: int, last: int) -> Iterator[SampleBuffer]:
-        if self.threads > 1:
+    def _run(
+        self, replay: Replay | ProcessorReplay, rows: Rows, first: int, last: int
+    ) -> Iterator[SampleBuffer]:
+        if self.threads > 1 and isinstance(replay, Replay):
             yield from run_parallel(replay, rows, first, last, self.threads)
             return
         room = _CAPACITY + replay.count
@@ -139,9 +150,13 @@ class Sampler:
             if out.count:
                 yield out
 
-    def _switch_in(self, replay: Replay) -> None:
+    def _switch_in(self, replay: Replay | ProcessorReplay) -> None:
         """The LBRs were off; they come back as they were, or reset."""
-        if not (self.setup.call_stack and self.setup.scope == "task"):
+        reset = not (self.setup.call_stack and self.setup.scope == "task")
+        if isinstance(replay, ProcessorReplay):
+            replay.switch_in(reset)
+            return
+        if reset:
             replay.lbr.clear()
         if not replay.lbr.frozen:
             replay.lbr.frozen = True
@@ -160,7 +175,7 @@ class Sampler:
             to, out.entries[:n], nr=out.nr[:n], pid=pid, tid=tid,
             cpu=0 if cpu is None else cpu[where], time=where + start, period=out.period[:n],
             event=out.event[:n], hw_idx=out.hw_idx[:n] if self._hw_idx else None,
-            info_mask=self._info_mask,
+            classes=out.classes[:n], info_mask=self._info_mask,
         )
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
-from lbrcore import LbrState
+from lbrcore import INFO_CLASS, LbrConfig, LbrState
 from lbrcore.events import Unit
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as model_named
-from pylbr.cpu.facility import facility
-from pylbr.errors import ConfigurationError
-from pylbr.sample.branch_filter import parse_filter, program
+from pylbr.cpu import Processor, facility
+from pylbr.errors import ConfigurationError, GeneralProtection
+from pylbr.sample.branch_filter import control_value, parse_filter, program
+from pylbr.sample.counters import assign
 from pylbr.sample.events import SampledEvent, parse_event
 from pylbr.trace.perf_abi import BranchSample
 
 __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 
 DEFAULT_MODEL = "sapphire-rapids"
+
+_DEBUGCTL, _FREEZE_LBRS_ON_PMI = 0x1D9, 1 << 11
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SampleSetup:
     depth : int, optional
         Default: the largest.
     freeze : bool, optional
-        FREEZE_LBRS_ON_PMI.  Default: as Linux, on but in call-stack mode.
+        FREEZE_LBRS_ON_PMI.  Default: as Linux, on but in call-stack mode, where there is such.
     scope : {"task", "cpu"}
         Whose counters: each task has its own, or each CPU.  Linux resets the LBRs when a task
         is switched in, but saves and restores those of a task with a call stack.
@@ -47,7 +50,7 @@ class SampleSetup:
     Raises
     ------
     ConfigurationError
-        The processor has no LBRs, or not those that the filter and the depth need.
+        The processor has no LBRs, or not what the filter, the depth and the events need.
     """
 
     model: CpuModel | str = DEFAULT_MODEL
@@ -63,12 +66,20 @@ class SampleSetup:
     def __post_init__(self) -> None:
         kind = parse_filter(self.branches) if isinstance(self.branches, str) else self.branches
         object.__setattr__(self, "branch_sample_type", kind)
+        freezes = _freezes(self.processor)
         if self.freeze is None:
-            object.__setattr__(self, "freeze", not self.call_stack)
+            object.__setattr__(self, "freeze", freezes and not self.call_stack)
+        elif self.freeze and not freezes:
+            raise ConfigurationError(
+                f"freeze: {self.processor.name} has no FREEZE_LBRS_ON_PMI")
         if self.scope not in ("task", "cpu"):
             raise ConfigurationError(f"scope: task or cpu, not {self.scope!r}")
         if self.engine not in ("lazy", "architectural"):
             raise ConfigurationError(f"engine: lazy or architectural, not {self.engine!r}")
+        assign(self.events, self.processor)
+        if kind & BranchSample.COUNTERS and not self.config().event_counters:
+            raise ConfigurationError(
+                f"counter: the records of {self.processor.name} log no events")
         self.facility()
 
     @classmethod
@@ -104,32 +115,66 @@ class SampleSetup:
         """The model itself, however it was given."""
         return model_named(self.model) if isinstance(self.model, str) else self.model
 
-    def facility(self) -> LbrState:
-        """A fresh facility, set up and recording."""
-        return _facility(self.processor, self.branch_sample_type, self.depth).copy()
+    @property
+    def logs(self) -> bool:
+        """The counters log what they count into the records."""
+        return bool(self.branch_sample_type & BranchSample.COUNTERS)
+
+    def config(self, *, classes: bool = False) -> LbrConfig:
+        """What the processor's facility offers; with `classes`, records tell those too."""
+        return _config(self.processor, classes)
+
+    def control(self) -> int:
+        """IA32_LBR_CTL or MSR_LBR_SELECT for the filter."""
+        return control_value(self.config(), self.branch_sample_type)
+
+    def facility(self, *, classes: bool = False) -> LbrState:
+        """A fresh facility, set up and recording; `classes` as `config` has it."""
+        lbr = _facility(self.config(classes=classes), self.branch_sample_type, self.depth)
+        if lbr is None:
+            raise ConfigurationError(
+                f"depth {self.depth}: {self.processor.name} has {self.config().depths}")
+        return lbr.copy()
 
     def columns(self) -> tuple[str, ...]:
         """Columns of a trace that decide the samples, where they are there."""
-        config = self.facility().config
+        config = self.config()
         wanted = ["from", "to", "class", "flags", "cpl_from", "cpl_to"]
         units = {event.counted.unit for event in self.events}
         if config.info_mask & 0xFFFF or Unit.CYCLES in units:
             wanted.append("cycles")
         if Unit.INSTRUCTIONS in units:
             wanted.append("instructions")
-        if config.event_counters:
+        if self.logs:
             wanted.append("events")
         return tuple(wanted)
 
 
 @cache
-def _facility(model: CpuModel, branch_sample_type: int, depth: int | None) -> LbrState:
-    lbr = facility(model)
-    if lbr is None:
-        raise ConfigurationError(f"model {model.name!r} has no last-branch records")
+def _config(model: CpuModel, classes: bool) -> LbrConfig:
+    config = facility.config(model)
+    return replace(config, info_mask=config.info_mask | (INFO_CLASS if classes else 0))
+
+
+@cache
+def _facility(config: LbrConfig, branch_sample_type: int, depth: int | None) -> LbrState | None:
+    """None if there is no such depth."""
+    lbr = LbrState(config)
     program(lbr, branch_sample_type)
+    if config.event_counters and not branch_sample_type & BranchSample.COUNTERS:
+        lbr.event_mask = 0
     if depth is not None and depth != lbr.depth:
-        if depth not in lbr.config.depths:
-            raise ConfigurationError(f"depth {depth}: {model.name} has {lbr.config.depths}")
+        if depth not in config.depths:
+            return None
         lbr.depth = depth
     return lbr
+
+
+@cache
+def _freezes(model: CpuModel) -> bool:
+    """Whether IA32_DEBUGCTL has FREEZE_LBRS_ON_PMI."""
+    try:
+        Processor(model).wrmsr(_DEBUGCTL, _FREEZE_LBRS_ON_PMI)
+    except GeneralProtection:
+        return False
+    return True

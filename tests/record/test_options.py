@@ -13,10 +13,11 @@ from pylbr import trace
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
-from pylbr.record.filters import accepted_classes, control_of, parse_filter
+from pylbr.record.filters import accepted_classes, parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import resolve
+from pylbr.sample.branch_filter import lbr_ctl
 from pylbr.trace.perf_abi import BranchSample
 from pylbr.trace.stacks import Samples
 from tests.record.conftest import need
@@ -28,7 +29,7 @@ from tests.record.conftest import need
     ("call,save_type", 0x080005),
 ])
 def test_filters_as_linux_writes_them(words, control):
-    assert control_of(parse_filter(words)) == control
+    assert lbr_ctl(parse_filter(words)) == control
 
 
 def test_window_holds_near_branches():

@@ -3,7 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from lbrcore import BRANCH_DTYPE, INFO_ALL, BranchClass, Flavour, LbrConfig, LbrState
+from lbrcore import (
+    BRANCH_DTYPE, INFO_ALL, INFO_CLASS, BranchClass, Flavour, LbrConfig, LbrState,
+)
 
 CALL_STACK_CTL = 0x38000F  # LBREn, OS, USR, CALL_STACK, near calls and returns
 CALL_STACK_SELECT = 0x3C4  # EN_CALLSTACK; JCC, near JMPs and far branches suppressed
@@ -15,7 +17,8 @@ def facilities(draw):
     if draw(st.booleans()):
         lbr = LbrState(LbrConfig(
             depth_bitmap=draw(st.sampled_from([1, 3, 15])), event_counters=draw(
-                st.sampled_from([0, 0xF])), info_mask=draw(st.sampled_from([INFO_ALL, 0x7 << 61])),
+                st.sampled_from([0, 0xF])), info_mask=draw(st.sampled_from([
+                    INFO_ALL, INFO_ALL | INFO_CLASS, 0x7 << 61])),
         ))
         lbr.ctl = draw(st.sampled_from([
             0x7F0007, 0x7F0005, 0x7F0003, 0x380007, 0x200007, 0x400005, CALL_STACK_CTL,
@@ -27,7 +30,7 @@ def facilities(draw):
     else:
         lbr = LbrState(LbrConfig.legacy(
             draw(st.sampled_from([4, 8, 16])), info_mask=draw(
-                st.sampled_from([0xE00000000000FFFF, 0]))))
+                st.sampled_from([0xE00000000000FFFF, 0, INFO_CLASS]))))
         lbr.ctl = draw(st.sampled_from([0, 1, 2, 0xC5, CALL_STACK_SELECT, CALL_STACK_SELECT | 1]))
         lbr.enable = True
     return lbr

@@ -1,4 +1,4 @@
-"""Both engines against the twin, bit by bit, in every mode."""
+"""The lazy engine against its twin, bit by bit, in every mode."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from lbrcore import BRANCH_DTYPE, Flavour, LbrConfig, LbrState
 from lbrcore.events import CountedEvent, Unit
 from lbrcore.reference_replay import ReferenceReplay, weight
 from lbrcore.replay import Replay, SampleBuffer
+from lbrcore.rows import Rows
 from lbrcore.scan import find, last_rows, total
 from tests.replay.strategies import columns, facilities, shown, traces
 
@@ -30,10 +31,12 @@ LAYOUTS = st.sampled_from([lambda batch: batch, columns])
 
 
 def samples(out):
-    """Samples of a buffer as the twin has them."""
+    """Samples of a buffer as the twin has them, whose INFO tells the class."""
+    entries = out.entries[:out.count].copy()
+    entries["info"] |= out.classes[:out.count].astype("u8") << np.uint64(48)
     return [
         (int(out.row[i]), int(out.event[i]), int(out.period[i]), int(out.nr[i]),
-         out.entries[i].tolist())
+         entries[i].tolist())
         for i in range(out.count)
     ]
 
@@ -54,21 +57,20 @@ def run(replay, branches, capacity=None, **place):
 @given(facilities(), st.lists(JITTERED, max_size=3), traces(), st.booleans(), st.booleans(),
        LAYOUTS, st.lists(st.integers(0, 600), max_size=3), st.integers(0, 5))
 @settings(max_examples=200, deadline=None)
-def test_both_engines_equal_the_twin(lbr, events, batch, freeze, whole, layout, cuts, spare):
+def test_the_engine_equals_the_twin(lbr, events, batch, freeze, whole, layout, cuts, spare):
     """Also in chunks, and with a buffer that fills up."""
     reference = ReferenceReplay(lbr.copy(), events, freeze)
     reference.run(batch)
     cuts = [0, *sorted(min(cut, len(batch)) for cut in cuts), len(batch)]
-    for lazy in (False, True):
-        replay = Replay(lbr.copy(), events, lazy=lazy, freeze=freeze, whole=whole)
-        found = []
-        for first, last in zip(cuts, cuts[1:], strict=False):
-            found += run(replay, layout(batch), len(events) + spare or 1, first=first, last=last)
-        assert found == [tuple(sample) for sample in reference.samples], lazy
-        seen, expected = shown(replay.lbr, head=whole), shown(reference.lbr, head=whole)
-        if not whole and lazy:
-            seen, expected = seen[:1] + seen[2:], expected[:1] + expected[2:]  # all but LER
-        assert seen == expected, lazy
+    replay = Replay(lbr.copy(), events, freeze=freeze, whole=whole)
+    found = []
+    for first, last in zip(cuts, cuts[1:], strict=False):
+        found += run(replay, layout(batch), len(events) + spare or 1, first=first, last=last)
+    assert found == [tuple(sample) for sample in reference.samples]
+    seen, expected = shown(replay.lbr, head=whole), shown(reference.lbr, head=whole)
+    if not whole:
+        seen, expected = seen[:1] + seen[2:], expected[:1] + expected[2:]  # all but LER
+    assert seen == expected
 
 
 @given(traces(2000), EVENTS, LAYOUTS, st.integers(1, 500), st.integers(0, 2000))
@@ -100,12 +102,11 @@ def test_a_frozen_stack_starts_to_count_cycles_anew():
     lbr.ctl = 0x7F0007
     batch = np.zeros(4, BRANCH_DTYPE)
     batch["from"], batch["cycles"] = [1, 2, 3, 4], 5
-    for lazy in (False, True):
-        replay = Replay(lbr.copy(), [CountedEvent(2)], lazy=lazy, freeze=True)
-        first, second = run(replay, batch, last=4)
-        valid = [entry[2] >> 60 & 1 for entry in second[4][:4]]
-        assert first[0] == 1 and second[0] == 3
-        assert valid == [1, 0, 1, 0]
+    replay = Replay(lbr, [CountedEvent(2)], freeze=True)
+    first, second = run(replay, batch, last=4)
+    valid = [entry[2] >> 60 & 1 for entry in second[4][:4]]
+    assert first[0] == 1 and second[0] == 3
+    assert valid == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("rows", [
@@ -135,16 +136,15 @@ def test_an_event_that_cannot_be_is_refused(change):
         CountedEvent(**{"period": 10, **change})
 
 
-def test_branches_out_of_range_are_refused_by_the_architectural_engine():
-    lbr = LbrState(LbrConfig())
-    lbr.ctl = 0x7F0007
-    batch = np.zeros(3000, BRANCH_DTYPE)
-    batch["class"][1000] = 16
-    replay = Replay(lbr, [CountedEvent(10**6)], lazy=False)
-    with pytest.raises(ValueError, match="row 0 .* out of range"):
-        replay.run(batch, SampleBuffer(1, 32))
-    with pytest.raises(ValueError, match="row 768 .* out of range"):
-        replay.run(columns(batch), SampleBuffer(1, 32))
+@given(traces(100), st.data())
+@settings(max_examples=20, deadline=None)
+def test_columns_are_gathered(batch, data):
+    first = data.draw(st.integers(0, len(batch)))
+    last = data.draw(st.integers(first, len(batch)))
+    for rows in (Rows(batch), Rows(columns(batch))):
+        assert rows.gather(first, last).tobytes() == batch[first:last].tobytes()
+    with pytest.raises(ValueError, match="of .* rows"):
+        Rows(batch).gather(0, len(batch) + 1)
 
 
 def test_calls_that_do_not_fit_are_refused():
@@ -167,8 +167,17 @@ def test_legacy_samples_carry_the_top_of_stack():
     assert lbr.config.flavour == Flavour.LEGACY
     batch = np.zeros(100, BRANCH_DTYPE)
     batch["from"] = 7
-    for lazy in (False, True):
-        replay = Replay(lbr.copy(), [CountedEvent(30)], lazy=lazy, whole=True)
-        out = SampleBuffer(8, 16)
-        replay.run(batch, out)
-        assert out.hw_idx[:3].tolist() == [30 % 16, 60 % 16, 90 % 16]
+    out = SampleBuffer(8, 16)
+    Replay(lbr, [CountedEvent(30)], whole=True).run(batch, out)
+    assert out.hw_idx[:3].tolist() == [30 % 16, 60 % 16, 90 % 16]
+
+
+def test_a_buffer_takes_what_fits():
+    lbr = LbrState(LbrConfig())
+    out = SampleBuffer(1, 32)
+    out.add(lbr, 5, 0, 9)
+    assert (out.row[0], out.period[0], out.nr[0]) == (5, 9, 0)
+    with pytest.raises(ValueError, match="full"):
+        out.add(lbr, 5, 0, 9)
+    with pytest.raises(ValueError, match="depth 32, the buffer 8"):
+        SampleBuffer(1, 8).add(lbr, 5, 0, 9)
