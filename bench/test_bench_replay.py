@@ -23,6 +23,7 @@ from lbrcore.rows import Rows
 from pylbr import trace
 from pylbr.cli import main
 from pylbr.sample import LbrIndex, SampleSetup, lbr_at
+from pylbr.sample.architectural import ProcessorReplay
 
 N = 1 << (22 if QUICK else 26)
 ALL, CALLS_AND_RETURNS, CALL_STACK = 0x7F0007, 0x380007, 0x38000D
@@ -86,11 +87,11 @@ def ring(tmp_path_factory):
     return run
 
 
-def replayed(rows, ctl, event, *, n=None, lazy=True, freeze=False):
+def replayed(rows, ctl, event, *, n=None):
     """Stacks of all samples, buffer by buffer."""
     lbr = LbrState(LbrConfig())
     lbr.ctl = ctl
-    replay = Replay(lbr, [event], lazy=lazy, freeze=freeze)
+    replay = Replay(lbr, [event])
     n = len(rows) if n is None else n
     parts, row = [], 0
     while row < n:
@@ -161,19 +162,27 @@ def test_lazy_call_stack(beside, columns, ring):
            lambda: ring(columns, N, ALL_CLASSES, 10_007), N, name="C ring", goal_ns=0.5)
 
 
-@pytest.mark.parametrize("ctl", [ALL, CALL_STACK], ids=["all", "call-stack"])
-def test_architectural_against_the_core(beside, array, ctl):
-    rows, event = Rows(array), CountedEvent(10_007)
-    lbr = LbrState(LbrConfig())
-    lbr.ctl = ctl
-    beside(lambda: replayed(rows, ctl, event, lazy=False), lambda: lbr.record(array), len(array),
+def retired(array, branches, period):
+    """Samples of the architectural engine: a processor retires every branch."""
+    setup = SampleSetup.of("branches", period, branches=branches)
+    replay = ProcessorReplay(setup, [event.counted for event in setup.events])
+    out = SampleBuffer(len(array) // period + 1, 32)
+    assert replay.run(array, out) == len(array)
+    return out
+
+
+@pytest.mark.parametrize("period", [10_007, 100_003])
+@pytest.mark.parametrize("branches", ["any", "stack"])
+def test_architectural_against_the_core(beside, array, branches, period):
+    """A PMI takes microseconds of Python, which the longer period divides."""
+    lbr = SampleSetup(branches=branches).facility()
+    beside(lambda: retired(array, branches, period), lambda: lbr.record(array), len(array),
            name="core record", goal_ratio=1.3)
 
 
 def test_lazy_against_architectural(beside, array):
     rows, event = Rows(array), CountedEvent(10_007)
-    beside(lambda: replayed(rows, ALL, event),
-           lambda: replayed(rows, ALL, event, lazy=False), len(array),
+    beside(lambda: replayed(rows, ALL, event), lambda: retired(array, "any", 10_007), len(array),
            name="architectural")
 
 

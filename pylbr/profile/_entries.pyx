@@ -21,6 +21,7 @@ cdef enum:
     CALL_STACK = 1 << 11
     TYPE_SAVE = 1 << 16
     COUNTERS = 1 << 19
+    IRET = 11  # BranchClass
 
 cdef uint64_t MISPRED = <uint64_t>1 << 63
 cdef uint64_t CYC_VALID = <uint64_t>1 << 60
@@ -101,6 +102,9 @@ def convert(batch, uint64_t branch_sample_type):
                             break
                         # 0 and all ones, the two ends, are no addresses of branches.
                         if entry[j].source + 1 < 2 or (drop_kernel and entry[j].source >> 63):
+                            if (classes is not None and classes[starts[i] + j] == IRET
+                                    and entry[j].source):
+                                break
                             continue
                     out[used].source = entry[j].source
                     out[used].target = entry[j].target

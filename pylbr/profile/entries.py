@@ -22,7 +22,9 @@ def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
 
     Architectural LBRs, and call stacks, end at the first entry with FROM 0.  FROM all ones
     came from a privilege level that is filtered out; it decodes to no branch and is left out,
-    and so is an entry from a kernel address where only user branches are asked for.  A part
+    and so is an entry from a kernel address where only user branches are asked for.  Where one
+    of these is known to be an IRET, the stack ends: it may have led from the code before it to a
+    signal's handler, which would look like a straight way.  (Linux goes on.)  A part
     without BR_TYPE is taken to be a legacy one: its whole stack is read, and if nothing is to
     be filtered (ANY, not TYPE_SAVE, both privileges) it stays as it is, empty entries too.
 

@@ -71,12 +71,14 @@ def convert(
     for start, nr in zip(batch.starts.tolist(), batch.nr.tolist(), strict=True):
         for at in range(start, start + nr):
             source, target, info = (int(word) for word in batch.entries[at])
+            known = None if batch.classes is None else int(batch.classes[at])
             if not as_it_is:
                 if source == 0 and stop_at_zero:
                     break
                 if source in (0, _ALL_ONES) or (user and not kernel and source >> 63):
+                    if source and known == BranchClass.IRET:
+                        break
                     continue
-            known = None if batch.classes is None else int(batch.classes[at])
             entries.append((source, target, _flags(info, batch.info_mask, known, typed)))
             counters.append(info >> 32 & 0xFFFF)
         offsets.append(len(entries))

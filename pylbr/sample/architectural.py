@@ -126,6 +126,7 @@ class ProcessorReplay:
         self._outside = [c for c in self._counters if c.place is None]
         self._inside = [c for c in self._counters if c.place is not None]
         self._width = 1 << model.pmu.counter_width
+        self._loadable = self._width - 1 if model.pmu.full_width_writes else 0xFFFFFFFF
         self._due: int | None = None  # rows until the PMI is taken; 0: behind this one
         self._interrupted = False
         self._program()
@@ -172,12 +173,12 @@ class ProcessorReplay:
                 used |= 1 << n
         if msrs.global_ctrl is not None:
             wrmsr(msrs.global_ctrl, used)
-        self._acknowledged = used | (_LBR_FRZ if model.pmu.version >= 4 or model.amd else 0)
+        streamlined = model.pmu.version >= 4 or model.amd
+        self._acknowledged = used | (_LBR_FRZ if streamlined else 0)
+        self._rearms = bool(self.setup.freeze) and not streamlined
 
     def _load(self, counter: _Counter, left: int) -> None:
-        msrs, n = self._msrs, counter.place or 0
-        mask = self._width - 1 if self.setup.processor.pmu.full_width_writes else 0xFFFFFFFF
-        self.cpu.wrmsr(msrs.counter[n], -left & mask)
+        self.cpu.wrmsr(self._msrs.counter[counter.place or 0], -left & self._loadable)
 
     def pmi(self, cpu: Processor) -> bool:
         """The interrupt is on its way: the batch ends here, whoever raised it is looked for."""
@@ -202,14 +203,8 @@ class ProcessorReplay:
                 self._load(counter, counter.reload(since))
         if self._msrs.acknowledge is not None:
             cpu.wrmsr(self._msrs.acknowledge, self._acknowledged)
-        if self.setup.freeze:
-            self._thaw()
-
-    def _thaw(self) -> None:
-        """Behind a PMI that stopped recording in the way of PMU versions below 4."""
-        cpu, msrs = self.cpu, self._msrs
-        if cpu.rdmsr(msrs.enable) != self._enabled:
-            cpu.wrmsr(msrs.enable, self._enabled)
+        if self._rearms:
+            cpu.wrmsr(self._msrs.enable, self._enabled)
 
     def switch_in(self, reset: bool) -> None:
         """The task was out: recording was off, and the records may have to go.

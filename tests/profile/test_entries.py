@@ -31,7 +31,7 @@ def batches(draw):
     entries = drawn(draw, ENTRY_DTYPE, n * depth, st.tuples(addresses, addresses, words))
     classes = None
     if draw(st.booleans()):
-        classes = drawn(draw, "u1", n * depth, st.integers(0, 255))
+        classes = drawn(draw, "u1", n * depth, st.one_of(st.just(11), st.integers(0, 255)))
     return SampleBatch.build(
         drawn(draw, "u8", n, words), entries.reshape(n, depth),
         nr=drawn(draw, "u4", n, st.integers(0, depth)), classes=classes,

@@ -4,7 +4,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lbrcore import (
-    BRANCH_DTYPE, INFO_ALL, INFO_CLASS, BranchClass, Flavour, LbrConfig, LbrState,
+    BRANCH_DTYPE,
+    INFO_ALL,
+    INFO_CLASS,
+    BranchClass,
+    Flavour,
+    LbrConfig,
+    LbrState,
 )
 
 CALL_STACK_CTL = 0x38000F  # LBREn, OS, USR, CALL_STACK, near calls and returns
