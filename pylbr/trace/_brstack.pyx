@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 from pylbr.trace._digits cimport (
-    FNV_BASE, FNV_PRIME, MISSED, PREDICTED, SIX_BYTES, Memo, address, cycles, hexadecimal,
-    slow_address, word,
+    FNV_BASE, FNV_PRIME, HIGH, MISSED, PREDICTED, SIX_BYTES, ZEROS, Memo, __builtin_ctzll,
+    address, cycles, hexadecimal, lbr_digits_wide, lbr_two_addresses, slow_address, word,
 )
 
 from pylbr.trace.brstack import NAMES, PADDING
@@ -60,6 +60,30 @@ for _text, _bits in NAMES.items():
         names[name_count].text[_i] = _text[_i]
     name_count += 1
 
+# Those of less than eight bytes, and none, by their bytes, in a table without collisions.
+cdef enum:
+    SHORT_NAMES = 256
+cdef uint64_t short_name[SHORT_NAMES]
+cdef uint64_t short_bits[SHORT_NAMES]
+cdef uint64_t short_factor = 1
+
+
+def _spread():
+    """A factor that gives each short name a place of its own, and what stands at the places."""
+    words = {0: 0} | {
+        int.from_bytes(text, "little"): bits for text, bits in NAMES.items() if len(text) < 8}
+    factor = 1
+    while len({factor * name % 2**64 >> 56 for name in words}) < len(words):
+        factor = factor * 6364136223846793005 % 2**64 + 2
+    return factor, {factor * name % 2**64 >> 56: (name, bits) for name, bits in words.items()}
+
+
+short_factor, _table = _spread()
+for _i, (_text, _bits) in _table.items():
+    short_name[<int>_i], short_bits[<int>_i] = _text, _bits
+
+cdef bint wide = lbr_digits_wide()
+
 
 cdef inline bint blank(uint8_t c) noexcept nogil:
     return c == 0x20 or c == 0x09
@@ -89,6 +113,29 @@ cdef const uint8_t *named(
         if ends(at, end):
             return at
         at += 1
+
+
+cdef inline const uint8_t *quickly_named(
+    const uint8_t *at, const uint8_t *end, uint64_t *flags
+) noexcept nogil:
+    """The same for a short type, or none, without speculation: the commonest."""
+    cdef uint64_t text = word(at), stop = (text - ZEROS) & ~text & HIGH  # below "0"
+    cdef const uint8_t *behind = at
+    cdef int size, place
+    if not stop:
+        return named(at, end, flags)
+    size = __builtin_ctzll(stop) >> 3
+    text &= (<uint64_t>1 << 8 * size) - 1
+    place = <int>(text * short_factor >> 56)
+    if short_name[place] != text:
+        return named(at, end, flags)
+    behind += size
+    if behind[0] == 0x2F and behind[1] == 0x2D:  # "/-"
+        behind += 2
+    if not ends(behind, end):
+        return named(at, end, flags)
+    flags[0] |= short_bits[place]
+    return behind
 
 
 cdef const uint8_t *marks(const uint8_t *at, uint64_t *flags) noexcept nogil:
@@ -126,17 +173,21 @@ cdef inline const uint8_t *entry(
     """
     cdef const uint8_t *begin = at
     cdef uint64_t flags = 0, text
-    at = address(begin, &result.source, memo)
-    if at == NULL:
-        at = slow_address(begin, end, &result.source)
+    cdef int size = lbr_two_addresses(at, &result.source) if wide else 0
+    if size:
+        at += size
+    else:
+        at = address(begin, &result.source, memo)
         if at == NULL:
-            return NULL
-    begin = at
-    at = address(begin, &result.target, memo)
-    if at == NULL:
-        at = slow_address(begin, end, &result.target)
+            at = slow_address(begin, end, &result.source)
+            if at == NULL:
+                return NULL
+        begin = at
+        at = address(begin, &result.target, memo)
         if at == NULL:
-            return NULL
+            at = slow_address(begin, end, &result.target)
+            if at == NULL:
+                return NULL
     text = word(at)
     if text & SIX_BYTES == PREDICTED:  # P/-/-/
         flags = 2
@@ -149,15 +200,18 @@ cdef inline const uint8_t *entry(
         if at == NULL:
             return NULL
     if at[0] == 0x2F:
-        at += 1
-        at = cycles(at, &text)
-        if at == NULL:
-            return NULL
+        if at[2] == 0x2F and 0x30 <= at[1] <= 0x39:
+            text = at[1] - 0x30
+            at += 2
+        else:
+            at = cycles(at + 1, &text)
+            if at == NULL:
+                return NULL
         flags |= text << 4
         if at[0] == 0x2F:
             at += 1
             if not ends(at, end):
-                at = named(at, end, &flags)
+                at = quickly_named(at, end, &flags)
                 if at == NULL:
                     return NULL
     if at > end or not ends(at, end):

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 #: Bytes that must lie behind a window for the compiled parser.
-PADDING: Final = 32
+PADDING: Final = 64
 #: One line: hashes of the names of event and task; `line_start` is an offset in the window.
 ROW_DTYPE: Final = np.dtype([
     ("ip", "u8"), ("time", "u8"), ("period", "u8"), ("event", "u8"), ("comm", "u8"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -61,6 +61,15 @@ class Head:
     raw: bytes
     data: bytes
     is_directory: bool = False
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines of `data`, one at a time; the last may be cut off."""
+        at = 0
+        while at < len(self.data):
+            end = self.data.find(b"\n", at)
+            end = len(self.data) if end < 0 else end
+            yield self.data[at:end]
+            at = end + 1
 
 
 @dataclass(frozen=True, slots=True)

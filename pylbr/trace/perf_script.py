@@ -38,7 +38,8 @@ from pylbr.trace.source import ByteSource
 
 __all__ = ["PERF_SCRIPT", "PerfScript"]
 
-_WINDOW: Final = 1 << 20
+#: Stays in the second-level cache with what is made of it.
+_WINDOW: Final = 1 << 19
 #: The shortest entry with its blank is ``0x0/0x0/-/-/- ``.
 _SHORTEST_ENTRY: Final = 14
 #: Samples of several lines are handed out in batches of this many.
@@ -46,6 +47,8 @@ _BATCH: Final = 1 << 10
 _FRAME: Final = re.compile(rb"[ \t]+([0-9a-f]{1,16})(?:[ \t]|$)")
 _SYMBOLIC: Final = re.compile(rb"/[MPN-]{1,2}/[X-]/[A-](/|$)")
 _UPPER: Final = np.uint64(1 << 63)
+_USER, _KERNEL = np.uint16(MISC_USER), np.uint16(MISC_KERNEL)
+_COLUMNS: Final = ("ip", "pid", "tid", "time", "cpu", "period")
 
 
 class PerfScript(stacks.Stacks):
@@ -159,18 +162,18 @@ class _Parser:
 
     def _samples(self, count: int) -> Iterator[stacks.Record]:
         """The rows that the compiled parser found."""
-        rows, offsets = self._rows[:count].copy(), self._offsets[:count + 1]
+        rows = self._rows[:count]
         events = self._event_indices(rows)
         if not self._wanted:
             return
         yield from self._new_names(rows)
-        entries = self._entries[:offsets[-1]].copy()
-        ip = np.ascontiguousarray(rows["ip"])
-        yield stacks.Samples.build(
-            offsets.copy(), entries, ip=ip, pid=rows["pid"], tid=rows["tid"], time=rows["time"],
-            cpu=rows["cpu"], period=rows["period"], event=events,
-            misc=np.where(ip < _UPPER, MISC_USER, MISC_KERNEL),
-        )
+        offsets = self._offsets[:count + 1].copy()
+        columns = {name: rows[name].copy() for name in _COLUMNS}
+        entries = self._entries[:offsets[-1]]
+        self._entries = np.empty_like(self._entries)  # the other is whoever takes the samples'
+        yield stacks.Samples(
+            offsets=offsets, entries=entries, event=events,
+            misc=np.where(columns["ip"] < _UPPER, _USER, _KERNEL), **columns)
 
     def _event_indices(self, rows: np.ndarray) -> np.ndarray:
         hashes = rows["event"]
@@ -313,7 +316,7 @@ def _is_perf_script(head: Head) -> bool:
     if b"\0" in head.data[:4096]:
         return False
     return any(
-        parse_line(line)[0] == AT_END for line in head.data.split(b"\n")
+        parse_line(line)[0] == AT_END for line in head.lines()
         if b"0x" in line and b"/" in line
     )
 
