@@ -85,6 +85,12 @@ for _i, (_text, _bits) in _table.items():
 cdef bint wide = lbr_digits_wide()
 
 
+def use_avx2(bint wanted):
+    """Whether AVX2 is used, if there is such: for tests."""
+    global wide
+    wide = wanted and lbr_digits_wide()
+
+
 cdef inline bint blank(uint8_t c) noexcept nogil:
     return c == 0x20 or c == 0x09
 

@@ -15,7 +15,7 @@ from pylbr import trace
 from pylbr.errors import TraceError
 from pylbr.trace import brstack, perf_script
 from pylbr.trace import perf_abi as abi
-from pylbr.trace._brstack import parse
+from pylbr.trace._brstack import parse, use_avx2
 from pylbr.trace.brstack import Prefix
 from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap, Samples
 
@@ -262,7 +262,18 @@ def test_a_line_without_end_is_refused(tmp_path):
 
 
 def compiled(line: bytes):
-    """One line through the compiled parser, in the form of `brstack.parse_line`."""
+    """One line through the compiled parser, in the form of `brstack.parse_line`; the same with
+    and without AVX2."""
+    use_avx2(False)
+    try:
+        found = compiled_once(line)
+    finally:
+        use_avx2(True)
+    assert compiled_once(line) == found
+    return found
+
+
+def compiled_once(line: bytes):
     rows, offsets = np.zeros(4, brstack.ROW_DTYPE), np.zeros(5, np.int64)
     entries = np.zeros(len(line) // 8 + 8, abi.ENTRY_DTYPE)
     size = len(line) + 1
