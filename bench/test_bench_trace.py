@@ -156,7 +156,8 @@ def test_perf_script_text(versus, recorded, tmp_path):
 
 
 def test_perf_script_file(versus, recorded, tmp_path):
-    """The same from the file to arrays of samples."""
+    """The same from the file to arrays of samples; a fourth of it is the copy out of the page
+    cache."""
     path = tmp_path / "t.txt"
     perf_script(recorded, path)
 
@@ -164,7 +165,8 @@ def test_perf_script_file(versus, recorded, tmp_path):
         with trace.open_stacks(path) as stacks:
             return sum(len(record.entries) for record in stacks.samples())
 
-    versus(ours, lambda: perf_script(recorded, "/dev/null"), ours(), name="perf_script", rounds=2)
+    versus(ours, lambda: perf_script(recorded, "/dev/null"), ours(), name="perf_script",
+           limit=0.05, rounds=2)
 
 
 def test_perf_data(versus, recorded):
