@@ -64,7 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="FREEZE_LBRS_ON_PMI (default: as Linux, on but for call stacks)")
     add("--engine", choices=["lazy", "architectural"], default="lazy",
         help="how it is done; the samples are the same")
-    add("--threads", type=int, metavar="N", default=1, help="default 1")
+    add("--threads", type=int, metavar="N", default=1,
+        help="default 1; the architectural engine always has one")
     add("--from", dest="format", metavar="FORMAT",
         help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in formats())}")
     add("--module", metavar="FILE[@ADDRESS]", action="append", default=[],
