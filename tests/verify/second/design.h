@@ -1,0 +1,70 @@
+// What a design of sharing must answer, and what it may tell the spectator.
+#pragma once
+#include <set>
+#include <string>
+
+#include "perf.h"
+
+enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES, USER_FILTER, INIT,
+                          SMI, RSM, DEBUG };
+
+enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_SAMPLE };
+
+struct Seen {  // what the last step showed to somebody
+    Door door = NO_DOOR;
+    int guest = -1;                   // whose door
+    Instruction retired = INTERRUPT;  // of `guest`
+    Bank bank{};
+    Byte control = 0;
+    bool cut = false;
+    bool misuse = false, ignored = false, twice = false;  // P6, P22, P23
+};
+
+struct Machine {
+    World w{};
+    Size size{};
+    bool legacy = false;
+    Seen seen{};
+
+    Context &context(const Cpu &c) { return w.task[c.task]; }
+    Running running_on(const Cpu &c) { return running(c.events, w.task[c.task]); }
+    void touch(const Cpu &c, Byte owner) { seen.misuse |= c.owner != owner; }
+    void show(Door door, const Bank &bank, Byte control, bool cut) {
+        seen.door = door, seen.bank = bank, seen.control = control, seen.cut = cut;
+    }
+};
+
+inline Byte written(Instruction instruction, Byte old, bool legacy) {
+    if (legacy) return instruction == USER_FILTER ? NO_KERNEL : old;
+    return instruction == ENABLE ? CTL_ALL : instruction == USER_FILTER ? CTL_USER : 0;
+}
+
+// A hook that takes several steps is called with the number of the step and says whether it was
+// its last.  `g` is the vCPU of the thread that runs on `c`.
+struct Design {
+    std::set<std::string> flaws{};
+    bool legacy = false;
+    bool guest_may_be_short = false, guest_has_flag = false;
+    bool host_may_be_short = false, host_has_flag = false;
+    bool entry_serves = false, refuses_tracing = false;
+    Sharing sharing{};
+
+    virtual ~Design() = default;
+    bool has(const char *flaw) const { return flaws.count(flaw) != 0; }
+
+    virtual void events_changed(Machine &, Cpu &, const Running &) {}
+    virtual void task_leaves(Machine &, Cpu &) {}
+    virtual void task_comes(Machine &, Cpu &) {}
+    virtual bool load(Machine &, Cpu &, int, int) { return true; }
+    virtual bool put(Machine &, Cpu &, int, int) { return true; }
+    virtual bool safe_point(Machine &, Cpu &, int, int) { return true; }
+    virtual bool asked(Machine &, Cpu &, int) { return false; }
+    virtual bool prepare(Machine &, Cpu &, int, int) { return true; }
+    virtual bool take_back(Machine &, Cpu &, int, int) { return true; }
+    virtual bool emulate(Machine &, Cpu &, int, int, Instruction) { return true; }
+    virtual void sample(Machine &, Cpu &) {}
+    virtual void save(Machine &, Cpu &, int) {}
+    virtual void restore(Machine &, Cpu &, int) {}
+    virtual bool traced(Machine &, Cpu &) { return false; }
+    virtual bool exits(Machine &, Cpu &, int, Instruction) { return true; }
+};

@@ -1,0 +1,222 @@
+// request, mediated, lease: registers have one owner, and change it only empty.
+#pragma once
+#include "design.h"
+
+struct Owned : Design {
+    Owned() {
+        host_may_be_short = true;
+        sharing.exclusion_is_filter = true;
+    }
+
+    static Byte control_for(const Running &now) { return now.asked & USER_ONLY ? CTL_USER : CTL_ALL; }
+
+    void wipe(Cpu &c) {
+        if (has("no-wipe")) return;
+        if (has("wipe-by-depth")) c.regs.bank.clear_records();
+        else c.regs.initialise();
+    }
+    virtual void attach(Machine &m, Cpu &c) {
+        m.seen.twice |= c.attached;
+        c.owner = HOST, c.attached = 1, c.wanted = 0;
+        c.regs.control = c.programmed = control_for(m.running_on(c));
+    }
+    void detach(Cpu &c) {
+        if (!has("keep-enabled")) c.regs.control = 0;
+        c.attached = c.programmed = 0;
+        wipe(c);
+        c.owner = EMPTY;
+    }
+    void give_to_guest(Cpu &c, int g, Vcpu &v) {
+        c.owner = GUEST + g;
+        v.image_control = has("restore-loads-ctl") ? v.control : 0;
+        c.regs.bank = v.image, c.regs.control = v.image_control;
+    }
+
+    // Save, wipe, pass on: interrupts are off meanwhile.
+    bool take_from_guest(Machine &m, Cpu &c, int g, int part, bool interrupts) {
+        c.interrupts = 0;
+        if (part == 0) {
+            m.touch(c, GUEST + g);
+            if (!has("no-save")) m.w.vcpu[g].image = c.regs.bank;
+            m.w.vcpu[g].image_control = 0;
+        } else if (part == 1) {
+            wipe(c);
+            c.owner = EMPTY;
+        } else {
+            if (m.running_on(c).hosts && !has("no-attach-at-put")) attach(m, c);
+            c.interrupts = interrupts;
+        }
+        return part == 2;
+    }
+
+    void let_in(Vcpu &v) {
+        v.passthrough = 1, v.xsaves_exit = 0;
+        v.entry_control = v.control, v.load = 1, v.clear = !has("keep-clear-off");
+    }
+    void keep_out(Machine &m, Cpu &c, Vcpu &v) {
+        if (!has("keep-passthrough")) v.passthrough = 0;
+        v.xsaves_exit = !has("xsaves-door");
+        if (v.control & EN && !has("no-pause-clear")) {
+            v.image.clear();
+            v.lost = guest_has_flag;
+        }
+        bool trace = c.attached && m.running_on(c).traces_guests();
+        v.entry_control = 0, v.clear = 0, v.load = !trace && !has("guest-runs-host-ctl");
+    }
+
+    void events_changed(Machine &m, Cpu &c, const Running &now) override {
+        if (!now.hosts) {
+            if (c.attached) detach(c);
+            if (!has("keep-wanted")) c.wanted = 0;
+        } else if (c.attached) {
+            if (now.other && !has("no-reset-at-change")) c.regs.bank.clear_records();
+            if (c.programmed != control_for(now)) c.regs.control = c.programmed = control_for(now);
+        } else if (c.owner == EMPTY || has("steal-in-irq")) {
+            attach(m, c);
+        } else {
+            c.wanted = 1;
+        }
+    }
+    void task_leaves(Machine &m, Cpu &c) override {
+        Running before = m.running_on(c);
+        stop_all(m.context(c));
+        events_changed(m, c, schedule(c.events, nullptr, sharing, before));
+    }
+    void task_comes(Machine &m, Cpu &c) override {
+        Running before = m.running_on(c);
+        events_changed(m, c, schedule(c.events, &m.context(c), sharing, before));
+        if (c.attached && !has("no-reset-at-switch")) c.regs.bank.clear_records(), c.cut = 0;
+    }
+
+    bool put(Machine &m, Cpu &c, int g, int part) override {
+        if (part == 0 && c.owner != GUEST + g) return true;
+        return take_from_guest(m, c, g, part, c.doing.back().step == MIGRATE_PUT);
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (c.owner == GUEST + g) {
+            if (!has("drop-ctl")) v.control = v.entry_control;
+            v.entry_control = 0;
+        } else if (c.attached && !has("no-restore-ctl")) {
+            c.regs.control = c.programmed;
+        }
+        return true;
+    }
+    bool emulate(Machine &m, Cpu &c, int g, int, Instruction what) override {
+        Vcpu &v = m.w.vcpu[g];
+        v.uses = 1;
+        switch (what) {
+        case READ: m.show(BY_MSR, v.image, v.control, v.lost); break;
+        case XSAVES: m.show(BY_XSAVES, v.image, v.control, v.lost); break;
+        case WRITE: v.image.at[0] = c.operand; break;
+        case DEPTH:
+            v.image.clear_records(), v.lost = 0;
+            if (c.owner == GUEST + g) c.regs.bank.clear_records();
+            break;
+        case INTERRUPT: case INIT: break;
+        case SMI: v.smm = 1, v.smm_control = v.control & EN, v.control &= ~EN; break;
+        case RSM: v.control |= v.smm_control, v.smm = v.smm_control = 0; break;
+        case DEBUG: v.control &= ~EN; break;
+        case ENABLE: case DISABLE: case USER_FILTER: v.control = written(what, v.control, false);
+        }
+        return true;
+    }
+    void sample(Machine &m, Cpu &c) override {
+        m.show(BY_SAMPLE, c.attached ? c.regs.bank : Bank{}, 0, c.cut || !c.attached);
+    }
+    void save(Machine &m, Cpu &, int g) override {
+        Vcpu &v = m.w.vcpu[g];
+        m.show(BY_STATE, v.image, v.control, v.lost);
+    }
+    void restore(Machine &m, Cpu &, int g) override {
+        Vcpu &v = m.w.vcpu[g];
+        v.image = m.seen.bank, v.control = m.seen.control, v.lost = m.seen.cut, v.uses = 1;
+    }
+    bool traced(Machine &m, Cpu &c) override {
+        return c.owner == HOST && m.running_on(c).traces_guests();
+    }
+    bool exits(Machine &m, Cpu &, int g, Instruction what) override {
+        const Vcpu &v = m.w.vcpu[g];
+        if (what == XSAVES) return v.xsaves_exit;
+        return what >= INIT || !v.passthrough;
+    }
+};
+
+// perf asks, and is served at the next VM entry or vcpu_put.
+struct Request : Owned {
+    Request() { guest_may_be_short = entry_serves = true; }
+
+    bool safe_point(Machine &m, Cpu &c, int g, int part) override {
+        if (part == 0 && !(c.wanted && c.owner == GUEST + g)) return true;
+        return take_from_guest(m, c, g, part, true);
+    }
+    bool asked(Machine &, Cpu &c, int) override { return c.wanted && !has("no-recheck"); }
+    bool prepare(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (c.owner == EMPTY && v.uses) give_to_guest(c, g, v);
+        if (c.owner == GUEST + g) let_in(v);
+        else keep_out(m, c, v);
+        return true;
+    }
+};
+
+// The guest has them from vcpu_load to vcpu_put.
+struct Mediated : Owned {
+    Mediated() { refuses_tracing = true; }
+
+    bool load(Machine &m, Cpu &c, int g, int part) override {
+        if (part == 0) {
+            c.interrupts = 0;
+            if (c.attached) detach(c), c.wanted = 1;
+            return false;
+        }
+        give_to_guest(c, g, m.w.vcpu[g]);
+        c.interrupts = 1;
+        return true;
+    }
+    bool prepare(Machine &m, Cpu &, int g, int) override { return let_in(m.w.vcpu[g]), true; }
+};
+
+// Both have them while they run: swapped at entry and exit while both record.
+struct Lease : Request {
+    Lease() { guest_has_flag = host_has_flag = true; }
+
+    void attach(Machine &m, Cpu &c) override {
+        Stash &stash = c.events.stash;
+        if (stash.valid) c.regs.bank = stash.bank, c.regs.control = stash.control;
+        else if (!has("silent-cut")) c.cut |= c.wanted;
+        stash = Stash{};
+        Owned::attach(m, c);
+    }
+    void events_changed(Machine &m, Cpu &c, const Running &now) override {
+        if (!now.hosts) {
+            c.cut = 0;
+            if (!has("keep-host-image")) c.events.stash = Stash{};
+        }
+        Owned::events_changed(m, c, now);
+    }
+    bool prepare(Machine &m, Cpu &c, int g, int part) override {
+        Running now = m.running_on(c);
+        bool conflict = now.hosts && now.traces_guests();
+        if (part == 0 && m.w.vcpu[g].uses && c.owner == HOST && !conflict) {
+            m.touch(c, HOST);
+            if (!has("late-grant-revoke")) c.attached = 0;
+            c.regs.control = c.programmed = 0;
+            c.events.stash = Stash{1, c.regs.control, c.regs.bank};
+            wipe(c);
+            c.owner = EMPTY;
+            return false;
+        }
+        return Request::prepare(m, c, g, part);
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int part) override {
+        if (part == 0) {
+            Owned::take_back(m, c, g, 0);
+            if (c.owner != GUEST + g || !m.running_on(c).hosts || has("no-swap-back")) return true;
+        }
+        return take_from_guest(m, c, g, part, false);
+    }
+    bool exits(Machine &m, Cpu &c, int g, Instruction what) override {
+        return (what == DEPTH && m.w.vcpu[g].lost) || Owned::exits(m, c, g, what);
+    }
+};

@@ -1,0 +1,78 @@
+// Which events of host perf run: CPU-pinned, task-pinned, CPU-flexible, task-flexible, as long as
+// they ask for the same filter.
+#pragma once
+#include "world.h"
+
+struct Running {
+    int users = 0, hosts = 0;
+    bool vlbr = false;
+    Byte asked = 0;          // EXCLUDE_GUEST if all of perf's own ask for it, USER_ONLY if one does
+    bool newcomer = false;   // the first of them never ran before
+    bool other = false;      // perf's own now ask for something else than before
+
+    void add(const Event &event) {
+        users++;
+        if (event.flags & VLBR) {
+            vlbr = true;
+            return;
+        }
+        Byte exclude = event.flags & EXCLUDE_GUEST & (hosts ? asked : EXCLUDE_GUEST);
+        asked = exclude | (asked & USER_ONLY) | (event.flags & USER_ONLY);
+        hosts++;
+    }
+    bool traces_guests() const { return !(asked & EXCLUDE_GUEST); }
+};
+
+struct Sharing {
+    bool vlbr_is_filtered = true;       // the guest's event goes through the shared filter too
+    bool exclusion_is_filter = false;   // exclude_guest is part of the filter
+};
+
+inline Running running(const Context &cpu, const Context &task) {
+    Running now;
+    for (const Context *context : {&cpu, &task})
+        for (const Event &event : context->event)
+            if (event.state == RUNNING) now.add(event);
+    return now;
+}
+
+inline Event *open_event(Context &context, Byte flags) {
+    for (Event &event : context.event)
+        if (event.state == NO_EVENT) {
+            event = Event{WAITING, flags, 0};
+            return &event;
+        }
+    return nullptr;
+}
+
+// Choose anew; `task` may be absent.  `before` is what ran until now.
+inline Running schedule(Context &cpu, Context *task, const Sharing &rule, const Running &before) {
+    Running now;
+    int filter = -1;
+    for (Byte pinned : {PINNED, Byte(0)})
+        for (Context *context : {&cpu, task}) {
+            if (!context) continue;
+            for (Event &event : context->event) {
+                bool candidate = event.state == WAITING || event.state == RUNNING;
+                if (!candidate || (event.flags & PINNED) != pinned) continue;
+                bool guest = event.flags & VLBR, filtered = !guest || rule.vlbr_is_filtered;
+                int wanted = event.flags & (USER_ONLY | CALL_STACK);
+                if (rule.exclusion_is_filter) wanted |= event.flags & EXCLUDE_GUEST;
+                if ((guest && now.vlbr) || (filtered && filter >= 0 && filter != wanted)) {
+                    event.state = pinned ? FAILED : WAITING;
+                    continue;
+                }
+                if (filtered) filter = wanted;
+                if (!now.users && !event.ran) now.newcomer = true;
+                event.state = RUNNING, event.ran = 1;
+                now.add(event);
+            }
+        }
+    now.other = before.hosts && now.hosts && before.asked != now.asked;
+    return now;
+}
+
+inline void stop_all(Context &context) {
+    for (Event &event : context.event)
+        if (event.state == RUNNING) event.state = WAITING;
+}

@@ -1,0 +1,246 @@
+// kvm-legacy and arch-lbr-v2: an event pinned to the vCPU's thread stands for the guest.
+#pragma once
+#include "design.h"
+
+struct Vlbr : Design {
+    Event *event(Machine &m, int g) {
+        for (Event &event : m.w.task[1 + g].event)
+            if (event.flags & VLBR) return &event;
+        return nullptr;
+    }
+    bool active(Machine &m, int g) {
+        Event *own = event(m, g);
+        return own && own->state == RUNNING;
+    }
+    void create(Machine &m, Cpu &c, int g) {
+        if (event(m, g)) return;
+        Context &context = m.w.task[1 + g];
+        Running before = m.running_on(c);
+        context.stash = Stash{};
+        open_event(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK);
+        events_changed(m, c, schedule(c.events, &context, sharing, before));
+    }
+    void release(Machine &m, Cpu &c, int g) {
+        Event *own = event(m, g);
+        if (!own) return;
+        Running before = m.running_on(c);
+        *own = Event{};
+        m.w.task[1 + g].stash = Stash{};
+        events_changed(m, c, schedule(c.events, &m.context(c), sharing, before));
+    }
+
+    virtual void reset(Machine &m, Cpu &c) {
+        c.regs.bank.clear_records();
+        if (legacy && m.running_on(c).vlbr) c.regs.control = 0;
+    }
+    void enable(Cpu &c, const Running &now) {
+        if (legacy) {
+            c.programmed = DEBUG_LBR | DEBUG_FREEZE;
+            c.regs.control = now.asked & USER_ONLY ? NO_KERNEL : 0;
+            c.regs.debugctl |= c.programmed;
+        } else {
+            c.regs.control = c.programmed = now.asked & USER_ONLY ? CTL_USER : CTL_ALL;
+        }
+    }
+    void disable(Cpu &c) {
+        c.programmed = 0;
+        (legacy ? c.regs.debugctl : c.regs.control) = 0;
+    }
+
+    void events_changed(Machine &m, Cpu &c, const Running &now) override {
+        if (c.programmed) disable(c);
+        if (now.newcomer) reset(m, c);
+        if (now.hosts && !now.vlbr) enable(c, now);
+        c.attached = now.hosts != 0;
+        c.owner = now.vlbr ? Byte(GUEST + c.task - 1) : now.hosts ? HOST : EMPTY;
+    }
+    void task_leaves(Machine &m, Cpu &c) override {
+        Context &context = m.context(c);
+        Running before = m.running_on(c);
+        if (before.users) {
+            context.stash = Stash{};
+            if (before.vlbr) {
+                context.stash = Stash{1, c.regs.control, c.regs.bank};
+                if (legacy) keep_up_to_the_first_empty(context.stash.bank);
+            }
+        }
+        stop_all(context);
+        Running now = schedule(c.events, nullptr, sharing, before);
+        now.newcomer = false;
+        events_changed(m, c, now);
+    }
+    static void keep_up_to_the_first_empty(Bank &bank) {
+        bool gone = false;
+        for (Record &record : bank.at)
+            if (gone |= record.empty(); gone) record = Record{};
+        bank.ler = Record{};
+    }
+    void task_comes(Machine &m, Cpu &c) override {
+        Context &context = m.context(c);
+        Running now = schedule(c.events, &context, sharing, m.running_on(c));
+        events_changed(m, c, now);
+        if (!now.users) return;
+        if (!now.vlbr || !context.stash.valid) {
+            reset(m, c);
+        } else if (legacy) {
+            c.regs.bank.at = context.stash.bank.at;
+            c.regs.control = context.stash.control;
+        } else {
+            c.regs.bank = context.stash.bank;
+            c.regs.control = 0;
+        }
+        context.stash = Stash{};
+    }
+    void sample(Machine &m, Cpu &c) override {
+        Running now = m.running_on(c);
+        bool present = now.hosts && !now.vlbr;
+        m.show(BY_SAMPLE, present ? c.regs.bank : Bank{}, 0, false);
+        if (present && legacy) c.regs.debugctl |= c.programmed;
+    }
+    bool traced(Machine &m, Cpu &c) override {
+        Running now = m.running_on(c);
+        return now.hosts && !now.vlbr && now.traces_guests() && c.regs.on(legacy);
+    }
+    bool load(Machine &m, Cpu &, int g, int) override {
+        m.w.vcpu[g].cleanup = event(m, g) != nullptr;
+        return true;
+    }
+    bool safe_point(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        bool records = legacy ? v.debugctl & DEBUG_LBR : v.control & EN;
+        if (v.cleanup && !records) release(m, c, g);
+        v.cleanup = 0;
+        return true;
+    }
+    void access(Machine &m, Cpu &c, int g, Instruction what, bool real) {
+        if (real) m.touch(c, GUEST + g);
+        if (what == READ || what == XSAVES) {
+            Byte control = !legacy ? m.w.vcpu[g].control : real ? c.regs.control : 0;
+            m.show(what == READ ? BY_MSR : BY_XSAVES, real ? c.regs.bank : Bank{}, control, false);
+        } else if (what == WRITE && real) {
+            c.regs.bank.at[0] = c.operand;
+        } else if (what == DEPTH && real) {
+            c.regs.bank.clear_records();
+        }
+    }
+};
+
+struct KvmLegacy : Vlbr {
+    explicit KvmLegacy(bool designed) {
+        legacy = true;
+        sharing.vlbr_is_filtered = designed;
+    }
+    bool load(Machine &m, Cpu &c, int g, int part) override {
+        if (has("stale-snapshot")) m.w.vcpu[g].snapshot = c.regs.debugctl;
+        return Vlbr::load(m, c, g, part);
+    }
+    bool prepare(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (!has("stale-snapshot")) v.snapshot = c.regs.debugctl;
+        v.passthrough = active(m, g);
+        v.entry_debugctl = v.debugctl;
+        return true;
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        v.entry_debugctl = 0;
+        if (v.snapshot) c.regs.debugctl = v.snapshot;
+        if (!has("stale-snapshot")) v.snapshot = 0;
+        return true;
+    }
+    bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (what == ENABLE || what == DISABLE) {
+            v.debugctl = what == ENABLE ? DEBUG_LBR : 0;
+            if (what == ENABLE) create(m, c, g);
+            return true;
+        }
+        if (part == 0) return create(m, c, g), false;
+        if (part == 1) c.noted = active(m, g);
+        if (part == 1 && has("check-with-irqs-on")) return false;
+        access(m, c, g, what, c.noted);
+        if (what == USER_FILTER && c.noted) m.touch(c, GUEST + g), c.regs.control = NO_KERNEL;
+        c.noted = 0;
+        return true;
+    }
+    bool exits(Machine &m, Cpu &, int g, Instruction what) override {
+        return what == ENABLE || what == DISABLE || !m.w.vcpu[g].passthrough;
+    }
+    void save(Machine &m, Cpu &c, int g) override {
+        m.show(BY_STATE, Bank{}, 0, false);
+        release(m, c, g);
+    }
+};
+
+struct ArchLbrV2 : Vlbr {
+    void reset(Machine &m, Cpu &c) override {
+        Vlbr::reset(m, c);
+        if (!has("ler-kept")) c.regs.bank.ler = Record{};
+    }
+    bool load(Machine &m, Cpu &c, int g, int part) override {
+        return has("lazy-release") ? Vlbr::load(m, c, g, part) : true;
+    }
+    bool prepare(Machine &m, Cpu &c, int g, int) override {
+        Vcpu &v = m.w.vcpu[g];
+        Running now = m.running_on(c);
+        bool anyway = has("ctl-loaded-when-reclaimed");
+        v.passthrough = active(m, g);
+        v.xsaves_exit = !v.passthrough && !has("xsaves-door");
+        v.load = !has("no-entry-load"), v.clear = 1;
+        v.entry_control = v.passthrough || anyway ? v.control : 0;
+        if (now.hosts && !now.vlbr && now.traces_guests()) v.load = v.clear = anyway;
+        return true;
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int) override {
+        m.w.vcpu[g].entry_control = 0;
+        if (c.programmed && !has("exit-clear-always")) c.regs.control = c.programmed;
+        return true;
+    }
+    bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
+        Vcpu &v = m.w.vcpu[g];
+        switch (what) {
+        case READ: case WRITE: case XSAVES: case DEPTH: {
+            if (part == 0) return create(m, c, g), false;
+            bool raw = what == DEPTH ? has("depth-outside-check")
+                                     : has("raw-data-msrs") && what != XSAVES;
+            access(m, c, g, what, raw || active(m, g));
+            break;
+        }
+        case INIT:
+            if (has("init-clears")) v.control &= ~EN;
+            break;
+        case SMI:
+            v.smm = 1, v.smm_control = has("rsm-clobber") ? v.control : v.control & EN;
+            v.control &= ~EN;
+            break;
+        case RSM:
+            v.control = has("rsm-clobber") ? v.smm_control : Byte(v.control | v.smm_control);
+            v.smm = v.smm_control = 0;
+            break;
+        case DEBUG:
+            if (!has("db-in-nmi-path")) v.control &= ~EN;
+            break;
+        case INTERRUPT: break;
+        case ENABLE: case DISABLE: case USER_FILTER:
+            v.control = written(what, v.control, false);
+            if (v.control & EN) create(m, c, g);
+        }
+        return true;
+    }
+    bool exits(Machine &m, Cpu &, int g, Instruction what) override {
+        const Vcpu &v = m.w.vcpu[g];
+        if (what == XSAVES) return v.xsaves_exit;
+        return !(what == READ || what == WRITE) || !v.passthrough;
+    }
+    void save(Machine &m, Cpu &c, int g) override {
+        Bank bank = active(m, g) ? c.regs.bank : Bank{};
+        if (has("no-data-msrs-saved")) bank.clear_records();
+        m.show(BY_STATE, bank, m.w.vcpu[g].control, false);
+        release(m, c, g);
+    }
+    void restore(Machine &m, Cpu &c, int g) override {
+        m.w.vcpu[g].control = m.seen.control;
+        create(m, c, g);
+        if (active(m, g)) c.regs.bank = m.seen.bank, c.regs.control = 0;
+    }
+};

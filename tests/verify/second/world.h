@@ -1,0 +1,196 @@
+// All that is remembered anywhere, and the name of a state.
+//
+// A state is what memory and registers hold.  Two states are one if they differ in which guest is
+// called A, or in how the records of an owner are told apart: so a state's name is the smallest,
+// over the orders of the guests, of its contents with records numbered by first appearance.
+#pragma once
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "facility.h"
+
+constexpr int SLOTS = 2;
+
+// Flags of a host event, as `pylbr.verify.models.KINDS` has them.
+constexpr Byte PINNED = 1, EXCLUDE_GUEST = 2, EXCLUDE_HOST = 4, VLBR = 8, USER_ONLY = 16;
+constexpr Byte CALL_STACK = 32, ON_TASK = 64;
+
+enum EventState : Byte { NO_EVENT, WAITING, RUNNING, FAILED };
+
+struct Event {
+    Byte state = NO_EVENT, flags = 0, ran = 0;
+};
+
+struct Stash {  // records put aside; what is in one that is not `valid` counts for nothing
+    Byte valid = 0, control = 0;
+    Bank bank{};
+};
+
+struct Context {
+    std::array<Event, SLOTS> event{};
+    Stash stash{};
+};
+
+// What is done next.  The first step of an operation is taken as the operation is begun.
+enum Step : Byte {
+    SWITCH_OUT, SWITCH_PUT, SWITCH_IN, SWITCH_ON, SWITCH_LOAD,
+    ENTER_SAFE, ENTER_LOOK, ENTER_PREPARE, ENTER_GO,
+    EXIT_OUT, EXIT_TAKE, EXIT_ON, EXIT_EMULATE,
+    IPI_OPEN, IPI_OPENED, IPI_CLOSE, IPI_CLOSED,
+    MIGRATE_PUT, MIGRATE_MOVE, MIGRATE_LOAD,
+};
+
+struct Activity {
+    Step step = SWITCH_OUT;
+    Byte part = 0;  // of a step that takes several
+    Byte arg = 0;
+};
+
+struct Cpu {
+    Registers regs{};
+    Context events{};
+    Byte task = 0, guest = 0;       // 0 the host's task, 1 + g; 0 none, 1 + g
+    Byte owner = EMPTY;             // EMPTY, HOST, GUEST + g
+    Byte interrupts = 1, wanted = 0;
+    Byte attached = 0, cut = 0, programmed = 0;
+    Byte noted = 0;                 // kvm-legacy's «is it ACTIVE?», when asked too early
+    Record operand{};
+    std::vector<Activity> doing{};  // the last is on top
+};
+
+struct Vcpu {
+    Byte entry_debugctl = 0, entry_control = 0, load = 0, clear = 0;  // VMCS
+    Byte control = 0, debugctl = 0, smm = 0, smm_control = 0, snapshot = 0;
+    Byte uses = 0, passthrough = 0, xsaves_exit = 1, lost = 0, cleanup = 0;
+    Byte image_control = 0;
+    Bank image{};
+};
+
+// What an owner of its own facility would see.
+struct Ghost {
+    Byte on = 0, user_only = 0, smm = 0, control = 0;
+    Bank bank{};
+};
+
+struct World {
+    std::array<Cpu, MAX_CPUS> cpu{};
+    std::array<Ghost, MAX_CPUS> window{};
+    std::array<Context, 1 + MAX_GUESTS> task{};
+    std::array<Vcpu, MAX_GUESTS> vcpu{};
+    std::array<Ghost, MAX_GUESTS> guest{};
+};
+
+struct Size {
+    int cpus = 1, guests = 1, depth = 1;
+};
+
+// Show every memory cell to `v`: numbers, who-is-who numbers (`base` + guest), and records.
+template <class V> void see(V &v, Bank &bank, int depth) {
+    for (int i = 0; i < depth; i++) v.record(bank.at[i]);
+    v.record(bank.ler);
+}
+
+template <class V> void see(V &v, Context &context, int depth) {
+    for (Event &event : context.event) v.number(event.state), v.number(event.flags), v.number(event.ran);
+    v.number(context.stash.valid);
+    if (!context.stash.valid) return;
+    v.number(context.stash.control);
+    see(v, context.stash.bank, depth);
+}
+
+template <class V> void see(V &v, Ghost &ghost, int depth) {
+    v.number(ghost.on), v.number(ghost.user_only), v.number(ghost.smm), v.number(ghost.control);
+    see(v, ghost.bank, depth);
+}
+
+template <class V> void see(V &v, Vcpu &u, int depth) {
+    for (Byte *cell : {&u.entry_debugctl, &u.entry_control, &u.load, &u.clear, &u.control,
+                       &u.debugctl, &u.smm, &u.smm_control, &u.snapshot, &u.uses,
+                       &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control})
+        v.number(*cell);
+    see(v, u.image, depth);
+}
+
+template <class V> void see(V &v, Cpu &c, int depth) {
+    see(v, c.regs.bank, depth);
+    see(v, c.events, depth);
+    for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.interrupts, &c.wanted, &c.attached,
+                       &c.cut, &c.programmed, &c.noted})
+        v.number(*cell);
+    v.who(c.task, 1), v.who(c.guest, 1), v.who(c.owner, GUEST);
+    v.record(c.operand);
+    Byte count = static_cast<Byte>(c.doing.size());
+    v.number(count);
+    for (Activity &activity : c.doing) {
+        Byte step = activity.step;
+        v.number(step), v.number(activity.part);
+        if (step <= SWITCH_LOAD) v.who(activity.arg, 1);
+        else v.number(activity.arg);
+    }
+}
+
+template <class V> void see(V &v, World &w, const Size &size, const std::vector<int> &order) {
+    for (int i = 0; i < size.cpus; i++) see(v, w.cpu[i], size.depth), see(v, w.window[i], size.depth);
+    see(v, w.task[0], size.depth);
+    for (int g : order) {
+        see(v, w.vcpu[g], size.depth);
+        see(v, w.task[1 + g], size.depth);
+        see(v, w.guest[g], size.depth);
+    }
+}
+
+struct Namer {
+    std::string out{};
+    std::array<int, MAX_GUESTS> rank{};
+    std::array<std::vector<int>, GUEST + MAX_GUESTS> known{};
+
+    explicit Namer(const std::vector<int> &order) {
+        for (std::size_t i = 0; i < order.size(); i++) rank[order[i]] = static_cast<int>(i);
+    }
+    void put(int value) { out.push_back(static_cast<char>(value)); }
+    void number(Byte value) { put(value); }
+    void who(Byte value, int base) { put(value < base ? value : base + rank[value - base]); }
+    void record(const Record &record) {
+        if (record.empty()) return put(0);
+        std::vector<int> &names = known[record.who];
+        auto found = std::find(names.begin(), names.end(), record.id);
+        int name = static_cast<int>(found - names.begin());
+        if (found == names.end()) names.push_back(record.id);
+        who(record.who, GUEST), put(record.kernel), put(name);
+    }
+};
+
+inline std::string name_of(World &w, const Size &size) {
+    std::vector<int> order(size.guests);
+    std::iota(order.begin(), order.end(), 0);
+    std::string least;
+    do {
+        Namer namer(order);
+        see(namer, w, size, order);
+        if (least.empty() || namer.out < least) least = namer.out;
+    } while (std::next_permutation(order.begin(), order.end()));
+    return least;
+}
+
+// A new record of `owner`: one that is remembered nowhere.
+struct Census {
+    Byte owner;
+    std::vector<bool> taken = std::vector<bool>(64);
+    void number(Byte) {}
+    void who(Byte, int) {}
+    void record(const Record &record) {
+        if (record.who == owner) taken[record.id] = true;
+    }
+};
+
+inline Record fresh(World &w, const Size &size, Byte owner, bool kernel) {
+    Census census{owner};
+    std::vector<int> order(size.guests);
+    std::iota(order.begin(), order.end(), 0);
+    see(census, w, size, order);
+    Record record{owner, kernel, 0};
+    while (census.taken[record.id]) record.id++;
+    return record;
+}
