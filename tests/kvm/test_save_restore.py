@@ -77,6 +77,17 @@ def test_in_guest_mode():
     assert run(True) == run(False)
 
 
+def test_what_a_guest_can_tell():
+    """XINUSE[15] of registers that are all 0: XSAVES may write XSTATE_BV[15] either way (SDM
+    vol. 1, 13.11), and does so differently once a hypervisor has loaded them by XRSTORS."""
+    program = [("xsetbv", 7), ("wrmsr", vms.XSS, 1 << 15), ("wrmsr", CTL, vms.ALL),
+               ("branches", 3, 1), ("wrmsr", CTL, 0), ("wrmsr", DEPTH, 32), ("xsaves",)]
+    alone, moved = (Vm("sapphire-rapids").run(program, way)[-1] for way in (None, by_xsaves))
+    assert alone[512:520] == bytes(8) and moved[512:520] == (1 << 15).to_bytes(8, "little")
+    assert moved[576:584] + moved[592:] == bytes(2048 - 584) and moved[584] == 32
+    assert Vm("sapphire-rapids").run(program, by_state)[-1] == alone
+
+
 # Unlike hosts
 
 @pytest.mark.parametrize(("models", "name"), [
