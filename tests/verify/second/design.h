@@ -26,8 +26,8 @@ struct Machine {
     bool legacy = false;
     Seen seen{};
 
-    Context &context(const Cpu &c) { return w.task[c.task]; }
-    Running running_on(const Cpu &c) { return running(c.events, w.task[c.task]); }
+    Context &context(Cpu &c) { return c.task ? w.thread[c.task - 1] : c.host_task; }
+    Running running_on(Cpu &c) { return running(c.events, context(c)); }
     void touch(const Cpu &c, Byte owner) { seen.misuse |= c.owner != owner; }
     void show(Door door, const Bank &bank, Byte control, bool cut) {
         seen.door = door, seen.bank = bank, seen.control = control, seen.cut = cut;

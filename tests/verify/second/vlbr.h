@@ -4,7 +4,7 @@
 
 struct Vlbr : Design {
     Event *event(Machine &m, int g) {
-        for (Event &event : m.w.task[1 + g].event)
+        for (Event &event : m.w.thread[g].event)
             if (event.flags & VLBR) return &event;
         return nullptr;
     }
@@ -14,7 +14,7 @@ struct Vlbr : Design {
     }
     void create(Machine &m, Cpu &c, int g) {
         if (event(m, g)) return;
-        Context &context = m.w.task[1 + g];
+        Context &context = m.w.thread[g];
         Running before = m.running_on(c);
         context.stash = Stash{};
         open_event(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK);
@@ -25,7 +25,7 @@ struct Vlbr : Design {
         if (!own) return;
         Running before = m.running_on(c);
         *own = Event{};
-        m.w.task[1 + g].stash = Stash{};
+        m.w.thread[g].stash = Stash{};
         events_changed(m, c, schedule(c.events, &m.context(c), sharing, before));
     }
 

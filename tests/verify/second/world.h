@@ -50,7 +50,7 @@ struct Activity {
 
 struct Cpu {
     Registers regs{};
-    Context events{};
+    Context events{}, host_task{};   // of the CPU, and of the task that it runs for the host
     Byte task = 0, guest = 0;       // 0 the host's task, 1 + g; 0 none, 1 + g
     Byte owner = EMPTY;             // EMPTY, HOST, GUEST + g
     Byte interrupts = 1, wanted = 0;
@@ -77,7 +77,7 @@ struct Ghost {
 struct World {
     std::array<Cpu, MAX_CPUS> cpu{};
     std::array<Ghost, MAX_CPUS> window{};
-    std::array<Context, 1 + MAX_GUESTS> task{};
+    std::array<Context, MAX_GUESTS> thread{};   // of each vCPU
     std::array<Vcpu, MAX_GUESTS> vcpu{};
     std::array<Ghost, MAX_GUESTS> guest{};
 };
@@ -116,6 +116,7 @@ template <class V> void see(V &v, Vcpu &u, int depth) {
 template <class V> void see(V &v, Cpu &c, int depth) {
     see(v, c.regs.bank, depth);
     see(v, c.events, depth);
+    see(v, c.host_task, depth);
     for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.interrupts, &c.wanted, &c.attached,
                        &c.cut, &c.programmed, &c.noted})
         v.number(*cell);
@@ -133,10 +134,9 @@ template <class V> void see(V &v, Cpu &c, int depth) {
 
 template <class V> void see(V &v, World &w, const Size &size, const std::vector<int> &order) {
     for (int i = 0; i < size.cpus; i++) see(v, w.cpu[i], size.depth), see(v, w.window[i], size.depth);
-    see(v, w.task[0], size.depth);
     for (int g : order) {
         see(v, w.vcpu[g], size.depth);
-        see(v, w.task[1 + g], size.depth);
+        see(v, w.thread[g], size.depth);
         see(v, w.guest[g], size.depth);
     }
 }
