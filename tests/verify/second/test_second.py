@@ -7,18 +7,14 @@ from hypothesis import strategies as st
 from pylbr.arbitration import POLICIES
 from pylbr.verify.models import STANDARD, Configuration, explore
 from pylbr.verify.properties import NAMES
-from pylbr.verify.suites import CORRECT, EQUIVALENT, EXTENDED
+from pylbr.verify.suites import CORRECT, EQUIVALENT
 from tests.peers.peer_tools import need
-from tests.verify.second.compare import build, first, ignored, second
+from tests.verify.second.compare import KNOWS, OPENS, SETS, build, first, ignored, second
 
 pytestmark = pytest.mark.peer
 
 KINDS = STANDARD["kinds"]
 SMALL = ("nmi", "migrate")
-#: What the second model has; features that it lacks are not compared.
-SECOND_KNOWS = ("nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault", "smm", "init",
-                "db", "nmi-branch")
-SECOND_OPENS = ("cpu", "cpu-exclude", "cpu-flexible", "task-exclude", "task-flexible", "cpu-user")
 #: Every flaw of every policy: (policy, flaw).
 FLAWS = [(policy, flaw) for policy in POLICIES for flaw in POLICIES[policy][0].FLAWS
          if flaw not in POLICIES[policy][2]]
@@ -67,9 +63,9 @@ def test_same_states_at_depth_2(same, policy):
 
 
 @pytest.mark.parametrize("policy", CORRECT)
-@pytest.mark.parametrize("name", [name for name in EXTENDED if name != "tasks"])
+@pytest.mark.parametrize("name", [name for name in SETS if name != "tasks"])
 def test_same_states_in_the_extended_sets(same, policy, name):
-    same(Configuration(policy, depth=1, **{**EXTENDED[name], "guests": 1}))
+    same(Configuration(policy, depth=1, **{**SETS[name], "guests": 1}))
 
 
 @pytest.mark.parametrize("policy", ["mediated", "kvm-legacy-designed"])
@@ -108,8 +104,8 @@ def test_same_states_of_any_small_configuration(program, data):
     policy = data.draw(st.sampled_from(list(POLICIES)))
     legacy = "legacy" in policy
     cpus = data.draw(st.sampled_from([1, 1, 2]))
-    features = [f for f in SECOND_KNOWS if not (legacy and f == "kernel")]
-    kinds = [k for k in SECOND_OPENS if not (cpus == 2 and "task" in k)]
+    features = [f for f in sorted(KNOWS) if not (legacy and f == "kernel")]
+    kinds = [k for k in OPENS if not (cpus == 2 and "task" in k)]
     some = {"unique": True, "max_size": 4}
     configuration = Configuration(
         policy, tuple(data.draw(st.lists(st.sampled_from(sorted(POLICIES[policy][0].FLAWS)),
