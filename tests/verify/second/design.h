@@ -6,7 +6,7 @@
 #include "perf.h"
 
 enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES, USER_FILTER, INIT,
-                          SMI, RSM, DEBUG };
+                          SMI, RSM, DEBUG, XRSTORS, RESET };
 
 enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_SAMPLE };
 

@@ -63,6 +63,8 @@ struct Registers {
                              : control & CLASSES && control & (record.kernel ? OS : USR);
         if (passes) bank.push(record, depth);
     }
+    // XRSTORS of one record, by a guest that leaves its control as it is.
+    void restore(const Record &record) { bank.clear(), bank.at[0] = record; }
     // XRSTORS of the initial state.
     void initialise() { bank.clear(), control = 0; }
 };

@@ -25,7 +25,7 @@ inline void pmi(Machine &m, Cpu &c, Design &design) {
 
 inline void begin(Cpu &c, Step step, Byte arg) {
     c.doing.push_back({step, 0, arg});
-    if (step == IPI_OPEN || step == IPI_CLOSE) c.interrupts = 0;
+    if (step >= IPI_OPEN && step <= IPI_ROTATED) c.interrupts = 0;
 }
 
 inline void advance(Machine &m, Cpu &c, Design &design) {
@@ -122,7 +122,22 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         go(IPI_CLOSED);
         break;
     }
-    case IPI_OPENED: case IPI_CLOSED:
+    case IPI_ENABLE: {
+        Running before = m.running_on(c);
+        Context &where = now.arg & ON_TASK ? m.context(c) : c.events;
+        where.event[now.arg & ~ON_TASK].state = WAITING;
+        reschedule(before);
+        go(IPI_ENABLED);
+        break;
+    }
+    case IPI_ROTATE: {  // the timer's, not another CPU's
+        Running before = m.running_on(c);
+        rotate(c.events), rotate(m.context(c));
+        reschedule(before);
+        go(IPI_ROTATED);
+        break;
+    }
+    case IPI_OPENED: case IPI_CLOSED: case IPI_ENABLED: case IPI_ROTATED:
         c.interrupts = 1;
         over = true;
         break;
@@ -155,6 +170,7 @@ inline void execute(Machine &m, Cpu &c, Instruction what) {
     case XSAVES: m.show(BY_XSAVES, c.regs.bank, c.regs.control, m.w.vcpu[g].lost); break;
     case WRITE: c.regs.bank.at[0] = c.operand; break;
     case DEPTH: c.regs.bank.clear_records(); break;
+    case XRSTORS: c.regs.restore(c.operand); break;
     default: c.regs.control = written(what, c.regs.control, m.legacy);
     }
     m.seen.guest = g, m.seen.retired = what;

@@ -113,6 +113,12 @@ struct Owned : Design {
             v.image.clear_records(), v.lost = 0;
             if (c.owner == GUEST + g) c.regs.bank.clear_records();
             break;
+        case XRSTORS: v.image.clear(), v.image.at[0] = c.operand, v.image_control = 0; break;
+        case RESET:
+            v.image.clear();
+            if (c.owner == GUEST + g && !has("reset-keeps-records")) c.regs.initialise();
+            v.control = v.debugctl = v.smm = v.smm_control = v.lost = 0;
+            break;
         case INTERRUPT: case INIT: break;
         case SMI: v.smm = 1, v.smm_control = v.control & EN, v.control &= ~EN; break;
         case RSM: v.control |= v.smm_control, v.smm = v.smm_control = 0; break;
@@ -137,7 +143,7 @@ struct Owned : Design {
     }
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
         const Vcpu &v = m.w.vcpu[g];
-        if (what == XSAVES) return v.xsaves_exit;
+        if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
         return what >= INIT || !v.passthrough;
     }
 };

@@ -72,6 +72,22 @@ inline Running schedule(Context &cpu, Context *task, const Sharing &rule, const 
     return now;
 }
 
+// Flexible events compete, and one of them does not run.
+inline bool competes(const Context &context) {
+    int flexible = 0, waiting = 0;
+    for (const Event &event : context.event)
+        if (!(event.flags & PINNED)) {
+            flexible += event.state == WAITING || event.state == RUNNING;
+            waiting += event.state == WAITING;
+        }
+    return flexible > 1 && waiting;
+}
+
+// The multiplex timer: the first flexible event goes behind the others.
+inline void rotate(Context &context) {
+    if (competes(context)) std::rotate(context.event.begin(), context.event.begin() + 1, context.event.end());
+}
+
 inline void stop_all(Context &context) {
     for (Event &event : context.event)
         if (event.state == RUNNING) event.state = WAITING;

@@ -57,8 +57,12 @@ int main(int argc, char **argv) {
     for (const std::string &flaw : list("flaws")) design->flaws.insert(flaw);
     if (design->has("both-scheduled")) design->sharing.vlbr_is_filtered = false;
 
-    Spectator spectator{*design, static_cast<unsigned>(number("features", 0, 2047)), {},
-                        number("events", 1, 2)};
+    Spectator spectator{*design, 0, {}, number("events", 1, 2)};
+    for (const std::string &name : list("features")) {
+        auto found = std::find(std::begin(FEATURES), std::end(FEATURES), name);
+        if (found == std::end(FEATURES)) refuse("no feature " + name);
+        spectator.features |= 1u << (found - std::begin(FEATURES));
+    }
     for (const std::string &kind : list("kinds"))
         spectator.kinds.push_back(static_cast<Byte>(std::stoi(kind)));
     unsigned pruning = ~static_cast<unsigned>(number("ignore", 0, (1 << PROPERTIES) - 1));

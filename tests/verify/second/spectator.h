@@ -4,14 +4,20 @@
 
 enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F_DEPTH = 16,
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
-                          F_NMI_BRANCH = 1024 };
+                          F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
+                          F_XRSTORS = 8192, F_RESET = 16384 };
+
+// In the order of their bits.
+constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
+                                    "smm", "init", "db", "nmi-branch", "rotate", "enable",
+                                    "xrstors", "reset"};
 
 enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES };
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
                                  "P21", "P22", "P23"};
 
 enum Kind : Byte { STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, INSTRUCT, LEAVE, OPEN, CLOSE, PMI,
-                   STRAY, MIGRATE };
+                   STRAY, MIGRATE, REENABLE, ROTATE };
 
 struct Action {
     Kind kind;
@@ -73,7 +79,9 @@ struct Spectator {
             if (features & F_KERNEL) list.push_back(USER_FILTER);
         }
         if (features & F_WRITE) list.push_back(WRITE);
+        if (features & F_RESET) list.push_back(RESET);
         if (design.legacy) return list;
+        if (features & F_XRSTORS) list.push_back(XRSTORS);
         if (features & F_DEPTH) list.push_back(DEPTH);
         if (features & F_XSAVES) list.push_back(XSAVES);
         if (features & F_INIT) list.push_back(INIT);
@@ -102,10 +110,13 @@ struct Spectator {
                 if (event.state == NO_EVENT || event.flags & VLBR) continue;
                 open++;
                 add(CLOSE, slot | (on_task ? ON_TASK : 0));
+                if (features & F_ENABLE && event.state == FAILED)
+                    add(REENABLE, slot | (on_task ? ON_TASK : 0));
             }
         }
         if (open < events)
             for (Byte kind : kinds) add(OPEN, kind);
+        if (features & F_ROTATE && (competes(c.events) || competes(m.context(c)))) add(ROTATE);
     }
 
     // ------------------------------------------------------------ what the owners must see
@@ -137,8 +148,9 @@ struct Spectator {
 
     void instruct(Machine &m, Cpu &c, Instruction what) {
         int g = c.guest - 1;
-        if (what == WRITE) {
+        if (what == WRITE || what == XRSTORS) {
             c.operand = fresh(m.w, m.size, GUEST + g, false);
+            if (what == XRSTORS) m.w.guest[g].bank.clear();
             m.w.guest[g].bank.at[0] = c.operand;
         }
         if (design.exits(m, c, g, what)) {
@@ -159,6 +171,7 @@ struct Spectator {
         case SMI: ghost.smm = 1 + (ghost.on != 0), ghost.control &= ~EN; break;
         case RSM: ghost.control |= ghost.smm == 2 ? EN : 0, ghost.smm = 0; break;
         case DEBUG: ghost.control &= ~EN; break;
+        case RESET: ghost = Ghost{}; break;
         case ENABLE: case DISABLE: case USER_FILTER:
             ghost.control = written(what, ghost.control, m.legacy);
             if (m.legacy && what != USER_FILTER) ghost.on = what == ENABLE;
@@ -288,6 +301,8 @@ struct Spectator {
         case OPEN: operation(IPI_OPEN); break;
         case CLOSE: operation(IPI_CLOSE); break;
         case MIGRATE: operation(MIGRATE_PUT); break;
+        case REENABLE: operation(IPI_ENABLE); break;
+        case ROTATE: operation(IPI_ROTATE); break;
         }
         host_window(m, action.cpu, old_task, before);
         if (m.seen.misuse) broken |= bit(P6);

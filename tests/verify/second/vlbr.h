@@ -121,7 +121,15 @@ struct Vlbr : Design {
             c.regs.bank.at[0] = c.operand;
         } else if (what == DEPTH && real) {
             c.regs.bank.clear_records();
+        } else if (what == XRSTORS && real) {
+            c.regs.restore(c.operand);
         }
+    }
+    // intel_pmu_reset releases the event; the next one starts with empty records.
+    void vpmu_reset(Machine &m, Cpu &c, int g) {
+        release(m, c, g);
+        Vcpu &v = m.w.vcpu[g];
+        v.control = v.debugctl = v.smm = v.smm_control = 0;
     }
 };
 
@@ -155,6 +163,7 @@ struct KvmLegacy : Vlbr {
             if (what == ENABLE) create(m, c, g);
             return true;
         }
+        if (what == RESET) return vpmu_reset(m, c, g), true;
         if (part == 0) return create(m, c, g), false;
         if (part == 1) c.noted = active(m, g);
         if (part == 1 && has("check-with-irqs-on")) return false;
@@ -164,7 +173,7 @@ struct KvmLegacy : Vlbr {
         return true;
     }
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
-        return what == ENABLE || what == DISABLE || !m.w.vcpu[g].passthrough;
+        return what == ENABLE || what == DISABLE || what >= INIT || !m.w.vcpu[g].passthrough;
     }
     void save(Machine &m, Cpu &c, int g) override {
         m.show(BY_STATE, Bank{}, 0, false);
@@ -199,10 +208,10 @@ struct ArchLbrV2 : Vlbr {
     bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
         Vcpu &v = m.w.vcpu[g];
         switch (what) {
-        case READ: case WRITE: case XSAVES: case DEPTH: {
+        case READ: case WRITE: case XSAVES: case XRSTORS: case DEPTH: {
             if (part == 0) return create(m, c, g), false;
             bool raw = what == DEPTH ? has("depth-outside-check")
-                                     : has("raw-data-msrs") && what != XSAVES;
+                                     : has("raw-data-msrs") && (what == READ || what == WRITE);
             access(m, c, g, what, raw || active(m, g));
             break;
         }
@@ -220,6 +229,7 @@ struct ArchLbrV2 : Vlbr {
         case DEBUG:
             if (!has("db-in-nmi-path")) v.control &= ~EN;
             break;
+        case RESET: vpmu_reset(m, c, g); break;
         case INTERRUPT: break;
         case ENABLE: case DISABLE: case USER_FILTER:
             v.control = written(what, v.control, false);
@@ -229,7 +239,7 @@ struct ArchLbrV2 : Vlbr {
     }
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
         const Vcpu &v = m.w.vcpu[g];
-        if (what == XSAVES) return v.xsaves_exit;
+        if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
         return !(what == READ || what == WRITE) || !v.passthrough;
     }
     void save(Machine &m, Cpu &c, int g) override {
