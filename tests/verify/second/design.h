@@ -6,7 +6,8 @@
 #include "perf.h"
 
 enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES, USER_FILTER, INIT,
-                          SMI, RSM, DEBUG, XRSTORS, RESET };
+                          SMI, RSM, DEBUG, XRSTORS, RESET, LAUNCH, LAUNCH_CONTROLS, CALL_L1,
+                          SET_DEBUGCTL };
 
 enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_SAMPLE };
 
@@ -37,6 +38,21 @@ struct Machine {
 inline Byte written(Instruction instruction, Byte old, bool legacy) {
     if (legacy) return instruction == USER_FILTER ? NO_KERNEL : old;
     return instruction == ENABLE ? CTL_ALL : instruction == USER_FILTER ? CTL_USER : 0;
+}
+
+// A hypervisor in a guest enters a guest of its own, and is exited to.  The records have no VMCS
+// field; L0 sees to the control register alone.
+inline void enter_l2(Vcpu &v, bool controls, bool legacy, bool no_load = false) {
+    v.level2 = controls ? LEVEL2_CONTROLS : LEVEL2;
+    if (controls && !no_load) (legacy ? v.debugctl : v.control) = v.vmcs12_control;
+}
+
+inline void exit_to_l1(Vcpu &v, bool legacy, bool no_clear = false) {
+    bool controls = v.level2 == LEVEL2_CONTROLS;
+    Byte &control = legacy ? v.debugctl : v.control;
+    if (controls || !legacy) v.vmcs12_control = control;
+    if ((controls || legacy) && !no_clear) control = 0;
+    v.debugctl = 0, v.level2 = LEVEL1;
 }
 
 // A hook that takes several steps is called with the number of the step and says whether it was

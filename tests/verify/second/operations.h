@@ -149,7 +149,10 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         design.save(m, c, g);
         m.seen.guest = g;
         Vcpu born;
-        born.smm = m.w.vcpu[g].smm, born.smm_control = m.w.vcpu[g].smm_control;  // in SMRAM
+        const Vcpu &old = m.w.vcpu[g];
+        born.smm = old.smm, born.smm_control = old.smm_control;  // in SMRAM
+        born.level2 = old.level2, born.other_control = old.other_control;
+        born.vmcs12_control = old.vmcs12_control, born.vmcs12_debugctl = old.vmcs12_debugctl;
         m.w.vcpu[g] = born;
         design.restore(m, c, g);
         go(MIGRATE_LOAD);

@@ -52,6 +52,7 @@ struct Owned : Design {
     void let_in(Vcpu &v) {
         v.passthrough = 1, v.xsaves_exit = 0;
         v.entry_control = v.control, v.load = 1, v.clear = !has("keep-clear-off");
+        if (v.level2 && has("nested-no-controls")) v.load = v.clear = 0;
     }
     void keep_out(Machine &m, Cpu &c, Vcpu &v) {
         if (!has("keep-passthrough")) v.passthrough = 0;
@@ -62,6 +63,7 @@ struct Owned : Design {
         }
         bool trace = c.attached && m.running_on(c).traces_guests();
         v.entry_control = 0, v.clear = 0, v.load = !trace && !has("guest-runs-host-ctl");
+        if (v.level2 && has("nested-no-controls")) v.load = 0;
     }
 
     void events_changed(Machine &m, Cpu &c, const Running &now) override {
@@ -118,7 +120,13 @@ struct Owned : Design {
             v.image.clear();
             if (c.owner == GUEST + g && !has("reset-keeps-records")) c.regs.initialise();
             v.control = v.debugctl = v.smm = v.smm_control = v.lost = 0;
+            v.level2 = v.vmcs12_control = v.vmcs12_debugctl = 0;
             break;
+        case LAUNCH: case LAUNCH_CONTROLS:
+            enter_l2(v, what == LAUNCH_CONTROLS, false, has("nested-no-load"));
+            break;
+        case CALL_L1: exit_to_l1(v, false, has("nested-keep-ctl")); break;
+        case SET_DEBUGCTL: v.vmcs12_debugctl = 0; break;
         case INTERRUPT: case INIT: break;
         case SMI: v.smm = 1, v.smm_control = v.control & EN, v.control &= ~EN; break;
         case RSM: v.control |= v.smm_control, v.smm = v.smm_control = 0; break;

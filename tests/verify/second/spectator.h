@@ -5,12 +5,12 @@
 enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F_DEPTH = 16,
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
                           F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
-                          F_XRSTORS = 8192, F_RESET = 16384 };
+                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768 };
 
 // In the order of their bits.
 constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
                                     "smm", "init", "db", "nmi-branch", "rotate", "enable",
-                                    "xrstors", "reset"};
+                                    "xrstors", "reset", "nested"};
 
 enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES };
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
@@ -80,10 +80,14 @@ struct Spectator {
         }
         if (features & F_WRITE) list.push_back(WRITE);
         if (features & F_RESET) list.push_back(RESET);
+        if (features & F_NESTED && ghost.level2) list.push_back(CALL_L1);
+        else if (features & F_NESTED && !ghost.smm) list.insert(list.end(), {LAUNCH, LAUNCH_CONTROLS});
         if (design.legacy) return list;
+        if (features & F_NESTED && ghost.level2) list.push_back(SET_DEBUGCTL);
         if (features & F_XRSTORS) list.push_back(XRSTORS);
         if (features & F_DEPTH) list.push_back(DEPTH);
         if (features & F_XSAVES) list.push_back(XSAVES);
+        if (ghost.level2) return list;
         if (features & F_INIT) list.push_back(INIT);
         if (features & F_SMM) list.push_back(ghost.smm ? RSM : SMI);
         if (features & F_DB && ghost.on) list.push_back(DEBUG);
@@ -172,6 +176,9 @@ struct Spectator {
         case RSM: ghost.control |= ghost.smm == 2 ? EN : 0, ghost.smm = 0; break;
         case DEBUG: ghost.control &= ~EN; break;
         case RESET: ghost = Ghost{}; break;
+        case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1:
+            if (what == CALL_L1 || m.w.vcpu[m.seen.guest].level2) change_level(ghost, what, m.legacy);
+            break;
         case ENABLE: case DISABLE: case USER_FILTER:
             ghost.control = written(what, ghost.control, m.legacy);
             if (m.legacy && what != USER_FILTER) ghost.on = what == ENABLE;
@@ -184,6 +191,21 @@ struct Spectator {
             ghost.on = ghost.control & EN;
             ghost.user_only = ghost.on && !(ghost.control & OS);
         }
+    }
+
+    // A VM entry of L1 that has not failed, or an exit to it.
+    static void change_level(Ghost &ghost, Instruction what, bool legacy) {
+        Byte control = legacy ? ghost.on : ghost.control;
+        bool own = ghost.level2 == LEVEL2_CONTROLS;
+        if (what == CALL_L1) {
+            if (own || !legacy) ghost.vmcs12 = control;
+            if (own || legacy) control = 0;
+            ghost.level2 = LEVEL1;
+        } else {
+            ghost.level2 = what == LAUNCH ? LEVEL2 : LEVEL2_CONTROLS;
+            if (what == LAUNCH_CONTROLS) control = ghost.vmcs12;
+        }
+        (legacy ? ghost.on : ghost.control) = control;
     }
 
     // A window begins with its first event, with another task, and with another filter.
@@ -255,6 +277,8 @@ struct Spectator {
 
     unsigned everywhere(Machine &m) {
         unsigned broken = 0;
+        for (int g = 0; g < m.size.guests; g++)  // L1 may look; bit 0 always reads 0
+            if (!m.w.vcpu[g].level2 && m.w.vcpu[g].vmcs12_debugctl & DEBUG_LBR) broken |= bit(P5);
         for (int i = 0; i < m.size.cpus; i++) {
             Cpu &c = m.w.cpu[i];
             const Bank &bank = c.regs.bank;

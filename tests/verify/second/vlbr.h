@@ -130,6 +130,7 @@ struct Vlbr : Design {
         release(m, c, g);
         Vcpu &v = m.w.vcpu[g];
         v.control = v.debugctl = v.smm = v.smm_control = 0;
+        v.level2 = v.vmcs12_control = v.vmcs12_debugctl = v.other_control = 0;
     }
 };
 
@@ -164,6 +165,9 @@ struct KvmLegacy : Vlbr {
             return true;
         }
         if (what == RESET) return vpmu_reset(m, c, g), true;
+        if (what == LAUNCH || what == LAUNCH_CONTROLS)
+            return enter_l2(v, what == LAUNCH_CONTROLS, true), true;
+        if (what == CALL_L1) return exit_to_l1(v, true), true;
         if (part == 0) return create(m, c, g), false;
         if (part == 1) c.noted = active(m, g);
         if (part == 1 && has("check-with-irqs-on")) return false;
@@ -205,6 +209,13 @@ struct ArchLbrV2 : Vlbr {
         if (c.programmed && !has("exit-clear-always")) c.regs.control = c.programmed;
         return true;
     }
+    // The controls are hidden from L1: its VM entry with them fails.
+    void nested(Vcpu &v, Instruction what) {
+        if (what == LAUNCH_CONTROLS && !has("nested-dropped")) return;
+        if (has("ctl-in-vmcs")) std::swap(v.control, v.other_control);
+        if (what == CALL_L1) exit_to_l1(v, false);
+        else enter_l2(v, false, false);
+    }
     bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
         Vcpu &v = m.w.vcpu[g];
         switch (what) {
@@ -230,6 +241,8 @@ struct ArchLbrV2 : Vlbr {
             if (!has("db-in-nmi-path")) v.control &= ~EN;
             break;
         case RESET: vpmu_reset(m, c, g); break;
+        case SET_DEBUGCTL: v.vmcs12_debugctl = has("vmcs12-debugctl") ? DEBUG_LBR : 0; break;
+        case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1: nested(v, what); break;
         case INTERRUPT: break;
         case ENABLE: case DISABLE: case USER_FILTER:
             v.control = written(what, v.control, false);

@@ -60,17 +60,22 @@ struct Cpu {
     std::vector<Activity> doing{};  // the last is on top
 };
 
+// Vcpu::level2 and Ghost::level2: no guest's guest runs; one runs with L1's control register; with
+// its own, as the controls of vmcs12 ask.
+constexpr Byte LEVEL1 = 0, LEVEL2 = 1, LEVEL2_CONTROLS = 2;
+
 struct Vcpu {
     Byte entry_debugctl = 0, entry_control = 0, load = 0, clear = 0;  // VMCS
     Byte control = 0, debugctl = 0, smm = 0, smm_control = 0, snapshot = 0;
     Byte uses = 0, passthrough = 0, xsaves_exit = 1, lost = 0, cleanup = 0;
     Byte image_control = 0;
+    Byte level2 = 0, vmcs12_control = 0, vmcs12_debugctl = 0, other_control = 0;
     Bank image{};
 };
 
 // What an owner of its own facility would see.
 struct Ghost {
-    Byte on = 0, user_only = 0, smm = 0, control = 0;
+    Byte on = 0, user_only = 0, smm = 0, control = 0, level2 = 0, vmcs12 = 0;
     Bank bank{};
 };
 
@@ -101,14 +106,17 @@ template <class V> void see(V &v, Context &context, int depth) {
 }
 
 template <class V> void see(V &v, Ghost &ghost, int depth) {
-    v.number(ghost.on), v.number(ghost.user_only), v.number(ghost.smm), v.number(ghost.control);
+    for (Byte *cell : {&ghost.on, &ghost.user_only, &ghost.smm, &ghost.control, &ghost.level2,
+                       &ghost.vmcs12})
+        v.number(*cell);
     see(v, ghost.bank, depth);
 }
 
 template <class V> void see(V &v, Vcpu &u, int depth) {
     for (Byte *cell : {&u.entry_debugctl, &u.entry_control, &u.load, &u.clear, &u.control,
                        &u.debugctl, &u.smm, &u.smm_control, &u.snapshot, &u.uses,
-                       &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control})
+                       &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control,
+                       &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
         v.number(*cell);
     see(v, u.image, depth);
 }
