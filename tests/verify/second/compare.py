@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 #: What the second model has, as far as `pylbr.verify` has it; the rest is not compared.
 KNOWS = FEATURES.keys() & {
     "nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault", "smm", "init", "db",
-    "nmi-branch", "rotate", "enable", "xrstors", "reset", "nested"}
+    "nmi-branch", "rotate", "enable", "xrstors", "reset", "nested", "vpmi"}
 OPENS = KINDS.keys() & {
     "cpu", "cpu-exclude", "cpu-flexible", "cpu-flexible-user", "task", "task-exclude",
     "task-flexible", "cpu-user"}

@@ -7,7 +7,7 @@
 
 enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES, USER_FILTER, INIT,
                           SMI, RSM, DEBUG, XRSTORS, RESET, LAUNCH, LAUNCH_CONTROLS, CALL_L1,
-                          SET_DEBUGCTL };
+                          SET_DEBUGCTL, SET_FREEZE, COUNTER, ACKNOWLEDGE, HOST_COUNTER };
 
 enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_SAMPLE };
 
@@ -62,7 +62,8 @@ struct Design {
     bool legacy = false;
     bool guest_may_be_short = false, guest_has_flag = false;
     bool host_may_be_short = false, host_has_flag = false;
-    bool entry_serves = false, refuses_tracing = false;
+    bool entry_serves = false, refuses_tracing = false, mediated = false;
+    bool freeze_clears_enable = false;
     Sharing sharing{};
 
     virtual ~Design() = default;
@@ -78,6 +79,8 @@ struct Design {
     virtual bool prepare(Machine &, Cpu &, int, int) { return true; }
     virtual bool take_back(Machine &, Cpu &, int, int) { return true; }
     virtual bool emulate(Machine &, Cpu &, int, int, Instruction) { return true; }
+    virtual void guest_pmi(Machine &, Cpu &, int) {}
+    virtual void inject_pmi(Machine &, Cpu &, int) {}
     virtual void sample(Machine &, Cpu &) {}
     virtual void save(Machine &, Cpu &, int) {}
     virtual void restore(Machine &, Cpu &, int) {}

@@ -53,8 +53,16 @@ struct Registers {
     Bank bank{};
     Byte control = 0;   // IA32_LBR_CTL or MSR_LBR_SELECT
     Byte debugctl = 0;
+    Byte frozen = 0;    // LBR_FRZ
 
-    bool on(bool legacy) const { return legacy ? debugctl & DEBUG_LBR : control & EN; }
+    bool on(bool legacy) const { return !frozen && (legacy ? debugctl & DEBUG_LBR : control & EN); }
+
+    // A PMI: a PMU before version 4 clears the enable, a later one sets LBR_FRZ.
+    void freeze(bool legacy) {
+        if (!(debugctl & DEBUG_FREEZE)) return;
+        if (legacy) debugctl &= ~DEBUG_LBR;
+        else frozen = 1;
+    }
 
     void branch(const Record &record, bool fault, int depth, bool legacy) {
         if (!on(legacy)) return;

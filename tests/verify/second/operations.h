@@ -16,10 +16,9 @@ inline void vm_exit(Cpu &c, Vcpu &v, bool legacy) {
     if (v.clear) c.regs.control = 0;
 }
 
-// PMI: the records freeze, the handler reads them and acknowledges.  Architectural LBRs run on
-// without a trace of it, since nobody here sets FREEZE_LBRS_ON_PMI for them.
+// PMI: the records freeze, the handler reads them and acknowledges.
 inline void pmi(Machine &m, Cpu &c, Design &design) {
-    if (m.legacy && c.regs.debugctl & DEBUG_FREEZE) c.regs.debugctl &= ~DEBUG_LBR;
+    c.regs.freeze(m.legacy);
     design.sample(m, c);
 }
 
@@ -67,7 +66,10 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         break;
 
     case ENTER_SAFE:
-        after(design.safe_point(m, c, g, now.part), ENTER_LOOK);
+        if (after(design.safe_point(m, c, g, now.part), ENTER_LOOK) && m.w.vcpu[g].pmi) {
+            design.inject_pmi(m, c, g);
+            m.w.vcpu[g].pmi = 0;
+        }
         break;
     case ENTER_LOOK:
         if (design.asked(m, c, g)) {
@@ -88,6 +90,7 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         break;
 
     case EXIT_OUT:
+        if (now.arg == COUNTER || now.arg == HOST_COUNTER) c.regs.freeze(m.legacy);
         vm_exit(c, m.w.vcpu[g], m.legacy);
         c.guest = 0;
         go(EXIT_TAKE);
@@ -96,8 +99,10 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         after(design.take_back(m, c, g, now.part), EXIT_ON);
         break;
     case EXIT_ON:
+        if (now.arg == COUNTER) design.guest_pmi(m, c, g);
+        if (now.arg == HOST_COUNTER) design.sample(m, c);
         c.interrupts = 1;
-        over = now.arg == INTERRUPT;
+        over = now.arg == INTERRUPT || now.arg == HOST_COUNTER;
         go(EXIT_EMULATE);
         break;
     case EXIT_EMULATE:
@@ -151,6 +156,8 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         Vcpu born;
         const Vcpu &old = m.w.vcpu[g];
         born.smm = old.smm, born.smm_control = old.smm_control;  // in SMRAM
+        born.pmi = old.pmi, born.frozen = old.frozen;
+        if (!m.legacy) born.debugctl = old.debugctl;
         born.level2 = old.level2, born.other_control = old.other_control;
         born.vmcs12_control = old.vmcs12_control, born.vmcs12_debugctl = old.vmcs12_debugctl;
         m.w.vcpu[g] = born;
@@ -174,6 +181,7 @@ inline void execute(Machine &m, Cpu &c, Instruction what) {
     case WRITE: c.regs.bank.at[0] = c.operand; break;
     case DEPTH: c.regs.bank.clear_records(); break;
     case XRSTORS: c.regs.restore(c.operand); break;
+    case ACKNOWLEDGE: c.regs.frozen = 0; break;
     default: c.regs.control = written(what, c.regs.control, m.legacy);
     }
     m.seen.guest = g, m.seen.retired = what;

@@ -49,7 +49,9 @@ struct Owned : Design {
         return part == 2;
     }
 
-    void let_in(Vcpu &v) {
+    void let_in(Cpu &c, Vcpu &v) {
+        if (v.frozen && !has("no-refreeze")) c.regs.frozen = 1;
+        v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
         v.passthrough = 1, v.xsaves_exit = 0;
         v.entry_control = v.control, v.load = 1, v.clear = !has("keep-clear-off");
         if (v.level2 && has("nested-no-controls")) v.load = v.clear = 0;
@@ -57,7 +59,8 @@ struct Owned : Design {
     void keep_out(Machine &m, Cpu &c, Vcpu &v) {
         if (!has("keep-passthrough")) v.passthrough = 0;
         v.xsaves_exit = !has("xsaves-door");
-        if (v.control & EN && !has("no-pause-clear")) {
+        v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
+        if (v.control & EN && !v.frozen && !has("no-pause-clear")) {
             v.image.clear();
             v.lost = guest_has_flag;
         }
@@ -96,9 +99,12 @@ struct Owned : Design {
     }
     bool take_back(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
+        v.entry_debugctl = 0;
         if (c.owner == GUEST + g) {
             if (!has("drop-ctl")) v.control = v.entry_control;
             v.entry_control = 0;
+            if (mediated && !has("drop-frozen")) v.frozen = c.regs.frozen;
+            if (!has("keep-frozen")) c.regs.frozen = 0;
         } else if (c.attached && !has("no-restore-ctl")) {
             c.regs.control = c.programmed;
         }
@@ -120,14 +126,16 @@ struct Owned : Design {
             v.image.clear();
             if (c.owner == GUEST + g && !has("reset-keeps-records")) c.regs.initialise();
             v.control = v.debugctl = v.smm = v.smm_control = v.lost = 0;
-            v.level2 = v.vmcs12_control = v.vmcs12_debugctl = 0;
+            v.pmi = v.frozen = v.level2 = v.vmcs12_control = v.vmcs12_debugctl = 0;
             break;
         case LAUNCH: case LAUNCH_CONTROLS:
             enter_l2(v, what == LAUNCH_CONTROLS, false, has("nested-no-load"));
             break;
         case CALL_L1: exit_to_l1(v, false, has("nested-keep-ctl")); break;
         case SET_DEBUGCTL: v.vmcs12_debugctl = 0; break;
-        case INTERRUPT: case INIT: break;
+        case SET_FREEZE: v.debugctl |= DEBUG_FREEZE; break;
+        case ACKNOWLEDGE: v.frozen = 0; break;
+        case INTERRUPT: case INIT: case COUNTER: case HOST_COUNTER: break;
         case SMI: v.smm = 1, v.smm_control = v.control & EN, v.control &= ~EN; break;
         case RSM: v.control |= v.smm_control, v.smm = v.smm_control = 0; break;
         case DEBUG: v.control &= ~EN; break;
@@ -137,6 +145,16 @@ struct Owned : Design {
     }
     void sample(Machine &m, Cpu &c) override {
         m.show(BY_SAMPLE, c.attached ? c.regs.bank : Bank{}, 0, c.cut || !c.attached);
+        if (c.owner < GUEST || has("ack-by-host")) c.regs.frozen = 0;
+    }
+    // A counter that is a perf event exits by NMI, and the host acknowledges; so KVM keeps LBR_FRZ.
+    // A mediated one does not concern the host.
+    void guest_pmi(Machine &m, Cpu &c, int g) override {
+        Vcpu &v = m.w.vcpu[g];
+        v.pmi = 1;
+        if (mediated) return;
+        c.regs.frozen = 0;
+        if (v.debugctl & DEBUG_FREEZE && !has("pmi-no-freeze")) v.frozen = 1;
     }
     void save(Machine &m, Cpu &, int g) override {
         Vcpu &v = m.w.vcpu[g];
@@ -152,6 +170,7 @@ struct Owned : Design {
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
         const Vcpu &v = m.w.vcpu[g];
         if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
+        if (what == ACKNOWLEDGE && mediated) return false;
         return what >= INIT || !v.passthrough;
     }
 };
@@ -168,7 +187,7 @@ struct Request : Owned {
     bool prepare(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
         if (c.owner == EMPTY && v.uses) give_to_guest(c, g, v);
-        if (c.owner == GUEST + g) let_in(v);
+        if (c.owner == GUEST + g) let_in(c, v);
         else keep_out(m, c, v);
         return true;
     }
@@ -176,7 +195,7 @@ struct Request : Owned {
 
 // The guest has them from vcpu_load to vcpu_put.
 struct Mediated : Owned {
-    Mediated() { refuses_tracing = true; }
+    Mediated() { refuses_tracing = mediated = true; }
 
     bool load(Machine &m, Cpu &c, int g, int part) override {
         if (part == 0) {
@@ -188,7 +207,10 @@ struct Mediated : Owned {
         c.interrupts = 1;
         return true;
     }
-    bool prepare(Machine &m, Cpu &, int g, int) override { return let_in(m.w.vcpu[g]), true; }
+    bool prepare(Machine &m, Cpu &c, int g, int) override {
+        let_in(c, m.w.vcpu[g]);
+        return true;
+    }
 };
 
 // Both have them while they run: swapped at entry and exit while both record.

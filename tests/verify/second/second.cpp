@@ -56,6 +56,8 @@ int main(int argc, char **argv) {
     std::unique_ptr<Design> design = design_of(options["policy"]);
     for (const std::string &flaw : list("flaws")) design->flaws.insert(flaw);
     if (design->has("both-scheduled")) design->sharing.vlbr_is_filtered = false;
+    if (auto *vlbr = dynamic_cast<Vlbr *>(design.get()); vlbr && vlbr->has("late-freeze"))
+        vlbr->late_freeze = true;
 
     Spectator spectator{*design, 0, {}, number("events", 1, 2)};
     for (const std::string &name : list("features")) {

@@ -5,12 +5,12 @@
 enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F_DEPTH = 16,
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
                           F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
-                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768 };
+                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768, F_VPMI = 65536 };
 
 // In the order of their bits.
 constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
                                     "smm", "init", "db", "nmi-branch", "rotate", "enable",
-                                    "xrstors", "reset", "nested"};
+                                    "xrstors", "reset", "nested", "vpmi"};
 
 enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES };
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
@@ -49,6 +49,8 @@ struct Spectator {
             if (c.guest && idle) {
                 branch(GUEST_BRANCH);
                 add(LEAVE);
+                if (features & F_VPMI && m.running_on(c).hosts && !design.mediated)
+                    add(LEAVE, HOST_COUNTER);
                 for (Instruction what : instructions(m.w.guest[c.guest - 1])) add(INSTRUCT, what);
                 continue;
             }
@@ -80,6 +82,9 @@ struct Spectator {
         }
         if (features & F_WRITE) list.push_back(WRITE);
         if (features & F_RESET) list.push_back(RESET);
+        if (features & F_VPMI) list.push_back(COUNTER);
+        if (features & F_VPMI && !ghost.freeze) list.push_back(SET_FREEZE);
+        if (features & F_VPMI && ghost.frozen) list.push_back(ACKNOWLEDGE);
         if (features & F_NESTED && ghost.level2) list.push_back(CALL_L1);
         else if (features & F_NESTED && !ghost.smm) list.insert(list.end(), {LAUNCH, LAUNCH_CONTROLS});
         if (design.legacy) return list;
@@ -126,7 +131,7 @@ struct Spectator {
     // ------------------------------------------------------------ what the owners must see
 
     static void ghost_branch(Ghost &ghost, const Record &record, Byte how, bool passes, int depth) {
-        if (!ghost.on) return;
+        if (!ghost.on || ghost.frozen) return;
         if (how & FAULTS) ghost.bank.remember_last();
         if (passes && !(how & IN_KERNEL && ghost.user_only)) ghost.bank.push(record, depth);
     }
@@ -176,6 +181,14 @@ struct Spectator {
         case RSM: ghost.control |= ghost.smm == 2 ? EN : 0, ghost.smm = 0; break;
         case DEBUG: ghost.control &= ~EN; break;
         case RESET: ghost = Ghost{}; break;
+        case SET_FREEZE: ghost.freeze = 1; break;
+        case ACKNOWLEDGE: ghost.frozen = 0; break;
+        case COUNTER:
+            if (!ghost.freeze) break;
+            if (!design.freeze_clears_enable) ghost.frozen = 1;
+            else if (m.legacy) ghost.on = 0;
+            else ghost.control &= ~EN;
+            break;
         case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1:
             if (what == CALL_L1 || m.w.vcpu[m.seen.guest].level2) change_level(ghost, what, m.legacy);
             break;
@@ -195,17 +208,18 @@ struct Spectator {
 
     // A VM entry of L1 that has not failed, or an exit to it.
     static void change_level(Ghost &ghost, Instruction what, bool legacy) {
-        Byte control = legacy ? ghost.on : ghost.control;
+        Byte control = !legacy ? ghost.control : (ghost.on ? DEBUG_LBR : 0) | (ghost.freeze ? DEBUG_FREEZE : 0);
         bool own = ghost.level2 == LEVEL2_CONTROLS;
         if (what == CALL_L1) {
             if (own || !legacy) ghost.vmcs12 = control;
             if (own || legacy) control = 0;
-            ghost.level2 = LEVEL1;
+            ghost.level2 = LEVEL1, ghost.freeze = 0;
         } else {
             ghost.level2 = what == LAUNCH ? LEVEL2 : LEVEL2_CONTROLS;
             if (what == LAUNCH_CONTROLS) control = ghost.vmcs12;
         }
-        (legacy ? ghost.on : ghost.control) = control;
+        if (!legacy) ghost.control = control;
+        else ghost.on = control & DEBUG_LBR, ghost.freeze = (control & DEBUG_FREEZE) != 0;
     }
 
     // A window begins with its first event, with another task, and with another filter.
@@ -286,7 +300,9 @@ struct Spectator {
             if (c.owner >= GUEST && (c.attached || c.task != 1 + c.owner - GUEST)) broken |= bit(P20);
             if (c.owner == EMPTY && c.attached) broken |= bit(P20);
             else if (c.owner == EMPTY && !clean) broken |= bit(P20B);
-            if (!c.guest && c.interrupts) {
+            if (!c.guest && c.interrupts && c.regs.frozen) {
+                broken |= bit(P5);
+            } else if (!c.guest && c.interrupts) {
                 Byte wanted = c.attached ? c.programmed : 0;
                 Byte mask = m.legacy ? Byte(DEBUG_LBR) : Byte(0xFF);
                 Byte is = m.legacy ? c.regs.debugctl : c.regs.control;
@@ -294,6 +310,9 @@ struct Spectator {
             }
             if (c.guest && c.doing.empty()) {
                 const Vcpu &v = m.w.vcpu[c.guest - 1];
+                const Ghost &ghost = m.w.guest[c.guest - 1];
+                Byte debugctl = (ghost.freeze ? DEBUG_FREEZE : 0) | (m.legacy && ghost.on ? DEBUG_LBR : 0);
+                if (features & F_VPMI && c.regs.debugctl != debugctl) broken |= bit(P5);
                 if (v.passthrough)
                     broken |= at_door(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);
                 if (features & F_XSAVES && !v.xsaves_exit)

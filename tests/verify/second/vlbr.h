@@ -3,6 +3,10 @@
 #include "design.h"
 
 struct Vlbr : Design {
+    bool late_freeze = false;
+
+    Vlbr() { freeze_clears_enable = true; }
+
     Event *event(Machine &m, int g) {
         for (Event &event : m.w.thread[g].event)
             if (event.flags & VLBR) return &event;
@@ -95,7 +99,22 @@ struct Vlbr : Design {
         Running now = m.running_on(c);
         bool present = now.hosts && !now.vlbr;
         m.show(BY_SAMPLE, present ? c.regs.bank : Bank{}, 0, false);
+        c.regs.frozen = 0;
         if (present && legacy) c.regs.debugctl |= c.programmed;
+    }
+    // intel_pmu_deliver_pmi, for a vPMU of version 2 or 3.
+    void freeze(Vcpu &v) {
+        if (!(v.debugctl & DEBUG_FREEZE)) return;
+        if (legacy) v.debugctl &= ~DEBUG_LBR;
+        else v.control &= ~EN;
+    }
+    void guest_pmi(Machine &m, Cpu &c, int g) override {
+        c.regs.frozen = 0;
+        m.w.vcpu[g].pmi = 1;
+        if (!late_freeze) freeze(m.w.vcpu[g]);
+    }
+    void inject_pmi(Machine &m, Cpu &, int g) override {
+        if (late_freeze) freeze(m.w.vcpu[g]);
     }
     bool traced(Machine &m, Cpu &c) override {
         Running now = m.running_on(c);
@@ -130,13 +149,13 @@ struct Vlbr : Design {
         release(m, c, g);
         Vcpu &v = m.w.vcpu[g];
         v.control = v.debugctl = v.smm = v.smm_control = 0;
-        v.level2 = v.vmcs12_control = v.vmcs12_debugctl = v.other_control = 0;
+        v.pmi = v.level2 = v.vmcs12_control = v.vmcs12_debugctl = v.other_control = 0;
     }
 };
 
 struct KvmLegacy : Vlbr {
     explicit KvmLegacy(bool designed) {
-        legacy = true;
+        legacy = late_freeze = true;
         sharing.vlbr_is_filtered = designed;
     }
     bool load(Machine &m, Cpu &c, int g, int part) override {
@@ -152,6 +171,7 @@ struct KvmLegacy : Vlbr {
     }
     bool take_back(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
+        if (has("host-pmi-freezes")) v.debugctl = v.entry_debugctl;
         v.entry_debugctl = 0;
         if (v.snapshot) c.regs.debugctl = v.snapshot;
         if (!has("stale-snapshot")) v.snapshot = 0;
@@ -160,10 +180,12 @@ struct KvmLegacy : Vlbr {
     bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
         Vcpu &v = m.w.vcpu[g];
         if (what == ENABLE || what == DISABLE) {
-            v.debugctl = what == ENABLE ? DEBUG_LBR : 0;
+            v.debugctl = (v.debugctl & DEBUG_FREEZE) | (what == ENABLE ? DEBUG_LBR : 0);
             if (what == ENABLE) create(m, c, g);
             return true;
         }
+        if (what == COUNTER) return true;
+        if (what == SET_FREEZE) return v.debugctl |= DEBUG_FREEZE, true;
         if (what == RESET) return vpmu_reset(m, c, g), true;
         if (what == LAUNCH || what == LAUNCH_CONTROLS)
             return enter_l2(v, what == LAUNCH_CONTROLS, true), true;
@@ -201,11 +223,12 @@ struct ArchLbrV2 : Vlbr {
         v.xsaves_exit = !v.passthrough && !has("xsaves-door");
         v.load = !has("no-entry-load"), v.clear = 1;
         v.entry_control = v.passthrough || anyway ? v.control : 0;
+        v.entry_debugctl = v.debugctl;
         if (now.hosts && !now.vlbr && now.traces_guests()) v.load = v.clear = anyway;
         return true;
     }
     bool take_back(Machine &m, Cpu &c, int g, int) override {
-        m.w.vcpu[g].entry_control = 0;
+        m.w.vcpu[g].entry_control = m.w.vcpu[g].entry_debugctl = 0;
         if (c.programmed && !has("exit-clear-always")) c.regs.control = c.programmed;
         return true;
     }
@@ -243,7 +266,8 @@ struct ArchLbrV2 : Vlbr {
         case RESET: vpmu_reset(m, c, g); break;
         case SET_DEBUGCTL: v.vmcs12_debugctl = has("vmcs12-debugctl") ? DEBUG_LBR : 0; break;
         case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1: nested(v, what); break;
-        case INTERRUPT: break;
+        case SET_FREEZE: v.debugctl |= DEBUG_FREEZE; break;
+        case INTERRUPT: case COUNTER: case HOST_COUNTER: case ACKNOWLEDGE: break;
         case ENABLE: case DISABLE: case USER_FILTER:
             v.control = written(what, v.control, false);
             if (v.control & EN) create(m, c, g);

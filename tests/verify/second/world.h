@@ -69,6 +69,7 @@ struct Vcpu {
     Byte control = 0, debugctl = 0, smm = 0, smm_control = 0, snapshot = 0;
     Byte uses = 0, passthrough = 0, xsaves_exit = 1, lost = 0, cleanup = 0;
     Byte image_control = 0;
+    Byte pmi = 0, frozen = 0;   // to be injected; LBR_FRZ, while it is not in the registers
     Byte level2 = 0, vmcs12_control = 0, vmcs12_debugctl = 0, other_control = 0;
     Bank image{};
 };
@@ -76,6 +77,7 @@ struct Vcpu {
 // What an owner of its own facility would see.
 struct Ghost {
     Byte on = 0, user_only = 0, smm = 0, control = 0, level2 = 0, vmcs12 = 0;
+    Byte freeze = 0, frozen = 0;
     Bank bank{};
 };
 
@@ -107,7 +109,7 @@ template <class V> void see(V &v, Context &context, int depth) {
 
 template <class V> void see(V &v, Ghost &ghost, int depth) {
     for (Byte *cell : {&ghost.on, &ghost.user_only, &ghost.smm, &ghost.control, &ghost.level2,
-                       &ghost.vmcs12})
+                       &ghost.vmcs12, &ghost.freeze, &ghost.frozen})
         v.number(*cell);
     see(v, ghost.bank, depth);
 }
@@ -116,7 +118,7 @@ template <class V> void see(V &v, Vcpu &u, int depth) {
     for (Byte *cell : {&u.entry_debugctl, &u.entry_control, &u.load, &u.clear, &u.control,
                        &u.debugctl, &u.smm, &u.smm_control, &u.snapshot, &u.uses,
                        &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control,
-                       &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
+                       &u.pmi, &u.frozen, &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
         v.number(*cell);
     see(v, u.image, depth);
 }
@@ -125,7 +127,7 @@ template <class V> void see(V &v, Cpu &c, int depth) {
     see(v, c.regs.bank, depth);
     see(v, c.events, depth);
     see(v, c.host_task, depth);
-    for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.interrupts, &c.wanted, &c.attached,
+    for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.regs.frozen, &c.interrupts, &c.wanted, &c.attached,
                        &c.cut, &c.programmed, &c.noted})
         v.number(*cell);
     v.who(c.task, 1), v.who(c.guest, 1), v.who(c.owner, GUEST);
