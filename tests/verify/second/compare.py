@@ -25,10 +25,10 @@ HERE = Path(__file__).resolve().parent
 #: What the second model has, as far as `pylbr.verify` has it; the rest is not compared.
 KNOWS = FEATURES.keys() & {
     "nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault", "smm", "init", "db",
-    "nmi-branch", "rotate", "enable", "xrstors", "reset", "nested", "vpmi"}
+    "nmi-branch", "rotate", "enable", "xrstors", "reset", "nested", "vpmi", "pebs"}
 OPENS = KINDS.keys() & {
     "cpu", "cpu-exclude", "cpu-flexible", "cpu-flexible-user", "task", "task-exclude",
-    "task-flexible", "cpu-user"}
+    "task-flexible", "cpu-user", "cpu-pebs"}
 #: Sets of `pylbr verify` that it can search.
 SETS = {name: more for name, more in EXTENDED.items() if KNOWS.issuperset(more["features"])
         and OPENS.issuperset(more["kinds"])}

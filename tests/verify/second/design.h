@@ -7,9 +7,9 @@
 
 enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES, USER_FILTER, INIT,
                           SMI, RSM, DEBUG, XRSTORS, RESET, LAUNCH, LAUNCH_CONTROLS, CALL_L1,
-                          SET_DEBUGCTL, SET_FREEZE, COUNTER, ACKNOWLEDGE, HOST_COUNTER };
+                          SET_DEBUGCTL, SET_FREEZE, COUNTER, ACKNOWLEDGE, HOST_COUNTER, PEBS };
 
-enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_SAMPLE };
+enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_RECORD, BY_SAMPLE };
 
 struct Seen {  // what the last step showed to somebody
     Door door = NO_DOOR;
@@ -64,6 +64,9 @@ struct Design {
     bool host_may_be_short = false, host_has_flag = false;
     bool entry_serves = false, refuses_tracing = false, mediated = false;
     bool freeze_clears_enable = false;
+
+    // Are a guest's adaptive PEBS records offered the LBR group?
+    virtual bool offers_pebs() const { return has("pebs-baseline"); }
     Sharing sharing{};
 
     virtual ~Design() = default;
@@ -82,6 +85,7 @@ struct Design {
     virtual void guest_pmi(Machine &, Cpu &, int) {}
     virtual void inject_pmi(Machine &, Cpu &, int) {}
     virtual void sample(Machine &, Cpu &) {}
+    virtual void pebs_sample(Machine &, Cpu &) {}
     virtual void save(Machine &, Cpu &, int) {}
     virtual void restore(Machine &, Cpu &, int) {}
     virtual bool traced(Machine &, Cpu &) { return false; }

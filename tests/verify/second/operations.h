@@ -182,6 +182,9 @@ inline void execute(Machine &m, Cpu &c, Instruction what) {
     case DEPTH: c.regs.bank.clear_records(); break;
     case XRSTORS: c.regs.restore(c.operand); break;
     case ACKNOWLEDGE: c.regs.frozen = 0; break;
+    case PEBS:  // without the group the record says that it is not there
+        if (m.w.vcpu[g].pebs_lbrs) m.show(BY_RECORD, c.regs.bank, 0, m.w.vcpu[g].lost);
+        break;
     default: c.regs.control = written(what, c.regs.control, m.legacy);
     }
     m.seen.guest = g, m.seen.retired = what;

@@ -52,13 +52,14 @@ struct Owned : Design {
     void let_in(Cpu &c, Vcpu &v) {
         if (v.frozen && !has("no-refreeze")) c.regs.frozen = 1;
         v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
-        v.passthrough = 1, v.xsaves_exit = 0;
+        v.passthrough = v.pebs_lbrs = 1, v.xsaves_exit = 0;
         v.entry_control = v.control, v.load = 1, v.clear = !has("keep-clear-off");
         if (v.level2 && has("nested-no-controls")) v.load = v.clear = 0;
     }
     void keep_out(Machine &m, Cpu &c, Vcpu &v) {
         if (!has("keep-passthrough")) v.passthrough = 0;
         v.xsaves_exit = !has("xsaves-door");
+        v.pebs_lbrs = has("pebs-door");
         v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
         if (v.control & EN && !v.frozen && !has("no-pause-clear")) {
             v.image.clear();
@@ -135,7 +136,7 @@ struct Owned : Design {
         case SET_DEBUGCTL: v.vmcs12_debugctl = 0; break;
         case SET_FREEZE: v.debugctl |= DEBUG_FREEZE; break;
         case ACKNOWLEDGE: v.frozen = 0; break;
-        case INTERRUPT: case INIT: case COUNTER: case HOST_COUNTER: break;
+        case INTERRUPT: case INIT: case COUNTER: case HOST_COUNTER: case PEBS: break;
         case SMI: v.smm = 1, v.smm_control = v.control & EN, v.control &= ~EN; break;
         case RSM: v.control |= v.smm_control, v.smm = v.smm_control = 0; break;
         case DEBUG: v.control &= ~EN; break;
@@ -144,9 +145,16 @@ struct Owned : Design {
         return true;
     }
     void sample(Machine &m, Cpu &c) override {
-        m.show(BY_SAMPLE, c.attached ? c.regs.bank : Bank{}, 0, c.cut || !c.attached);
+        read_for_host(m, c, c.attached && m.running_on(c).handled);
         if (c.owner < GUEST || has("ack-by-host")) c.regs.frozen = 0;
     }
+    void pebs_sample(Machine &m, Cpu &c) override {
+        read_for_host(m, c, c.attached || has("keep-pebs"));
+    }
+    void read_for_host(Machine &m, Cpu &c, bool present) {
+        m.show(BY_SAMPLE, present ? c.regs.bank : Bank{}, 0, c.cut || !present);
+    }
+    bool offers_pebs() const override { return true; }
     // A counter that is a perf event exits by NMI, and the host acknowledges; so KVM keeps LBR_FRZ.
     // A mediated one does not concern the host.
     void guest_pmi(Machine &m, Cpu &c, int g) override {
@@ -170,7 +178,7 @@ struct Owned : Design {
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
         const Vcpu &v = m.w.vcpu[g];
         if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
-        if (what == ACKNOWLEDGE && mediated) return false;
+        if (what == PEBS || (what == ACKNOWLEDGE && mediated)) return false;
         return what >= INIT || !v.passthrough;
     }
 };

@@ -5,6 +5,7 @@
 
 struct Running {
     int users = 0, hosts = 0;
+    int handled = 0;         // perf's own that a PMI handler reads; the others are PEBS records
     bool vlbr = false;
     Byte asked = 0;          // EXCLUDE_GUEST if all of perf's own ask for it, USER_ONLY if one does
     bool newcomer = false;   // the first of them never ran before
@@ -19,6 +20,7 @@ struct Running {
         Byte exclude = event.flags & EXCLUDE_GUEST & (hosts ? asked : EXCLUDE_GUEST);
         asked = exclude | (asked & USER_ONLY) | (event.flags & USER_ONLY);
         hosts++;
+        handled += !(event.flags & BY_PEBS);
     }
     bool traces_guests() const { return !(asked & EXCLUDE_GUEST); }
 };

@@ -5,19 +5,19 @@
 enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F_DEPTH = 16,
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
                           F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
-                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768, F_VPMI = 65536 };
+                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768, F_VPMI = 65536, F_PEBS = 131072 };
 
 // In the order of their bits.
 constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
                                     "smm", "init", "db", "nmi-branch", "rotate", "enable",
-                                    "xrstors", "reset", "nested", "vpmi"};
+                                    "xrstors", "reset", "nested", "vpmi", "pebs"};
 
 enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES };
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
                                  "P21", "P22", "P23"};
 
 enum Kind : Byte { STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, INSTRUCT, LEAVE, OPEN, CLOSE, PMI,
-                   STRAY, MIGRATE, REENABLE, ROTATE };
+                   STRAY, MIGRATE, REENABLE, ROTATE, HOST_PEBS };
 
 struct Action {
     Kind kind;
@@ -49,7 +49,7 @@ struct Spectator {
             if (c.guest && idle) {
                 branch(GUEST_BRANCH);
                 add(LEAVE);
-                if (features & F_VPMI && m.running_on(c).hosts && !design.mediated)
+                if (features & F_VPMI && m.running_on(c).handled && !design.mediated)
                     add(LEAVE, HOST_COUNTER);
                 for (Instruction what : instructions(m.w.guest[c.guest - 1])) add(INSTRUCT, what);
                 continue;
@@ -66,7 +66,9 @@ struct Spectator {
                     if (task != c.task && !(task && taken(m, task))) add(SWITCH, task);
             }
             if (c.interrupts && c.doing.size() < 2) ipis(m, c, add);
-            if (features & F_NMI && m.running_on(c).hosts) add(PMI);
+            Running now = m.running_on(c);
+            if (features & F_NMI && now.handled) add(PMI);
+            if (features & F_PEBS && now.hosts > now.handled) add(HOST_PEBS);
             if (features & F_NMI_BRANCH && !idle) add(STRAY);
         }
         return found;
@@ -83,6 +85,7 @@ struct Spectator {
         if (features & F_WRITE) list.push_back(WRITE);
         if (features & F_RESET) list.push_back(RESET);
         if (features & F_VPMI) list.push_back(COUNTER);
+        if (features & F_PEBS && design.offers_pebs()) list.push_back(PEBS);
         if (features & F_VPMI && !ghost.freeze) list.push_back(SET_FREEZE);
         if (features & F_VPMI && ghost.frozen) list.push_back(ACKNOWLEDGE);
         if (features & F_NESTED && ghost.level2) list.push_back(CALL_L1);
@@ -264,6 +267,7 @@ struct Spectator {
             else if (record.kernel && ghost.user_only && record != wanted) broken |= bit(P3);
         };
         for (int i = 0; i < m.size.depth; i++) look(bank.at[i], ghost.bank.at[i]);
+        if (door == BY_RECORD) return broken;   // has neither LER nor the control
         if (door != BY_MSR) {
             look(bank.ler, ghost.bank.ler);
             bool excused = design.guest_may_be_short && bank.ler.empty();
@@ -343,6 +347,7 @@ struct Spectator {
         case LEAVE: operation(EXIT_OUT); break;
         case OPEN: operation(IPI_OPEN); break;
         case CLOSE: operation(IPI_CLOSE); break;
+        case HOST_PEBS: design.pebs_sample(m, c); break;
         case MIGRATE: operation(MIGRATE_PUT); break;
         case REENABLE: operation(IPI_ENABLE); break;
         case ROTATE: operation(IPI_ROTATE); break;

@@ -97,11 +97,12 @@ struct Vlbr : Design {
     }
     void sample(Machine &m, Cpu &c) override {
         Running now = m.running_on(c);
-        bool present = now.hosts && !now.vlbr;
+        bool present = now.handled && !now.vlbr;
         m.show(BY_SAMPLE, present ? c.regs.bank : Bank{}, 0, false);
         c.regs.frozen = 0;
         if (present && legacy) c.regs.debugctl |= c.programmed;
     }
+    void pebs_sample(Machine &m, Cpu &c) override { m.show(BY_SAMPLE, c.regs.bank, 0, false); }
     // intel_pmu_deliver_pmi, for a vPMU of version 2 or 3.
     void freeze(Vcpu &v) {
         if (!(v.debugctl & DEBUG_FREEZE)) return;
@@ -166,6 +167,7 @@ struct KvmLegacy : Vlbr {
         Vcpu &v = m.w.vcpu[g];
         if (!has("stale-snapshot")) v.snapshot = c.regs.debugctl;
         v.passthrough = active(m, g);
+        v.pebs_lbrs = offers_pebs();
         v.entry_debugctl = v.debugctl;
         return true;
     }
@@ -199,6 +201,7 @@ struct KvmLegacy : Vlbr {
         return true;
     }
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
+        if (what == PEBS) return false;
         return what == ENABLE || what == DISABLE || what >= INIT || !m.w.vcpu[g].passthrough;
     }
     void save(Machine &m, Cpu &c, int g) override {
@@ -220,6 +223,7 @@ struct ArchLbrV2 : Vlbr {
         Running now = m.running_on(c);
         bool anyway = has("ctl-loaded-when-reclaimed");
         v.passthrough = active(m, g);
+        v.pebs_lbrs = offers_pebs();
         v.xsaves_exit = !v.passthrough && !has("xsaves-door");
         v.load = !has("no-entry-load"), v.clear = 1;
         v.entry_control = v.passthrough || anyway ? v.control : 0;
@@ -267,7 +271,7 @@ struct ArchLbrV2 : Vlbr {
         case SET_DEBUGCTL: v.vmcs12_debugctl = has("vmcs12-debugctl") ? DEBUG_LBR : 0; break;
         case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1: nested(v, what); break;
         case SET_FREEZE: v.debugctl |= DEBUG_FREEZE; break;
-        case INTERRUPT: case COUNTER: case HOST_COUNTER: case ACKNOWLEDGE: break;
+        case INTERRUPT: case COUNTER: case HOST_COUNTER: case ACKNOWLEDGE: case PEBS: break;
         case ENABLE: case DISABLE: case USER_FILTER:
             v.control = written(what, v.control, false);
             if (v.control & EN) create(m, c, g);
@@ -277,6 +281,7 @@ struct ArchLbrV2 : Vlbr {
     bool exits(Machine &m, Cpu &, int g, Instruction what) override {
         const Vcpu &v = m.w.vcpu[g];
         if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
+        if (what == PEBS) return false;
         return !(what == READ || what == WRITE) || !v.passthrough;
     }
     void save(Machine &m, Cpu &c, int g) override {

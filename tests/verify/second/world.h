@@ -15,7 +15,7 @@ constexpr int SLOTS = 2;
 
 // Flags of a host event, as `pylbr.verify.models.KINDS` has them.
 constexpr Byte PINNED = 1, EXCLUDE_GUEST = 2, EXCLUDE_HOST = 4, VLBR = 8, USER_ONLY = 16;
-constexpr Byte CALL_STACK = 32, ON_TASK = 64;
+constexpr Byte CALL_STACK = 32, ON_TASK = 64, BY_PEBS = 128;
 
 enum EventState : Byte { NO_EVENT, WAITING, RUNNING, FAILED };
 
@@ -69,6 +69,7 @@ struct Vcpu {
     Byte control = 0, debugctl = 0, smm = 0, smm_control = 0, snapshot = 0;
     Byte uses = 0, passthrough = 0, xsaves_exit = 1, lost = 0, cleanup = 0;
     Byte image_control = 0;
+    Byte pebs_lbrs = 0;         // MSR_PEBS_DATA_CFG.LBRS stays as the guest has set it
     Byte pmi = 0, frozen = 0;   // to be injected; LBR_FRZ, while it is not in the registers
     Byte level2 = 0, vmcs12_control = 0, vmcs12_debugctl = 0, other_control = 0;
     Bank image{};
@@ -118,7 +119,7 @@ template <class V> void see(V &v, Vcpu &u, int depth) {
     for (Byte *cell : {&u.entry_debugctl, &u.entry_control, &u.load, &u.clear, &u.control,
                        &u.debugctl, &u.smm, &u.smm_control, &u.snapshot, &u.uses,
                        &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control,
-                       &u.pmi, &u.frozen, &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
+                       &u.pebs_lbrs, &u.pmi, &u.frozen, &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
         v.number(*cell);
     see(v, u.image, depth);
 }
