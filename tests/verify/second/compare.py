@@ -90,7 +90,7 @@ def _rows(depth_2: bool) -> Iterable[tuple[str, Configuration]]:
         if depth_2:
             yield "standard", Configuration(policy, depth=2, guests=2)
     for name, more in SETS.items():
-        if name != "tasks":
+        if name not in ("tasks", "all"):
             yield name, Configuration("request", depth=1, **{**more, "guests": 1})
             yield name, Configuration("lease", depth=1, **{**more, "guests": 1})
     yield "tasks", Configuration("mediated", depth=1, **SETS["tasks"])

@@ -8,7 +8,9 @@ struct Owned : Design {
         sharing.exclusion_is_filter = true;
     }
 
-    static Byte control_for(const Running &now) { return now.asked & USER_ONLY ? CTL_USER : CTL_ALL; }
+    static Byte control_for(const Running &now) {
+        return now.asked & USER_ONLY ? CTL_USER : CTL_ALL;
+    }
 
     void wipe(Cpu &c) {
         if (has("no-wipe")) return;

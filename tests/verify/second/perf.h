@@ -87,7 +87,8 @@ inline bool competes(const Context &context) {
 
 // The multiplex timer: the first flexible event goes behind the others.
 inline void rotate(Context &context) {
-    if (competes(context)) std::rotate(context.event.begin(), context.event.begin() + 1, context.event.end());
+    std::array<Event, SLOTS> &all = context.event;
+    if (competes(context)) std::rotate(all.begin(), all.begin() + 1, all.end());
 }
 
 inline void stop_all(Context &context) {

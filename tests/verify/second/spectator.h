@@ -5,7 +5,8 @@
 enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F_DEPTH = 16,
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
                           F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
-                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768, F_VPMI = 65536, F_PEBS = 131072 };
+                          F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768,
+                          F_VPMI = 65536, F_PEBS = 131072 };
 
 // In the order of their bits.
 constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
@@ -16,8 +17,8 @@ enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPE
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
                                  "P21", "P22", "P23"};
 
-enum Kind : Byte { STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, INSTRUCT, LEAVE, OPEN, CLOSE, PMI,
-                   STRAY, MIGRATE, REENABLE, ROTATE, HOST_PEBS };
+enum Kind : Byte { STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, INSTRUCT, LEAVE, OPEN, CLOSE,
+                   PMI, STRAY, MIGRATE, REENABLE, ROTATE, HOST_PEBS };
 
 struct Action {
     Kind kind;
@@ -89,7 +90,8 @@ struct Spectator {
         if (features & F_VPMI && !ghost.freeze) list.push_back(SET_FREEZE);
         if (features & F_VPMI && ghost.frozen) list.push_back(ACKNOWLEDGE);
         if (features & F_NESTED && ghost.level2) list.push_back(CALL_L1);
-        else if (features & F_NESTED && !ghost.smm) list.insert(list.end(), {LAUNCH, LAUNCH_CONTROLS});
+        else if (features & F_NESTED && !ghost.smm)
+            list.insert(list.end(), {LAUNCH, LAUNCH_CONTROLS});
         if (design.legacy) return list;
         if (features & F_NESTED && ghost.level2) list.push_back(SET_DEBUGCTL);
         if (features & F_XRSTORS) list.push_back(XRSTORS);
@@ -193,7 +195,8 @@ struct Spectator {
             else ghost.control &= ~EN;
             break;
         case LAUNCH: case LAUNCH_CONTROLS: case CALL_L1:
-            if (what == CALL_L1 || m.w.vcpu[m.seen.guest].level2) change_level(ghost, what, m.legacy);
+            if (what == CALL_L1 || m.w.vcpu[m.seen.guest].level2)
+                change_level(ghost, what, m.legacy);
             break;
         case ENABLE: case DISABLE: case USER_FILTER:
             ghost.control = written(what, ghost.control, m.legacy);
@@ -209,9 +212,13 @@ struct Spectator {
         }
     }
 
+    static Byte debugctl_of(const Ghost &ghost, bool legacy) {
+        return (ghost.freeze ? DEBUG_FREEZE : 0) | (legacy && ghost.on ? DEBUG_LBR : 0);
+    }
+
     // A VM entry of L1 that has not failed, or an exit to it.
     static void change_level(Ghost &ghost, Instruction what, bool legacy) {
-        Byte control = !legacy ? ghost.control : (ghost.on ? DEBUG_LBR : 0) | (ghost.freeze ? DEBUG_FREEZE : 0);
+        Byte control = legacy ? debugctl_of(ghost, true) : ghost.control;
         bool own = ghost.level2 == LEVEL2_CONTROLS;
         if (what == CALL_L1) {
             if (own || !legacy) ghost.vmcs12 = control;
@@ -244,8 +251,8 @@ struct Spectator {
 
     static unsigned bit(Property property) { return 1u << property; }
 
-    static bool incomplete(const Machine &m, const Bank &bank, const Ghost &ghost, bool may_be_short,
-                           bool has_flag, bool cut) {
+    static bool incomplete(const Machine &m, const Bank &bank, const Ghost &ghost,
+                           bool may_be_short, bool has_flag, bool cut) {
         bool missing = false;
         for (int i = 0; i < m.size.depth; i++) {
             if (bank.at[i] == ghost.bank.at[i]) continue;
@@ -301,7 +308,8 @@ struct Spectator {
             Cpu &c = m.w.cpu[i];
             const Bank &bank = c.regs.bank;
             bool clean = bank.empty() && bank.ler.empty() && !c.regs.on(m.legacy);
-            if (c.owner >= GUEST && (c.attached || c.task != 1 + c.owner - GUEST)) broken |= bit(P20);
+            if (c.owner >= GUEST && (c.attached || c.task != 1 + c.owner - GUEST))
+                broken |= bit(P20);
             if (c.owner == EMPTY && c.attached) broken |= bit(P20);
             else if (c.owner == EMPTY && !clean) broken |= bit(P20B);
             if (!c.guest && c.interrupts && c.regs.frozen) {
@@ -315,8 +323,8 @@ struct Spectator {
             if (c.guest && c.doing.empty()) {
                 const Vcpu &v = m.w.vcpu[c.guest - 1];
                 const Ghost &ghost = m.w.guest[c.guest - 1];
-                Byte debugctl = (ghost.freeze ? DEBUG_FREEZE : 0) | (m.legacy && ghost.on ? DEBUG_LBR : 0);
-                if (features & F_VPMI && c.regs.debugctl != debugctl) broken |= bit(P5);
+                if (features & F_VPMI && c.regs.debugctl != debugctl_of(ghost, m.legacy))
+                    broken |= bit(P5);
                 if (v.passthrough)
                     broken |= at_door(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);
                 if (features & F_XSAVES && !v.xsaves_exit)
@@ -359,7 +367,8 @@ struct Spectator {
         if (m.seen.retired) retire(m, c);
         if (m.seen.door == BY_SAMPLE) broken |= at_sample(m, action.cpu);
         else if (m.seen.door)
-            broken |= at_door(m, m.seen.guest, m.seen.door, m.seen.bank, m.seen.control, m.seen.cut);
+            broken |= at_door(m, m.seen.guest, m.seen.door, m.seen.bank, m.seen.control,
+                              m.seen.cut);
         return broken | everywhere(m);
     }
 };

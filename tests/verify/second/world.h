@@ -101,7 +101,8 @@ template <class V> void see(V &v, Bank &bank, int depth) {
 }
 
 template <class V> void see(V &v, Context &context, int depth) {
-    for (Event &event : context.event) v.number(event.state), v.number(event.flags), v.number(event.ran);
+    for (Event &event : context.event)
+        for (Byte cell : {Byte(event.state), event.flags, event.ran}) v.number(cell);
     v.number(context.stash.valid);
     if (!context.stash.valid) return;
     v.number(context.stash.control);
@@ -119,7 +120,8 @@ template <class V> void see(V &v, Vcpu &u, int depth) {
     for (Byte *cell : {&u.entry_debugctl, &u.entry_control, &u.load, &u.clear, &u.control,
                        &u.debugctl, &u.smm, &u.smm_control, &u.snapshot, &u.uses,
                        &u.passthrough, &u.xsaves_exit, &u.lost, &u.cleanup, &u.image_control,
-                       &u.pebs_lbrs, &u.pmi, &u.frozen, &u.level2, &u.vmcs12_control, &u.vmcs12_debugctl, &u.other_control})
+                       &u.pebs_lbrs, &u.pmi, &u.frozen, &u.level2, &u.vmcs12_control,
+                       &u.vmcs12_debugctl, &u.other_control})
         v.number(*cell);
     see(v, u.image, depth);
 }
@@ -128,8 +130,8 @@ template <class V> void see(V &v, Cpu &c, int depth) {
     see(v, c.regs.bank, depth);
     see(v, c.events, depth);
     see(v, c.host_task, depth);
-    for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.regs.frozen, &c.interrupts, &c.wanted, &c.attached,
-                       &c.cut, &c.programmed, &c.noted})
+    for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.regs.frozen, &c.interrupts, &c.wanted,
+                       &c.attached, &c.cut, &c.programmed, &c.noted})
         v.number(*cell);
     v.who(c.task, 1), v.who(c.guest, 1), v.who(c.owner, GUEST);
     v.record(c.operand);
@@ -144,7 +146,10 @@ template <class V> void see(V &v, Cpu &c, int depth) {
 }
 
 template <class V> void see(V &v, World &w, const Size &size, const std::vector<int> &order) {
-    for (int i = 0; i < size.cpus; i++) see(v, w.cpu[i], size.depth), see(v, w.window[i], size.depth);
+    for (int i = 0; i < size.cpus; i++) {
+        see(v, w.cpu[i], size.depth);
+        see(v, w.window[i], size.depth);
+    }
     for (int g : order) {
         see(v, w.vcpu[g], size.depth);
         see(v, w.thread[g], size.depth);
