@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "trace": {"lbrcore"},
     "sample": {"lbrcore", "arch", "cpu", "trace"},
     "profile": {"lbrcore", "arch", "cpu", "trace", "sample"},
-    "record": {"lbrcore", "arch", "cpu", "trace", "sample", "profile"},
+    "record": {"lbrcore", "arch", "cpu", "trace", "sample", "profile", "embed"},
     "embed": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration", "trace", "sample",
               "profile"},
 }

@@ -47,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="with --full: fill in mispredicts from a model of a predictor")
     parser.add_argument("--live", action="store_true",
                         help="show the hottest branches while the program runs")
-    parser.add_argument("--engine", default="qemu", help="what runs the program (default qemu)")
+    parser.add_argument("--engine", default="qemu", metavar="NAME",
+                        help="what runs the program: qemu (default); unicorn, for bare code and "
+                             "functions; or one of an installed package")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
@@ -71,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     chosen = engine(args.engine)
     output: TraceOutput | PerfDataOutput | LiveOutput
     if args.full:
-        output = TraceOutput(path, request)
+        output = TraceOutput(path, request, chosen)
     else:
-        output = samples = PerfDataOutput(path, request, filter_, ["pylbr", *sys.argv[1:]])
+        output = samples = PerfDataOutput(path, request, chosen, filter_, ["pylbr", *sys.argv[1:]])
         if args.live:
             output = LiveOutput(samples, int(filter_))
     with output:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Protocol
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
 __all__ = ["Engine", "Outcome", "Request", "Sink", "engine", "engines"]
 
 #: Entry points of other packages' engines: a callable without arguments that makes one.
-ENTRY_POINTS = "pylbr.engines"
+ENTRY_POINT_GROUP: Final = "pylbr.engines"
+#: Module and class of each engine of ours.
+BUILTIN: Final = {
+    "qemu": "pylbr.record.qemu:QemuEngine", "unicorn": "pylbr.record.unicorn:UnicornEngine",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,18 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Runs programs."""
+    """Runs programs.
+
+    Attributes
+    ----------
+    name : str
+        As files name it.
+    cycles : str
+        Its model of cycles, in a few words.
+    """
+
+    name: str
+    cycles: str
 
     def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
         """Run the command to its end.
@@ -113,14 +128,12 @@ class Engine(Protocol):
         """
 
 
-def engines() -> dict[str, Callable[[], Engine]]:
-    """Every engine by name: ours, and those that entry points name."""
-    from pylbr.record.qemu import QemuEngine
-
-    found: dict[str, Callable[[], Engine]] = {"qemu": QemuEngine}
-    for point in entry_points(group=ENTRY_POINTS):
-        found.setdefault(point.name, point.load())
-    return found
+def engines() -> dict[str, EntryPoint]:
+    """Every engine by name, none of them loaded: ours, and those of installed packages."""
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return found | {
+        name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BUILTIN.items()
+    }
 
 
 def engine(name: str) -> Engine:
@@ -129,9 +142,13 @@ def engine(name: str) -> Engine:
     Raises
     ------
     CommandError
-        There is none.
+        There is none, or it cannot be loaded.
     """
     known = engines()
     if name not in known:
         raise CommandError(f"no engine {name!r}; there is {', '.join(sorted(known))}")
-    return known[name]()
+    try:
+        made: Engine = known[name].load()()
+    except (ImportError, AttributeError) as error:
+        raise CommandError(f"engine {name!r} ({known[name].value}): {error}") from error
+    return made

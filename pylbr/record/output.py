@@ -18,7 +18,7 @@ from pylbr.errors import TraceError
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import PerfDataWriter
 from pylbr.record.constants import IMAGE, Counted
-from pylbr.record.engine import Request
+from pylbr.record.engine import Engine, Request
 from pylbr.sample.batch import SampleBatch
 from pylbr.trace.metadata import Metadata, Module
 from pylbr.trace.metadata import Task as TraceTask
@@ -41,11 +41,11 @@ _NS: Final = 1_000_000_000
 _FILL: Final = 0.95
 
 
-def describe(request: Request) -> dict[str, str]:
+def describe(request: Request, engine: Engine) -> dict[str, str]:
     """Where the numbers come from, for the head of a file."""
     return {
-        "engine": "QEMU user mode", "command": " ".join(request.command),
-        "cycles": "model: a price per instruction class" if request.cycles else "none",
+        "engine": engine.name, "command": " ".join(request.command),
+        "cycles": f"model: {engine.cycles}" if request.cycles else "none",
         "mispredicts": f"model: {request.mispredicts}" if request.mispredicts else "none",
     }  # fmt: skip
 
@@ -77,14 +77,15 @@ class PerfDataOutput:
     """
 
     def __init__(
-        self, path: str, request: Request, filter_: BranchSample, arguments: Sequence[str]
-    ) -> None:
+        self, path: str, request: Request, engine: Engine, filter_: BranchSample,
+        arguments: Sequence[str],
+    ) -> None:  # fmt: skip
         self._filter = int(filter_)
         metadata = StacksMetadata(
             events=(_event(request, filter_),), hostname=platform.node(),
             os_release=platform.release(), arch="x86_64", command_line=tuple(arguments),
             cpus_online=os.cpu_count() or 1, cpus_available=os.cpu_count() or 1,
-            cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request).items()),
+            cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request, engine).items()),
         )  # fmt: skip
         self._writer = PerfDataWriter(path, metadata)
         self._reserve = _Reserve(path)
@@ -144,10 +145,10 @@ class _Reserve:
 class TraceOutput:
     """All branches as a container; conditional branches that fell through are among them."""
 
-    def __init__(self, path: str, request: Request) -> None:
+    def __init__(self, path: str, request: Request, engine: Engine) -> None:
         if not path.endswith((".arrow", ".parquet")):
             raise TraceError(path, "a full trace needs a name in .arrow or .parquet")
-        self._path, self._request = path, request
+        self._path, self._request, self._engine = path, request, engine
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._images: dict[int, int] = {}
@@ -199,7 +200,8 @@ class TraceOutput:
     def _open(self) -> Writer:
         modules = tuple(m for found in self._modules.values() for m in found)
         metadata = Metadata(
-            "QEMU user mode", modules, tuple(self._tasks.values()), describe(self._request)
+            self._engine.name, modules, tuple(self._tasks.values()),
+            describe(self._request, self._engine),
         )
         columns: tuple[str, ...] = (
             "from", "to", "class", "instructions", "cpl_from", "cpl_to", "task",

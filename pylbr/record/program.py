@@ -11,7 +11,7 @@ from typing import Final
 
 from pylbr.errors import CommandError
 
-__all__ = ["Program", "resolve"]
+__all__ = ["Program", "check_elf", "resolve"]
 
 _ELF_X86_64: Final = (b"\x7fELF\x02", 62)
 _SCRIPT_LEVELS: Final = 5  # as the kernel
@@ -49,7 +49,7 @@ def resolve(command: Sequence[str]) -> Program:
     for _ in range(_SCRIPT_LEVELS):
         head = _head(path)
         if not head.startswith(b"#!"):
-            _check_elf(path, head)
+            check_elf(path, head)
             return Program(path, tuple(arguments))
         words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
         if not words:
@@ -81,7 +81,13 @@ def _head(path: str) -> bytes:
         raise CommandError(f"{path}: {error.strerror}", 126) from error
 
 
-def _check_elf(path: str, head: bytes) -> None:
+def check_elf(path: str, head: bytes) -> None:
+    """Check that a file with this head is a program for x86-64.
+
+    Raises
+    ------
+    CommandError
+    """
     if len(head) < 64 or not head.startswith(b"\x7fELF"):
         raise CommandError(f"{path}: neither an ELF program nor a script", 126)
     machine = int.from_bytes(head[18:20], "little")

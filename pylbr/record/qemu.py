@@ -29,6 +29,9 @@ _STARTED: Final = itemgetter(5)
 class QemuEngine:
     """Runs x86-64 programs under ``qemu-x86_64`` with the plugin of this package."""
 
+    name = "QEMU user mode"
+    cycles = "a price per instruction class"
+
     def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
         """See `Engine.run`."""
         program = resolve(request.command)

@@ -95,7 +95,7 @@ class Tasks:
         if kind == _MMAP and len(body) >= 24:
             start, length, offset = struct.unpack_from("<QQQ", body)
             path = os.fsdecode(body[24:])
-            return mapping(task, start, length, offset, path, time)
+            return mapping(task.pid, task.tid, start, length, offset, path, time)
         if kind == _COMM:
             task.name = os.path.basename(os.fsdecode(body))[:_COMM_LENGTH]
             self._names[task.pid] = task.name
@@ -108,12 +108,12 @@ class Tasks:
         return None
 
 
-def mapping(task: Task, start: int, length: int, offset: int, path: str, time: int) -> Mmap:
+def mapping(
+    pid: int, tid: int, start: int, length: int, offset: int, path: str, time: int
+) -> Mmap:
     """PERF_RECORD_MMAP2 of executable memory."""
     build, inode = _file_facts(path)
-    return Mmap(
-        task.pid, task.tid, start, length, offset, path, build, inode=inode, time=time
-    )
+    return Mmap(pid, tid, start, length, offset, path, build, inode=inode, time=time)
 
 
 @lru_cache(maxsize=1024)

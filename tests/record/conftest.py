@@ -74,7 +74,7 @@ class Run:
 
 
 @pytest.fixture
-def pylbr_record(qemu, tmp_path):
+def pylbr_record_without_qemu(tmp_path):
     """``pylbr record``, in a process of its own."""
 
     def record(*arguments, full=True, options=(), check=0, **keywords):
@@ -90,3 +90,9 @@ def pylbr_record(qemu, tmp_path):
         return Run(path, result)
 
     return record
+
+
+@pytest.fixture
+def pylbr_record(qemu, pylbr_record_without_qemu):
+    """``pylbr record`` where there is a QEMU."""
+    return pylbr_record_without_qemu

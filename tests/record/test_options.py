@@ -163,16 +163,16 @@ class TestOnQemu:
     def test_live_table(self, qemu, build, tmp_path):
         need(shutil.which("qemu-x86_64"), "no qemu")
         request = Request([str(build("layout.c")), "100000"], period=5003)
-        filter_ = BranchSample.USER | BranchSample.ANY
+        qemu_engine, filter_ = engine("qemu"), BranchSample.USER | BranchSample.ANY
         stream = io.StringIO()
         out = tmp_path / "live.data"
         null = os.open(os.devnull, os.O_WRONLY)
         saved = os.dup(1)
         os.dup2(null, 1)
         try:
-            with LiveOutput(PerfDataOutput(str(out), request, filter_, ["x"]), int(filter_),
-                            stream) as live:
-                engine("qemu").run(request, live, live.refresh)
+            output = PerfDataOutput(str(out), request, qemu_engine, filter_, ["x"])
+            with LiveOutput(output, int(filter_), stream) as live:
+                qemu_engine.run(request, live, live.refresh)
         finally:
             os.dup2(saved, 1)
             os.close(saved)
