@@ -16,7 +16,7 @@ from pylbr.errors import UnsupportedFeature
 __all__ = ["Tools", "cache_directory", "find_qemu", "tools"]
 
 _HERE: Final = Path(__file__).parent
-_PLUGIN: Final = ("plugin.c", "guest.c")
+PLUGIN: Final = ("plugin.c", "guest.c", "repair.c")
 _LAUNCH: Final = ("launch.c",)
 _HEADERS: Final = ("wire.h", "decode.h", "recorder.h", "qemu_plugin.h")
 _FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
@@ -69,7 +69,7 @@ def tools() -> Tools:
         No suitable QEMU, no C compiler, or the compiler fails.
     """
     qemu = find_qemu()
-    plugin = _built("plugin.so", _PLUGIN, ("-shared", "-fPIC", "-fvisibility=hidden"))
+    plugin = _built("plugin.so", PLUGIN, ("-shared", "-fPIC", "-fvisibility=hidden"))
     return Tools(qemu, str(plugin), str(_built("launch", _LAUNCH, ())))
 
 

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,7 @@
 
 /* Numbers of the guest's system calls (x86-64), whatever the host is. */
 enum { CALL_MMAP = 9, CALL_MPROTECT = 10, CALL_RT_SIGACTION = 13, CALL_RT_SIGRETURN = 15,
-       CALL_EXECVE = 59, CALL_EXECVEAT = 322 };
+       CALL_CLONE = 56, CALL_EXECVE = 59, CALL_EXECVEAT = 322 };
 
 #define HANDLERS 1024
 #define WORDS_MAX 131072 /* of an argument or environment list */
@@ -389,6 +391,15 @@ static char *exec_path(uint64_t address, int directory, int flags) {
     return asprintf(&whole, "%s/%s", real, path) < 0 ? NULL : whole;
 }
 
+/* ---- threads ---- */
+
+/* QEMU would abort, or hang for ever. */
+static void refuse_thread(recorder_cpu *cpu) {
+    const char *path = qemu_plugin_path_to_binary();
+    recorder_message(cpu, WIRE_KILLED, path, (uint32_t)strlen(path), NULL, 0);
+    kill(getpid(), SIGKILL);
+}
+
 /* ---- system calls ---- */
 
 static void call(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2,
@@ -400,6 +411,8 @@ static void call(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1
         remember_handler(a2);
     else if (number == CALL_RT_SIGRETURN)
         recorder_event(cpu, WIRE_SIGRETURN, NULL);
+    if (number == CALL_CLONE && a1 & CLONE_THREAD && recorder_forked_threads() && !repair_done())
+        refuse_thread(cpu);
     if (number != CALL_EXECVE && number != CALL_EXECVEAT)
         return;
     int at = number == CALL_EXECVEAT;

@@ -37,7 +37,7 @@ recorder_cpu recorder_cpus[RECORDER_CPUS];
 wire_header *recorder_wire;
 static wire_block *blocks;
 static pid_t parent_pid;
-static int started;
+static int started, threads, forked_threads;
 
 static uint64_t now(void) {
     struct timespec t;
@@ -407,6 +407,7 @@ static void thread_created(qemu_plugin_id_t id, unsigned vcpu) {
         _exit(2);
     }
     reset_cpu(&recorder_cpus[vcpu]);
+    __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED);
 }
 
 /* Counts the blocks since the last full segment, for events that are counted by segment. */
@@ -430,13 +431,21 @@ static void thread_ended(qemu_plugin_id_t id, unsigned vcpu) {
     if (cpu->slot)
         STORE(cpu->slot->state, WIRE_DONE);
     reset_cpu(cpu);
+    __atomic_fetch_sub(&threads, 1, __ATOMIC_RELAXED);
 }
 
 /* Only the forking thread lives on in the child, under the same vcpu number. */
 static void forked(void) {
     parent_pid = getppid();
+    forked_threads |= threads > 1;
+    threads = 1;
+    repair_forked();
     for (unsigned i = 0; i < RECORDER_CPUS && recorder_cpus[i].pos; i++)
         reset_cpu(&recorder_cpus[i]);
+}
+
+int recorder_forked_threads(void) {
+    return forked_threads;
 }
 
 static wire_header *map_wire(const char *path) {
@@ -463,6 +472,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
     }
     blocks = AT(wire_block, recorder_wire->blocks_at);
     guest_install(id, argc, argv);
+    repair_install();
     pthread_atfork(NULL, NULL, forked);
     qemu_plugin_register_vcpu_init_cb(id, thread_created);
     qemu_plugin_register_vcpu_exit_cb(id, thread_ended);

@@ -1,5 +1,5 @@
-/* What the two halves of the plugin share: plugin.c records blocks, guest.c follows the
- * guest's system calls.
+/* What the parts of the plugin share: plugin.c records blocks, guest.c follows the guest's
+ * system calls, repair.c lets QEMU survive a fork.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -37,6 +37,9 @@ void recorder_event(recorder_cpu *cpu, unsigned event, const uint64_t *address);
 /* The cpu's slot, taken when it has none. */
 wire_slot *recorder_attach(recorder_cpu *cpu);
 
+/* Whether this process is the child of one with several threads. */
+int recorder_forked_threads(void);
+
 void guest_install(qemu_plugin_id_t id, int argc, char **argv);
 /* Called once a process, when its program is loaded, with a translated instruction. */
 void guest_started(recorder_cpu *cpu, uint64_t guest_base);
@@ -44,5 +47,10 @@ void guest_started(recorder_cpu *cpu, uint64_t guest_base);
 int guest_is_handler(uint64_t address);
 /* Called as the block at a signal handler begins; `registers` is the guest's register file. */
 void guest_handler_entered(unsigned vcpu, const uint64_t *registers);
+
+void repair_install(void);
+void repair_forked(void);
+/* Whether threads may be created in a child of a threaded process. */
+int repair_done(void);
 
 #endif

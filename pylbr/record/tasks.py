@@ -16,7 +16,7 @@ from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
 
 __all__ = ["Task", "Tasks"]
 
-_MMAP, _COMM, _NATIVE = 2, 3, 4
+_MMAP, _COMM, _NATIVE, _KILLED = 2, 3, 4, 5
 _COMM_LENGTH: Final = 15  # TASK_COMM_LEN without the NUL
 
 
@@ -40,7 +40,7 @@ class Tasks:
     Attributes
     ----------
     remarks : list of str
-        Programs that ran natively, unrecorded.
+        Programs that ran natively, unrecorded, and processes that had to be killed.
     """
 
     def __init__(self) -> None:
@@ -102,10 +102,17 @@ class Tasks:
             return Comm(task.pid, task.tid, task.name, True, time)
         if kind == _NATIVE:
             name, _, reason = body.partition(b"\0")
-            remark = f"{os.fsdecode(name)} ran unrecorded: {os.fsdecode(reason)}"
-            if remark not in self.remarks:
-                self.remarks.append(remark)
+            self._remark(f"{os.fsdecode(name)} ran unrecorded: {os.fsdecode(reason)}")
+        if kind == _KILLED:
+            self._remark(
+                f"a child of {os.fsdecode(body)} was killed: this QEMU would hang, for it cannot "
+                "run threads in the child of a threaded process"
+            )
         return None
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks.append(text)
 
 
 def mapping(

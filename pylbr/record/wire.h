@@ -91,6 +91,7 @@ enum wire_message_type {
     WIRE_MMAP = 2,   /* u64 address, length, file offset; path */
     WIRE_COMM = 3,   /* program started: path of its file */
     WIRE_NATIVE = 4, /* an execve that leaves the recording: path, NUL, reason */
+    WIRE_KILLED = 5, /* the process is about to be killed, for QEMU would hang: path */
 };
 
 typedef struct wire_message {

@@ -27,6 +27,13 @@ def need(condition, reason):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
+def symbols(path):
+    """{name: address} of a non-PIE program."""
+    listed = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
+    return {line.split()[2]: int(line.split()[0], 16) for line in listed.splitlines()
+            if len(line.split()) == 3}
+
+
 @pytest.fixture(scope="session")
 def qemu():
     """Paths of QEMU and what is built for it."""

@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lbrcore import BranchClass as C
 from pylbr import trace
-from tests.record.conftest import ROOT, need
+from pylbr.cli import main
+from pylbr.record import build as build_module
+from pylbr.record import qemu as qemu_module
+from tests.record import oracle
+from tests.record.conftest import ROOT, need, symbols
 
 pytestmark = pytest.mark.peer
 
@@ -50,6 +55,37 @@ def test_thousand_children(faults, pylbr_record):
     run = pylbr_record(faults, "children")
     assert len(set(run.branches()["task"].tolist())) == 1001
     assert said(run).count("\n") == 1
+
+
+def test_threads_in_children_of_a_threaded_process(build, pylbr_record):
+    """What QEMU by itself aborts at."""
+    program = build("forks.c", "-pthread", "-no-pie")
+    run = pylbr_record(program, "4")
+    assert run.result.stdout == b"0 failed\n" and said(run).count("\n") == 1
+    report = oracle.check(run.path)
+    assert report.wrong == []
+    branches = run.branches()
+    assert len(set(branches["task"].tolist())) == 1 + 3 + 4 * (1 + 3)
+    work = symbols(program)["work"]
+    assert (branches["to"] == work).sum() == 4 * 3
+
+
+def test_qemu_that_cannot_be_repaired(build, qemu, tmp_path, monkeypatch, capfd):
+    """The child is killed before QEMU hangs, and that is said; the file is valid."""
+    here = Path(build_module.__file__).parent
+    plugin = tmp_path / "plugin.so"
+    subprocess.run(["gcc", "-O2", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden",
+                    "-DRECORDER_LEAVES_QEMU_ALONE", "-o", plugin,
+                    *(here / name for name in build_module.PLUGIN)], check=True)
+    monkeypatch.setattr(qemu_module, "tools", lambda: replace(qemu, plugin=str(plugin)))
+    program, out = str(build("forks.c", "-pthread", "-no-pie")), tmp_path / "x.data"
+    assert main(["record", "-c", "101", "-o", str(out), "--", program, "2"]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == "2 failed\n"
+    assert captured.err.splitlines()[1:] == [
+        f"pylbr record: a child of {program} was killed: this QEMU would hang, for it cannot run "
+        "threads in the child of a threaded process"]
+    assert samples_in(out) > 100
 
 
 def test_program_that_closes_everything(faults, pylbr_record):

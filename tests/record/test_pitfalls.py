@@ -1,21 +1,13 @@
 """What misleads a recorder that sees blocks only: signals, `rep`, cuts, odd branches, mappings."""
 
-import subprocess
-
 import numpy as np
 import pytest
 
 from lbrcore import BranchClass as C
 from tests.record import oracle
+from tests.record.conftest import symbols
 
 pytestmark = pytest.mark.peer
-
-
-def symbols(path):
-    """{name: address} of a non-PIE program."""
-    listed = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
-    return {line.split()[2]: int(line.split()[0], 16) for line in listed.splitlines()
-            if len(line.split()) == 3}
 
 
 def no_false_edge(run):
