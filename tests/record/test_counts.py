@@ -1,5 +1,6 @@
-"""Recorded branches equal those that the processor itself and valgrind count."""
+"""Recorded branches equal those that the processor itself, valgrind and gcov count."""
 
+import json
 import shutil
 import subprocess
 from collections import Counter
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from lbrcore import BranchClass as C
-from tests.record.conftest import need
+from tests.record.conftest import PROGRAMS, need, symbols
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 PEERS = Path(__file__).parents[1] / "peers"
@@ -74,3 +76,48 @@ def test_conditional_counts_equal_callgrind(build, pylbr_record, tmp_path, flags
     # callgrind tells nothing of a jump's copy in another block that was never taken.
     for address, (_, executed) in expected.items():
         assert 0 <= taken[address] + fell[address] - executed <= 1
+
+
+def lines_of(path):
+    """{address: line} of the instructions at which a line begins, from DWARF."""
+    with open(path, "rb") as stream:
+        dwarf = ELFFile(stream).get_dwarf_info()
+        return {
+            entry.state.address: entry.state.line
+            for unit in dwarf.iter_CUs()
+            for entry in dwarf.line_program_for_CU(unit).get_entries()
+            if entry.state is not None and not entry.state.end_sequence
+        }
+
+
+@pytest.mark.parametrize("name", ["layout.c", "sorting.c"])
+def test_counts_equal_gcov(pylbr_record, tmp_path, name):
+    """Both ways of each conditional branch of the source, and the calls of each function.
+
+    gcov counts in the program itself, as it is recorded: one run, two counts."""
+    need(shutil.which("gcov"), "no gcov")
+    subprocess.run(["gcc", "-O0", "-g", "-no-pie", "--coverage", "-o", "counted",
+                    PROGRAMS / name], check=True, cwd=tmp_path)
+    run = pylbr_record(tmp_path / "counted", "5000")
+    gcov = json.loads(subprocess.run(
+        ["gcov", "--json-format", "--stdout", "-b", "counted-" + Path(name).stem],
+        check=True, capture_output=True, cwd=tmp_path).stdout)
+    branches, (file,) = run.branches(), gcov["files"]
+    lines = lines_of(tmp_path / "counted")
+    starts = np.array(sorted(lines))
+    inside = (branches["from"] >= starts[0]) & (branches["from"] < starts[-1])
+    ways = {}
+    for cls in (C.COND, C.NOT_TAKEN):
+        sources = branches["from"][inside & (branches["class"] == cls)]
+        for source, count in zip(*np.unique(sources, return_counts=True), strict=True):
+            line = lines[starts[np.searchsorted(starts, source, "right") - 1]]
+            ways.setdefault(line, Counter())[source, cls] = int(count)
+    expected = {
+        line["line_number"]: sorted(b["count"] for b in line["branches"] if b["count"])
+        for line in file["lines"] if any(b["count"] for b in line["branches"])}
+    assert {line: sorted(counts.values()) for line, counts in ways.items()} == expected
+    assert len(expected) > 5
+    at = symbols(tmp_path / "counted")
+    calls = {f["name"]: f["execution_count"] for f in file["functions"]}
+    assert {f: int((branches["to"] == at[f]).sum()) for f in calls} == calls
+    assert len(calls) >= 3
