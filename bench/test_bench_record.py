@@ -4,8 +4,6 @@ One round runs every contender once, so that a busy machine is busy for all; the
 rounds counts.  Goals: sampled at most 1.5 x plain QEMU, full at most 2.5 x.
 """
 
-import os
-import random
 import resource
 import shutil
 import subprocess
@@ -16,18 +14,14 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import QUICK
+from bench.programs import commands, record
 from pylbr.record.build import tools
 from pylbr.record.engine import Request
-from pylbr.record.qemu import QemuEngine
 
 HERE = Path(__file__).parent
 ROUNDS = 3 if QUICK else 7
 #: Of the programs' work: half a second and more under QEMU, so that starts weigh little.
 SCALE = 4 if QUICK else 8
-
-SQL = ("with recursive c(x) as (values(1) union all select x+1 from c where x<{n}) "
-       "select sum(x*x%7), count(distinct x%1000) from c;")
-
 
 class Nothing:
     """A sink that counts."""
@@ -48,16 +42,7 @@ class Nothing:
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
     """{name: command}."""
-    text = tmp_path_factory.mktemp("bench") / "text"
-    choose = random.Random(1)
-    words = [bytes(choose.choices(b"etaoinshrdlu", k=choose.randint(2, 9))) for _ in range(3000)]
-    text.write_bytes(b" ".join(choose.choices(words, k=300_000 * SCALE)))
-    loop = f"print(sum(i * i % 7 for i in range({300_000 * SCALE})))"
-    return {
-        "gzip": ["/bin/gzip", "-6", "-c", str(text)],
-        "sqlite3": ["/usr/bin/sqlite3", ":memory:", SQL.format(n=40_000 * SCALE)],
-        "python3": ["/usr/bin/python3", "-I", "-S", "-c", loop],
-    }
+    return commands(tmp_path_factory.mktemp("bench"), SCALE)
 
 
 @pytest.fixture(scope="session")
@@ -85,15 +70,7 @@ def seconds_of(*command):
 def recorded(command, full):
     """(elapsed and CPU seconds from the program's start to its end, what the sink counted)."""
     sink, before = Nothing(), used()
-    null, saved = os.open(os.devnull, os.O_WRONLY), os.dup(1)
-    os.dup2(null, 1)
-    try:
-        outcome = QemuEngine().run(Request(command, full=full), sink, lambda: None)
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(null)
-    assert outcome.exit_code == 0 and outcome.gaps == 0
+    outcome = record(Request(command, full=full), sink)
     return (outcome.seconds, used() - before), sink.count
 
 

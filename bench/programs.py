@@ -1,0 +1,40 @@
+"""Programs that the recorder is measured on, and recording them without a command line."""
+
+import os
+import random
+from pathlib import Path
+
+from pylbr.record.engine import Outcome, Request, Sink
+from pylbr.record.qemu import QemuEngine
+
+SQL = ("with recursive c(x) as (values(1) union all select x+1 from c where x<{n}) "
+       "select sum(x*x%7), count(distinct x%1000) from c;")
+
+
+def commands(directory: Path, scale: int) -> dict[str, list[str]]:
+    """{name: command}; the work grows with `scale`."""
+    text = directory / "text"
+    choose = random.Random(1)
+    words = [bytes(choose.choices(b"etaoinshrdlu", k=choose.randint(2, 9))) for _ in range(3000)]
+    text.write_bytes(b" ".join(choose.choices(words, k=300_000 * scale)))
+    loop = f"print(sum(i * i % 7 for i in range({300_000 * scale})))"
+    return {
+        "gzip": ["/bin/gzip", "-6", "-c", str(text)],
+        "sqlite3": ["/usr/bin/sqlite3", ":memory:", SQL.format(n=40_000 * scale)],
+        "python3": ["/usr/bin/python3", "-I", "-S", "-c", loop],
+    }
+
+
+def record(request: Request, sink: Sink) -> Outcome:
+    """Record a program whose output nobody wants."""
+    null, saved = os.open(os.devnull, os.O_WRONLY), os.dup(1)
+    os.dup2(null, 1)
+    try:
+        outcome = QemuEngine().run(request, sink, lambda: None)
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
+    if outcome.exit_code or outcome.gaps:
+        raise RuntimeError(f"{request.command[0]}: {outcome}")
+    return outcome
