@@ -25,7 +25,7 @@ from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
 from pylbr.trace.schema import column_dtype
 from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Record, StacksMetadata
-from pylbr.trace.writer import Writer
+from pylbr.trace.writer import BATCH_ROWS, GROUP_ROWS, Writer
 
 __all__ = ["PerfDataOutput", "TraceOutput", "describe"]
 
@@ -152,7 +152,7 @@ class TraceOutput:
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._images: dict[int, int] = {}
-        self._room = 1 << 62
+        self._row = 0
         self._writer: Writer | None = None
         self.count = 0
         self.remarks: list[str] = []
@@ -188,14 +188,22 @@ class TraceOutput:
     def branches(self, task: int, branches: np.ndarray) -> None:
         """See `Sink`."""
         writer = self._writer or self._open()
-        if self.count + len(branches) > self._room:
-            branches = branches[: self._room - self.count]
-            if not self.remarks:
-                self.remarks.append(
-                    f"{self._path}: the disk has no room for more; the file holds what came before"
-                )
+        if self.remarks:
+            return
+        room = self._room()
+        if len(branches) > room:
+            branches = branches[:room]
+            self.remarks.append(
+                f"{self._path}: the disk has no room for more; the file holds what came before"
+            )
         writer.write(branches, task=task)
         self.count += len(branches)
+
+    def _room(self) -> int:
+        """Rows that fit on the disk beside those that wait to be written, uncompressed."""
+        free = shutil.disk_usage(os.path.dirname(self._path) or ".").free
+        together = BATCH_ROWS if self._path.endswith(".arrow") else GROUP_ROWS
+        return max(int(free * _FILL) // self._row - self.count % together, 0)
 
     def _open(self) -> Writer:
         modules = tuple(m for found in self._modules.values() for m in found)
@@ -210,10 +218,7 @@ class TraceOutput:
             columns += ("cycles",)
         if self._request.mispredicts:
             columns += ("flags",)
-        if self._path.endswith(".arrow"):
-            row = sum(column_dtype(name).itemsize for name in columns)
-            free = shutil.disk_usage(os.path.dirname(self._path) or ".").free
-            self._room = int(free * _FILL) // row
+        self._row = sum(column_dtype(name).itemsize for name in columns)
         self._writer = Writer(self._path, metadata, columns)
         return self._writer
 

@@ -168,24 +168,48 @@ def test_no_compiler(pylbr_record, tmp_path):
     assert "no C compiler found" in said(run) and said(run).count("\n") == 1
 
 
-def test_full_disk(faults, pylbr_record, tmp_path):
-    """The file holds what there was room for."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk],
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 2 MB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", where],
                              capture_output=True)
     need(mounted.returncode == 0, "mounting a small disk is not allowed here")
-    try:
-        result = subprocess.run(
-            [sys.executable, "-m", "pylbr", "record", "-c", "53", "-o", disk / "x.data", "--",
-             faults, "work", "1000000"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=100)
-        assert result.returncode == 0
-        assert b"No space left on device; the file holds what came before" in result.stderr
-        assert samples_in(disk / "x.data") > 1000
-        assert os.listdir(disk) == ["x.data"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    yield where
+    subprocess.run(["umount", where], check=True)
+
+
+def recorded_on(disk, name, *arguments):
+    """Standard error of a recording onto the disk, which is all that is left there."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pylbr", "record", "-o", disk / name, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=100)
+    assert result.returncode == 0
+    assert name in os.listdir(disk) and len(os.listdir(disk)) <= 2
+    return result.stderr.decode()
+
+
+def test_full_disk(faults, qemu, disk):
+    """The file holds what there was room for."""
+    message = recorded_on(disk, "x.data", "-c", "53", "--", faults, "work", "1000000")
+    assert "No space left on device; the file holds what came before" in message
+    assert samples_in(disk / "x.data") > 1000
+
+
+@pytest.mark.parametrize("name", ["x.arrow", "x.parquet"])
+def test_full_disk_and_every_branch(faults, qemu, disk, name):
+    message = recorded_on(disk, name, "--full", "--", faults, "work", "100000")
+    assert message.count("the disk has no room for more; the file holds what came before") == 1
+    with trace.open(disk / name) as source:
+        assert sum(len(chunk) for chunk in source.chunks()) > 20_000
+
+
+def test_program_that_fills_the_disk(faults, qemu, disk):
+    message = recorded_on(disk, "x.data", "-c", "1009", "--", "/bin/sh", "-c",
+                          f"cat /dev/zero > {disk}/zeros; exec {faults} work 100000")
+    assert "the file holds what came before" in message
+    assert samples_in(disk / "x.data") > 50
 
 
 def recorded_processes(pid):
