@@ -19,7 +19,7 @@ HELP = "run a program and record its branch stacks, as perf record -b does"
 
 _EVENTS = {
     "branches": Counted.BRANCHES, "branch-instructions": Counted.BRANCHES,
-    "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES,
+    "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES, "cpu-cycles": Counted.CYCLES,
     "br_inst_retired.near_taken": Counted.TAKEN, "taken": Counted.TAKEN,
 }  # fmt: skip
 
@@ -96,7 +96,9 @@ def _period(args: argparse.Namespace) -> tuple[Counted, int]:
         if not 1 <= args.freq <= 100_000:
             raise CommandError(f"-F {args.freq}: 1 to 100000 hertz")
         return Counted.TIME, 1_000_000_000 // args.freq
-    name = args.event.removesuffix("u").removesuffix(":")
+    name, _, modifiers = args.event.lower().partition(":")
+    if set(modifiers) - set("up"):  # samples are precise without p, too
+        raise CommandError(f"-e {args.event}: modifiers are u and p: user-mode QEMU has no kernel")
     if name not in _EVENTS:
         raise CommandError(f"-e {args.event}: no such event; there is {', '.join(_EVENTS)}")
     count = 100003 if args.count is None else args.count

@@ -43,9 +43,10 @@ _FILL: Final = 0.95
 
 def describe(request: Request, engine: Engine) -> dict[str, str]:
     """Where the numbers come from, for the head of a file."""
+    timed = request.cycles or request.counted is Counted.CYCLES
     return {
         "engine": engine.name, "command": " ".join(request.command),
-        "cycles": f"model: {engine.cycles}" if request.cycles else "none",
+        "cycles": f"model: {engine.cycles}" if timed else "none",
         "mispredicts": f"model: {request.mispredicts}" if request.mispredicts else "none",
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """perf's words, models and the live table."""
 
+import argparse
 import io
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from lbrcore import BranchClass as C
 from lbrcore import BranchFlag
 from pylbr import trace
+from pylbr.cli import main, record
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
@@ -71,6 +73,28 @@ def test_unknown_engine():
 def stacks(path):
     with trace.open_stacks(path) as source:
         return source.metadata, [r for r in source if isinstance(r, Samples)]
+
+
+@pytest.mark.parametrize(("words", "period"), [
+    ([], (Counted.BRANCHES, 100003)), (["-e", "cycles:u", "-c", "7"], (Counted.CYCLES, 7)),
+    (["-e", "BR_INST_RETIRED.NEAR_TAKEN:upp", "-c9"], (Counted.TAKEN, 9)),
+    (["-b", "-F", "500"], (Counted.TIME, 2_000_000)),
+])
+def test_events_and_periods_of_perf(words, period):
+    parser = argparse.ArgumentParser()
+    record.configure(parser)
+    args = parser.parse_args([*words, "ls", "-l", "-c", "x"])
+    assert args.command_line == ["ls", "-l", "-c", "x"]
+    assert record._period(args) == period
+
+
+@pytest.mark.parametrize(("words", "reason"), [
+    (["-e", "cycles:k"], "has no kernel"), (["-e", "misses"], "no such event"),
+    (["-c", "0"], "at least 1"), (["-F", "0"], "1 to 100000"),
+])
+def test_events_and_periods_that_cannot_be_had(words, reason, capsys):
+    assert main(["record", *words, "--", "/bin/true"]) == 2
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.peer
@@ -142,6 +166,12 @@ class TestOnQemu:
         assert cycles.sum() >= run.branches()["instructions"].sum()
         assert provenance["mispredicts"] == "model: gshare"
         assert provenance["cycles"].startswith("model:")
+
+    def test_event_that_a_model_counts_is_labelled(self, build, pylbr_record):
+        program = build("layout.c")
+        for event, label in (("cycles:u", "cycles: model: a price"), ("branches", "cycles: none")):
+            run = pylbr_record(program, "5000", full=False, options=("-e", event))
+            assert label in stacks(run.path)[0].cpu_description
 
     def test_samples_converge_to_the_trace(self, build, pylbr_record):
         """Overlap of edge profiles with the truth grows with the number of samples."""
