@@ -10,7 +10,6 @@ import subprocess
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from pylbr.errors import LbrError
 from pylbr.record.build import Tools
 from pylbr.record.program import Program
 
@@ -49,12 +48,15 @@ class Process:
         Of the program; None before the launcher has told it.
     status : int or None
         Wait status, once it has ended.
+    remarks : list of str
+        That it did not end by itself.
     """
 
     def __init__(self, tools: Tools, program: Program, wire: str) -> None:
         environment = dict(os.environ)
         self.pid: int | None = None
         self.status: int | None = None
+        self.remarks: list[str] = []
         self._data = b""
         self._reader, writer = os.pipe()
         command = qemu_command(tools, program, wire, environment)
@@ -83,20 +85,17 @@ class Process:
         return self
 
     def running(self) -> bool:
-        """Whether the program has not ended.
-
-        Raises
-        ------
-        LbrError
-            The launcher is gone without a word.
-        """
+        """Whether the program has not ended."""
         if self.status is not None:
             return False
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._reader, 8 - len(self._data))
             self._data += data
-            if not data:
-                raise LbrError("the program's launcher was killed; what it ran may be gone")
+            if not data:  # the launcher is gone, and the kernel has killed the program with it
+                self.status = signal.SIGKILL
+                self.remarks.append("the program's launcher was killed, and the program with it")
+                self._launcher.wait()
+                return False
         if len(self._data) >= 4:
             (self.pid,) = struct.unpack_from("<i", self._data)
         if len(self._data) == 8:

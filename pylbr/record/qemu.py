@@ -104,7 +104,7 @@ class _Run:
             self._outcome.gaps += gaps
             self._outcome.remarks += self._spool.remarks
         self._outcome.gaps += self._drain.gaps
-        self._outcome.remarks += self._tasks.remarks
+        self._outcome.remarks += process.remarks + self._tasks.remarks
         self._outcome.exit_code = exit_code(process.status or 0)
         for count, what in (
             (self._wire.lost_threads, "threads or blocks found no room and are missing"),
