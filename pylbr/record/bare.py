@@ -152,7 +152,7 @@ class _Reader:
         return 0, 0
 
     def _function(self, name: str) -> int:
-        known = {}
+        known: dict[str, int] = {}
         for section in self._elf.iter_sections():
             if isinstance(section, SymbolTableSection):
                 known |= {
@@ -164,14 +164,15 @@ class _Reader:
             near = get_close_matches(name, known)
             hint = f"; there is {', '.join(near)}" if near else ""
             raise CommandError(f"{self._path}: no function {name!r}{hint}", 127)
-        return int(known[name])
+        return known[name]
 
     # Relocations: of what the file itself defines, as ld.so would resolve it
 
     def _relocate(self) -> None:
         for dynamic in self._elf.iter_segments("PT_DYNAMIC"):
             assert isinstance(dynamic, DynamicSegment)
-            for table in dynamic.get_relocation_tables().values():
+            tables: Any = dynamic.get_relocation_tables()
+            for table in tables.values():
                 for entry in table.iter_relocations():
                     self._apply(dynamic, entry)
 

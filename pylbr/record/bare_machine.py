@@ -138,13 +138,14 @@ class BareMachine:
                 UC_PROT_WRITE if segment.flags & 2 else 0) | UC_PROT_READ
             for page in range(segment.start // PAGE, -(-(segment.start + segment.size) // PAGE)):
                 pages[page] = pages.get(page, 0) | rights
-        start = previous = None
-        for page in [*sorted(pages), None]:
-            if start is not None and previous is not None and (
-                    page != previous + 1 or pages[page] != pages[start]):
-                self.uc.mem_map(start * PAGE, (previous + 1 - start) * PAGE, pages[start])
-                start = None
-            start, previous = page if start is None else start, page
+        runs: list[list[int]] = []  # first page, number of pages, rights
+        for page, rights in sorted(pages.items()):
+            if runs and page == sum(runs[-1][:2]) and rights == runs[-1][2]:
+                runs[-1][1] += 1
+            else:
+                runs.append([page, 1, rights])
+        for first, count, rights in runs:
+            self.uc.mem_map(first * PAGE, count * PAGE, rights)
         for segment in self._code.segments:
             self.uc.mem_write(segment.start, bytes(segment.data))
 

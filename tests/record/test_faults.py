@@ -244,36 +244,38 @@ def test_killed_pylbr_leaves_nothing(faults, qemu, tmp_path, delay):
     assert not (tmp_path / "x").exists()
 
 
-def test_killed_launcher_costs_no_file(faults, qemu, tmp_path):
-    """As the kernel does when memory is short: what was recorded is kept, and it is said."""
+@pytest.fixture
+def waiting(faults, qemu, tmp_path):
+    """pylbr recording a program that waits, and the path of its file."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pylbr", "record", "-c", "11", "-o", tmp_path / "x.data", "--",
          faults, "wait"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
+    return process, tmp_path / "x.data"
+
+
+def test_killed_launcher_costs_no_file(waiting):
+    """As the kernel does when memory is short: what was recorded is kept, and it is said."""
+    process, path = waiting
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
     message = process.communicate(timeout=20)[1].decode()
     assert process.returncode == 128 + signal.SIGKILL
     assert message.splitlines()[1:] == [
         "pylbr record: the program's launcher was killed, and the program with it"]
-    assert samples_in(tmp_path / "x.data") > 10
+    assert samples_in(path) > 10
     assert recorded_processes(process.pid) == []
 
 
-def test_signals_reach_the_program(faults, qemu, tmp_path):
+def test_signals_reach_the_program(waiting):
     """SIGTERM is passed on; the file is complete afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pylbr", "record", "-c", "11", "-o", tmp_path / "x.data", "--",
-         faults, "wait"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL)
-    assert process.stdout.readline() == b"ready\n"
+    process, path = waiting
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
-    process.stdout.close()
-    assert samples_in(tmp_path / "x.data") > 10
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert samples_in(path) > 10
 
 
 def test_works_in_a_pipe(pylbr_record):
