@@ -18,7 +18,7 @@ from elftools.elf.sections import SymbolTableSection
 from pylbr.errors import CommandError
 from pylbr.record.program import check_elf
 
-__all__ = ["Code", "IMPORTS", "Segment", "load"]
+__all__ = ["Code", "IMPORTS", "PAGE", "Segment", "load"]
 
 PAGE: Final = 0x1000
 #: Where raw code and files that can lie anywhere are put; as Linux does with the latter.

@@ -18,7 +18,7 @@ from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
 from lbrcore.predictor import Predictor
 from lbrcore.replay import Replay, SampleBuffer
 from pylbr.errors import CommandError, UnsupportedFeature
-from pylbr.record.bare import Code, load
+from pylbr.record.bare import PAGE, Code, load
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.tasks import mapping
@@ -50,9 +50,9 @@ class UnicornEngine:
         from pylbr.record.bare_machine import BareMachine
 
         code = load(request.command[0])
-        stream = _Stream(request, sink, idle)
-        machine = BareMachine(code, request.command[1:], stream.take)
         _announce(code, sink)
+        stream = _Stream(request, sink, idle)  # its first sample is later than the mappings
+        machine = BareMachine(code, request.command[1:], stream.take)
 
         def stop(number: int, frame: FrameType | None) -> None:
             machine.stop(number)
@@ -72,9 +72,10 @@ def _announce(code: Code, sink: Sink) -> None:
     sink.record(Comm(pid, pid, os.path.basename(path)[:_COMM_LENGTH], True, now))
     for segment in code.segments:
         if segment.flags & 1:
-            skew = segment.start % 4096
-            sink.record(mapping(pid, pid, segment.start - skew, segment.size + skew,
-                                segment.offset - skew, path, now))
+            skew = segment.start % PAGE
+            size = -(-(segment.size + skew) // PAGE) * PAGE
+            sink.record(mapping(pid, pid, segment.start - skew, size, segment.offset - skew, path,
+                                now))
 
 
 class _Stream:

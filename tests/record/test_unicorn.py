@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pylbr.record.bare import IMPORTS, load
 from pylbr.record.engine import engine, engines
 from pylbr.trace.stacks import Samples
 from tests.record import oracle
-from tests.record.conftest import ROOT, Run
+from tests.record.conftest import ROOT, Run, need
 
 PEERS = ROOT / "tests" / "peers"
 BARE = ("-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector",
@@ -166,6 +167,21 @@ def test_samples_are_windows_of_the_trace(workload, unicorn, event):
             while at % 16:
                 at = haystack.find(needle, at + 1)
             assert at >= 0
+
+
+@pytest.mark.peer
+def test_consumers_take_its_samples(workload, unicorn):
+    """The mappings come before the samples, so that addresses have names."""
+    profgen = shutil.which("/usr/lib/llvm-16/bin/llvm-profgen")
+    need(profgen and shutil.which("perf"), "no perf or llvm-profgen")
+    run = unicorn(workload, full=False, options=("-e", "taken", "-c", "101"), check=80)
+    named = subprocess.run(["perf", "script", "-i", run.path, "-F", "brstacksym"],
+                           capture_output=True, text=True, check=True).stdout
+    assert "next+0x" in named and "[unknown]" not in named
+    said = subprocess.run([profgen, f"--perfdata={run.path}", f"--binary={workload}",
+                           f"--output={run.path}.prof", "--format=text"],
+                          capture_output=True, text=True)
+    assert "mmap" not in said.stderr
 
 
 def test_models_are_labelled(workload, unicorn):
