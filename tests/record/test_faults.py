@@ -207,7 +207,8 @@ def test_full_disk_and_every_branch(faults, qemu, disk, name):
 
 def test_program_that_fills_the_disk(faults, qemu, disk):
     message = recorded_on(disk, "x.data", "-c", "1009", "--", "/bin/sh", "-c",
-                          f"cat /dev/zero > {disk}/zeros; exec {faults} work 100000")
+                          f"{faults} work 20000; sleep 1; cat /dev/zero > {disk}/zeros; "
+                          f"exec {faults} work 100000")
     assert "the file holds what came before" in message
     assert samples_in(disk / "x.data") > 50
 
