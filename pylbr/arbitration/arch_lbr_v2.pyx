@@ -7,17 +7,19 @@ at any IPI and a guest that is not told.
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_WRITE,
-    GUEST_XSAVES, System, Vcpu, guest_control,
+    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM,
+    GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES,
+    System, Vcpu, guest_control,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport CTL_LBREN, hw_clear_ler, hw_restore, hw_set_ctl
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR
+from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
     RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, XSAVES_DOOR, LER_KEPT
-    NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE
+    NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE, NESTED_DROPPED, VMCS12_DEBUGCTL, CTL_IN_VMCS
 
 
 cdef class ArchLbrV2(Vlbr):
@@ -47,6 +49,12 @@ cdef class ArchLbrV2(Vlbr):
                            "register, so perf schedules host events beside it"),
         "lazy-release": (LAZY_RELEASE, "the event is released at the next vcpu_load if LBREn is "
                          "0, and the records with it"),
+        "nested-dropped": (NESTED_DROPPED, "patch 10: L1's VM entry with controls 21 and 26 "
+                           "succeeds, the controls are cleared silently", "nested"),
+        "vmcs12-debugctl": (VMCS12_DEBUGCTL, "patch 6: vmcs12 gets L2's DEBUGCTL before bit 0 "
+                            "is stripped", "nested"),
+        "ctl-in-vmcs": (CTL_IN_VMCS, "patch 6: LBR_CTL lives in the VMCS that is loaded; nothing "
+                        "carries it between vmcs01 and vmcs02 (found here)", "nested"),
     }
 
     def __init__(self, flaws=()):
@@ -78,6 +86,22 @@ cdef class ArchLbrV2(Vlbr):
             hw_set_ctl(&c.hw, c.perf.programmed)
         return DONE
 
+    cdef void _nested(self, Vcpu* v, int instruction) noexcept nogil:
+        """The controls are hidden from L1: a VM entry with them fails."""
+        cdef unsigned long long ctl = v.ctl
+        if instruction == GUEST_DEBUGCTL:
+            v.vmcs12.debugctl = self.has(VMCS12_DEBUGCTL)
+            return
+        if instruction == GUEST_VMLAUNCH_CONTROLS and not self.has(NESTED_DROPPED):
+            return
+        if self.has(CTL_IN_VMCS):
+            v.ctl = v.other_ctl
+            v.other_ctl = ctl
+        if instruction == GUEST_VMCALL:
+            nested_exit(v, False)
+        else:
+            nested_entry(v, False, False)
+
     cdef void _event_or_control(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
         """INIT, SMM, #DB and writes of LBR_CTL."""
         if instruction == GUEST_INIT:
@@ -94,6 +118,8 @@ cdef class ArchLbrV2(Vlbr):
         elif instruction == GUEST_DB:
             if not self.has(DB_IN_NMI_PATH):
                 v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction >= GUEST_VMLAUNCH:
+            self._nested(v, instruction)
         else:
             v.ctl = guest_control(instruction, v.ctl, False)
             if v.ctl & CTL_LBREN:

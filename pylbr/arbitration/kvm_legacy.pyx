@@ -6,12 +6,14 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 """
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_USER_FILTER, System, Vcpu, guest_control,
-    use_hardware, vcpu_index, OWNER_GUEST,
+    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_INIT, GUEST_USER_FILTER, GUEST_VMCALL,
+    GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System, Vcpu, guest_control,
+    use_hardware, vcpu_index,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl
 from pylbr.host.perf cimport FILTER_VLBR
+from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 cdef enum Flaw:
     STALE_SNAPSHOT, CHECK_WITH_IRQS_ON
@@ -29,7 +31,7 @@ cdef class KvmLegacy(Vlbr):
 
     def __init__(self, flaws=(), bint designed=False):
         self.name = "kvm-legacy-designed" if designed else "kvm-legacy"
-        self.legacy = True
+        self.legacy = self.nested_controls = True
         self.sharing = FILTER_VLBR if designed else 0
         self.set_flaws(flaws)
 
@@ -63,6 +65,12 @@ cdef class KvmLegacy(Vlbr):
             else:
                 v.debugctl &= ~<unsigned long long> DEBUGCTL_LBR
             return DONE
+        if instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS:
+            nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, True)
+            return DONE
+        if instruction == GUEST_VMCALL:
+            nested_exit(v, True)
+            return DONE
         if pc == 0:
             self.create(s, c, v)
             return 1
@@ -80,7 +88,7 @@ cdef class KvmLegacy(Vlbr):
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
         return (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
-                or not v.passthrough)
+                or instruction >= GUEST_INIT or not v.passthrough)
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """None of the LBR MSRs is in the list that user space saves."""

@@ -25,6 +25,7 @@ cdef class Mediated(Owned):
         self.host_short = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
+        self.nested_controls = True
         self.set_flaws(flaws)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

@@ -10,8 +10,9 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.system cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_DB, GUEST_DEPTH, GUEST_INIT, GUEST_READ,
-    GUEST_RSM, GUEST_SMI, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
+    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_DB, GUEST_DEBUGCTL,
+    GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
     current_context, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport (
@@ -19,8 +20,10 @@ from pylbr.host.hardware cimport (
     image_clear,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, FRESH_FLAGS, perf_control, perf_deschedule, perf_disable, perf_enable, perf_schedule,
+    EXCLUDE_GUEST, FRESH_FLAGS, perf_control, perf_deschedule, perf_disable, perf_enable,
+    perf_schedule,
 )
+from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 #: Guards that can be left out, each with what then is missing.
 GUARDS = {
@@ -43,6 +46,10 @@ GUARDS = {
     "no-reset-at-change": (NO_RESET_AT_CHANGE, "records stay when perf turns to events that ask "
                            "for something else"),
     "drop-ctl": (DROP_CTL, "the guest's LBR_CTL is not fetched from the VMCS after exit"),
+    "nested-no-controls": (NESTED_NO_CONTROLS, "vmcs02 has L1's controls alone, neither 21 nor 26",
+                           "nested"),
+    "nested-keep-ctl": (NESTED_KEEP_CTL, "L1 goes on with L2's LBR_CTL in spite of control 26",
+                        "nested"),
 }
 
 
@@ -112,6 +119,8 @@ cdef class Owned(Policy):
         v.vmcs.lbr_ctl = v.ctl
         v.vmcs.load_lbr_ctl = 1
         v.vmcs.clear_lbr_ctl = not self.has(KEEP_CLEAR_OFF)
+        if v.level2 and self.has(NESTED_NO_CONTROLS):
+            v.vmcs.load_lbr_ctl = v.vmcs.clear_lbr_ctl = 0
 
     cdef void keep_out(self, Cpu* c, Vcpu* v) noexcept nogil:
         """The guest enters without the registers.  If it records, its records break off
@@ -126,6 +135,8 @@ cdef class Owned(Policy):
         v.vmcs.clear_lbr_ctl = 0
         v.vmcs.load_lbr_ctl = not self.has(GUEST_RUNS_HOST_CTL)
         if c.perf.granted and not c.perf.flags & EXCLUDE_GUEST:
+            v.vmcs.load_lbr_ctl = 0
+        if v.level2 and self.has(NESTED_NO_CONTROLS):
             v.vmcs.load_lbr_ctl = 0
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
@@ -200,6 +211,12 @@ cdef class Owned(Policy):
             v.smm_ctl = 0
         elif instruction == GUEST_DB:
             v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS:
+            nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, False)
+        elif instruction == GUEST_VMCALL:
+            nested_exit(v, False, self.has(NESTED_KEEP_CTL))
+        elif instruction == GUEST_DEBUGCTL:
+            v.vmcs12.debugctl = 0  # bit 0 always reads 0 (spec 1.7)
         else:
             v.ctl = guest_control(instruction, v.ctl, False)
         return DONE

@@ -3,7 +3,7 @@ operations in flight.  It is copied with memcpy, hashed by `pylbr.verify.codec` 
 micro-step at a time, by the explorer and by the simulation alike.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport lbr_entry
 from pylbr.host.hardware cimport Hardware, Image
@@ -30,6 +30,7 @@ cdef enum Operation:
 cdef enum Instruction:
     EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
+    GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
     INSTRUCTIONS
 
 # What a step shows to somebody
@@ -78,6 +79,7 @@ ctypedef struct System:
     uint8_t cpus, guests
     uint8_t depth               # of the guests' stacks
     uint8_t host_depth          # of the host's; the same unless the policy keeps them apart
+    uint32_t features           # Feature bits of `pylbr.verify.world`: what the state holds
 
 
 cdef class Policy:
@@ -96,6 +98,7 @@ cdef class Policy:
     cdef readonly int sharing               # SharingRule bits for perf's scheduling
     cdef readonly bint refuses_guest_tracing
     cdef readonly bint any_depth            # guests may have another depth than the host
+    cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 
     cdef int set_flaws(self, flaws) except -1
     cdef bint has(self, int flaw) noexcept nogil

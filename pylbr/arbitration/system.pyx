@@ -194,18 +194,17 @@ cdef bint _open(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
 cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """User space reads the vCPU's state, and sets it in a new vCPU."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
-    cdef uint8_t smm
-    cdef uint64_t smm_ctl
+    cdef Vcpu old
     if f.pc == 0:
         _hook(f, policy.vcpu_put(s, c, v, f.hook_pc))
     elif f.pc == 1:
         policy.save_state(s, c, v)
         s.seen.door = DOOR_SAVED_STATE
         s.seen.guest = c.task
-        smm, smm_ctl = v.smm, v.smm_ctl  # in SMRAM, which is guest memory
+        old = v[0]
         vcpu_reset(s, v)
-        v.smm = smm
-        v.smm_ctl = smm_ctl
+        v.smm, v.smm_ctl = old.smm, old.smm_ctl  # in SMRAM, which is guest memory
+        v.level2, v.vmcs12, v.other_ctl = old.level2, old.vmcs12, old.other_ctl
         policy.restore_state(s, c, v)
         _next(f)
     else:
@@ -251,7 +250,7 @@ cdef class Policy:
         Names out of `FLAWS`: guards left out, or known bugs left in.
     """
 
-    #: Name -> (bit, what it does).
+    #: Name -> (bit, what it does[, feature that it needs]).
     FLAWS = {}
 
     cdef int set_flaws(self, flaws) except -1:

@@ -16,7 +16,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.host.hardware cimport Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
-from pylbr.verify.world cimport Ideal
+from pylbr.verify.world cimport F_NESTED, Ideal
 
 cdef enum:
     TORN = 0xFF
@@ -26,7 +26,7 @@ ctypedef struct Cursor:
     uint8_t* at
     bint writing
     bint renaming
-    int guests
+    uint32_t features
     uint8_t order[MAX_GUESTS]       # order[n]: the guest that is called n
     uint8_t rank[MAX_GUESTS]        # its inverse
     uint8_t known[1 + MAX_GUESTS]   # serials named so far, per owner
@@ -216,6 +216,11 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     _image(k, &v.image, depth)
     if not k.writing:
         v.image.depth = depth
+    if k.features & F_NESTED:
+        _u8(k, &v.level2)
+        _control(k, &v.vmcs12.control)
+        _control(k, &v.vmcs12.debugctl)
+        _control(k, &v.other_ctl)
 
 
 cdef void _ideal(Cursor* k, Ideal* ideal, int depth) noexcept nogil:
@@ -226,10 +231,14 @@ cdef void _ideal(Cursor* k, Ideal* ideal, int depth) noexcept nogil:
     ideal.smm_on = bits >> 2
     _control(k, &ideal.image.ctl)
     _image(k, &ideal.image, depth)
+    if k.features & F_NESTED:
+        _u8(k, &ideal.level2)
+        _control(k, &ideal.vmcs12)
 
 
 cdef void _world(Cursor* k, World* w) noexcept nogil:
     cdef int i, g, depth = w.system.depth
+    k.features = w.system.features
     for i in range(w.system.cpus):
         _cpu(k, &w.system.cpu[i], depth)
         _ideal(k, &w.host[i], depth)

@@ -56,6 +56,7 @@ cdef class Model:
         for i, kind in enumerate(kinds):
             self.options.kind[i] = kind
         world_init(&self.initial, policy, config, cpus, guests, guest_depth)
+        self.initial.system.features = features
 
 
 cdef uint64_t _hash(const uint8_t* state, size_t size) noexcept nogil:

@@ -171,10 +171,14 @@ cdef uint32_t _check_control(const Cpu* c) noexcept nogil:
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil:
     """What holds at every micro-step, and what every door that stands open would show."""
     cdef uint32_t failed = 0
-    cdef int cpu
+    cdef int cpu, guest
     cdef Cpu* c
     cdef Vcpu* v
     cdef Image image
+    for guest in range(w.system.guests):
+        v = &w.system.vcpu[guest]
+        if not v.level2 and v.vmcs12.debugctl & DEBUGCTL_LBR:
+            failed |= 1 << P5   # L1 may look; bit 0 always reads 0 (spec 1.7)
     for cpu in range(w.system.cpus):
         c = &w.system.cpu[cpu]
         failed |= _check_owner(c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pylbr.verify.models import KINDS
 
-__all__ = ["ACTIONS", "MICRO_STEPS", "STEPS", "sentence"]
+__all__ = ["ACTIONS", "INSTRUCTIONS", "MICRO_STEPS", "STEPS", "sentence"]
 
 #: In the order of `ActionKind`.
 ACTIONS = ("step", "host branch", "switch", "enter", "guest branch", "guest", "exit", "open",
@@ -12,10 +12,14 @@ ACTIONS = ("step", "host branch", "switch", "enter", "guest branch", "guest", "e
 #: Kinds that go on with an operation in flight.
 MICRO_STEPS = frozenset({0})
 
-_INSTRUCTIONS = (
+#: What a guest does, in the order of `Instruction`.
+INSTRUCTIONS = (
     "exits", "reads its records", "sets LBREn", "clears its LBR control", "writes record 0",
     "writes IA32_LBR_DEPTH", "executes XSAVES", "sets LBREn for user branches only",
     "takes an INIT", "takes an SMI", "executes RSM", "takes a #DB",
+    "executes VMLAUNCH, L2 going on with its LBR control",
+    "executes VMLAUNCH with the controls that give L2 an LBR control of its own",
+    "exits to L1", "sets IA32_DEBUGCTL[0]",
 )
 
 #: (operation, pc of the step that was taken) -> what it is.
@@ -67,19 +71,20 @@ def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:
         text = STEPS[operation, pc]
         return f"    {text}" + (f" (part {hook_pc + 1})" if hook_pc else "")
     where = f"CPU {cpu}: " if cpu else ""
+    guest = f"guest {before['guest']}" + ("'s L2" if before["level2"] else "")
     if name == "host branch":
         return f"{where}{before['task']} makes {_branch(argument)} in the host"
     if name == "guest branch":
-        return f"{where}guest {before['guest']} makes {_branch(argument)}"
+        return f"{where}{guest} makes {_branch(argument)}"
     if name == "guest":
-        return (f"{where}guest {before['guest']} {_INSTRUCTIONS[argument]}"
+        return (f"{where}{guest} {INSTRUCTIONS[argument]}"
                 + (" (VM exit)" if after["guest"] is None else ""))
     if name == "switch":
         return f"{where}the scheduler picks {_task(argument)}; perf's events of the old task go"
     if name == "enter":
         return f"{where}{before['task']} is to enter its guest: safe point of the run loop"
     if name == "exit":
-        return f"{where}an interrupt: VM exit of guest {before['guest']}"
+        return f"{where}an interrupt: VM exit of {guest}"
     if name == "open":
         return f"{where}IPI: perf opens an event, {_kind(argument)}"
     if name == "close":

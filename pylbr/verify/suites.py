@@ -35,6 +35,8 @@ EXTENDED: dict[str, dict] = {
     "tasks": {"features": ("nmi", "migrate", "write"),
               "kinds": ("task-exclude", "task-flexible", "cpu-flexible", "cpu"),
               "guests": 1, "events": 2},
+    "nested": {"features": ("nmi", "migrate", "write", "xsaves", "nested"),
+               "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
 }
 
@@ -57,6 +59,11 @@ _GROUNDS: tuple[dict, ...] = (
     {"guests": 2, "depth": 2, "kinds": ("cpu-exclude", "cpu"),
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
 )
+#: Where a flaw is looked for that needs a feature: the third item of its row in ``FLAWS``.
+_OWN_GROUNDS: dict[str, dict] = {
+    "nested": {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
+               "features": ("nmi", "nested")},
+}
 
 
 @dataclass
@@ -100,9 +107,9 @@ def _base(policy: str, ground: dict, known: dict) -> Result:
 def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     """Look for a property that `flaw` breaks and `policy` without it does not."""
     known = {} if known is None else known
-    what = POLICIES[policy][0].FLAWS[flaw][1]
+    _, what, *needs = POLICIES[policy][0].FLAWS[flaw]
     result = None
-    for ground in _GROUNDS:
+    for ground in [_OWN_GROUNDS[feature] for feature in needs] or _GROUNDS:
         base = _base(policy, ground, known)
         result = explore(Configuration(policy, (flaw,), **ground),
                          ignore=DESIGNED_IN.get(policy, ()))

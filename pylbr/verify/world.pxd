@@ -30,6 +30,7 @@ cdef enum Feature:
     F_INIT = 256
     F_DB = 512
     F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
+    F_NESTED = 2048             # guests run guests
 
 ctypedef struct Action:
     uint8_t kind, cpu, arg
@@ -37,6 +38,8 @@ ctypedef struct Action:
 ctypedef struct Ideal:          # a facility that its owner never had to share
     Image image
     uint8_t on, user_only, smm_on
+    uint8_t level2              # as Vcpu.level2
+    uint64_t vmcs12             # the control register in L1's vmcs12; legacy: only whether on
 
 ctypedef struct Options:
     uint32_t features

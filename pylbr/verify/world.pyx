@@ -1,28 +1,23 @@
-"""What can happen to a system, and what each owner must then see.
+"""What can happen to a system."""
 
-Every branch carries a tag, ``FROM = owner << 40 | kernel << 39 | serial``; `Ideal` is the
-history of one owner as a facility of its own would show it.  The models never look at a tag.
-"""
-
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
 from lbrcore.lbr cimport (
     LBR_COND, LBR_EXCEPTION, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_reset,
 )
 from pylbr.arbitration.system cimport (
-    DOOR_SAMPLE, EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_INIT,
-    GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE,
-    OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, start, step,
-    vcpu_reset,
-    guest_control,
+    DOOR_SAMPLE, EXIT_IRQ, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE,
+    GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE,
+    OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, start, step, vcpu_reset,
 )
-from pylbr.host.hardware cimport CTL_CLASSES, CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
-from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, USER_ONLY, VLBR, PerfContext
+from pylbr.host.hardware cimport CTL_CLASSES
+from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
+from pylbr.verify.ideal cimport ASKED, host_window, push, record_of, retire
 from pylbr.verify.properties cimport check_door, check_invariants, check_sample
 
 cdef enum:
     ON_TASK = 0x40
-    ASKED = USER_ONLY | EXCLUDE_GUEST
 
 
 cdef int world_init(
@@ -47,40 +42,11 @@ cdef int world_init(
     return 0
 
 
-# ---------------------------------------------------------------- the ideal facilities
-
-cdef lbr_entry _record(World* w, int owner, int flags) noexcept nogil:
-    """A new record of `owner`: 0 the host, 1 + v a guest."""
-    cdef lbr_entry entry
-    entry.from_ = (<uint64_t> (owner + 1) << 40 | <uint64_t> (flags & KERNEL) << 39
-                   | w.serial[owner])
-    entry.to = ~entry.from_
-    entry.info = 0
-    w.serial[owner] += 1
-    return entry
-
-
-cdef void _push(
-    Ideal* ideal, const lbr_entry* entry, int flags, bint classes
-) noexcept nogil:
-    cdef size_t depth = ideal.image.depth
-    if not ideal.on:
-        return
-    if flags & FAULT and ideal.image.entry[0].from_:
-        ideal.image.ler = ideal.image.entry[0]
-    if flags & KERNEL and ideal.user_only or not classes:
-        return
-    memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
-    ideal.image.entry[0] = entry[0]
-
-
-cdef void _clear(Ideal* ideal) noexcept nogil:
-    memset(&ideal.image.entry[0], 0, sizeof(ideal.image.entry))
-
+# ---------------------------------------------------------------- branches
 
 cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcept nogil:
     """One branch retires on this CPU."""
-    cdef lbr_entry entry = _record(w, owner, flags)
+    cdef lbr_entry entry = record_of(w, owner, flags)
     cdef lbr_branch branch
     cdef int cpu = <int> (c - &w.system.cpu[0])
     memset(&branch, 0, sizeof(branch))
@@ -89,12 +55,12 @@ cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcep
     branch.cls = LBR_EXCEPTION if flags & FAULT else LBR_COND
     branch.cpl_from = branch.cpl_to = 0 if flags & KERNEL else 3
     if not owner:
-        _push(&w.host[cpu], &entry, flags, True)
+        push(&w.host[cpu], &entry, flags, True)
     else:
-        _push(&w.guest[owner - 1], &entry, flags,
+        push(&w.guest[owner - 1], &entry, flags,
               policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES)
         if policy.guest_traced(&w.system, c):
-            _push(&w.host[cpu], &entry, flags, True)
+            push(&w.host[cpu], &entry, flags, True)
     lbr_record(&c.hw.lbr, &branch)
 
 
@@ -105,46 +71,6 @@ cdef void _stray_branch(World* w, Policy policy, Cpu* c, int cpu) noexcept nogil
     w.host[cpu].on = on and c.owner == OWNER_HOST and c.hw.lbr.active
     _branch(w, policy, c, 0, 0)
     w.host[cpu].on = on
-
-
-cdef void _retire(World* w, bint legacy) noexcept nogil:
-    """A guest's instruction has had its effect; its own facility would have done this."""
-    cdef Ideal* ideal = &w.guest[w.system.seen.guest - 1]
-    cdef int instruction = w.system.seen.instruction
-    cdef uint64_t* ctl = &ideal.image.ctl
-    if instruction == GUEST_DEPTH:
-        _clear(ideal)
-    elif instruction == GUEST_SMI:
-        ideal.smm_on = 1 + ideal.on
-        ctl[0] &= ~<uint64_t> CTL_LBREN
-    elif instruction == GUEST_RSM:
-        ctl[0] |= ideal.smm_on == 2
-        ideal.smm_on = 0
-    elif instruction == GUEST_DB:
-        ctl[0] &= ~<uint64_t> CTL_LBREN
-    elif (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
-          or instruction == GUEST_USER_FILTER):
-        ctl[0] = guest_control(instruction, ctl[0], legacy)
-        if legacy and instruction != GUEST_USER_FILTER:
-            ideal.on = instruction == GUEST_ENABLE
-    if legacy:
-        ideal.user_only = (ctl[0] & SELECT_CPL_EQ_0) != 0
-    else:
-        ideal.on = ctl[0] & CTL_LBREN
-        ideal.user_only = ideal.on and not ctl[0] & CTL_OS
-
-
-cdef void _host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil:
-    """The host's window begins anew with the first event and with another task."""
-    cdef Cpu* c = &w.system.cpu[cpu]
-    cdef Ideal* ideal = &w.host[cpu]
-    if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):
-        _clear(ideal)
-    if not c.perf.hosts:
-        memset(ideal, 0, sizeof(Ideal))
-        ideal.image.depth = w.system.host_depth
-    ideal.on = c.perf.hosts != 0
-    ideal.user_only = (c.perf.flags & USER_ONLY) != 0
 
 
 # ---------------------------------------------------------------- actions
@@ -162,6 +88,19 @@ cdef void _branches(const Options* o, Action* out, int* n, int kind, int cpu) no
         _add(out, n, kind, cpu, KERNEL)
     if o.features & F_FAULT:
         _add(out, n, kind, cpu, FAULT)
+
+
+cdef void _nested_actions(
+    const Ideal* ideal, bint legacy, Action* out, int* n, int cpu
+) noexcept nogil:
+    """L1 intercepts no LBR register of L2: an access that it did would be a GUEST_VMCALL."""
+    if ideal.level2:
+        _add(out, n, GUEST, cpu, GUEST_VMCALL)
+        if not legacy:
+            _add(out, n, GUEST, cpu, GUEST_DEBUGCTL)
+    elif not ideal.smm_on:
+        _add(out, n, GUEST, cpu, GUEST_VMLAUNCH)
+        _add(out, n, GUEST, cpu, GUEST_VMLAUNCH_CONTROLS)
 
 
 cdef void _guest_actions(
@@ -184,7 +123,9 @@ cdef void _guest_actions(
         _add(out, n, GUEST, cpu, GUEST_DEPTH)
     if o.features & F_XSAVES and not policy.legacy:
         _add(out, n, GUEST, cpu, GUEST_XSAVES)
-    if policy.legacy:
+    if o.features & F_NESTED:
+        _nested_actions(ideal, policy.legacy, out, n, cpu)
+    if policy.legacy or ideal.level2:
         return                  # merged KVM has nothing on INIT, SMM and #DB
     if o.features & F_INIT:
         _add(out, n, GUEST, cpu, GUEST_INIT)
@@ -269,7 +210,7 @@ cdef void _guest_instruction(
 ) noexcept nogil:
     cdef Vcpu* v = &w.system.vcpu[c.guest - 1]
     if instruction == GUEST_WRITE:
-        c.operand = _record(w, c.guest, 0)
+        c.operand = record_of(w, c.guest, 0)
         w.guest[c.guest - 1].image.entry[0] = c.operand
     if policy.exits(&w.system, c, v, instruction):
         start(&w.system, c, OP_EXIT, instruction)
@@ -303,13 +244,13 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
               else OP_EXIT if action.kind == EXIT else OP_OPEN if action.kind == OPEN
               else OP_CLOSE if action.kind == CLOSE else OP_MIGRATE, action.arg)
         step(s, c, policy)
-    _host_window(w, action.cpu, task, hosts, filter)
+    host_window(w, action.cpu, task, hosts, filter)
     if s.seen.failures:
         failed |= s.seen.failures & 1 and 1 << P6
         failed |= s.seen.failures & 2 and 1 << P22
         failed |= s.seen.failures & 4 and 1 << P23
     if s.seen.instruction:
-        _retire(w, policy.legacy)
+        retire(w, policy.legacy)
         memset(&c.operand, 0, sizeof(lbr_entry))
     if s.seen.door == DOOR_SAMPLE:
         failed |= check_sample(w, policy, action.cpu)

@@ -45,6 +45,9 @@ def test_extended_sets_hold(policy, name):
     ("arch-lbr-v2-mended", "no-entry-load", "P5"),
     ("arch-lbr-v2-mended", "both-scheduled", "P20"),
     ("arch-lbr-v2-mended", "lazy-release", "P21"),
+    ("arch-lbr-v2-mended", "nested-dropped", "P5"),
+    ("arch-lbr-v2-mended", "vmcs12-debugctl", "P5"),
+    ("arch-lbr-v2-mended", "ctl-in-vmcs", "P5"),
     ("kvm-legacy-designed", "stale-snapshot", "P5"),
     ("kvm-legacy-designed", "check-with-irqs-on", "P6"),
 ])

@@ -1,0 +1,110 @@
+"""What each owner must see: the history of a facility that it never had to share.
+
+Every branch carries a tag, ``FROM = owner << 40 | kernel << 39 | serial``.  The models never
+look at a tag.
+"""
+
+from libc.string cimport memmove, memset
+
+from lbrcore.lbr cimport lbr_entry
+from pylbr.arbitration.system cimport (
+    GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER,
+    GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, Cpu, guest_control,
+)
+from pylbr.host.hardware cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
+from pylbr.host.perf cimport USER_ONLY
+from pylbr.kvm.vcpu cimport LEVEL1, LEVEL2, LEVEL2_CONTROLS
+from pylbr.verify.world cimport FAULT, KERNEL
+
+
+cdef lbr_entry record_of(World* w, int owner, int flags) noexcept nogil:
+    """A new record of `owner`: 0 the host, 1 + v a guest."""
+    cdef lbr_entry entry
+    entry.from_ = (<uint64_t> (owner + 1) << 40 | <uint64_t> (flags & KERNEL) << 39
+                   | w.serial[owner])
+    entry.to = ~entry.from_
+    entry.info = 0
+    w.serial[owner] += 1
+    return entry
+
+
+cdef void push(
+    Ideal* ideal, const lbr_entry* entry, int flags, bint classes
+) noexcept nogil:
+    cdef size_t depth = ideal.image.depth
+    if not ideal.on:
+        return
+    if flags & FAULT and ideal.image.entry[0].from_:
+        ideal.image.ler = ideal.image.entry[0]
+    if flags & KERNEL and ideal.user_only or not classes:
+        return
+    memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
+    ideal.image.entry[0] = entry[0]
+
+
+cdef void _clear(Ideal* ideal) noexcept nogil:
+    memset(&ideal.image.entry[0], 0, sizeof(ideal.image.entry))
+
+
+cdef void _nested(Ideal* ideal, int instruction, bint legacy) noexcept nogil:
+    """A VM entry of L1 that has not failed, or an exit of L2 to it (`pylbr.kvm.nested`)."""
+    cdef uint64_t control = ideal.on if legacy else ideal.image.ctl
+    if instruction == GUEST_VMCALL:
+        if ideal.level2 == LEVEL2_CONTROLS or not legacy:
+            ideal.vmcs12 = control
+        if legacy or ideal.level2 == LEVEL2_CONTROLS:
+            control = 0
+        ideal.level2 = LEVEL1
+    elif instruction == GUEST_VMLAUNCH:
+        ideal.level2 = LEVEL2
+    else:
+        ideal.level2 = LEVEL2_CONTROLS
+        control = ideal.vmcs12
+    if legacy:
+        ideal.on = control != 0
+    else:
+        ideal.image.ctl = control
+
+
+cdef void retire(World* w, bint legacy) noexcept nogil:
+    """A guest's instruction has had its effect; its own facility would have done this."""
+    cdef Ideal* ideal = &w.guest[w.system.seen.guest - 1]
+    cdef int instruction = w.system.seen.instruction
+    cdef bint level2 = w.system.vcpu[w.system.seen.guest - 1].level2
+    cdef uint64_t* ctl = &ideal.image.ctl
+    if instruction == GUEST_DEPTH:
+        _clear(ideal)
+    elif instruction == GUEST_SMI:
+        ideal.smm_on = 1 + ideal.on
+        ctl[0] &= ~<uint64_t> CTL_LBREN
+    elif instruction == GUEST_RSM:
+        ctl[0] |= ideal.smm_on == 2
+        ideal.smm_on = 0
+    elif instruction == GUEST_DB:
+        ctl[0] &= ~<uint64_t> CTL_LBREN
+    elif (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
+          or instruction == GUEST_USER_FILTER):
+        ctl[0] = guest_control(instruction, ctl[0], legacy)
+        if legacy and instruction != GUEST_USER_FILTER:
+            ideal.on = instruction == GUEST_ENABLE
+    elif (instruction == GUEST_VMCALL or level2 and (
+            instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS)):
+        _nested(ideal, instruction, legacy)
+    if legacy:
+        ideal.user_only = (ctl[0] & SELECT_CPL_EQ_0) != 0
+    else:
+        ideal.on = ctl[0] & CTL_LBREN
+        ideal.user_only = ideal.on and not ctl[0] & CTL_OS
+
+
+cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil:
+    """The host's window begins anew with the first event and with another task."""
+    cdef Cpu* c = &w.system.cpu[cpu]
+    cdef Ideal* ideal = &w.host[cpu]
+    if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):
+        _clear(ideal)
+    if not c.perf.hosts:
+        memset(ideal, 0, sizeof(Ideal))
+        ideal.image.depth = w.system.host_depth
+    ideal.on = c.perf.hosts != 0
+    ideal.user_only = (c.perf.flags & USER_ONLY) != 0
