@@ -7,12 +7,14 @@ at any IPI and a guest that is not told.
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM,
-    GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES,
+    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI,
+    GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES,
     System, Vcpu, guest_control,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
-from pylbr.host.hardware cimport CTL_LBREN, hw_clear_ler, hw_restore, hw_set_ctl
+from pylbr.host.hardware cimport (
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_clear_ler, hw_restore, hw_set_ctl,
+)
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
@@ -20,6 +22,7 @@ cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
     RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, XSAVES_DOOR, LER_KEPT
     NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE, NESTED_DROPPED, VMCS12_DEBUGCTL, CTL_IN_VMCS
+    LATE_FREEZE
 
 
 cdef class ArchLbrV2(Vlbr):
@@ -55,11 +58,15 @@ cdef class ArchLbrV2(Vlbr):
                             "is stripped", "nested"),
         "ctl-in-vmcs": (CTL_IN_VMCS, "patch 6: LBR_CTL lives in the VMCS that is loaded; nothing "
                         "carries it between vmcs01 and vmcs02 (found here)", "nested"),
+        "late-freeze": (LATE_FREEZE, "patch 6: LBREn is cleared when the PMI is injected; a state "
+                        "that is saved before has it set (found here)", "vpmi"),
     }
 
     def __init__(self, flaws=()):
         self.name = "arch-lbr-v2"
+        self.freeze_clears_enable = True
         self.set_flaws(flaws)
+        self.late_freeze = self.has(LATE_FREEZE)
         self.sharing = 0 if self.has(BOTH_SCHEDULED) else FILTER_VLBR
 
     cdef void reset(self, System* s, Cpu* c) noexcept nogil:
@@ -75,13 +82,14 @@ cdef class ArchLbrV2(Vlbr):
         v.xss_exit = not v.passthrough and not self.has(XSAVES_DOOR)
         v.vmcs.load_lbr_ctl = not self.has(NO_ENTRY_LOAD)
         v.vmcs.clear_lbr_ctl = 1
+        v.vmcs.debugctl = v.debugctl
         v.vmcs.lbr_ctl = v.ctl if v.passthrough or self.has(CTL_LOADED_WHEN_RECLAIMED) else 0
         if c.perf.hosts and not c.perf.vlbr and not c.perf.flags & EXCLUDE_GUEST:
             v.vmcs.load_lbr_ctl = v.vmcs.clear_lbr_ctl = self.has(CTL_LOADED_WHEN_RECLAIMED)
         return DONE
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        v.vmcs.lbr_ctl = 0
+        v.vmcs.lbr_ctl = v.vmcs.debugctl = 0
         if c.perf.programmed and not self.has(EXIT_CLEAR_ALWAYS):
             hw_set_ctl(&c.hw, c.perf.programmed)
         return DONE
@@ -118,6 +126,10 @@ cdef class ArchLbrV2(Vlbr):
         elif instruction == GUEST_DB:
             if not self.has(DB_IN_NMI_PATH):
                 v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_FREEZE:
+            v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI
+        elif instruction == GUEST_PMI:
+            pass  # at the next entry
         elif instruction >= GUEST_VMLAUNCH:
             self._nested(v, instruction)
         else:

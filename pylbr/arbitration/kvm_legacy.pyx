@@ -6,17 +6,19 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 """
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_INIT, GUEST_USER_FILTER, GUEST_VMCALL,
-    GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System, Vcpu, guest_control,
-    use_hardware, vcpu_index,
+    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PMI,
+    GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System,
+    Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
-from pylbr.host.hardware cimport DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl
+from pylbr.host.hardware cimport (
+    DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl,
+)
 from pylbr.host.perf cimport FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 cdef enum Flaw:
-    STALE_SNAPSHOT, CHECK_WITH_IRQS_ON
+    STALE_SNAPSHOT, CHECK_WITH_IRQS_ON, HOST_PMI_FREEZES
 
 
 cdef class KvmLegacy(Vlbr):
@@ -27,11 +29,14 @@ cdef class KvmLegacy(Vlbr):
                            "(before the fix of March 2025)"),
         "check-with-irqs-on": (CHECK_WITH_IRQS_ON, "interrupts are on between «event ACTIVE?» "
                                "and the access"),
+        "host-pmi-freezes": (HOST_PMI_FREEZES, "the guest's DEBUGCTL is the VMCS field: a PMI of "
+                             "the host in guest mode clears LBR there (found here)", "vpmi"),
     }
 
     def __init__(self, flaws=(), bint designed=False):
         self.name = "kvm-legacy-designed" if designed else "kvm-legacy"
-        self.legacy = self.nested_controls = True
+        self.late_freeze = True
+        self.legacy = self.nested_controls = self.freeze_clears_enable = True
         self.sharing = FILTER_VLBR if designed else 0
         self.set_flaws(flaws)
 
@@ -48,6 +53,8 @@ cdef class KvmLegacy(Vlbr):
         return DONE
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if self.has(HOST_PMI_FREEZES):
+            v.debugctl = v.vmcs.debugctl
         v.vmcs.debugctl = 0
         if v.snapshot:
             hw_set_debugctl(&c.hw, v.snapshot)
@@ -64,6 +71,11 @@ cdef class KvmLegacy(Vlbr):
                 self.create(s, c, v)
             else:
                 v.debugctl &= ~<unsigned long long> DEBUGCTL_LBR
+            return DONE
+        if instruction == GUEST_PMI:
+            return DONE
+        if instruction == GUEST_FREEZE:
+            v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI
             return DONE
         if instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS:
             nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, True)

@@ -6,12 +6,12 @@ host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace
 
 from pylbr.arbitration.owned import GUARDS
 from pylbr.arbitration.owned cimport Owned
-from pylbr.arbitration.system cimport Cpu, DONE, System, Vcpu
+from pylbr.arbitration.system cimport Cpu, DONE, GUEST_ACK, System, Vcpu
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 cdef set NOT_OURS = {
     "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
-    "keep-passthrough",
+    "keep-passthrough", "pmi-no-freeze",
 }
 
 
@@ -22,7 +22,7 @@ cdef class Mediated(Owned):
 
     def __init__(self, flaws=()):
         self.name = "mediated"
-        self.host_short = True
+        self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
         self.nested_controls = True
@@ -40,6 +40,9 @@ cdef class Mediated(Owned):
         c.irqs = c.scratch
         c.scratch = 0
         return DONE
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        return instruction != GUEST_ACK and Owned.exits(self, s, c, v, instruction)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         self.admit(c, v)

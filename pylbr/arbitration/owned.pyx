@@ -10,13 +10,13 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.system cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_DB, GUEST_DEBUGCTL,
-    GUEST_DEPTH, GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
+    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
+    GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
     current_context, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport (
-    CTL_LBREN, Image, hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl,
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl,
     image_clear,
 )
 from pylbr.host.perf cimport (
@@ -50,6 +50,11 @@ GUARDS = {
                            "nested"),
     "nested-keep-ctl": (NESTED_KEEP_CTL, "L1 goes on with L2's LBR_CTL in spite of control 26",
                         "nested"),
+    "pmi-no-freeze": (PMI_NO_FREEZE, "a PMI freezes nothing of a version 4 vPMU, as in merged code",
+                      "vpmi"),
+    "no-refreeze": (NO_REFREEZE, "LBR_FRZ of the guest is not set again at VM entry", "vpmi"),
+    "keep-frozen": (KEEP_FROZEN, "LBR_FRZ of the guest stays set in the host", "vpmi"),
+    "ack-by-host": (ACK_BY_HOST, "the host's PMI handler acknowledges the guest's LBR_FRZ", "vpmi"),
 }
 
 
@@ -114,6 +119,9 @@ cdef class Owned(Policy):
 
     cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil:
         """The guest enters as owner."""
+        if v.frozen and not self.has(NO_REFREEZE):
+            lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
+        v.vmcs.debugctl = v.debugctl
         v.passthrough = 1
         v.xss_exit = 0
         v.vmcs.lbr_ctl = v.ctl
@@ -128,7 +136,8 @@ cdef class Owned(Policy):
         if not self.has(KEEP_PASSTHROUGH):
             v.passthrough = 0
         v.xss_exit = not self.has(XSAVES_DOOR)
-        if v.ctl & CTL_LBREN and not self.has(NO_PAUSE_CLEAR):
+        v.vmcs.debugctl = v.debugctl
+        if v.ctl & CTL_LBREN and not v.frozen and not self.has(NO_PAUSE_CLEAR):
             image_clear(&v.image)
             v.lost = self.guest_flag
         v.vmcs.lbr_ctl = 0
@@ -173,10 +182,15 @@ cdef class Owned(Policy):
         return self.yield_guest(s, c, v, pc)
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        v.vmcs.debugctl = 0
         if c.owner == OWNER_GUEST + vcpu_index(s, v):
             if not self.has(DROP_CTL):
                 v.ctl = v.vmcs.lbr_ctl
             v.vmcs.lbr_ctl = 0
+            if self.mediated:
+                v.frozen = c.hw.lbr.frozen
+            if not self.has(KEEP_FROZEN):
+                lbr_set_frozen(&c.hw.lbr, 0)
         elif c.perf.granted and not self.has(NO_RESTORE_CTL):
             hw_set_ctl(&c.hw, c.perf.programmed)
         return DONE
@@ -211,6 +225,12 @@ cdef class Owned(Policy):
             v.smm_ctl = 0
         elif instruction == GUEST_DB:
             v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_FREEZE:
+            v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI
+        elif instruction == GUEST_PMI:
+            pass  # at the next entry
+        elif instruction == GUEST_ACK:
+            v.frozen = 0
         elif instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS:
             nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, False)
         elif instruction == GUEST_VMCALL:
@@ -226,7 +246,19 @@ cdef class Owned(Policy):
         s.seen.cut = c.perf.cut or not c.perf.granted
         if c.perf.granted:
             hw_peek(&c.hw, &s.seen.image)
+        if c.owner < OWNER_GUEST or self.has(ACK_BY_HOST):
+            lbr_set_frozen(&c.hw.lbr, 0)
+
+    cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """A counter that is a perf event exits by NMI, and the host's handler acknowledges,
+        LBR_FRZ with the rest; so KVM keeps the guest's.  A mediated one has a vector of its own,
+        on which the host does nothing."""
+        v.pmi = 1
+        if self.mediated:
+            return
         lbr_set_frozen(&c.hw.lbr, 0)
+        if v.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI and not self.has(PMI_NO_FREEZE):
+            v.frozen = 1
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         s.seen.image = v.image

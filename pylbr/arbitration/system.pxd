@@ -31,6 +31,8 @@ cdef enum Instruction:
     EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
     GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
+    GUEST_FREEZE, GUEST_PMI, GUEST_ACK
+    EXIT_PMI                    # a counter of the host overflows in guest mode
     INSTRUCTIONS
 
 # What a step shows to somebody
@@ -98,6 +100,8 @@ cdef class Policy:
     cdef readonly int sharing               # SharingRule bits for perf's scheduling
     cdef readonly bint refuses_guest_tracing
     cdef readonly bint any_depth            # guests may have another depth than the host
+    cdef readonly bint mediated             # a vCPU that is loaded has the PMU, PMIs and all
+    cdef readonly bint freeze_clears_enable  # the guest's PMU is of version 2: no LBR_FRZ
     cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 
     cdef int set_flaws(self, flaws) except -1
@@ -113,6 +117,8 @@ cdef class Policy:
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
     cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil
+    cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
+    cdef void deliver_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef bint guest_traced(self, System* s, Cpu* c) noexcept nogil

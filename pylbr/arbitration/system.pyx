@@ -7,6 +7,7 @@ event.  What a policy does is behind its hooks.
 
 from libc.string cimport memset
 
+from lbrcore.control cimport lbr_set_frozen
 from pylbr.host.hardware cimport (
     CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_set_ctl,
     hw_vm_entry, hw_vm_exit, hw_write_entry,
@@ -79,6 +80,8 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
         hw_write_entry(&c.hw, 0, &c.operand)
     elif instruction == GUEST_DEPTH:
         hw_reset_records(&c.hw)
+    elif instruction == GUEST_ACK:
+        lbr_set_frozen(&c.hw.lbr, 0)
     else:
         hw_set_ctl(&c.hw, guest_control(instruction, c.hw.lbr.ctl, False))
     s.seen.guest = c.guest
@@ -134,7 +137,9 @@ cdef bint _enter(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """vcpu_enter_guest, up to the guest's first instruction."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
     if f.pc == 0:
-        _hook(f, policy.safe_point(s, c, v, f.hook_pc))
+        if _hook(f, policy.safe_point(s, c, v, f.hook_pc)) and v.pmi:
+            policy.deliver_pmi(s, c, v)
+            v.pmi = 0
     elif f.pc == 1:
         if policy.pending(s, c, v):
             f.pc = 0
@@ -157,15 +162,22 @@ cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """VM exit, and the emulation of what caused it."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
     if f.pc == 0:
+        if f.arg == GUEST_PMI or f.arg == EXIT_PMI:
+            hw_freeze(&c.hw)
         hw_vm_exit(&c.hw, &v.vmcs)
         c.guest = 0
         _next(f)
     elif f.pc == 1:
         _hook(f, policy.after_exit(s, c, v, f.hook_pc))
     elif f.pc == 2:
+        if f.arg == GUEST_PMI:
+            policy.guest_pmi(s, c, v)
+        elif f.arg == EXIT_PMI:
+            policy.pmi(s, c)
+            s.seen.door = DOOR_SAMPLE
         c.irqs = 1
         _next(f)
-        return f.arg == EXIT_IRQ
+        return f.arg == EXIT_IRQ or f.arg == EXIT_PMI
     elif _hook(f, policy.emulate(s, c, v, f.hook_pc)):
         s.seen.guest = c.task
         s.seen.instruction = f.arg
@@ -204,6 +216,9 @@ cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
         old = v[0]
         vcpu_reset(s, v)
         v.smm, v.smm_ctl = old.smm, old.smm_ctl  # in SMRAM, which is guest memory
+        v.pmi, v.frozen = old.pmi, old.frozen
+        if not policy.legacy:
+            v.debugctl = old.debugctl
         v.level2, v.vmcs12, v.other_ctl = old.level2, old.vmcs12, old.other_ctl
         policy.restore_state(s, c, v)
         _next(f)
@@ -305,6 +320,12 @@ cdef class Policy:
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         """The PMI handler reads a sample into `System.seen` and acknowledges."""
+
+    cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """A counter of the guest has overflowed, and this is its exit; interrupts are off."""
+
+    cdef void deliver_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """The PMI is about to be injected."""
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """User space reads the guest's LBR registers into `System.seen`; the vCPU is put."""

@@ -12,5 +12,7 @@ cdef class Vlbr(Policy):
     cdef void create(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void release(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void reset(self, System* s, Cpu* c) noexcept nogil
+    cdef bint late_freeze       # LBRs freeze when the PMI is injected, not at the overflow
+    cdef void freeze(self, Vcpu* v) noexcept nogil
     cdef bint guest_records(self, Vcpu* v) noexcept nogil
     cdef void access(self, System* s, Cpu* c, Vcpu* v, bint real) noexcept nogil

@@ -14,7 +14,7 @@ from pylbr.arbitration.system cimport (
     OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport (
-    CTL_LBREN, DEBUGCTL_LBR, hw_init, hw_peek, hw_reset_records, hw_restore, hw_restore_msrs,
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_init, hw_peek, hw_reset_records, hw_restore, hw_restore_msrs,
     hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
@@ -122,6 +122,27 @@ cdef class Vlbr(Policy):
         lbr_set_frozen(&c.hw.lbr, 0)
         if s.seen.present and self.legacy:
             hw_set_debugctl(&c.hw, c.hw.debugctl | c.perf.programmed)
+
+    cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """The counter is a perf event: the host's handler acknowledges, LBR_FRZ with the rest,
+        and the event's overflow handler has KVM ask for a PMI."""
+        lbr_set_frozen(&c.hw.lbr, 0)
+        v.pmi = 1
+        if not self.late_freeze:
+            self.freeze(v)
+
+    cdef void deliver_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        if self.late_freeze:
+            self.freeze(v)
+
+    cdef void freeze(self, Vcpu* v) noexcept nogil:
+        """What intel_pmu_deliver_pmi does for a vPMU of version 2 or 3 (spec 6, 7)."""
+        if not v.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI:
+            return
+        if self.legacy:
+            v.debugctl &= ~<uint64_t> DEBUGCTL_LBR
+        else:
+            v.ctl &= ~<uint64_t> CTL_LBREN
 
     cdef bint guest_traced(self, System* s, Cpu* c) noexcept nogil:
         return (c.perf.hosts and not c.perf.vlbr and not c.perf.flags & EXCLUDE_GUEST

@@ -3,7 +3,8 @@
 The records have no VMCS field: L1 and L2 share them, and to keep them apart is L1's business.
 L0 sees to the control register.  Architectural: without controls 21 and 26 in vmcs12, L2 goes on
 with L1's IA32_LBR_CTL and L1 with L2's; with them L2 has its own and L1 finds 0.  Legacy: the
-debug controls in vmcs12 say whether L2 has its own IA32_DEBUGCTL; L1 always finds 0 (spec 4).
+debug controls in vmcs12 say whether L2 has its own IA32_DEBUGCTL.  L1 always finds IA32_DEBUGCTL
+0 (spec 4).
 `pylbr.cpu.nested` is the same on whole VMCSs.
 """
 
@@ -28,4 +29,5 @@ cdef void nested_exit(Vcpu* v, bint legacy, bint keep=False) noexcept nogil:
         v.vmcs12.control = control[0]
     if (legacy or controls) and not keep:
         control[0] = 0
+    v.debugctl = 0
     v.level2 = LEVEL1

@@ -16,7 +16,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.host.hardware cimport Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
-from pylbr.verify.world cimport F_NESTED, Ideal
+from pylbr.verify.world cimport F_NESTED, F_VPMI, Ideal
 
 cdef enum:
     TORN = 0xFF
@@ -216,6 +216,9 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     _image(k, &v.image, depth)
     if not k.writing:
         v.image.depth = depth
+    if k.features & F_VPMI:
+        _u8(k, &v.pmi)
+        _u8(k, &v.frozen)
     if k.features & F_NESTED:
         _u8(k, &v.level2)
         _control(k, &v.vmcs12.control)
@@ -231,6 +234,9 @@ cdef void _ideal(Cursor* k, Ideal* ideal, int depth) noexcept nogil:
     ideal.smm_on = bits >> 2
     _control(k, &ideal.image.ctl)
     _image(k, &ideal.image, depth)
+    if k.features & F_VPMI:
+        _u8(k, &ideal.freeze)
+        _u8(k, &ideal.frozen)
     if k.features & F_NESTED:
         _u8(k, &ideal.level2)
         _control(k, &ideal.vmcs12)

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport lbr_entry
+from pylbr.arbitration.system cimport Policy
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport Ideal, World
 
@@ -11,5 +12,5 @@ cdef enum:
 
 cdef lbr_entry record_of(World* w, int owner, int flags) noexcept nogil
 cdef void push(Ideal* ideal, const lbr_entry* entry, int flags, bint classes) noexcept nogil
-cdef void retire(World* w, bint legacy) noexcept nogil
+cdef void retire(World* w, Policy policy) noexcept nogil
 cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil

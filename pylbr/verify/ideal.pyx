@@ -8,8 +8,9 @@ from libc.string cimport memmove, memset
 
 from lbrcore.lbr cimport lbr_entry
 from pylbr.arbitration.system cimport (
-    GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER,
-    GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, Cpu, guest_control,
+    GUEST_ACK, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_PMI,
+    GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, Cpu, Policy, guest_control,
 )
 from pylbr.host.hardware cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
 from pylbr.host.perf cimport USER_ONLY
@@ -32,7 +33,7 @@ cdef void push(
     Ideal* ideal, const lbr_entry* entry, int flags, bint classes
 ) noexcept nogil:
     cdef size_t depth = ideal.image.depth
-    if not ideal.on:
+    if not ideal.on or ideal.frozen:
         return
     if flags & FAULT and ideal.image.entry[0].from_:
         ideal.image.ler = ideal.image.entry[0]
@@ -48,26 +49,41 @@ cdef void _clear(Ideal* ideal) noexcept nogil:
 
 cdef void _nested(Ideal* ideal, int instruction, bint legacy) noexcept nogil:
     """A VM entry of L1 that has not failed, or an exit of L2 to it (`pylbr.kvm.nested`)."""
-    cdef uint64_t control = ideal.on if legacy else ideal.image.ctl
+    cdef uint64_t control = ideal.on | ideal.freeze << 1 if legacy else ideal.image.ctl
     if instruction == GUEST_VMCALL:
         if ideal.level2 == LEVEL2_CONTROLS or not legacy:
             ideal.vmcs12 = control
         if legacy or ideal.level2 == LEVEL2_CONTROLS:
             control = 0
         ideal.level2 = LEVEL1
+        ideal.freeze = 0
     elif instruction == GUEST_VMLAUNCH:
         ideal.level2 = LEVEL2
     else:
         ideal.level2 = LEVEL2_CONTROLS
         control = ideal.vmcs12
     if legacy:
-        ideal.on = control != 0
+        ideal.on = control & 1
+        ideal.freeze = control >> 1
     else:
         ideal.image.ctl = control
 
 
-cdef void retire(World* w, bint legacy) noexcept nogil:
+cdef void _pmi(Ideal* ideal, Policy policy) noexcept nogil:
+    """One of the guest's counters overflows (spec 1.6, 7)."""
+    if not ideal.freeze:
+        return
+    if not policy.freeze_clears_enable:
+        ideal.frozen = 1
+    elif policy.legacy:
+        ideal.on = 0
+    else:
+        ideal.image.ctl &= ~<uint64_t> CTL_LBREN
+
+
+cdef void retire(World* w, Policy policy) noexcept nogil:
     """A guest's instruction has had its effect; its own facility would have done this."""
+    cdef bint legacy = policy.legacy
     cdef Ideal* ideal = &w.guest[w.system.seen.guest - 1]
     cdef int instruction = w.system.seen.instruction
     cdef bint level2 = w.system.vcpu[w.system.seen.guest - 1].level2
@@ -87,6 +103,12 @@ cdef void retire(World* w, bint legacy) noexcept nogil:
         ctl[0] = guest_control(instruction, ctl[0], legacy)
         if legacy and instruction != GUEST_USER_FILTER:
             ideal.on = instruction == GUEST_ENABLE
+    elif instruction == GUEST_FREEZE:
+        ideal.freeze = 1
+    elif instruction == GUEST_ACK:
+        ideal.frozen = 0
+    elif instruction == GUEST_PMI:
+        _pmi(ideal, policy)
     elif (instruction == GUEST_VMCALL or level2 and (
             instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS)):
         _nested(ideal, instruction, legacy)

@@ -27,6 +27,7 @@ FEATURES = {
     "init": 256,         # INIT of a guest
     "db": 512,           # debug exceptions in a guest
     "nmi-branch": 1024,  # host branches of other NMIs, at every micro-step
+    "vpmi": 4096,        # PMIs of a guest's counters, and of the host's while a guest runs
     "nested": 2048,      # a guest runs a guest of its own, with and without the LBR controls
 }
 

@@ -22,11 +22,11 @@ from pylbr.arbitration.system cimport (
     DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu, Vcpu,
 )
 from pylbr.host.hardware cimport (
-    DEBUGCTL_LBR, hw_peek, image_empty,
+    DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_peek, image_empty,
 )
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport (
-    P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
+    F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
 )
 
 #: Names in the order of their bits.
@@ -163,9 +163,19 @@ cdef uint32_t _check_owner(const Cpu* c) noexcept nogil:
 cdef uint32_t _check_control(const Cpu* c) noexcept nogil:
     """P5 of the host: outside guest mode and with interrupts on, what perf put in is in."""
     cdef uint64_t wanted = c.perf.programmed if c.perf.granted else 0
+    if c.hw.lbr.frozen:
+        return 1 << P5
     if c.hw.lbr.config.flavour == LBR_LEGACY:
         return 0 if (c.hw.debugctl & DEBUGCTL_LBR) == (wanted & DEBUGCTL_LBR) else 1 << P5
     return 0 if c.hw.lbr.ctl == wanted else 1 << P5
+
+
+cdef uint32_t _check_debugctl(const Cpu* c, const Ideal* ideal) noexcept nogil:
+    """P5 of a guest that runs: its IA32_DEBUGCTL."""
+    cdef uint64_t wanted = DEBUGCTL_FREEZE_LBRS_ON_PMI if ideal.freeze else 0
+    if c.hw.lbr.config.flavour == LBR_LEGACY:
+        wanted |= DEBUGCTL_LBR if ideal.on else 0
+    return 0 if c.hw.debugctl == wanted else 1 << P5
 
 
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil:
@@ -189,6 +199,8 @@ cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept no
         if c.frames:
             continue
         v = &w.system.vcpu[c.guest - 1]
+        if w.system.features & F_VPMI:
+            failed |= _check_debugctl(c, &w.guest[c.guest - 1])
         hw_peek(&c.hw, &image)
         if v.passthrough:
             failed |= check_door(w, policy, c.guest - 1, &image, v.lost, DOOR_GUEST_MSR)

@@ -20,6 +20,7 @@ INSTRUCTIONS = (
     "executes VMLAUNCH, L2 going on with its LBR control",
     "executes VMLAUNCH with the controls that give L2 an LBR control of its own",
     "exits to L1", "sets IA32_DEBUGCTL[0]",
+    "sets FREEZE_LBRS_ON_PMI", "has a counter overflow", "acknowledges LBR_FRZ",
 )
 
 #: (operation, pc of the step that was taken) -> what it is.
@@ -84,7 +85,8 @@ def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:
     if name == "enter":
         return f"{where}{before['task']} is to enter its guest: safe point of the run loop"
     if name == "exit":
-        return f"{where}an interrupt: VM exit of {guest}"
+        cause = "a PMI of the host" if argument else "an interrupt"
+        return f"{where}{cause}: VM exit of {guest}"
     if name == "open":
         return f"{where}IPI: perf opens an event, {_kind(argument)}"
     if name == "close":

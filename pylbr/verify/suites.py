@@ -37,6 +37,8 @@ EXTENDED: dict[str, dict] = {
               "guests": 1, "events": 2},
     "nested": {"features": ("nmi", "migrate", "write", "xsaves", "nested"),
                "kinds": ("cpu-exclude", "cpu"), "guests": 1},
+    "vpmi": {"features": ("nmi", "nmi-branch", "migrate", "vpmi"),
+             "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
 }
 
@@ -60,9 +62,10 @@ _GROUNDS: tuple[dict, ...] = (
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
 )
 #: Where a flaw is looked for that needs a feature: the third item of its row in ``FLAWS``.
-_OWN_GROUNDS: dict[str, dict] = {
-    "nested": {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
-               "features": ("nmi", "nested")},
+_OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
+    feature: tuple({"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
+                    "features": ("nmi", feature, *more)} for more in ((), ("migrate",)))
+    for feature in ("nested", "vpmi")
 }
 
 
@@ -109,7 +112,7 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     known = {} if known is None else known
     _, what, *needs = POLICIES[policy][0].FLAWS[flaw]
     result = None
-    for ground in [_OWN_GROUNDS[feature] for feature in needs] or _GROUNDS:
+    for ground in _OWN_GROUNDS[needs[0]] if needs else _GROUNDS:
         base = _base(policy, ground, known)
         result = explore(Configuration(policy, (flaw,), **ground),
                          ignore=DESIGNED_IN.get(policy, ()))

@@ -31,6 +31,7 @@ cdef enum Feature:
     F_DB = 512
     F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
     F_NESTED = 2048             # guests run guests
+    F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
 
 ctypedef struct Action:
     uint8_t kind, cpu, arg
@@ -38,6 +39,8 @@ ctypedef struct Action:
 ctypedef struct Ideal:          # a facility that its owner never had to share
     Image image
     uint8_t on, user_only, smm_on
+    uint8_t freeze              # FREEZE_LBRS_ON_PMI is set
+    uint8_t frozen              # LBR_FRZ is set
     uint8_t level2              # as Vcpu.level2
     uint64_t vmcs12             # the control register in L1's vmcs12; legacy: only whether on
 

@@ -6,8 +6,8 @@ from lbrcore.lbr cimport (
     LBR_COND, LBR_EXCEPTION, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_reset,
 )
 from pylbr.arbitration.system cimport (
-    DOOR_SAMPLE, EXIT_IRQ, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE,
-    GUEST_INIT, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
+    GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE,
     OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, start, step, vcpu_reset,
 )
@@ -123,6 +123,14 @@ cdef void _guest_actions(
         _add(out, n, GUEST, cpu, GUEST_DEPTH)
     if o.features & F_XSAVES and not policy.legacy:
         _add(out, n, GUEST, cpu, GUEST_XSAVES)
+    if o.features & F_VPMI:
+        _add(out, n, GUEST, cpu, GUEST_PMI)
+        if not ideal.freeze:
+            _add(out, n, GUEST, cpu, GUEST_FREEZE)
+        if ideal.frozen:
+            _add(out, n, GUEST, cpu, GUEST_ACK)
+        if w.system.cpu[cpu].perf.hosts and not policy.mediated:
+            _add(out, n, EXIT, cpu, EXIT_PMI)
     if o.features & F_NESTED:
         _nested_actions(ideal, policy.legacy, out, n, cpu)
     if policy.legacy or ideal.level2:
@@ -250,7 +258,7 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
         failed |= s.seen.failures & 2 and 1 << P22
         failed |= s.seen.failures & 4 and 1 << P23
     if s.seen.instruction:
-        retire(w, policy.legacy)
+        retire(w, policy)
         memset(&c.operand, 0, sizeof(lbr_entry))
     if s.seen.door == DOOR_SAMPLE:
         failed |= check_sample(w, policy, action.cpu)
