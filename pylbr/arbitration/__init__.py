@@ -20,7 +20,7 @@ POLICIES: dict[str, tuple[type[Policy], dict[str, bool], frozenset[str]]] = {
     "kvm-legacy-2024": (KvmLegacy, {}, frozenset({"stale-snapshot"})),
     "kvm-legacy-designed": (KvmLegacy, {"designed": True}, frozenset()),
     "arch-lbr-v2": (
-        ArchLbrV2, {}, frozenset(ArchLbrV2.FLAWS) - {"no-entry-load"},
+        ArchLbrV2, {}, frozenset(ArchLbrV2.FLAWS) - {"no-entry-load", "pebs-baseline"},
     ),
     "arch-lbr-v2-mended": (ArchLbrV2, {}, frozenset()),
     "request": (Request, {}, frozenset()),

@@ -7,7 +7,7 @@ at any IPI and a guest that is not told.
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI,
+    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
     GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES,
     System, Vcpu, guest_control,
 )
@@ -22,7 +22,7 @@ cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
     RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, XSAVES_DOOR, LER_KEPT
     NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE, NESTED_DROPPED, VMCS12_DEBUGCTL, CTL_IN_VMCS
-    LATE_FREEZE
+    LATE_FREEZE, PEBS_BASELINE
 
 
 cdef class ArchLbrV2(Vlbr):
@@ -60,12 +60,15 @@ cdef class ArchLbrV2(Vlbr):
                         "carries it between vmcs01 and vmcs02 (found here)", "nested"),
         "late-freeze": (LATE_FREEZE, "patch 6: LBREn is cleared when the PMI is injected; a state "
                         "that is saved before has it set (found here)", "vpmi"),
+        "pebs-baseline": (PEBS_BASELINE, "PEBS_BASELINE is offered: a guest's PEBS records hold "
+                          "the LBRs, whoever owns them (CVE-2024-26992)", "pebs"),
     }
 
     def __init__(self, flaws=()):
         self.name = "arch-lbr-v2"
         self.freeze_clears_enable = True
         self.set_flaws(flaws)
+        self.guest_pebs = self.has(PEBS_BASELINE)
         self.late_freeze = self.has(LATE_FREEZE)
         self.sharing = 0 if self.has(BOTH_SCHEDULED) else FILTER_VLBR
 
@@ -79,6 +82,7 @@ cdef class ArchLbrV2(Vlbr):
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         v.passthrough = self.active(s, v)
+        v.pebs_lbrs = self.guest_pebs
         v.xss_exit = not v.passthrough and not self.has(XSAVES_DOOR)
         v.vmcs.load_lbr_ctl = not self.has(NO_ENTRY_LOAD)
         v.vmcs.clear_lbr_ctl = 1
@@ -156,6 +160,8 @@ cdef class ArchLbrV2(Vlbr):
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
         if instruction == GUEST_XSAVES:
             return v.xss_exit
+        if instruction == GUEST_PEBS:
+            return False
         return (instruction != GUEST_READ and instruction != GUEST_WRITE) or not v.passthrough
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:

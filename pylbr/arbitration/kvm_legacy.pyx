@@ -6,7 +6,7 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 """
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PMI,
+    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
     GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System,
     Vcpu, guest_control, use_hardware, vcpu_index,
 )
@@ -18,7 +18,7 @@ from pylbr.host.perf cimport FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 cdef enum Flaw:
-    STALE_SNAPSHOT, CHECK_WITH_IRQS_ON, HOST_PMI_FREEZES
+    STALE_SNAPSHOT, CHECK_WITH_IRQS_ON, HOST_PMI_FREEZES, PEBS_BASELINE
 
 
 cdef class KvmLegacy(Vlbr):
@@ -31,6 +31,8 @@ cdef class KvmLegacy(Vlbr):
                                "and the access"),
         "host-pmi-freezes": (HOST_PMI_FREEZES, "the guest's DEBUGCTL is the VMCS field: a PMI of "
                              "the host in guest mode clears LBR there (found here)", "vpmi"),
+        "pebs-baseline": (PEBS_BASELINE, "PEBS_BASELINE is offered: a guest's PEBS records hold "
+                          "the LBRs, whoever owns them (CVE-2024-26992)", "pebs"),
     }
 
     def __init__(self, flaws=(), bint designed=False):
@@ -39,6 +41,7 @@ cdef class KvmLegacy(Vlbr):
         self.legacy = self.nested_controls = self.freeze_clears_enable = True
         self.sharing = FILTER_VLBR if designed else 0
         self.set_flaws(flaws)
+        self.guest_pebs = self.has(PEBS_BASELINE)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if self.has(STALE_SNAPSHOT):
@@ -49,6 +52,7 @@ cdef class KvmLegacy(Vlbr):
         if not self.has(STALE_SNAPSHOT):
             v.snapshot = c.hw.debugctl
         v.passthrough = self.active(s, v)
+        v.pebs_lbrs = self.guest_pebs
         v.vmcs.debugctl = v.debugctl
         return DONE
 
@@ -99,6 +103,8 @@ cdef class KvmLegacy(Vlbr):
         return DONE
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        if instruction == GUEST_PEBS:
+            return False
         return (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
                 or instruction >= GUEST_INIT or not v.passthrough)
 

@@ -37,7 +37,7 @@ cdef class Lease(Owned):
         self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
-        self.nested_controls = True
+        self.nested_controls = self.guest_pebs = True
         self.any_depth = True
         self.set_flaws(flaws)
 

@@ -11,7 +11,7 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 
 cdef set NOT_OURS = {
     "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
-    "keep-passthrough", "pmi-no-freeze",
+    "keep-passthrough", "pmi-no-freeze", "pebs-door",
 }
 
 
@@ -25,7 +25,7 @@ cdef class Mediated(Owned):
         self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
-        self.nested_controls = True
+        self.nested_controls = self.guest_pebs = True
         self.set_flaws(flaws)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

@@ -55,6 +55,8 @@ GUARDS = {
     "no-refreeze": (NO_REFREEZE, "LBR_FRZ of the guest is not set again at VM entry", "vpmi"),
     "keep-frozen": (KEEP_FROZEN, "LBR_FRZ of the guest stays set in the host", "vpmi"),
     "ack-by-host": (ACK_BY_HOST, "the host's PMI handler acknowledges the guest's LBR_FRZ", "vpmi"),
+    "pebs-door": (PEBS_DOOR, "a guest without the registers keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
+    "keep-pebs": (KEEP_PEBS, "detached perf keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
 }
 
 
@@ -122,7 +124,7 @@ cdef class Owned(Policy):
         if v.frozen and not self.has(NO_REFREEZE):
             lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
         v.vmcs.debugctl = v.debugctl
-        v.passthrough = 1
+        v.passthrough = v.pebs_lbrs = 1
         v.xss_exit = 0
         v.vmcs.lbr_ctl = v.ctl
         v.vmcs.load_lbr_ctl = 1
@@ -136,6 +138,7 @@ cdef class Owned(Policy):
         if not self.has(KEEP_PASSTHROUGH):
             v.passthrough = 0
         v.xss_exit = not self.has(XSAVES_DOOR)
+        v.pebs_lbrs = self.has(PEBS_DOOR)
         v.vmcs.debugctl = v.debugctl
         if v.ctl & CTL_LBREN and not v.frozen and not self.has(NO_PAUSE_CLEAR):
             image_clear(&v.image)
@@ -242,12 +245,19 @@ cdef class Owned(Policy):
         return DONE
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
-        s.seen.present = c.perf.granted
-        s.seen.cut = c.perf.cut or not c.perf.granted
-        if c.perf.granted:
-            hw_peek(&c.hw, &s.seen.image)
+        self.read_host(s, c, c.perf.granted and c.perf.hosts > c.perf.pebs)
         if c.owner < OWNER_GUEST or self.has(ACK_BY_HOST):
             lbr_set_frozen(&c.hw.lbr, 0)
+
+    cdef void read_host(self, System* s, Cpu* c, bint present) noexcept nogil:
+        s.seen.present = present
+        s.seen.cut = c.perf.cut or not present
+        if present:
+            hw_peek(&c.hw, &s.seen.image)
+
+    cdef void pebs(self, System* s, Cpu* c) noexcept nogil:
+        """MSR_PEBS_DATA_CFG.LBRS is set while perf is attached."""
+        self.read_host(s, c, c.perf.granted or self.has(KEEP_PEBS))
 
     cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """A counter that is a perf event exits by NMI, and the host's handler acknowledges,

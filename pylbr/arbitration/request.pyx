@@ -25,7 +25,7 @@ cdef class Request(Owned):
         self.guest_short = self.host_short = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
-        self.nested_controls = True
+        self.nested_controls = self.guest_pebs = True
         self.set_flaws(flaws)
 
     cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

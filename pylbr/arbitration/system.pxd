@@ -31,13 +31,14 @@ cdef enum Instruction:
     EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
     GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
-    GUEST_FREEZE, GUEST_PMI, GUEST_ACK
+    GUEST_FREEZE, GUEST_PMI, GUEST_ACK, GUEST_PEBS
     EXIT_PMI                    # a counter of the host overflows in guest mode
     INSTRUCTIONS
 
 # What a step shows to somebody
 cdef enum Door:
     DOOR_NONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, DOOR_SAVED_STATE, DOOR_SAMPLE
+    DOOR_GUEST_PEBS
 
 ctypedef struct Frame:
     uint8_t op
@@ -102,6 +103,7 @@ cdef class Policy:
     cdef readonly bint any_depth            # guests may have another depth than the host
     cdef readonly bint mediated             # a vCPU that is loaded has the PMU, PMIs and all
     cdef readonly bint freeze_clears_enable  # the guest's PMU is of version 2: no LBR_FRZ
+    cdef readonly bint guest_pebs           # PEBS_BASELINE is offered: records may hold LBRs
     cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 
     cdef int set_flaws(self, flaws) except -1
@@ -117,6 +119,7 @@ cdef class Policy:
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
     cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil
+    cdef void pebs(self, System* s, Cpu* c) noexcept nogil
     cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void deliver_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
@@ -128,6 +131,7 @@ cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil
 cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil
 cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil
 cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil
+cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil
 cdef void vcpu_reset(System* s, Vcpu* v) noexcept nogil
 cdef uint64_t guest_control(int instruction, uint64_t old, bint legacy) noexcept nogil
 cdef int vcpu_index(System* s, Vcpu* v) noexcept nogil

@@ -76,6 +76,11 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
         hw_peek(&c.hw, &s.seen.image)
         s.seen.door = DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES else DOOR_GUEST_MSR
         s.seen.cut = s.vcpu[c.guest - 1].lost
+    elif instruction == GUEST_PEBS:
+        if s.vcpu[c.guest - 1].pebs_lbrs:  # else the record says that the group is not there
+            hw_peek(&c.hw, &s.seen.image)
+            s.seen.door = DOOR_GUEST_PEBS
+            s.seen.cut = s.vcpu[c.guest - 1].lost
     elif instruction == GUEST_WRITE:
         hw_write_entry(&c.hw, 0, &c.operand)
     elif instruction == GUEST_DEPTH:
@@ -254,6 +259,12 @@ cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil:
     s.seen.door = DOOR_SAMPLE
 
 
+cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil:
+    """The hardware writes a record for an event of the host, no handler being involved."""
+    policy.pebs(s, c)
+    s.seen.door = DOOR_SAMPLE
+
+
 # ---------------------------------------------------------------- the interface's defaults
 
 cdef class Policy:
@@ -321,6 +332,9 @@ cdef class Policy:
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         """The PMI handler reads a sample into `System.seen` and acknowledges."""
 
+    cdef void pebs(self, System* s, Cpu* c) noexcept nogil:
+        """The LBR group of a PEBS record of the host goes to `System.seen`."""
+
     cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """A counter of the guest has overflowed, and this is its exit; interrupts are off."""
 
@@ -341,4 +355,6 @@ cdef class Policy:
         """Does this instruction of the running guest exit?"""
         if instruction == GUEST_XSAVES:
             return v.xss_exit
+        if instruction == GUEST_PEBS:
+            return False
         return instruction >= GUEST_INIT or not v.passthrough

@@ -116,12 +116,17 @@ cdef class Vlbr(Policy):
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         """Read, then acknowledge; a PMU before v4 has lost DEBUGCTL.LBR to the freeze."""
-        s.seen.present = c.perf.hosts and not c.perf.vlbr
+        s.seen.present = c.perf.hosts > c.perf.pebs and not c.perf.vlbr
         if s.seen.present:
             hw_peek(&c.hw, &s.seen.image)
         lbr_set_frozen(&c.hw.lbr, 0)
         if s.seen.present and self.legacy:
             hw_set_debugctl(&c.hw, c.hw.debugctl | c.perf.programmed)
+
+    cdef void pebs(self, System* s, Cpu* c) noexcept nogil:
+        """MSR_PEBS_DATA_CFG goes by the host's events alone, vLBR or not."""
+        s.seen.present = 1
+        hw_peek(&c.hw, &s.seen.image)
 
     cdef void guest_pmi(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """The counter is a perf event: the host's handler acknowledges, LBR_FRZ with the rest,

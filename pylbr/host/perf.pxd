@@ -17,6 +17,7 @@ cdef enum EventFlag:
     VLBR = 8                    # KVM's event for a guest's LBRs: fake counter 58
     USER_ONLY = 16              # a branch filter that differs from the other events'
     CALL_STACK = 32             # records are saved and restored with the task
+    PEBS = 128                  # samples are adaptive PEBS records with the LBR group
 
 # How events share the facility
 cdef enum SharingRule:
@@ -42,6 +43,7 @@ ctypedef struct PerfCpu:
     PerfContext context
     uint8_t users               # lbr_users: ACTIVE events that use the LBRs, vLBR too
     uint8_t hosts               # those of them that are not vLBR
+    uint8_t pebs                # lbr_pebs_users: hosts that PEBS records serve, not the handler
     uint8_t fresh               # FreshReason bits, of the last scheduling
     uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; USER_ONLY
     uint8_t vlbr                # bit 58 of intel_ctrl_guest_mask: a vLBR event is ACTIVE

@@ -29,6 +29,7 @@ ctypedef struct Vcpu:
     uint8_t smm                 # in system management mode
     uint8_t pmi                 # a counter of the guest has overflowed; inject at the next entry
     uint8_t frozen              # LBR_FRZ in the guest's IA32_PERF_GLOBAL_STATUS
+    uint8_t pebs_lbrs           # MSR_PEBS_DATA_CFG.LBRS stays as the guest has set it
     uint8_t level2              # an L2 guest runs, and how
     Vmcs12 vmcs12
     uint64_t other_ctl          # IA32_LBR_CTL in whichever of vmcs01 and vmcs02 is not loaded

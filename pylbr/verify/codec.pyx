@@ -16,7 +16,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.host.hardware cimport Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
-from pylbr.verify.world cimport F_NESTED, F_VPMI, Ideal
+from pylbr.verify.world cimport F_NESTED, F_PEBS, F_VPMI, Ideal
 
 cdef enum:
     TORN = 0xFF
@@ -169,6 +169,8 @@ cdef void _cpu(Cursor* k, Cpu* c, int depth) noexcept nogil:
     _context(k, &c.perf.context, depth)
     _u8(k, &c.perf.users)
     _u8(k, &c.perf.hosts)
+    if k.features & F_PEBS:
+        _u8(k, &c.perf.pebs)
     _u8(k, &c.perf.flags)
     _u8(k, &c.perf.vlbr)
     _u8(k, &c.perf.granted)
@@ -216,6 +218,8 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     _image(k, &v.image, depth)
     if not k.writing:
         v.image.depth = depth
+    if k.features & F_PEBS:
+        _u8(k, &v.pebs_lbrs)
     if k.features & F_VPMI:
         _u8(k, &v.pmi)
         _u8(k, &v.frozen)

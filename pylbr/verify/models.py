@@ -27,6 +27,7 @@ FEATURES = {
     "init": 256,         # INIT of a guest
     "db": 512,           # debug exceptions in a guest
     "nmi-branch": 1024,  # host branches of other NMIs, at every micro-step
+    "pebs": 8192,        # adaptive PEBS records with the LBR group, of guests and host
     "vpmi": 4096,        # PMIs of a guest's counters, and of the host's while a guest runs
     "nested": 2048,      # a guest runs a guest of its own, with and without the LBR controls
 }
@@ -38,6 +39,7 @@ KINDS = {
     "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
     "task-exclude": 1 | 2 | 0x40,    # pinned to the task that runs, exclude_guest
     "task-flexible": 2 | 0x40,
+    "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS
     "cpu-user": 1 | 2 | 16,          # CPU-pinned, exclude_guest, user branches only
 }
 

@@ -19,7 +19,7 @@ from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
 from pylbr.arbitration.system cimport (
-    DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu, Vcpu,
+    DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu, Vcpu,
 )
 from pylbr.host.hardware cimport (
     DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_peek, image_empty,
@@ -101,7 +101,7 @@ cdef uint32_t check_door(
     if failed or (cut and not policy.guest_flag):
         failed |= 1 << P1N
     for i in range(ideal.image.depth + 1):
-        if i == ideal.image.depth and door == DOOR_GUEST_MSR:
+        if i == ideal.image.depth and (door == DOOR_GUEST_MSR or door == DOOR_GUEST_PEBS):
             break               # no policy here lets a guest read LER by RDMSR
         entry, wanted = image.ler, ideal.image.ler
         if i < ideal.image.depth:
@@ -116,6 +116,8 @@ cdef uint32_t check_door(
         if (owner == 1 + guest and _kernel(&entry) and ideal.user_only
                 and not _same(&entry, &wanted)):
             failed |= 1 << P3
+    if door == DOOR_GUEST_PEBS:
+        return failed           # the record has neither LER nor the control register
     if door != DOOR_GUEST_MSR and not policy.legacy:
         if not _same(&image.ler, &ideal.image.ler) and not (
                 policy.guest_short and not image.ler.from_):

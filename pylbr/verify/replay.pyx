@@ -14,7 +14,7 @@ from pylbr.verify.explore cimport Model
 from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
 
 OPERATIONS = ("none", "switch", "enter", "exit", "open", "close", "migrate")
-DOORS = ("none", "RDMSR", "XSAVES", "saved state", "sample")
+DOORS = ("none", "RDMSR", "XSAVES", "saved state", "sample", "PEBS")
 
 
 def _who(int owner):

@@ -8,7 +8,7 @@ __all__ = ["ACTIONS", "INSTRUCTIONS", "MICRO_STEPS", "STEPS", "sentence"]
 
 #: In the order of `ActionKind`.
 ACTIONS = ("step", "host branch", "switch", "enter", "guest branch", "guest", "exit", "open",
-           "close", "nmi", "migrate")
+           "close", "nmi", "migrate", "pebs record")
 #: Kinds that go on with an operation in flight.
 MICRO_STEPS = frozenset({0})
 
@@ -21,6 +21,7 @@ INSTRUCTIONS = (
     "executes VMLAUNCH with the controls that give L2 an LBR control of its own",
     "exits to L1", "sets IA32_DEBUGCTL[0]",
     "sets FREEZE_LBRS_ON_PMI", "has a counter overflow", "acknowledges LBR_FRZ",
+    "gets a PEBS record with the LBR group",
 )
 
 #: (operation, pc of the step that was taken) -> what it is.
@@ -94,4 +95,6 @@ def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:
     if name == "nmi":
         return f"{where}" + ("another NMI: its handler branches" if argument
                              else "PMI: perf reads a sample")
+    if name == "pebs record":
+        return f"{where}PEBS writes a sample of perf's event"
     return f"{where}user space migrates {before['task']}: vcpu_put"

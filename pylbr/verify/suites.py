@@ -39,6 +39,8 @@ EXTENDED: dict[str, dict] = {
                "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "vpmi": {"features": ("nmi", "nmi-branch", "migrate", "vpmi"),
              "kinds": ("cpu-exclude", "cpu"), "guests": 1},
+    "pebs": {"features": ("nmi", "nmi-branch", "migrate", "pebs"),
+             "kinds": ("cpu-exclude", "cpu", "cpu-pebs"), "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
 }
 
@@ -63,9 +65,11 @@ _GROUNDS: tuple[dict, ...] = (
 )
 #: Where a flaw is looked for that needs a feature: the third item of its row in ``FLAWS``.
 _OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
-    feature: tuple({"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
-                    "features": ("nmi", feature, *more)} for more in ((), ("migrate",)))
-    for feature in ("nested", "vpmi")
+    feature: tuple({"guests": 1, "depth": 1, "kinds": kinds, "features": ("nmi", feature, *more)}
+                   for more in ((), ("migrate",)))
+    for feature, kinds in (
+        ("nested", ("cpu-exclude", "cpu")), ("vpmi", ("cpu-exclude", "cpu")),
+        ("pebs", ("cpu-exclude", "cpu-pebs")))
 }
 
 

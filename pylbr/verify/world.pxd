@@ -7,6 +7,7 @@ from pylbr.host.hardware cimport Image
 
 cdef enum ActionKind:
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
+    PEBS_RECORD
     ACTION_KINDS
 
 cdef enum:
@@ -31,6 +32,7 @@ cdef enum Feature:
     F_DB = 512
     F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
     F_NESTED = 2048             # guests run guests
+    F_PEBS = 8192               # adaptive PEBS records with the LBR group, of guest and host
     F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
 
 ctypedef struct Action:

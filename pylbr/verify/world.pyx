@@ -7,9 +7,10 @@ from lbrcore.lbr cimport (
 )
 from pylbr.arbitration.system cimport (
     DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
-    GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE,
-    OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, start, step, vcpu_reset,
+    OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, pebs_record, start, step,
+    vcpu_reset,
 )
 from pylbr.host.hardware cimport CTL_CLASSES
 from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
@@ -123,13 +124,15 @@ cdef void _guest_actions(
         _add(out, n, GUEST, cpu, GUEST_DEPTH)
     if o.features & F_XSAVES and not policy.legacy:
         _add(out, n, GUEST, cpu, GUEST_XSAVES)
+    if o.features & F_PEBS and policy.guest_pebs:
+        _add(out, n, GUEST, cpu, GUEST_PEBS)
     if o.features & F_VPMI:
         _add(out, n, GUEST, cpu, GUEST_PMI)
         if not ideal.freeze:
             _add(out, n, GUEST, cpu, GUEST_FREEZE)
         if ideal.frozen:
             _add(out, n, GUEST, cpu, GUEST_ACK)
-        if w.system.cpu[cpu].perf.hosts and not policy.mediated:
+        if w.system.cpu[cpu].perf.hosts > w.system.cpu[cpu].perf.pebs and not policy.mediated:
             _add(out, n, EXIT, cpu, EXIT_PMI)
     if o.features & F_NESTED:
         _nested_actions(ideal, policy.legacy, out, n, cpu)
@@ -206,7 +209,9 @@ cdef int enabled(World* w, Policy policy, const Options* o, Action* out) noexcep
             _task_actions(w, o, out, &n, cpu)
         if c.irqs and c.frames < 2:
             _event_actions(w, o, out, &n, cpu)
-        if o.features & F_NMI and c.perf.hosts:
+        if o.features & F_PEBS and c.perf.pebs:
+            _add(out, &n, PEBS_RECORD, cpu, 0)
+        if o.features & F_NMI and c.perf.hosts > c.perf.pebs:
             _add(out, &n, NMI, cpu, 0)
         if o.features & F_NMI_BRANCH and c.frames:
             _add(out, &n, NMI, cpu, 1)
@@ -247,6 +252,8 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
         _stray_branch(w, policy, c, action.cpu)
     elif action.kind == NMI:
         nmi(s, c, policy)
+    elif action.kind == PEBS_RECORD:
+        pebs_record(s, c, policy)
     else:
         start(s, c, OP_SWITCH if action.kind == SWITCH else OP_ENTER if action.kind == ENTER
               else OP_EXIT if action.kind == EXIT else OP_OPEN if action.kind == OPEN

@@ -49,6 +49,8 @@ def test_extended_sets_hold(policy, name):
     ("arch-lbr-v2-mended", "vmcs12-debugctl", "P5"),
     ("arch-lbr-v2-mended", "ctl-in-vmcs", "P5"),
     ("arch-lbr-v2-mended", "late-freeze", "P5"),
+    ("arch-lbr-v2-mended", "pebs-baseline", "P1"),
+    ("kvm-legacy-designed", "pebs-baseline", "P1"),
     ("kvm-legacy-designed", "host-pmi-freezes", "P5"),
     ("kvm-legacy-designed", "stale-snapshot", "P5"),
     ("kvm-legacy-designed", "check-with-irqs-on", "P6"),
