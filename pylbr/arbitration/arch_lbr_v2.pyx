@@ -7,9 +7,10 @@ at any IPI and a guest that is not told.
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
-    GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES,
-    System, Vcpu, guest_control,
+    Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS,
+    GUEST_PMI, GUEST_READ, GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XRSTORS, GUEST_XSAVES, System, Vcpu,
+    guest_control,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport (
@@ -132,6 +133,8 @@ cdef class ArchLbrV2(Vlbr):
                 v.ctl &= ~<unsigned long long> CTL_LBREN
         elif instruction == GUEST_FREEZE:
             v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI
+        elif instruction == GUEST_RESET:
+            self.vpmu_reset(s, c, v)
         elif instruction == GUEST_PMI:
             pass  # at the next entry
         elif instruction >= GUEST_VMLAUNCH:
@@ -144,7 +147,8 @@ cdef class ArchLbrV2(Vlbr):
     cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         cdef int instruction = c.frame[c.frames - 1].arg
         cdef bint data = (instruction == GUEST_READ or instruction == GUEST_WRITE
-                          or instruction == GUEST_XSAVES or instruction == GUEST_DEPTH)
+                          or instruction == GUEST_XSAVES or instruction == GUEST_DEPTH
+                          or instruction == GUEST_XRSTORS)
         cdef bint raw
         if not data:
             self._event_or_control(s, c, v, instruction)
@@ -153,12 +157,12 @@ cdef class ArchLbrV2(Vlbr):
             self.create(s, c, v)
             return 1
         raw = (self.has(DEPTH_OUTSIDE_CHECK) if instruction == GUEST_DEPTH
-               else self.has(RAW_DATA_MSRS) and instruction != GUEST_XSAVES)
+               else self.has(RAW_DATA_MSRS) and instruction <= GUEST_WRITE)
         self.access(s, c, v, raw or self.active(s, v))
         return DONE
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
-        if instruction == GUEST_XSAVES:
+        if instruction == GUEST_XSAVES or instruction == GUEST_XRSTORS:
             return v.xss_exit
         if instruction == GUEST_PEBS:
             return False

@@ -7,7 +7,7 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 
 from pylbr.arbitration.system cimport (
     Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
-    GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System,
+    GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System,
     Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
@@ -77,6 +77,9 @@ cdef class KvmLegacy(Vlbr):
                 v.debugctl &= ~<unsigned long long> DEBUGCTL_LBR
             return DONE
         if instruction == GUEST_PMI:
+            return DONE
+        if instruction == GUEST_RESET:
+            self.vpmu_reset(s, c, v)
             return DONE
         if instruction == GUEST_FREEZE:
             v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI

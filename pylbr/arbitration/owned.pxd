@@ -11,7 +11,7 @@ cdef enum OwnedFlaw:
     KEEP_WANTED, NO_ATTACH_AT_PUT, RESTORE_LOADS_CTL, KEEP_ENABLED, NO_SAVE, DROP_CTL
     NO_RESET_AT_CHANGE, NESTED_NO_CONTROLS, NESTED_KEEP_CTL
     PMI_NO_FREEZE, NO_REFREEZE, KEEP_FROZEN, ACK_BY_HOST
-    PEBS_DOOR, KEEP_PEBS
+    PEBS_DOOR, KEEP_PEBS, RESET_KEEPS_RECORDS
     OWNED_FLAWS
 
 
@@ -23,5 +23,6 @@ cdef class Owned(Policy):
     cdef void save_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef int yield_guest(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil
     cdef void read_host(self, System* s, Cpu* c, bint present) noexcept nogil
+    cdef void cold_reset(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil
     cdef void keep_out(self, Cpu* c, Vcpu* v) noexcept nogil

@@ -11,9 +11,10 @@ from libc.string cimport memset
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.system cimport (
     DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
-    GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
-    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE,
-    current_context, guest_control, use_hardware, vcpu_index,
+    GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RESET,
+    GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE,
+    GUEST_XRSTORS, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context,
+    guest_control, guest_image, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport (
     CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl,
@@ -57,6 +58,8 @@ GUARDS = {
     "ack-by-host": (ACK_BY_HOST, "the host's PMI handler acknowledges the guest's LBR_FRZ", "vpmi"),
     "pebs-door": (PEBS_DOOR, "a guest without the registers keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "keep-pebs": (KEEP_PEBS, "detached perf keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
+    "reset-keeps-records": (RESET_KEEPS_RECORDS, "a reset of the vCPU clears the image alone, not "
+                            "the registers that it owns", "reset"),
 }
 
 
@@ -228,6 +231,10 @@ cdef class Owned(Policy):
             v.smm_ctl = 0
         elif instruction == GUEST_DB:
             v.ctl &= ~<unsigned long long> CTL_LBREN
+        elif instruction == GUEST_XRSTORS:
+            guest_image(c, 0, v.image.depth, &v.image)
+        elif instruction == GUEST_RESET:
+            self.cold_reset(s, c, v)
         elif instruction == GUEST_FREEZE:
             v.debugctl |= DEBUGCTL_FREEZE_LBRS_ON_PMI
         elif instruction == GUEST_PMI:
@@ -243,6 +250,16 @@ cdef class Owned(Policy):
         else:
             v.ctl = guest_control(instruction, v.ctl, False)
         return DONE
+
+    cdef void cold_reset(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """Of a vCPU (spec 1.7), by user space in the vCPU's own thread."""
+        image_clear(&v.image)
+        if (c.owner == OWNER_GUEST + vcpu_index(s, v)
+                and not self.has(RESET_KEEPS_RECORDS)):
+            hw_init(&c.hw)
+        v.ctl = v.debugctl = v.smm_ctl = 0
+        v.pmi = v.frozen = v.smm = v.level2 = v.lost = 0
+        memset(&v.vmcs12, 0, sizeof(v.vmcs12))
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         self.read_host(s, c, c.perf.granted and c.perf.hosts > c.perf.pebs)

@@ -24,6 +24,7 @@ cdef enum:
 
 cdef enum Operation:
     OP_NONE, OP_SWITCH, OP_ENTER, OP_EXIT, OP_OPEN, OP_CLOSE, OP_MIGRATE
+    OP_ENABLE, OP_ROTATE
 
 # What a guest does; also the argument of OP_EXIT.  EXIT_IRQ stands for any exit with nothing
 # to emulate.
@@ -32,6 +33,7 @@ cdef enum Instruction:
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
     GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
     GUEST_FREEZE, GUEST_PMI, GUEST_ACK, GUEST_PEBS
+    GUEST_XRSTORS, GUEST_RESET
     EXIT_PMI                    # a counter of the host overflows in guest mode
     INSTRUCTIONS
 
@@ -129,6 +131,7 @@ cdef class Policy:
 
 cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil
 cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil
+cdef void guest_image(const Cpu* c, uint64_t ctl, uint64_t depth, Image* image) noexcept nogil
 cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil
 cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil
 cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil

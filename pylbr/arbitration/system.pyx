@@ -9,11 +9,11 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.host.hardware cimport (
-    CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_set_ctl,
+    CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_restore, hw_set_ctl,
     hw_vm_entry, hw_vm_exit, hw_write_entry,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, perf_close, perf_open, perf_schedule,
+    EVENT_INACTIVE, EXCLUDE_GUEST, perf_close, perf_open, perf_rotate, perf_schedule,
 )
 
 from pylbr.errors import ConfigurationError
@@ -53,7 +53,7 @@ cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil:
     frame.op = <uint8_t> op
     frame.arg = <uint8_t> arg
     c.frames += 1
-    if op == OP_OPEN or op == OP_CLOSE:
+    if op == OP_OPEN or op == OP_CLOSE or op == OP_ENABLE or op == OP_ROTATE:
         c.irqs = 0
 
 
@@ -70,12 +70,24 @@ cdef uint64_t guest_control(int instruction, uint64_t old, bint legacy) noexcept
     return 0
 
 
+cdef void guest_image(const Cpu* c, uint64_t ctl, uint64_t depth, Image* image) noexcept nogil:
+    """What a guest restores by XRSTORS: one record and the control that it has."""
+    memset(image, 0, sizeof(Image))
+    image.ctl = ctl
+    image.depth = depth
+    image.entry[0] = c.operand
+
+
 cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
     """An instruction that does not exit acts on the registers as they are."""
+    cdef Image image
     if instruction == GUEST_READ or instruction == GUEST_XSAVES:
         hw_peek(&c.hw, &s.seen.image)
         s.seen.door = DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES else DOOR_GUEST_MSR
         s.seen.cut = s.vcpu[c.guest - 1].lost
+    elif instruction == GUEST_XRSTORS:
+        guest_image(c, c.hw.lbr.ctl, c.hw.lbr.depth, &image)
+        hw_restore(&c.hw, &image)
     elif instruction == GUEST_PEBS:
         if s.vcpu[c.guest - 1].pebs_lbrs:  # else the record says that the group is not there
             hw_peek(&c.hw, &s.seen.image)
@@ -191,12 +203,17 @@ cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
 
 
 cdef bint _open(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
-    """An IPI that installs an event, or removes one."""
+    """An IPI that installs an event, removes one or enables it; or the multiplex timer."""
     cdef PerfContext* context = &c.perf.context
     if f.pc == 0:
         if f.arg & ON_TASK:
             context = current_context(s, c)
-        if f.op == OP_CLOSE:
+        if f.op == OP_ROTATE:
+            perf_rotate(&c.perf.context)
+            perf_rotate(current_context(s, c))
+        elif f.op == OP_ENABLE:
+            context.event[f.arg & ~ON_TASK].state = EVENT_INACTIVE
+        elif f.op == OP_CLOSE:
             perf_close(&context.event[f.arg & ~ON_TASK])
         elif f.arg & EXCLUDE_GUEST or not policy.refuses_guest_tracing:
             perf_open(context, f.arg & ~ON_TASK)  # else -EOPNOTSUPP
@@ -242,7 +259,7 @@ cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil:
         done = _enter(s, c, f, policy)
     elif f.op == OP_EXIT:
         done = _exit(s, c, f, policy)
-    elif f.op == OP_OPEN or f.op == OP_CLOSE:
+    elif f.op == OP_OPEN or f.op == OP_CLOSE or f.op == OP_ENABLE or f.op == OP_ROTATE:
         done = _open(s, c, f, policy)
     elif f.op == OP_MIGRATE:
         done = _migrate(s, c, f, policy)
@@ -353,7 +370,7 @@ cdef class Policy:
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
         """Does this instruction of the running guest exit?"""
-        if instruction == GUEST_XSAVES:
+        if instruction == GUEST_XSAVES or instruction == GUEST_XRSTORS:
             return v.xss_exit
         if instruction == GUEST_PEBS:
             return False

@@ -13,6 +13,7 @@ cdef class Vlbr(Policy):
     cdef void release(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void reset(self, System* s, Cpu* c) noexcept nogil
     cdef bint late_freeze       # LBRs freeze when the PMI is injected, not at the overflow
+    cdef void vpmu_reset(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
     cdef void freeze(self, Vcpu* v) noexcept nogil
     cdef bint guest_records(self, Vcpu* v) noexcept nogil
     cdef void access(self, System* s, Cpu* c, Vcpu* v, bint real) noexcept nogil

@@ -10,11 +10,12 @@ from lbrcore.control cimport lbr_set_frozen
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DEPTH, GUEST_READ, GUEST_WRITE, GUEST_XSAVES,
-    OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, use_hardware, vcpu_index,
+    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DEPTH, GUEST_READ, GUEST_WRITE, GUEST_XRSTORS,
+    GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, guest_image, use_hardware,
+    vcpu_index,
 )
 from pylbr.host.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_init, hw_peek, hw_reset_records, hw_restore, hw_restore_msrs,
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, Image, hw_init, hw_peek, hw_reset_records, hw_restore, hw_restore_msrs,
     hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
@@ -169,6 +170,7 @@ cdef class Vlbr(Policy):
     cdef void access(self, System* s, Cpu* c, Vcpu* v, bint real) noexcept nogil:
         """An intercepted access, on the registers or to nothing."""
         cdef int instruction = c.frame[c.frames - 1].arg
+        cdef Image image
         if real:
             use_hardware(s, c, OWNER_GUEST + vcpu_index(s, v))
         if instruction == GUEST_READ or instruction == GUEST_XSAVES:
@@ -182,6 +184,16 @@ cdef class Vlbr(Policy):
             hw_write_entry(&c.hw, 0, &c.operand)
         elif instruction == GUEST_DEPTH and real:
             hw_reset_records(&c.hw)
+        elif instruction == GUEST_XRSTORS and real:
+            guest_image(c, c.hw.lbr.ctl, c.hw.lbr.depth, &image)
+            hw_restore(&c.hw, &image)
+
+    cdef void vpmu_reset(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        """intel_pmu_reset releases the event; the next one starts with empty records."""
+        self.release(s, c, v)
+        v.ctl = v.debugctl = v.smm_ctl = v.other_ctl = 0
+        v.pmi = v.smm = v.level2 = 0
+        memset(&v.vmcs12, 0, sizeof(v.vmcs12))
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """KVM_GET_MSRS, one by one."""

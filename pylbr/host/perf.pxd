@@ -53,6 +53,8 @@ ctypedef struct PerfCpu:
 
 cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil
 cdef void perf_close(Event* event) noexcept nogil
+cdef void perf_rotate(PerfContext* context) noexcept nogil
+cdef bint perf_needs_rotation(const PerfContext* context) noexcept nogil
 cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nogil
 cdef void perf_deschedule(PerfContext* context) noexcept nogil
 cdef bint perf_is_guest_event(const Event* event) noexcept nogil

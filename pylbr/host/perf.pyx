@@ -30,6 +30,28 @@ cdef void perf_close(Event* event) noexcept nogil:
     event.flags = event.ran = 0
 
 
+cdef bint perf_needs_rotation(const PerfContext* context) noexcept nogil:
+    """Flexible events compete: one of them is not scheduled."""
+    cdef int i, flexible = 0, waiting = 0
+    for i in range(EVENT_SLOTS):
+        if not context.event[i].flags & PINNED:
+            flexible += (context.event[i].state == EVENT_ACTIVE
+                         or context.event[i].state == EVENT_INACTIVE)
+            waiting += context.event[i].state == EVENT_INACTIVE
+    return flexible > 1 and waiting
+
+
+cdef void perf_rotate(PerfContext* context) noexcept nogil:
+    """rotate_ctx: the first flexible event goes behind the others."""
+    cdef Event first = context.event[0]
+    cdef int i
+    if not perf_needs_rotation(context):
+        return
+    for i in range(1, EVENT_SLOTS):
+        context.event[i - 1] = context.event[i]
+    context.event[EVENT_SLOTS - 1] = first
+
+
 cdef bint perf_is_guest_event(const Event* event) noexcept nogil:
     return (event.flags & VLBR) != 0
 

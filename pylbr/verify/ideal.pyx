@@ -9,7 +9,7 @@ from libc.string cimport memmove, memset
 from lbrcore.lbr cimport lbr_entry
 from pylbr.arbitration.system cimport (
     GUEST_ACK, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_PMI,
-    GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, Cpu, Policy, guest_control,
 )
 from pylbr.host.hardware cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
@@ -45,6 +45,20 @@ cdef void push(
 
 cdef void _clear(Ideal* ideal) noexcept nogil:
     memset(&ideal.image.entry[0], 0, sizeof(ideal.image.entry))
+
+
+cdef void written(Ideal* ideal, const lbr_entry* entry, bint whole) noexcept nogil:
+    """The guest writes record 0; by XRSTORS, with nothing in the others and LER."""
+    if whole:
+        _clear(ideal)
+        memset(&ideal.image.ler, 0, sizeof(lbr_entry))
+    ideal.image.entry[0] = entry[0]
+
+
+cdef void _reset(Ideal* ideal) noexcept nogil:
+    cdef uint64_t depth = ideal.image.depth
+    memset(ideal, 0, sizeof(Ideal))
+    ideal.image.depth = depth
 
 
 cdef void _nested(Ideal* ideal, int instruction, bint legacy) noexcept nogil:
@@ -103,6 +117,8 @@ cdef void retire(World* w, Policy policy) noexcept nogil:
         ctl[0] = guest_control(instruction, ctl[0], legacy)
         if legacy and instruction != GUEST_USER_FILTER:
             ideal.on = instruction == GUEST_ENABLE
+    elif instruction == GUEST_RESET:
+        _reset(ideal)
     elif instruction == GUEST_FREEZE:
         ideal.freeze = 1
     elif instruction == GUEST_ACK:

@@ -28,6 +28,10 @@ FEATURES = {
     "db": 512,           # debug exceptions in a guest
     "nmi-branch": 1024,  # host branches of other NMIs, at every micro-step
     "pebs": 8192,        # adaptive PEBS records with the LBR group, of guests and host
+    "rotate": 16384,     # the multiplex timer rotates flexible events
+    "enable": 32768,     # events in the ERROR state are enabled again, by IPI
+    "xrstors": 65536,    # guests execute XRSTORS of component 15
+    "reset": 131072,     # a vCPU is reset
     "vpmi": 4096,        # PMIs of a guest's counters, and of the host's while a guest runs
     "nested": 2048,      # a guest runs a guest of its own, with and without the LBR controls
 }
@@ -37,6 +41,7 @@ KINDS = {
     "cpu": 1,                        # CPU-pinned, traces guests
     "cpu-exclude": 1 | 2,            # CPU-pinned, exclude_guest
     "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
+    "cpu-flexible-user": 2 | 16,     # ... user branches only
     "task-exclude": 1 | 2 | 0x40,    # pinned to the task that runs, exclude_guest
     "task-flexible": 2 | 0x40,
     "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS

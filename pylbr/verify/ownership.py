@@ -14,7 +14,8 @@ __all__ = ["Handover", "handovers", "mermaid", "ownership_configuration"]
 Handover = tuple[str, str, str, str]
 
 #: The first micro-step of an operation is taken with the action that starts it.
-_START = {name: (name, 0) for name in ("switch", "enter", "exit", "open", "close", "migrate")}
+_START = {name: (name, 0) for name in ("switch", "enter", "exit", "open", "close", "enable",
+                                       "rotate", "migrate")}
 
 def ownership_configuration(policy: str) -> Configuration:
     """Small, and yet every hand-over of the policy happens."""
@@ -30,7 +31,7 @@ def _step(kind: int, before: dict) -> tuple[str, int]:
 
 
 def _context(step: tuple[str, int], before: dict, after: dict) -> str:
-    place = "IRQ" if step[0] in ("open", "close") else "task"
+    place = "IRQ" if step[0] in ("open", "close", "enable", "rotate") else "task"
     off = place == "IRQ" or not before["irqs"] or not after["irqs"]
     return f"{place}, interrupts {'off' if off else 'on'}"
 

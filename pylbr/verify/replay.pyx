@@ -13,7 +13,8 @@ from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model
 from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
 
-OPERATIONS = ("none", "switch", "enter", "exit", "open", "close", "migrate")
+OPERATIONS = ("none", "switch", "enter", "exit", "open", "close", "migrate", "enable",
+              "rotate")
 DOORS = ("none", "RDMSR", "XSAVES", "saved state", "sample", "PEBS")
 
 

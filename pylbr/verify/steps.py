@@ -8,7 +8,7 @@ __all__ = ["ACTIONS", "INSTRUCTIONS", "MICRO_STEPS", "STEPS", "sentence"]
 
 #: In the order of `ActionKind`.
 ACTIONS = ("step", "host branch", "switch", "enter", "guest branch", "guest", "exit", "open",
-           "close", "nmi", "migrate", "pebs record")
+           "close", "nmi", "migrate", "pebs record", "enable", "rotate")
 #: Kinds that go on with an operation in flight.
 MICRO_STEPS = frozenset({0})
 
@@ -21,7 +21,7 @@ INSTRUCTIONS = (
     "executes VMLAUNCH with the controls that give L2 an LBR control of its own",
     "exits to L1", "sets IA32_DEBUGCTL[0]",
     "sets FREEZE_LBRS_ON_PMI", "has a counter overflow", "acknowledges LBR_FRZ",
-    "gets a PEBS record with the LBR group",
+    "gets a PEBS record with the LBR group", "executes XRSTORS", "is reset",
 )
 
 #: (operation, pc of the step that was taken) -> what it is.
@@ -43,6 +43,10 @@ STEPS = {
     ("open", 1): "return from the IPI",
     ("close", 0): "IPI: the event is removed",
     ("close", 1): "return from the IPI",
+    ("enable", 0): "IPI: the event is enabled",
+    ("enable", 1): "return from the IPI",
+    ("rotate", 0): "multiplex timer",
+    ("rotate", 1): "return from the timer",
     ("migrate", 0): "vcpu_put",
     ("migrate", 1): "state read out, set in a new vCPU",
     ("migrate", 2): "vcpu_load",
@@ -95,6 +99,10 @@ def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:
     if name == "nmi":
         return f"{where}" + ("another NMI: its handler branches" if argument
                              else "PMI: perf reads a sample")
+    if name == "enable":
+        return f"{where}IPI: perf enables its event that is in ERROR"
+    if name == "rotate":
+        return f"{where}the multiplex timer rotates perf's flexible events"
     if name == "pebs record":
         return f"{where}PEBS writes a sample of perf's event"
     return f"{where}user space migrates {before['task']}: vcpu_put"

@@ -41,7 +41,13 @@ EXTENDED: dict[str, dict] = {
              "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "pebs": {"features": ("nmi", "nmi-branch", "migrate", "pebs"),
              "kinds": ("cpu-exclude", "cpu", "cpu-pebs"), "guests": 1},
+    "timer": {"features": ("nmi", "rotate", "enable"), "events": 2, "guests": 1,
+              "kinds": ("cpu-exclude", "cpu", "cpu-flexible", "cpu-flexible-user")},
+    "state": {"features": ("nmi", "fault", "xsaves", "xrstors", "reset"),
+              "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
+    "all": {"features": ("nmi", "migrate", "nested", "vpmi", "pebs"),
+            "kinds": ("cpu-exclude", "cpu-pebs"), "guests": 1, "cpus": 2},
 }
 
 #: Where a flaw is looked for, the smallest first.
@@ -69,7 +75,7 @@ _OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
                    for more in ((), ("migrate",)))
     for feature, kinds in (
         ("nested", ("cpu-exclude", "cpu")), ("vpmi", ("cpu-exclude", "cpu")),
-        ("pebs", ("cpu-exclude", "cpu-pebs")))
+        ("pebs", ("cpu-exclude", "cpu-pebs")), ("reset", ("cpu-exclude", "cpu")))
 }
 
 

@@ -7,7 +7,7 @@ from pylbr.host.hardware cimport Image
 
 cdef enum ActionKind:
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
-    PEBS_RECORD
+    PEBS_RECORD, ENABLE, ROTATE
     ACTION_KINDS
 
 cdef enum:
@@ -33,6 +33,10 @@ cdef enum Feature:
     F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
     F_NESTED = 2048             # guests run guests
     F_PEBS = 8192               # adaptive PEBS records with the LBR group, of guest and host
+    F_ROTATE = 16384            # the multiplex timer
+    F_ENABLE = 32768            # events in the ERROR state are enabled again
+    F_XRSTORS = 65536
+    F_RESET = 131072            # of a vCPU
     F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
 
 ctypedef struct Action:

@@ -7,14 +7,17 @@ from lbrcore.lbr cimport (
 )
 from pylbr.arbitration.system cimport (
     DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
-    GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI, GUEST_READ, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
-    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE,
-    OP_OPEN, OP_SWITCH, OWNER_HOST, Vcpu, guest_execute, nmi, pebs_record, start, step,
-    vcpu_reset,
+    GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI, GUEST_READ,
+    GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XRSTORS, GUEST_XSAVES, OP_CLOSE, OP_ENABLE,
+    OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_ROTATE, OP_SWITCH, OWNER_HOST, Vcpu,
+    guest_execute, nmi, pebs_record, start, step, vcpu_reset,
 )
 from pylbr.host.hardware cimport CTL_CLASSES
-from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
-from pylbr.verify.ideal cimport ASKED, host_window, push, record_of, retire
+from pylbr.host.perf cimport (
+    EVENT_ERROR, EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext, perf_needs_rotation,
+)
+from pylbr.verify.ideal cimport ASKED, host_window, push, record_of, retire, written
 from pylbr.verify.properties cimport check_door, check_invariants, check_sample
 
 cdef enum:
@@ -134,6 +137,10 @@ cdef void _guest_actions(
             _add(out, n, GUEST, cpu, GUEST_ACK)
         if w.system.cpu[cpu].perf.hosts > w.system.cpu[cpu].perf.pebs and not policy.mediated:
             _add(out, n, EXIT, cpu, EXIT_PMI)
+    if o.features & F_XRSTORS and not policy.legacy:
+        _add(out, n, GUEST, cpu, GUEST_XRSTORS)
+    if o.features & F_RESET:
+        _add(out, n, GUEST, cpu, GUEST_RESET)
     if o.features & F_NESTED:
         _nested_actions(ideal, policy.legacy, out, n, cpu)
     if policy.legacy or ideal.level2:
@@ -177,7 +184,7 @@ cdef void _task_actions(
 cdef void _event_actions(
     World* w, const Options* o, Action* out, int* n, int cpu
 ) noexcept nogil:
-    """perf_event_open and close, as IPIs to this CPU."""
+    """perf_event_open, close and enable, as IPIs to this CPU, and its multiplex timer."""
     cdef Cpu* c = &w.system.cpu[cpu]
     cdef PerfContext* contexts[2]
     cdef int i, slot, open_events = 0, on_task
@@ -189,9 +196,14 @@ cdef void _event_actions(
                     or contexts[on_task].event[slot].flags & VLBR):
                 continue
             open_events += 1
+            if o.features & F_ENABLE and contexts[on_task].event[slot].state == EVENT_ERROR:
+                _add(out, n, ENABLE, cpu, slot | (ON_TASK if on_task else 0))
             _add(out, n, CLOSE, cpu, slot | (ON_TASK if on_task else 0))
     for i in range(o.kinds if open_events < o.events else 0):
         _add(out, n, OPEN, cpu, o.kind[i])
+    if o.features & F_ROTATE and (perf_needs_rotation(contexts[0])
+                                  or perf_needs_rotation(contexts[1])):
+        _add(out, n, ROTATE, cpu, 0)
 
 
 cdef int enabled(World* w, Policy policy, const Options* o, Action* out) noexcept nogil:
@@ -222,9 +234,9 @@ cdef void _guest_instruction(
     World* w, Policy policy, Cpu* c, int instruction
 ) noexcept nogil:
     cdef Vcpu* v = &w.system.vcpu[c.guest - 1]
-    if instruction == GUEST_WRITE:
+    if instruction == GUEST_WRITE or instruction == GUEST_XRSTORS:
         c.operand = record_of(w, c.guest, 0)
-        w.guest[c.guest - 1].image.entry[0] = c.operand
+        written(&w.guest[c.guest - 1], &c.operand, instruction == GUEST_XRSTORS)
     if policy.exits(&w.system, c, v, instruction):
         start(&w.system, c, OP_EXIT, instruction)
         step(&w.system, c, policy)
@@ -257,7 +269,8 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
     else:
         start(s, c, OP_SWITCH if action.kind == SWITCH else OP_ENTER if action.kind == ENTER
               else OP_EXIT if action.kind == EXIT else OP_OPEN if action.kind == OPEN
-              else OP_CLOSE if action.kind == CLOSE else OP_MIGRATE, action.arg)
+              else OP_CLOSE if action.kind == CLOSE else OP_ENABLE if action.kind == ENABLE
+              else OP_ROTATE if action.kind == ROTATE else OP_MIGRATE, action.arg)
         step(s, c, policy)
     host_window(w, action.cpu, task, hosts, filter)
     if s.seen.failures:

@@ -10,9 +10,10 @@ KIND = {name: n for n, name in enumerate(ACTIONS)}
 class GuestRun:
     """Guest A runs; what it does not do itself is done until it runs again."""
 
-    def __init__(self, policy, *features, flaws=(), kinds=("cpu-exclude", "cpu"), depth=2):
+    def __init__(self, policy, *features, flaws=(), kinds=("cpu-exclude", "cpu"), depth=2,
+                 events=1):
         self.run = Run(Configuration(policy, flaws, depth=depth, guests=1, features=features,
-                                     kinds=kinds).model())
+                                     kinds=kinds, events=events).model())
         self.broken = 0
         self.resume()
 
