@@ -24,7 +24,7 @@ cdef enum Flaw:
 cdef class Lease(Owned):
     """Swap at the world switch while both sides record."""
 
-    FLAWS = GUARDS | {
+    FLAWS = {name: flaw for name, flaw in GUARDS.items() if name != "drop-frozen"} | {
         "no-swap-back": (NO_SWAP_BACK, "the host gets the registers at put only"),
         "silent-cut": (SILENT_CUT, "a window that began late is not marked"),
         "keep-host-image": (KEEP_HOST_IMAGE, "the host's image outlives its event"),

@@ -51,11 +51,15 @@ GUARDS = {
                            "nested"),
     "nested-keep-ctl": (NESTED_KEEP_CTL, "L1 goes on with L2's LBR_CTL in spite of control 26",
                         "nested"),
+    "nested-no-load": (NESTED_NO_LOAD, "L2 goes on with L1's LBR_CTL in spite of control 21",
+                       "nested"),
     "pmi-no-freeze": (PMI_NO_FREEZE, "a PMI freezes nothing of a version 4 vPMU, as in merged code",
                       "vpmi"),
     "no-refreeze": (NO_REFREEZE, "LBR_FRZ of the guest is not set again at VM entry", "vpmi"),
     "keep-frozen": (KEEP_FROZEN, "LBR_FRZ of the guest stays set in the host", "vpmi"),
     "ack-by-host": (ACK_BY_HOST, "the host's PMI handler acknowledges the guest's LBR_FRZ", "vpmi"),
+    "drop-debugctl": (DROP_DEBUGCTL, "the guest's DEBUGCTL is not loaded at VM entry", "vpmi"),
+    "drop-frozen": (DROP_FROZEN, "LBR_FRZ that the hardware has set is not read at VM exit", "vpmi"),
     "pebs-door": (PEBS_DOOR, "a guest without the registers keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "keep-pebs": (KEEP_PEBS, "detached perf keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "reset-keeps-records": (RESET_KEEPS_RECORDS, "a reset of the vCPU clears the image alone, not "
@@ -126,7 +130,7 @@ cdef class Owned(Policy):
         """The guest enters as owner."""
         if v.frozen and not self.has(NO_REFREEZE):
             lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
-        v.vmcs.debugctl = v.debugctl
+        v.vmcs.debugctl = 0 if self.has(DROP_DEBUGCTL) else v.debugctl
         v.passthrough = v.pebs_lbrs = 1
         v.xss_exit = 0
         v.vmcs.lbr_ctl = v.ctl
@@ -142,7 +146,7 @@ cdef class Owned(Policy):
             v.passthrough = 0
         v.xss_exit = not self.has(XSAVES_DOOR)
         v.pebs_lbrs = self.has(PEBS_DOOR)
-        v.vmcs.debugctl = v.debugctl
+        v.vmcs.debugctl = 0 if self.has(DROP_DEBUGCTL) else v.debugctl
         if v.ctl & CTL_LBREN and not v.frozen and not self.has(NO_PAUSE_CLEAR):
             image_clear(&v.image)
             v.lost = self.guest_flag
@@ -193,7 +197,7 @@ cdef class Owned(Policy):
             if not self.has(DROP_CTL):
                 v.ctl = v.vmcs.lbr_ctl
             v.vmcs.lbr_ctl = 0
-            if self.mediated:
+            if self.mediated and not self.has(DROP_FROZEN):
                 v.frozen = c.hw.lbr.frozen
             if not self.has(KEEP_FROZEN):
                 lbr_set_frozen(&c.hw.lbr, 0)
@@ -242,7 +246,8 @@ cdef class Owned(Policy):
         elif instruction == GUEST_ACK:
             v.frozen = 0
         elif instruction == GUEST_VMLAUNCH or instruction == GUEST_VMLAUNCH_CONTROLS:
-            nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, False)
+            nested_entry(v, instruction == GUEST_VMLAUNCH_CONTROLS, False,
+                         self.has(NESTED_NO_LOAD))
         elif instruction == GUEST_VMCALL:
             nested_exit(v, False, self.has(NESTED_KEEP_CTL))
         elif instruction == GUEST_DEBUGCTL:

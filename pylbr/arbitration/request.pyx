@@ -18,7 +18,8 @@ cdef class Request(Owned):
     """Ask, and be served at the next VM entry or when the vCPU is put."""
 
     # No guest has the registers while a host event counts: there is nothing to acknowledge.
-    FLAWS = {name: flaw for name, flaw in GUARDS.items() if name != "ack-by-host"}
+    FLAWS = {name: flaw for name, flaw in GUARDS.items()
+             if name not in ("ack-by-host", "drop-frozen")}
 
     def __init__(self, flaws=()):
         self.name = "request"

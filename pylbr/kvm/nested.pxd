@@ -2,5 +2,5 @@
 
 from pylbr.kvm.vcpu cimport Vcpu
 
-cdef void nested_entry(Vcpu* v, bint controls, bint legacy) noexcept nogil
+cdef void nested_entry(Vcpu* v, bint controls, bint legacy, bint keep=*) noexcept nogil
 cdef void nested_exit(Vcpu* v, bint legacy, bint keep=*) noexcept nogil

@@ -13,11 +13,11 @@ from libc.stdint cimport uint64_t
 from pylbr.kvm.vcpu cimport LEVEL1, LEVEL2, LEVEL2_CONTROLS
 
 
-cdef void nested_entry(Vcpu* v, bint controls, bint legacy) noexcept nogil:
-    """VMLAUNCH or VMRESUME of L1 succeeds."""
+cdef void nested_entry(Vcpu* v, bint controls, bint legacy, bint keep=False) noexcept nogil:
+    """VMLAUNCH or VMRESUME of L1 succeeds; `keep` leaves entry control 21 out."""
     cdef uint64_t* control = &v.debugctl if legacy else &v.ctl
     v.level2 = LEVEL2_CONTROLS if controls else LEVEL2
-    if controls:
+    if controls and not keep:
         control[0] = v.vmcs12.control
 
 

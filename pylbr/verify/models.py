@@ -42,7 +42,8 @@ KINDS = {
     "cpu-exclude": 1 | 2,            # CPU-pinned, exclude_guest
     "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
     "cpu-flexible-user": 2 | 16,     # ... user branches only
-    "task-exclude": 1 | 2 | 0x40,    # pinned to the task that runs, exclude_guest
+    "task": 1 | 0x40,                # pinned to the task that runs, traces guests
+    "task-exclude": 1 | 2 | 0x40,    # ... exclude_guest
     "task-flexible": 2 | 0x40,
     "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS
     "cpu-user": 1 | 2 | 16,          # CPU-pinned, exclude_guest, user branches only

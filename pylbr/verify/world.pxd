@@ -12,7 +12,7 @@ cdef enum ActionKind:
 
 cdef enum:
     MAX_ACTIONS = 96
-    MAX_KINDS = 8
+    MAX_KINDS = 12
 
 # Argument bits of HOST_BRANCH and GUEST_BRANCH
 cdef enum:

@@ -81,6 +81,6 @@ def test_control_is_that_of_a_bare_processor(seed):
 
 
 @pytest.mark.parametrize("policy", CORRECT)
-@pytest.mark.parametrize("flaw", ["nested-no-controls", "nested-keep-ctl"])
+@pytest.mark.parametrize("flaw", ["nested-no-controls", "nested-keep-ctl", "nested-no-load"])
 def test_every_guard_of_nested_guests_is_needed(policy, flaw):
     assert "P5" in hunt(policy, flaw).found

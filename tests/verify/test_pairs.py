@@ -54,15 +54,18 @@ def same(quiet, noisy, short):
             assert one == two
 
 
+@pytest.mark.parametrize("more", [(), ("nested", "vpmi", "xrstors", "reset")],
+                         ids=["", "nested, PMIs, reset"])
 @pytest.mark.parametrize(("policy", "kinds", "short"), [
     ("mediated", ("cpu-exclude",), False),
     ("lease", ("cpu-exclude",), False),
     ("lease", ("cpu-exclude", "cpu"), True),
     ("request", ("cpu-exclude", "cpu"), True),
 ], ids=["mediated", "lease, excluded", "lease", "request"])
-def test_guests_cannot_tell_what_the_host_does(policy, kinds, short):
+def test_guests_cannot_tell_what_the_host_does(policy, kinds, short, more):
+    doors = ("xsaves",) if short else ("xsaves", "pebs")
     configuration = Configuration(policy, depth=2, guests=1, kinds=kinds, features=(
-        "nmi", "write", "depth", "xsaves"))
+        "nmi", "write", "depth", *more, *doors))
     reads = sessions = 0
     for seed in range(60):
         schedule = random.Random(seed)
@@ -87,4 +90,5 @@ def test_guests_cannot_tell_what_the_host_does(policy, kinds, short):
 
 def test_a_policy_that_steals_fails_the_same_test():
     with pytest.raises(AssertionError):
-        test_guests_cannot_tell_what_the_host_does("arch-lbr-v2-mended", ("cpu-exclude",), False)
+        test_guests_cannot_tell_what_the_host_does(
+            "arch-lbr-v2-mended", ("cpu-exclude",), False, ())

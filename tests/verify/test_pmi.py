@@ -74,4 +74,5 @@ def test_every_guard_of_pmis_is_needed(policy, flaw):
 
 def test_guards_are_not_left_out():
     assert {flaw for _, flaw in GUARDS} == {
-        "pmi-no-freeze", "no-refreeze", "keep-frozen", "ack-by-host"}
+        "pmi-no-freeze", "no-refreeze", "keep-frozen", "ack-by-host", "drop-debugctl",
+        "drop-frozen"}
