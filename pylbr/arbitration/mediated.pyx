@@ -12,6 +12,7 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 cdef set NOT_OURS = {
     "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
     "keep-passthrough", "pmi-no-freeze", "pebs-door",
+    "stale-stack", "silent-stack",  # perf is never attached when a vCPU's thread leaves
 }
 
 

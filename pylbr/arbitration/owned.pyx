@@ -21,7 +21,7 @@ from pylbr.host.hardware cimport (
     image_clear,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, FRESH_FLAGS, perf_control, perf_deschedule, perf_disable, perf_enable,
+    EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable, perf_enable,
     perf_schedule,
 )
 from pylbr.kvm.nested cimport nested_entry, nested_exit
@@ -64,6 +64,9 @@ GUARDS = {
     "keep-pebs": (KEEP_PEBS, "detached perf keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "reset-keeps-records": (RESET_KEEPS_RECORDS, "a reset of the vCPU clears the image alone, not "
                             "the registers that it owns", "reset"),
+    "stale-stack": (STALE_STACK, "what a task's event saved is restored again and again", "stack"),
+    "silent-stack": (SILENT_STACK, "a window that was cut in an earlier turn of the task is not "
+                     "marked", "stack"),
 }
 
 
@@ -175,16 +178,33 @@ cdef class Owned(Policy):
             c.wanted = 1
 
     cdef void task_out(self, System* s, Cpu* c) noexcept nogil:
-        perf_deschedule(current_context(s, c))
+        """Records of call-stack events go with their task."""
+        cdef PerfContext* context = current_context(s, c)
+        if c.perf.granted and c.perf.stack:
+            hw_save(&c.hw, &context.saved)
+            context.saved_valid = 1
+        elif not self.has(STALE_STACK):
+            context.saved_valid = 0
+        context.saved_cut = c.perf.stack and (c.perf.cut or not c.perf.granted)
+        perf_deschedule(context)
         perf_schedule(&c.perf, NULL, self.sharing)
         self.perf_update(s, c)
 
     cdef void task_in(self, System* s, Cpu* c) noexcept nogil:
-        perf_schedule(&c.perf, current_context(s, c), self.sharing)
+        cdef PerfContext* context = current_context(s, c)
+        perf_schedule(&c.perf, context, self.sharing)
         self.perf_update(s, c)
         if c.perf.granted and not self.has(NO_RESET_AT_SWITCH):
             hw_reset_records(&c.hw)
             c.perf.cut = 0
+            if c.perf.stack and context.saved_valid:
+                context.saved.ctl = c.perf.programmed
+                hw_restore(&c.hw, &context.saved)
+        if c.perf.stack and not self.has(SILENT_STACK):
+            c.perf.cut |= context.saved_cut
+        context.saved_cut = 0
+        if not self.has(STALE_STACK):
+            context.saved_valid = 0
 
     cdef int vcpu_put(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0 and c.owner != OWNER_GUEST + vcpu_index(s, v):

@@ -17,9 +17,10 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 cdef class Request(Owned):
     """Ask, and be served at the next VM entry or when the vCPU is put."""
 
-    # No guest has the registers while a host event counts: there is nothing to acknowledge.
+    # No guest has the registers while a host event counts: there is nothing to acknowledge.  A
+    # sample may be short without a mark.
     FLAWS = {name: flaw for name, flaw in GUARDS.items()
-             if name not in ("ack-by-host", "drop-frozen")}
+             if name not in ("ack-by-host", "drop-frozen", "silent-stack")}
 
     def __init__(self, flaws=()):
         self.name = "request"

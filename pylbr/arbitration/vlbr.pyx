@@ -89,10 +89,10 @@ cdef class Vlbr(Policy):
         """intel_pmu_lbr_sched_task, then the events of the task."""
         cdef PerfContext* context = current_context(s, c)
         if c.perf.users:
-            context.saved_valid = c.perf.vlbr
-            if c.perf.vlbr and self.legacy:
+            context.saved_valid = c.perf.vlbr or c.perf.stack
+            if context.saved_valid and self.legacy:
                 hw_save_msrs(&c.hw, &context.saved)
-            elif c.perf.vlbr:
+            elif context.saved_valid:
                 hw_save(&c.hw, &context.saved)
         perf_deschedule(context)
         perf_schedule(&c.perf, NULL, self.sharing)
@@ -105,13 +105,13 @@ cdef class Vlbr(Policy):
         self.perf_update(s, c)
         if not c.perf.users:
             return
-        if not c.perf.vlbr or not context.saved_valid:
+        if not (c.perf.vlbr or c.perf.stack) or not context.saved_valid:
             self.reset(s, c)
         elif self.legacy:
             hw_restore_msrs(&c.hw, &context.saved)
             hw_set_ctl(&c.hw, context.saved.ctl)
         else:
-            context.saved.ctl = 0
+            context.saved.ctl = 0 if c.perf.vlbr else c.perf.programmed
             hw_restore(&c.hw, &context.saved)
         context.saved_valid = 0
 

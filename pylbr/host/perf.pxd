@@ -38,12 +38,14 @@ ctypedef struct PerfContext:    # of a CPU, or of a task
     Event event[EVENT_SLOTS]
     Image saved                 # task context data: the records, while scheduled out
     uint8_t saved_valid
+    uint8_t saved_cut           # ... and of that window records are missing
 
 ctypedef struct PerfCpu:
     PerfContext context
     uint8_t users               # lbr_users: ACTIVE events that use the LBRs, vLBR too
     uint8_t hosts               # those of them that are not vLBR
     uint8_t pebs                # lbr_pebs_users: hosts that PEBS records serve, not the handler
+    uint8_t stack               # hosts whose records go with the task (call-stack users)
     uint8_t fresh               # FreshReason bits, of the last scheduling
     uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; USER_ONLY
     uint8_t vlbr                # bit 58 of intel_ctrl_guest_mask: a vLBR event is ACTIVE

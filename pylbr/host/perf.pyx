@@ -80,6 +80,7 @@ cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept no
     else:
         cpu.hosts += 1
         cpu.pebs += (event.flags & PEBS) != 0
+        cpu.stack += (event.flags & CALL_STACK) != 0
         cpu.flags &= ~EXCLUDE_GUEST | event.flags
         cpu.flags |= event.flags & USER_ONLY
     event.state = EVENT_ACTIVE
@@ -102,7 +103,7 @@ cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nog
     """Decide anew which events of this CPU and of `task`, if any, are ACTIVE."""
     cdef int filter = -1
     cdef uint8_t hosts = cpu.hosts, flags = cpu.flags
-    cpu.users = cpu.hosts = cpu.pebs = cpu.vlbr = cpu.fresh = 0
+    cpu.users = cpu.hosts = cpu.pebs = cpu.stack = cpu.vlbr = cpu.fresh = 0
     cpu.flags = EXCLUDE_GUEST
     _place_all(cpu, &cpu.context, True, &filter, rules)
     _place_all(cpu, task, True, &filter, rules)

@@ -16,7 +16,7 @@ from pylbr.arbitration.system cimport (
 )
 from pylbr.host.hardware cimport Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
-from pylbr.verify.world cimport F_NESTED, F_PEBS, F_VPMI, Ideal
+from pylbr.verify.world cimport F_NESTED, F_PEBS, F_STACK, F_VPMI, Ideal
 
 cdef enum:
     TORN = 0xFF
@@ -147,6 +147,8 @@ cdef void _context(Cursor* k, PerfContext* context, int depth) noexcept nogil:
     _u8(k, &context.saved_valid)
     if not context.saved_valid:
         memset(&context.saved, 0, sizeof(Image))
+    if k.features & F_STACK:
+        _u8(k, &context.saved_cut)
     _image(k, &context.saved, depth)
     _control(k, &context.saved.ctl)
     if not k.writing:
@@ -171,6 +173,8 @@ cdef void _cpu(Cursor* k, Cpu* c, int depth) noexcept nogil:
     _u8(k, &c.perf.hosts)
     if k.features & F_PEBS:
         _u8(k, &c.perf.pebs)
+    if k.features & F_STACK:
+        _u8(k, &c.perf.stack)
     _u8(k, &c.perf.flags)
     _u8(k, &c.perf.vlbr)
     _u8(k, &c.perf.granted)
@@ -253,11 +257,15 @@ cdef void _world(Cursor* k, World* w) noexcept nogil:
         _cpu(k, &w.system.cpu[i], depth)
         _ideal(k, &w.host[i], depth)
     _context(k, &w.system.task[0], depth)
+    if k.features & F_STACK:
+        _ideal(k, &w.kept[0], depth)
     for i in range(w.system.guests):
         g = k.order[i]
         _vcpu(k, &w.system.vcpu[g], depth)
         _context(k, &w.system.task[1 + g], depth)
         _ideal(k, &w.guest[g], depth)
+        if k.features & F_STACK:
+            _ideal(k, &w.kept[1 + g], depth)
 
 
 cdef int _write(World* w, uint8_t* out, const uint8_t* order, bint renaming) noexcept nogil:

@@ -10,9 +10,10 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from pylbr.arbitration.system cimport Policy
+from pylbr.host.perf cimport CALL_STACK, PEBS
 from pylbr.verify.codec cimport MAX_STATE, decode, encode
 from pylbr.verify.world cimport (
-    MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, Options, World, apply, enabled, world_init,
+    F_PEBS, F_STACK, MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, Options, World, apply, enabled, world_init,
 )
 
 from pylbr.errors import ConfigurationError
@@ -50,6 +51,8 @@ cdef class Model:
             raise ConfigurationError(
                 f"guest depth {guest_depth}: policy {policy.name} on this processor offers "
                 f"{config.depths if policy.any_depth else config.max_depth}")
+        for kind in kinds:
+            features |= (F_PEBS if kind & PEBS else 0) | (F_STACK if kind & CALL_STACK else 0)
         self.options.features = features
         self.options.events = <uint8_t> events
         self.options.kinds = <uint8_t> len(kinds)

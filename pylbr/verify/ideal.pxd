@@ -14,4 +14,5 @@ cdef lbr_entry record_of(World* w, int owner, int flags) noexcept nogil
 cdef void push(Ideal* ideal, const lbr_entry* entry, int flags, bint classes) noexcept nogil
 cdef void written(Ideal* ideal, const lbr_entry* entry, bint whole) noexcept nogil
 cdef void retire(World* w, Policy policy) noexcept nogil
+cdef void keep_window(World* w, int cpu) noexcept nogil
 cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil

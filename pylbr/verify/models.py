@@ -43,6 +43,7 @@ KINDS = {
     "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
     "cpu-flexible-user": 2 | 16,     # ... user branches only
     "task": 1 | 0x40,                # pinned to the task that runs, traces guests
+    "task-stack": 1 | 2 | 32 | 0x40,  # ... exclude_guest, call-stack: records go with the task
     "task-exclude": 1 | 2 | 0x40,    # ... exclude_guest
     "task-flexible": 2 | 0x40,
     "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS

@@ -40,11 +40,13 @@ EXTENDED: dict[str, dict] = {
     "vpmi": {"features": ("nmi", "nmi-branch", "migrate", "vpmi"),
              "kinds": ("cpu-exclude", "cpu"), "guests": 1},
     "pebs": {"features": ("nmi", "nmi-branch", "migrate", "pebs"),
-             "kinds": ("cpu-exclude", "cpu", "cpu-pebs"), "guests": 1},
+             "kinds": ("cpu-exclude", "cpu", "cpu-pebs")},
     "timer": {"features": ("nmi", "rotate", "enable"), "events": 2, "guests": 1,
               "kinds": ("cpu-exclude", "cpu", "cpu-flexible", "cpu-flexible-user")},
     "state": {"features": ("nmi", "fault", "xsaves", "xrstors", "reset"),
-              "kinds": ("cpu-exclude", "cpu"), "guests": 1},
+              "kinds": ("cpu-exclude", "cpu")},
+    "stack": {"features": ("nmi", "write"), "kinds": ("task-stack", "cpu-exclude"), "events": 2,
+              "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
     "all": {"features": ("nmi", "migrate", "nested", "vpmi", "pebs"),
             "kinds": ("cpu-exclude", "cpu-pebs"), "guests": 1, "cpus": 2},
@@ -76,6 +78,10 @@ _OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
     for feature, kinds in (
         ("nested", ("cpu-exclude", "cpu")), ("vpmi", ("cpu-exclude", "cpu")),
         ("pebs", ("cpu-exclude", "cpu-pebs")), ("reset", ("cpu-exclude", "cpu")))
+} | {
+    "stack": ({"guests": 1, "depth": 1, "kinds": ("task-stack",), "features": ("nmi",)},
+              {"guests": 1, "depth": 2, "kinds": ("task-stack", "cpu-exclude"), "events": 2,
+               "features": ("nmi",)}),
 }
 
 

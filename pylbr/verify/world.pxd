@@ -37,6 +37,7 @@ cdef enum Feature:
     F_ENABLE = 32768            # events in the ERROR state are enabled again
     F_XRSTORS = 65536
     F_RESET = 131072            # of a vCPU
+    F_STACK = 262144            # a kind of event goes with the task, records and all
     F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
 
 ctypedef struct Action:
@@ -60,6 +61,7 @@ ctypedef struct World:
     System system
     Ideal guest[MAX_GUESTS]
     Ideal host[MAX_CPUS]
+    Ideal kept[1 + MAX_GUESTS]  # the host's window on a task that does not run
     uint16_t serial[1 + MAX_GUESTS]
 
 cdef enum Property:

@@ -17,7 +17,7 @@ from pylbr.host.hardware cimport CTL_CLASSES
 from pylbr.host.perf cimport (
     EVENT_ERROR, EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext, perf_needs_rotation,
 )
-from pylbr.verify.ideal cimport ASKED, host_window, push, record_of, retire, written
+from pylbr.verify.ideal cimport ASKED, host_window, keep_window, push, record_of, retire, written
 from pylbr.verify.properties cimport check_door, check_invariants, check_sample
 
 cdef enum:
@@ -252,6 +252,8 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
     cdef int task = c.task, hosts = c.perf.hosts, filter = c.perf.flags & ASKED
     cdef uint32_t failed = 0
     memset(&s.seen, 0, sizeof(s.seen))
+    if action.kind == SWITCH:
+        keep_window(w, action.cpu)
     if action.kind == STEP:
         step(s, c, policy)
     elif action.kind == HOST_BRANCH:

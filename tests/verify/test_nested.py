@@ -19,7 +19,7 @@ VMCALL = "exits to L1"
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_nested_guests(policy):
-    result = explore(Configuration(policy, depth=1, **EXTENDED["nested"]))
+    result = explore(Configuration(policy, depth=1, **{**EXTENDED["nested"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 5_000
 
 

@@ -31,7 +31,7 @@ def sampled(policy, *, freeze):
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_pmis(policy):
-    result = explore(Configuration(policy, depth=1, **EXTENDED["vpmi"]))
+    result = explore(Configuration(policy, depth=1, **{**EXTENDED["vpmi"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 4_000
 
 

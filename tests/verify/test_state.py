@@ -12,7 +12,7 @@ ALL = 0x7F0007
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_xrstors_and_reset(policy):
-    result = explore(Configuration(policy, depth=1, **EXTENDED["state"]))
+    result = explore(Configuration(policy, depth=1, **{**EXTENDED["state"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 4_000
 
 

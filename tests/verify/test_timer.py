@@ -12,7 +12,7 @@ ANY, ANY_USR = 0x7F0007, 0x7F0005
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_the_timer(policy):
-    result = explore(Configuration(policy, depth=1, **EXTENDED["timer"]))
+    result = explore(Configuration(policy, depth=1, **{**EXTENDED["timer"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 5_000
 
 
