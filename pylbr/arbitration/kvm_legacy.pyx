@@ -7,8 +7,8 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 
 from pylbr.arbitration.system cimport (
     Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
-    GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, OWNER_GUEST, System,
-    Vcpu, guest_control, use_hardware, vcpu_index,
+    GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS,
+    OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
 from pylbr.host.hardware cimport (

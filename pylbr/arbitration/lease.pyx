@@ -11,7 +11,8 @@ the registers are not the host's, or whose window began late, says `cut`.
 from pylbr.arbitration.owned import GUARDS
 from pylbr.arbitration.owned cimport NO_RECHECK, OWNED_FLAWS, Owned
 from pylbr.arbitration.system cimport (
-    Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware, vcpu_index,
+    Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware,
+    vcpu_index,
 )
 from pylbr.host.hardware cimport hw_restore, hw_save, hw_write_depth
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable

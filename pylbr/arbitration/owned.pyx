@@ -17,12 +17,12 @@ from pylbr.arbitration.system cimport (
     guest_control, guest_image, use_hardware, vcpu_index,
 )
 from pylbr.host.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl,
-    image_clear,
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_init, hw_peek, hw_reset_records, hw_restore,
+    hw_save, hw_set_ctl, image_clear,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable, perf_enable,
-    perf_schedule,
+    EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable,
+    perf_enable, perf_schedule,
 )
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
@@ -59,7 +59,8 @@ GUARDS = {
     "keep-frozen": (KEEP_FROZEN, "LBR_FRZ of the guest stays set in the host", "vpmi"),
     "ack-by-host": (ACK_BY_HOST, "the host's PMI handler acknowledges the guest's LBR_FRZ", "vpmi"),
     "drop-debugctl": (DROP_DEBUGCTL, "the guest's DEBUGCTL is not loaded at VM entry", "vpmi"),
-    "drop-frozen": (DROP_FROZEN, "LBR_FRZ that the hardware has set is not read at VM exit", "vpmi"),
+    "drop-frozen": (DROP_FROZEN, "LBR_FRZ that the hardware has set is not read at VM exit",
+                    "vpmi"),
     "pebs-door": (PEBS_DOOR, "a guest without the registers keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "keep-pebs": (KEEP_PEBS, "detached perf keeps MSR_PEBS_DATA_CFG.LBRS", "pebs"),
     "reset-keeps-records": (RESET_KEEPS_RECORDS, "a reset of the vCPU clears the image alone, not "
