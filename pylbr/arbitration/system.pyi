@@ -7,7 +7,7 @@ EVENT_ON_TASK: int
 
 @disjoint_base
 class Policy:
-    FLAWS: ClassVar[dict[str, tuple[int, str]]]
+    FLAWS: ClassVar[dict[str, tuple[int, str] | tuple[int, str, str]]]
     name: str
     flaws: frozenset[str]
     legacy: bool
@@ -19,4 +19,8 @@ class Policy:
     sharing: int
     refuses_guest_tracing: bool
     any_depth: bool
+    mediated: bool
+    freeze_clears_enable: bool
+    guest_pebs: bool
+    nested_controls: bool
     def __new__(cls, flaws: Iterable[str] = ...) -> Policy: ...
