@@ -8,6 +8,7 @@ event.  What a policy does is behind its hooks.
 from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
+from lbrcore.lbr cimport LBR_LEGACY
 from pylbr.host.hardware cimport (
     CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_restore,
     hw_set_ctl, hw_vm_entry, hw_vm_exit, hw_write_entry,
@@ -100,7 +101,8 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
     elif instruction == GUEST_ACK:
         lbr_set_frozen(&c.hw.lbr, 0)
     else:
-        hw_set_ctl(&c.hw, guest_control(instruction, c.hw.lbr.ctl, False))
+        hw_set_ctl(&c.hw, guest_control(
+            instruction, c.hw.lbr.ctl, c.hw.lbr.config.flavour == LBR_LEGACY))
     s.seen.guest = c.guest
     s.seen.instruction = <uint8_t> instruction
 
