@@ -15,9 +15,8 @@ from pylbr.arbitration.system cimport (
     vcpu_index,
 )
 from pylbr.host.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, Image, hw_init, hw_peek,
-    hw_reset_records, hw_restore, hw_restore_msrs, hw_save, hw_save_msrs, hw_set_ctl,
-    hw_set_debugctl, hw_write_entry,
+    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, Image, hw_peek, hw_reset_records,
+    hw_restore, hw_restore_msrs, hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
     CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, FRESH_USER, PINNED, VLBR,

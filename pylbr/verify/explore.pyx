@@ -13,8 +13,7 @@ from pylbr.arbitration.system cimport Policy
 from pylbr.host.perf cimport CALL_STACK, PEBS
 from pylbr.verify.codec cimport MAX_STATE, decode, encode
 from pylbr.verify.world cimport (
-    F_PEBS, F_STACK, MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, Options, World, apply, enabled,
-    world_init,
+    F_PEBS, F_STACK, MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, apply, enabled, world_init,
 )
 
 from pylbr.errors import ConfigurationError

@@ -19,8 +19,7 @@ from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
 from pylbr.arbitration.system cimport (
-    DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu,
-    Vcpu,
+    DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
 )
 from pylbr.host.hardware cimport (
     DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_peek, image_empty,

@@ -3,11 +3,7 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from lbrcore.lbr cimport lbr_entry, lbr_get
-from pylbr.arbitration.system cimport (
-    DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, DOOR_NONE, DOOR_SAMPLE, DOOR_SAVED_STATE, OWNER_GUEST,
-    OWNER_HOST, OWNER_NONE, Cpu,
-)
+from pylbr.arbitration.system cimport DOOR_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
 from pylbr.host.hardware cimport Image, hw_peek
 from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model

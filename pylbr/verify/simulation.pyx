@@ -4,18 +4,16 @@ The operations, hooks and registers are those that the explorer drives; here eac
 runs to its end, and what happens when is drawn at random with given rates.
 """
 
-cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, lbr_branch, lbr_record
 from pylbr.arbitration.system cimport (
-    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_GUESTS, OP_CLOSE, OP_ENTER, OP_EXIT, OP_OPEN,
-    OP_SWITCH, OWNER_GUEST, OWNER_HOST, Cpu, Policy, System, Vcpu, guest_execute, nmi, start,
-    step,
+    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_GUESTS, OP_CLOSE, OP_ENTER, OP_EXIT, OP_OPEN, OP_SWITCH,
+    OWNER_GUEST, OWNER_HOST, Cpu, Policy, System, guest_execute, nmi, start, step,
 )
 from pylbr.host.hardware cimport Image
-from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, PINNED
+from pylbr.host.perf cimport EVENT_NONE, EXCLUDE_GUEST, PINNED
 from pylbr.verify.world cimport World, world_init
 
 import numpy as np

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pylbr.verify.explore cimport Model
-from pylbr.verify.world cimport MAX_ACTIONS, STEP, Action, World, apply, enabled
+from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
 from pylbr.verify.properties import names_of
 
 

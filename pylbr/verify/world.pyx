@@ -62,7 +62,7 @@ cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcep
         push(&w.host[cpu], &entry, flags, True)
     else:
         push(&w.guest[owner - 1], &entry, flags,
-              policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES)
+             policy.legacy or w.guest[owner - 1].image.ctl & CTL_CLASSES)
         if policy.guest_traced(&w.system, c):
             push(&w.host[cpu], &entry, flags, True)
     lbr_record(&c.hw.lbr, &branch)
