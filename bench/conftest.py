@@ -62,8 +62,9 @@ def floor(tmp_path_factory):
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.ring_new.restype = pointer
     library.ring_new.argtypes = [ctypes.c_uint64]
-    for name in ("ring_plain", "ring_filtered", "ring_branchy", "ring_called"):
+    for name in ("ring_plain", "ring_filtered", "ring_branchy"):
         getattr(library, name).argtypes = [pointer, pointer, size]
+    library.ring_called.argtypes = [pointer, pointer, size, size]
     library.table_record.argtypes = [pointer, pointer, pointer, size, size]
     library.table_pack.argtypes = [pointer, pointer, pointer, size]
     library.table_unpack.argtypes = [pointer, pointer, pointer, size]

@@ -89,10 +89,11 @@ static void ring_one(struct ring *r, const lbr_branch *b) {
     e->info = info_of(b, b->cycles);
 }
 
-void ring_called(struct ring *r, const lbr_branch *b, size_t n) {
+void ring_called(struct ring *r, const lbr_branch *b, size_t n, size_t rounds) {
     void (*volatile record)(struct ring *, const lbr_branch *) = ring_one;
-    for (size_t i = 0; i < n; i++)
-        record(r, &b[i]);
+    for (size_t k = 0; k < rounds; k++)
+        for (size_t i = 0; i < n; i++)
+            record(r, &b[i]);
 }
 
 /* One call a branch through the table. */

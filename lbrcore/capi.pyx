@@ -11,10 +11,10 @@ from lbrcore.control cimport (
     lbr_write_tos,
 )
 from lbrcore.lbr cimport (
-    lbr_branch, lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_read_entry, lbr_check,
-    lbr_in_quick_range, lbr_read_ler, lbr_read_records, lbr_record_call_stack, lbr_record_plain,
-    lbr_record_rare, lbr_reset, LBR_EINVAL, LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN, lbr_state,
-    lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
+    LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config, lbr_copy, lbr_create,
+    lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler, lbr_read_records,
+    lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset, lbr_state, lbr_write_entry,
+    lbr_write_ler, lbr_xsave_layout,
 )
 from lbrcore.xsave cimport lbr_pack, lbr_unpack, lbr_xrstors, lbr_xsaves
 
@@ -63,10 +63,9 @@ cdef int _record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
             lbr_record_plain(state, branch)
             return LBR_OK
         if state.quick == QUICK_CALL_STACK:
-            return lbr_record_call_stack(state, branch)
-    elif not lbr_check(branch):
-        return LBR_EINVAL
-    return lbr_record_rare(state, branch)
+            lbr_record_stack(state, branch)
+            return LBR_OK
+    return lbr_record_any(state, branch)
 
 
 cdef lbrcore_api _api

@@ -11,7 +11,7 @@ no GIL.  Nothing here allocates, raises or touches a Python object.
 
 cimport cython
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, OTHER_BRANCH_TYPE, POP_RESTARTS_CYCLES
@@ -299,7 +299,7 @@ cdef inline void lbr_record_in(
 
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil
-cdef int lbr_record_call_stack(lbr_state* state, const lbr_branch* branch) noexcept nogil
+cdef int lbr_record_any(lbr_state* state, const lbr_branch* branch) noexcept nogil
 
 
 # The commonest cases have quick parts of their own (`lbr_find_quick`): recording with cycles, of
@@ -312,9 +312,9 @@ cdef inline bint lbr_in_quick_range(const lbr_branch* branch) noexcept nogil:
             and branch.cpl_from == branch.cpl_to and branch.cpl_to < 4)
 
 
-cdef inline uint64_t lbr_quick_info(const lbr_branch* branch, uint64_t cycles) noexcept nogil:
-    return (<uint64_t> branch.flags << 61 | <uint64_t> branch.cls << INFO_TYPE_SHIFT
-            | LBR_CYC_CNT_VALID | min(cycles, <uint64_t> CYC_CNT_MAX))
+cdef inline uint64_t lbr_quick_info(const lbr_branch* branch) noexcept nogil:
+    """Flags, CYC_CNT_VALID (10H) and BR_TYPE."""
+    return (<uint64_t> branch.flags * 32 + branch.cls + 16) << INFO_TYPE_SHIFT
 
 
 cdef inline void lbr_record_plain(lbr_state* state, const lbr_branch* branch) noexcept nogil:
@@ -324,9 +324,25 @@ cdef inline void lbr_record_plain(lbr_state* state, const lbr_branch* branch) no
     cdef lbr_entry* entry = lbr_slot(state, state.head + 1)
     entry.from_ = branch.from_
     entry.to = branch.to
-    entry.info = lbr_quick_info(branch, cycles)
+    entry.info = lbr_quick_info(branch) | min(cycles, <uint64_t> CYC_CNT_MAX)
     state.cycles = cycles & (accept - 1)
     state.head += <uint32_t> accept
+
+
+cdef inline void lbr_record_stack(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Call-stack mode."""
+    cdef int shift = ~(branch.cls | branch.cpl_to << 4) & 63
+    cdef uint64_t keep = <uint64_t> (<int64_t> (state.accept << shift) >> 63)
+    cdef uint64_t pop = <uint64_t> (<int64_t> (state.pop << shift) >> 63)
+    cdef uint64_t cycles = state.cycles + branch.cycles
+    cdef uint32_t head = state.head
+    # As in `lbr_step`: a pop clears the slot at the far end, head - depth.
+    cdef lbr_entry* entry = lbr_slot(state, head + 1 + (<uint32_t> pop & ~state.depth))
+    state.cycles = cycles & ~keep
+    state.head = head + (<uint32_t> pop - <uint32_t> keep)
+    entry.from_ = branch.from_ & keep
+    entry.to = branch.to & keep
+    entry.info = (lbr_quick_info(branch) | min(cycles, <uint64_t> CYC_CNT_MAX)) & keep
 
 
 cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:

@@ -81,25 +81,11 @@ cdef void lbr_reset(lbr_state* state) noexcept nogil:
 
 # ---------------------------------------------------------------- recording
 
-cdef int lbr_record_call_stack(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """The quick part for call-stack mode."""
-    cdef uint32_t bit = branch.cls | branch.cpl_to << 4
-    cdef uint64_t accept = (state.accept >> bit) & 1, pop = (state.pop >> bit) & 1
-    cdef uint64_t keep = -accept, cycles = state.cycles + branch.cycles
-    cdef lbr_entry* entry = lbr_slot(
-        state, state.head + 1 - (<uint32_t> -pop & (state.depth + 1)))
-    entry.from_ = branch.from_ & keep
-    entry.to = branch.to & keep
-    entry.info = lbr_quick_info(branch, cycles) & keep
-    state.cycles = cycles & ~keep
-    state.head += <uint32_t> (accept - pop)
-    return LBR_OK
-
-
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:
     """A branch that `lbr_record` does not take itself."""
     if state.quick == QUICK_CALL_STACK and lbr_in_quick_range(branch):
-        return lbr_record_call_stack(state, branch)
+        lbr_record_stack(state, branch)
+        return LBR_OK
     # A constant mode lets the compiler drop what the case does not need.
     if state.mode == MODE_CALL_STACK | MODE_TIMED:
         lbr_record_in(state, branch, MODE_CALL_STACK | MODE_TIMED)
@@ -108,6 +94,11 @@ cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept no
     elif state.mode != MODE_OFF:
         lbr_record_in(state, branch, state.mode)
     return LBR_OK
+
+
+cdef int lbr_record_any(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Record one branch, or LBR_EINVAL if a field is out of range."""
+    return lbr_record_rare(state, branch) if lbr_check(branch) else LBR_EINVAL
 
 
 # ---------------------------------------------------------------- records
