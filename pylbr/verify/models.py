@@ -50,6 +50,9 @@ KINDS = {
     "cpu-user": 1 | 2 | 16,          # CPU-pinned, exclude_guest, user branches only
 }
 
+#: Kind of event -> the feature that puts what it changes into the state.
+NEEDS = {"cpu-pebs": "pebs"}
+
 #: The standard set: one CPU, a host task, perf with and without exclude_guest, migration.
 STANDARD = {
     "features": ("nmi", "migrate", "xsaves", "write", "depth", "nmi-branch"),
@@ -97,6 +100,9 @@ class Configuration:
                 if name not in known:
                     raise ConfigurationError(
                         f"there is no {what} {name!r}; there are {', '.join(known)}")
+        for kind, feature in NEEDS.items():
+            if kind in self.kinds and feature not in self.features:
+                raise ConfigurationError(f"kind of event {kind!r} needs the feature {feature!r}")
         policy = make_policy(self.policy, self.flaws)
         if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
             raise ConfigurationError(

@@ -100,5 +100,13 @@ def test_impossible_configurations(bad):
         Configuration(**bad).model()
 
 
+def test_a_kind_of_event_that_needs_a_feature():
+    with pytest.raises(ConfigurationError, match="kind of event 'cpu-pebs' needs the feature "
+                                                 "'pebs'"):
+        Configuration("lease", kinds=("cpu-pebs",)).model()
+    Configuration("lease", kinds=("cpu-pebs",), features=("pebs",)).model()
+    Configuration("lease", kinds=("task-stack",), features=()).model()
+
+
 def test_hunt_tells_an_equivalent_guard():
     assert not hunt("mediated", "keep-enabled").found
