@@ -323,7 +323,7 @@ cdef class SharedCpu:
         cdef PerfContext* context = &self.system.cpu[0].perf.context
         cdef int i, before = 0, after = 0
         if flags & ON_TASK:
-            context = &self.system.task[1]
+            context = &self.system.thread[0]
         for i in range(EVENT_SLOTS):
             before += context.event[i].state != EVENT_NONE
         self._operation(OP_OPEN, flags)
@@ -334,7 +334,7 @@ cdef class SharedCpu:
     def close(self):
         cdef PerfContext* contexts[2]
         cdef int i, j
-        contexts[0], contexts[1] = &self.system.cpu[0].perf.context, &self.system.task[1]
+        contexts[0], contexts[1] = &self.system.cpu[0].perf.context, &self.system.thread[0]
         for i in range(2):
             for j in range(EVENT_SLOTS):
                 if (contexts[i].event[j].state != EVENT_NONE

@@ -66,6 +66,7 @@ cdef enum Failure:
 ctypedef struct Cpu:
     Hardware hw
     PerfCpu perf
+    PerfContext host_task       # of the host's task, which stays on this CPU
     Frame frame[MAX_FRAMES]
     uint8_t frames
     uint8_t task                # 0 the host's task, 1 + v the thread of vCPU v
@@ -79,7 +80,7 @@ ctypedef struct Cpu:
 ctypedef struct System:
     Cpu cpu[MAX_CPUS]
     Vcpu vcpu[MAX_GUESTS]
-    PerfContext task[1 + MAX_GUESTS]
+    PerfContext thread[MAX_GUESTS]  # of the vCPUs' threads
     Observation seen
     uint8_t cpus, guests
     uint8_t depth               # of the guests' stacks

@@ -31,7 +31,7 @@ cdef int vcpu_index(System* s, Vcpu* v) noexcept nogil:
 
 
 cdef PerfContext* current_context(System* s, Cpu* c) noexcept nogil:
-    return &s.task[c.task]
+    return &s.thread[c.task - 1] if c.task else &c.host_task
 
 
 cdef void use_hardware(System* s, Cpu* c, int owner) noexcept nogil:

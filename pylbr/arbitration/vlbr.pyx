@@ -29,7 +29,7 @@ cdef class Vlbr(Policy):
     """What `kvm-legacy` and `arch-lbr-v2` share."""
 
     cdef Event* event(self, System* s, Vcpu* v) noexcept nogil:
-        cdef PerfContext* context = &s.task[1 + vcpu_index(s, v)]
+        cdef PerfContext* context = &s.thread[vcpu_index(s, v)]
         cdef int i
         for i in range(EVENT_SLOTS):
             if context.event[i].flags & VLBR:
@@ -42,7 +42,7 @@ cdef class Vlbr(Policy):
 
     cdef void create(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """intel_pmu_create_guest_lbr_event."""
-        cdef PerfContext* context = &s.task[1 + vcpu_index(s, v)]
+        cdef PerfContext* context = &s.thread[vcpu_index(s, v)]
         if self.event(s, v) == NULL:
             context.saved_valid = 0
             perf_open(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK)
@@ -53,7 +53,7 @@ cdef class Vlbr(Policy):
         cdef Event* event = self.event(s, v)
         if event != NULL:
             perf_close(event)
-            s.task[1 + vcpu_index(s, v)].saved_valid = 0
+            s.thread[vcpu_index(s, v)].saved_valid = 0
             perf_schedule(&c.perf, current_context(s, c), self.sharing)
             self.perf_update(s, c)
 

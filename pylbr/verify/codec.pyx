@@ -169,6 +169,7 @@ cdef void _cpu(Cursor* k, Cpu* c, int depth) noexcept nogil:
     cdef int i
     _hardware(k, &c.hw)
     _context(k, &c.perf.context, depth)
+    _context(k, &c.host_task, depth)
     _u8(k, &c.perf.users)
     _u8(k, &c.perf.hosts)
     if k.features & F_PEBS:
@@ -256,16 +257,15 @@ cdef void _world(Cursor* k, World* w) noexcept nogil:
     for i in range(w.system.cpus):
         _cpu(k, &w.system.cpu[i], depth)
         _ideal(k, &w.host[i], depth)
-    _context(k, &w.system.task[0], depth)
-    if k.features & F_STACK:
-        _ideal(k, &w.kept[0], depth)
+        if k.features & F_STACK:
+            _ideal(k, &w.kept_host[i], depth)
     for i in range(w.system.guests):
         g = k.order[i]
         _vcpu(k, &w.system.vcpu[g], depth)
-        _context(k, &w.system.task[1 + g], depth)
+        _context(k, &w.system.thread[g], depth)
         _ideal(k, &w.guest[g], depth)
         if k.features & F_STACK:
-            _ideal(k, &w.kept[1 + g], depth)
+            _ideal(k, &w.kept[g], depth)
 
 
 cdef int _write(World* w, uint8_t* out, const uint8_t* order, bint renaming) noexcept nogil:

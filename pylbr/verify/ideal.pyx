@@ -135,13 +135,19 @@ cdef void retire(World* w, Policy policy) noexcept nogil:
         ideal.user_only = ideal.on and not ctl[0] & CTL_OS
 
 
+cdef Ideal* _kept(World* w, int cpu) noexcept nogil:
+    """What is kept of the window on the present task."""
+    cdef int task = w.system.cpu[cpu].task
+    return &w.kept[task - 1] if task else &w.kept_host[cpu]
+
+
 cdef void keep_window(World* w, int cpu) noexcept nogil:
     """The task that runs is about to leave: call-stack events keep their window."""
     cdef Cpu* c = &w.system.cpu[cpu]
     if c.perf.stack:
-        w.kept[c.task] = w.host[cpu]
+        _kept(w, cpu)[0] = w.host[cpu]
     else:
-        memset(&w.kept[c.task], 0, sizeof(Ideal))
+        memset(_kept(w, cpu), 0, sizeof(Ideal))
 
 
 cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil:
@@ -151,9 +157,9 @@ cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexce
     if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):
         _clear(ideal)
     if c.task != task:
-        if c.perf.stack and w.kept[c.task].on:
-            ideal.image = w.kept[c.task].image
-        memset(&w.kept[c.task], 0, sizeof(Ideal))
+        if c.perf.stack and _kept(w, cpu).on:
+            ideal.image = _kept(w, cpu).image
+        memset(_kept(w, cpu), 0, sizeof(Ideal))
     if not c.perf.hosts:
         memset(ideal, 0, sizeof(Ideal))
         ideal.image.depth = w.system.host_depth

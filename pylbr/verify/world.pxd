@@ -61,7 +61,9 @@ ctypedef struct World:
     System system
     Ideal guest[MAX_GUESTS]
     Ideal host[MAX_CPUS]
-    Ideal kept[1 + MAX_GUESTS]  # the host's window on a task that does not run
+    # The host's window on a task that does not run: a vCPU's thread, the host's own
+    Ideal kept[MAX_GUESTS]
+    Ideal kept_host[MAX_CPUS]
     uint16_t serial[1 + MAX_GUESTS]
 
 cdef enum Property:

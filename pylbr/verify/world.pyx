@@ -11,7 +11,7 @@ from pylbr.arbitration.system cimport (
     GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XRSTORS, GUEST_XSAVES, OP_CLOSE, OP_ENABLE,
     OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_ROTATE, OP_SWITCH, OWNER_HOST, Vcpu,
-    guest_execute, nmi, pebs_record, start, step, vcpu_reset,
+    current_context, guest_execute, nmi, pebs_record, start, step, vcpu_reset,
 )
 from pylbr.host.hardware cimport CTL_CLASSES
 from pylbr.host.perf cimport (
@@ -189,7 +189,7 @@ cdef void _event_actions(
     cdef PerfContext* contexts[2]
     cdef int i, slot, open_events = 0, on_task
     contexts[0] = &c.perf.context
-    contexts[1] = &w.system.task[c.task]
+    contexts[1] = current_context(&w.system, c)
     for on_task in range(2):
         for slot in range(EVENT_SLOTS):
             if (contexts[on_task].event[slot].state == EVENT_NONE
