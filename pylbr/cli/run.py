@@ -34,8 +34,9 @@ line on standard error tells at the end who saw what.  A script, one line a poin
 What happens: exit, open [pinned] [exclude-guest] [user] [task], close, sample, switch [N],
 branches N, migrate.
 
-exit codes: the guest's; 0 also after HLT with interrupts off; 124 the limit was reached; 134 a
-triple fault or something this machine cannot go on from, with a report on standard error.
+exit codes: the guest's, 255 for a larger one; 0 also after HLT with interrupts off; 124 the limit
+was reached; 134 a triple fault or something this machine cannot go on from, with a report on
+standard error.
 
 examples:
   pylbr run kernel.elf
@@ -140,4 +141,4 @@ def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int
         print(f"pylbr run: {ending.reason}", file=sys.stderr)
     if machine.contention:
         print(machine.contention.summary(), file=sys.stderr)
-    return _CODES.get(ending.kind, ending.code & 0xFF)
+    return _CODES.get(ending.kind, min(ending.code, 255))

@@ -278,6 +278,17 @@ def test_sleep_counts_against_the_limit(guests):
     assert machine.run(2_000_000_000).kind == "exit"
 
 
+@pytest.mark.parametrize(("said", "code"), [(0, 0), (77, 77), (255, 255), (256, 255),
+                                            (0xFFFFFFFF, 255)])
+def test_exit_codes_never_become_a_pass(tmp_path, said, code):
+    """Written with 32 bits, as test images do."""
+    path = tmp_path / "exit.elf"
+    program = b"\x66\xba\xf4\x00\xb8" + struct.pack("<I", said) + b"\xef"
+    size = len(program) + 1
+    path.write_bytes(elf(filesz=size, memsz=size)[:-1] + program + b"\xf4")
+    assert main(["run", str(path)]) == code
+
+
 def test_the_smallest_image_halts(tmp_path):
     path = tmp_path / "halt.elf"
     path.write_bytes(elf())
