@@ -2,7 +2,11 @@
  * local APIC as it is reset, switched to x2APIC mode and asked who we are. */
 #include "guest.h"
 
-enum { COM1 = 0x3F8, DIVISOR_LATCH = 0x80, APIC_BASE = 0x1B, X2APIC_ID = 0x802, EXTD = 1 << 10 };
+enum { COM1 = 0x3F8, DIVISOR_LATCH = 0x80, APIC_BASE = 0x1B, EXTD = 1 << 10, EN = 1 << 11 };
+enum { X2APIC_ID = 0x802, X2APIC_ICR = 0x830 };
+/* For the interrupt command register: to all others, as processors are started. */
+enum { INIT = 3 << 18 | 1 << 14 | 5 << 8, START_UP = 3 << 18 | 6 << 8 | 1, PENDING = 1 << 12 };
+#define APIC(offset) (*(volatile uint32_t *)(0xFEE00000ull + (offset)))
 
 static uint8_t in8(uint16_t port) {
     uint8_t value;
@@ -40,11 +44,23 @@ static void firmware(void) {
 static void apic(void) {
     uint64_t base = rdmsr(APIC_BASE);
     check((base & ~0xFFFull) == 0xFEE00000 && base >> 11 & 1);
-    check(*(volatile uint32_t *)0xFEE00020 >> 24 == 0);
+    wrmsr(APIC_BASE, base & ~(uint64_t)EN);
+    check(rdmsr(APIC_BASE) == (base & ~(uint64_t)EN));
+    wrmsr(APIC_BASE, base);
+    APIC(0xF0) = 0x1FF;
+    check(APIC(0xF0) == 0x1FF);
+    check(APIC(0x20) >> 24 == 0);
+    APIC(0x310) = 0;
+    APIC(0x300) = INIT; /* nobody hears it, least of all we */
+    APIC(0x300) = START_UP;
+    check(APIC(0x300) == START_UP && !(APIC(0x300) & PENDING));
     check(cpuid(1, 0).ecx >> 21 & 1);
     wrmsr(APIC_BASE, base | EXTD);
     check(rdmsr(X2APIC_ID) == 0);
     check(wrmsr_safe(X2APIC_ID, 1) == 13);
+    wrmsr(X2APIC_ICR, INIT);
+    wrmsr(X2APIC_ICR, START_UP);
+    check(rdmsr(X2APIC_ICR) == START_UP);
 }
 
 void test(void) {
