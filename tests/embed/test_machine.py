@@ -208,6 +208,7 @@ GRIEF = {
     13: ("limit", "no end after"),
     14: ("exit", "exit code 99"),
     15: ("exit", "exit code 0"),
+    16: ("exit", "exit code 0"),
 }
 
 

@@ -8,27 +8,40 @@ static void load_idt(uint64_t base, uint16_t limit) {
 
 static void jump(uint64_t to) { __asm__ volatile("jmp *%0" : : "r"(to) : "memory"); }
 
+static void every_pattern(uint32_t index) {
+    static const uint64_t patterns[] = {0, ~0ull, 1, 0xAAAAAAAAAAAAAAAA, 0x8000000000000000,
+                                        0x7FFFFFFFFFFF};
+    uint64_t value;
+    for (uint32_t p = 0; p < sizeof patterns / sizeof *patterns; p++) {
+        wrmsr_safe(index, patterns[p]);
+        rdmsr_safe(index, &value);
+    }
+}
+
 /* Every MSR of the ranges that exist, with patterns; a fault is an answer, too. */
 static void hammer(void) {
     static const uint32_t starts[] = {
         0, 0xC0, 0x180, 0x1C0, 0x300, 0x340, 0x380, 0x480, 0x4C0, 0x560, 0x600, 0x680, 0x6C0,
         0xDA0, 0xDC0, 0x1200, 0x14C0, 0x1500, 0x1600, 0x40000000, 0xC0000000, 0xC0010000,
         0xFFFFFF00};
-    static const uint64_t patterns[] = {0, ~0ull, 1, 0xAAAAAAAAAAAAAAAA, 0x8000000000000000,
-                                        0x7FFFFFFFFFFF};
-    uint64_t value;
     for (uint32_t range = 0; range < sizeof starts / sizeof *starts; range++)
         for (uint32_t i = 0; i < MSRS; i++) {
             uint32_t index = starts[range] + i;
             if (index < starts[range]) break;
             if (index >= 0xC0000080 && index < 0xC0000105) continue; /* EFER, SYSCALL, GS ... */
             if (index == 0x1B || (index >= 0x800 && index < 0x840)) continue; /* the APIC */
-            for (uint32_t p = 0; p < sizeof patterns / sizeof *patterns; p++) {
-                wrmsr_safe(index, patterns[p]);
-                rdmsr_safe(index, &value);
-            }
+            every_pattern(index);
         }
     wrmsr_safe(IA32_LBR_CTL, 0);
+}
+
+/* Those that a kernel does not survive: what hammer() leaves out. */
+static void hammer_the_rest(void) {
+    for (uint32_t index = 0x800; index < 0x840; index++) every_pattern(index);
+    for (uint32_t index = 0xC0000081; index < 0xC0000105; index++) every_pattern(index);
+    every_pattern(0x1B);
+    for (uint32_t index = 0x800; index < 0x840; index++) every_pattern(index); /* x2APIC, perhaps */
+    every_pattern(0xC0000080);
 }
 
 void test(void) {
@@ -106,6 +119,9 @@ void test(void) {
             ((void (*)(void))0x200000)();
         }
         check(rdmsr(IA32_LBR_FROM + 1) != 0);
+        break;
+    case 16:
+        hammer_the_rest();
         break;
     default:
         break;
