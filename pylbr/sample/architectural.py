@@ -80,12 +80,14 @@ class _Counter:
         self.period = event.period_at(0)
         self.left = self.period  # counted down here if no counter of the processor does
         self.overflowed = False
+        self.since: int | None = None  # what the counter holds, if nothing ran since it was read
 
     def reload(self, since: int) -> int:
         """Begin the next period, `since` events after an overflow; what is left of it."""
         self.overflowed = False
         self.ordinal += 1
-        self.period = self.event.period_at(self.ordinal)
+        if self.event.jitter:
+            self.period = self.event.period_at(self.ordinal)
         self.left = self.period if since >= self.period else self.period - since
         return self.left
 
@@ -198,9 +200,11 @@ class ProcessorReplay:
             out.add(cpu.lbr, row, counter.index, counter.period)
             if counter.place is None:
                 counter.reload(-counter.left)
-            else:
+                continue
+            since = counter.since
+            if since is None:
                 since = cpu.rdmsr(self._msrs.counter[counter.place])
-                self._load(counter, counter.reload(since))
+            self._load(counter, counter.reload(since))
         if self._msrs.acknowledge is not None:
             cpu.wrmsr(self._msrs.acknowledge, self._acknowledged)
         if self._rearms:
@@ -263,25 +267,24 @@ class ProcessorReplay:
 
     def _take(self, block: NDArray[np.void], base: int, out: SampleBuffer) -> int:
         """Rows of a block until it ends or `out` is full."""
-        at = 0
-        while at < len(block) and out.count + self.count <= out.capacity:
-            end = len(block) if self._due is None else min(len(block), at + self._due)
+        at, n, room = 0, len(block), out.capacity - self.count
+        while at < n and out.count <= room:
+            end = n if self._due is None else min(n, at + self._due)
             for counter in self._outside:
                 if not counter.overflowed:
                     reached = find_row(block, counter.event, counter.left, at, end)
                     end = end if reached is None else reached + 1
-            part = block[at:end]
+            first = at
             try:
-                taken = self.cpu.record(part)
+                at = self.cpu.record(block, first, end)
             except ValueError:
                 raise ValueError(
-                    f"branches: row {base + at} or one of the {len(part)} behind it has a class, "
-                    "flags or a CPL out of range") from None
-            at += taken
+                    f"branches: row {base + first} or one of the {end - first} behind it has a "
+                    "class, flags or a CPL out of range") from None
             if self._due is not None:
-                self._due -= taken
+                self._due -= at - first
             for counter in self._outside:
-                counter.left -= total(block, counter.event, at - taken, at)
+                counter.left -= total(block, counter.event, first, at)
                 if counter.left <= 0 and not counter.overflowed:
                     self.cpu.raise_pmi()
             if self._interrupted:
@@ -303,6 +306,7 @@ class ProcessorReplay:
                 # Loaded with a negative number: its highest bit is clear once it is past 0.
                 value = self.cpu.rdmsr(self._msrs.counter[counter.place])
                 counter.overflowed = value < self._width >> 1
+                counter.since = None if counter.skid else value
             if counter.overflowed:
                 self._due = counter.skid if self._due is None else min(self._due, counter.skid)
 
