@@ -186,9 +186,10 @@ class Recording(Base):
 
     def _overflow(self, overflowed: int) -> bool:
         """Counters have overflowed: status, PMI.  True: stop the batch."""
-        if self.model.pmu.version >= 2:  # version 1 has no status register
-            self.pmu.status |= overflowed
-        return bool(self.pmu.armed().interrupts & overflowed) and self.raise_pmi()
+        pmu = self.pmu
+        if self._has_status:
+            pmu.status |= overflowed
+        return bool(pmu.armed().interrupts & overflowed) and self.raise_pmi()
 
     def _pebs(self, overflowed: int, ip: int) -> int:
         """Write the PEBS records of counters that overflowed with `ip` next; the others."""
