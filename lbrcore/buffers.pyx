@@ -9,6 +9,10 @@ from libc.string cimport strcmp
 
 from operator import index as as_index
 
+from numpy import ndarray
+
+from lbrcore.dtypes import BRANCH_DTYPE
+
 cdef const char* BRANCH_FORMAT = (
     b"T{L:from:L:to:I:cycles:I:instructions:B:class:B:flags:B:cpl_from:B:cpl_to:(4)B:events:}")
 cdef const char* ENTRY_FORMAT = b"T{L:from:L:to:L:info:}"
@@ -19,31 +23,40 @@ cdef int _refuse(object source, str name, str rule) except -1:
     raise TypeError(f"{name}: must be {rule}, not {kind}")
 
 
+cdef str _array_of(str dtype):
+    return f"a one-dimensional, C-contiguous array of {dtype}"
+
+
 cdef int acquire(
     object source, Py_buffer* view, str name, const char* format, Py_ssize_t itemsize,
     str dtype, bint writable
 ) except -1:
-    cdef str rule = f"a one-dimensional, C-contiguous array of {dtype}"
+    # To spell the format takes NumPy longer than all else here.
+    cdef bint known = (format == BRANCH_FORMAT and type(source) is ndarray
+                       and source.dtype is BRANCH_DTYPE)
     if not PyObject_CheckBuffer(source):
-        return _refuse(source, name, rule)
+        return _refuse(source, name, _array_of(dtype))
     try:
-        PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_STRIDES)
+        PyObject_GetBuffer(
+            source, view, PyBUF_STRIDES if known else PyBUF_FORMAT | PyBUF_STRIDES)
     except (BufferError, ValueError) as error:
-        raise TypeError(f"{name}: must be {rule}: {error}") from None
+        raise TypeError(f"{name}: must be {_array_of(dtype)}: {error}") from None
     try:
-        if view.format == NULL or strcmp(view.format, format) or view.itemsize != itemsize:
+        if not known and (view.format == NULL or strcmp(view.format, format)
+                          or view.itemsize != itemsize):
             given = getattr(source, "dtype", None)
             if given is None:
                 given = "buffer format " + (view.format.decode() if view.format else "B")
-            raise TypeError(f"{name}: must be {rule}, not of {given}")
+            raise TypeError(f"{name}: must be {_array_of(dtype)}, not of {given}")
         if view.ndim != 1:
-            raise ValueError(f"{name}: must be {rule}, not of {view.ndim} dimensions")
+            raise ValueError(f"{name}: must be {_array_of(dtype)}, not of {view.ndim} dimensions")
         if view.shape[0] > 1 and view.strides[0] != itemsize:
             raise ValueError(
-                f"{name}: must be {rule}; its stride is {view.strides[0]} bytes, not {itemsize}: "
-                "pass numpy.ascontiguousarray of it")
+                f"{name}: must be {_array_of(dtype)}; its stride is {view.strides[0]} bytes, "
+                f"not {itemsize}: pass numpy.ascontiguousarray of it")
         if itemsize > 1 and view.shape[0] and <uintptr_t> view.buf % min(itemsize & -itemsize, 8):
-            raise ValueError(f"{name}: must be {rule} at an aligned address; pass a copy")
+            raise ValueError(
+                f"{name}: must be {_array_of(dtype)} at an aligned address; pass a copy")
         if writable and view.readonly:
             raise ValueError(f"{name}: must be writable")
     except BaseException:

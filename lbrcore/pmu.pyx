@@ -1,23 +1,30 @@
 """Counting what a branch stream carries, and stopping at the branch that matters.
 
 Knows no event and no register: a counter is a truth table over class and privilege level, flags
-that must be set, and a weight.  Branches are counted in blocks; only the block in which a counter
-reaches its limit is gone through again branch by branch.
+that must be set, a weight, and a width.  Branches are counted in blocks; the block in which a
+counter overflows is halved until few branches are left, which are gone through one by one.
 
 The first counter's pass is also the one that checks the range of the branches, so that memory is
 read once; it is memory that bounds both.  Where vector instructions are missing, and for the last
 few branches of a block, a plain loop does the same.
 """
 
+cimport cython
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from lbrcore.batch cimport lbr_record_seen
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
 from lbrcore.lbr cimport LBR_META_INVALID, LbrState, lbr_branch, lbr_meta, lbr_state
 
+from operator import index as as_index
+
 cdef enum:
     MAX_COUNTERS = 16
+    MAX_WIDTH = 62       # leaves room for what a block adds
+    FIRST_FIXED = 32     # the first fixed counter among the bits of the global registers
+    FEW_BRANCHES = 16    # gone through one by one where a limit lies among them
 
 cdef enum weight:
     WEIGHT_BRANCH = 0
@@ -196,12 +203,19 @@ cdef int64_t _run(
     lbr_state* state, const lbr_branch* branches, size_t count, selector* selectors, int counters
 ) noexcept nogil:
     """Branches taken, or -1 if one of those looked at is out of range; then nothing happened."""
-    cdef size_t at = 0, n
+    cdef size_t at = 0, n, half
     cdef uint64_t seen = 0
     cdef bint wide = lbr_count_wide()
     while at < count:
         n = min(count - at, <size_t> BLOCK_BRANCHES)
         if not _add_block(selectors, counters, &branches[at], n, &seen, wide):
+            while n > FEW_BRANCHES:
+                half = n // 2
+                if _add_block(selectors, counters, &branches[at], half, &seen, wide):
+                    at += half
+                    n -= half
+                else:
+                    n = half
             at += _until(selectors, counters, &branches[at], n)
             break
         at += n
@@ -212,43 +226,105 @@ cdef int64_t _run(
     return <int64_t> at
 
 
-cdef int _fill(selector* selectors, object rows, object limits) except -1:
-    cdef int c
-    cdef uint64_t both, user
-    if not 1 <= len(rows) <= MAX_COUNTERS or len(rows) != len(limits):
-        raise ValueError(f"selectors: {len(rows)} with {len(limits)} limits; must be as many "
-                         f"as those, 1 to {MAX_COUNTERS}")
-    for c in range(<int> len(rows)):
-        table, need, weight = rows[c]
-        both = unsigned(table, "table", 0xFFFFFFFF)
-        user = both >> 16
-        selectors[c].table = both | user << 32 | user << 48
-        selectors[c].need = unsigned(need, "need", 7)
-        selectors[c].weight = <int> unsigned(weight, "weight", WEIGHT_CYCLES)
-        selectors[c].limit = unsigned(limits[c], "limits", <uint64_t> -1)
-        selectors[c].total = 0
-        if selectors[c].limit == 0:
-            raise ValueError("limits: must be above 0")
-    return 0
+@cython.boundscheck(True)
+cdef uint64_t _value(int place, list general, list fixed) except? 0xFFFFFFFFFFFFFFFF:
+    # operator.index because a conversion to C would cut a float.
+    value = (general if place < FIRST_FIXED else fixed)[place & (FIRST_FIXED - 1)]
+    return value if type(value) is int else as_index(value)
 
 
-def count(branches not None, selectors not None, limits not None, *, start=0, LbrState state=None):
-    cdef selector[MAX_COUNTERS] bank
-    cdef Py_buffer view
-    cdef int64_t taken
-    cdef int c, counters = <int> len(selectors)
-    cdef size_t first
-    cdef lbr_state* target = NULL if state is None else state.state
-    _fill(bank, selectors, limits)
-    acquire(branches, &view, "branches", BRANCH_FORMAT, sizeof(lbr_branch),
-            "lbrcore.BRANCH_DTYPE", False)
-    try:
-        first = <size_t> unsigned(start, "start", <uint64_t> view.shape[0])
-        with nogil:
-            taken = _run(target, <const lbr_branch*> view.buf + first,
-                         <size_t> view.shape[0] - first, bank, counters)
-        if taken < 0:
-            raise ValueError("branches: a class, flag or CPL is out of range")
-    finally:
-        PyBuffer_Release(&view)
-    return start + taken, tuple([bank[c].total for c in range(counters)])
+@cython.final
+cdef class Bank:
+    cdef selector[MAX_COUNTERS] _selectors
+    cdef uint64_t[MAX_COUNTERS] _masks
+    cdef int[MAX_COUNTERS] _places
+    cdef int _counters
+
+    def __cinit__(self, places not None, selectors not None, widths not None):
+        cdef int c
+        cdef uint64_t both, user
+        if not 1 <= len(places) <= MAX_COUNTERS or not (
+                len(places) == len(selectors) == len(widths)):
+            raise ValueError(f"places: {len(places)} with {len(selectors)} selectors and "
+                             f"{len(widths)} widths; must be as many, 1 to {MAX_COUNTERS}")
+        for c in range(<int> len(places)):
+            table, need, weight = selectors[c]
+            both = unsigned(table, "table", 0xFFFFFFFF)
+            user = both >> 16
+            self._selectors[c].table = both | user << 32 | user << 48
+            self._selectors[c].need = unsigned(need, "need", 7)
+            self._selectors[c].weight = <int> unsigned(weight, "weight", WEIGHT_CYCLES)
+            self._places[c] = <int> unsigned(places[c], "places", 63)
+            self._masks[c] = (
+                <uint64_t> 1 << unsigned(widths[c], "widths", MAX_WIDTH)) - <uint64_t> 1
+            if not self._masks[c]:
+                raise ValueError("widths: must be above 0")
+        self._counters = <int> len(places)
+
+    cdef int _load(self, selector* selectors, list general, list fixed) except -1:
+        """Selectors with the limits that follow from the counters' values."""
+        cdef uint64_t value
+        cdef int c
+        for c in range(self._counters):
+            value = _value(self._places[c], general, fixed)
+            if value > self._masks[c]:
+                raise OverflowError(f"counter {self._places[c]}: must be 0 to "
+                                    f"{self._masks[c]:#x}, not {value:#x}")
+            selectors[c] = self._selectors[c]
+            selectors[c].total = value
+            selectors[c].limit = self._masks[c] + 1
+        return 0
+
+    @cython.boundscheck(True)
+    cdef uint64_t _store(
+        self, const selector* selectors, list general, list fixed
+    ) except? 0xFFFFFFFFFFFFFFFF:
+        """The counters' new values; a bit for each that overflowed."""
+        cdef uint64_t overflowed = 0
+        cdef int c, place
+        for c in range(self._counters):
+            place = self._places[c]
+            (general if place < FIRST_FIXED else fixed)[place & (FIRST_FIXED - 1)] = (
+                selectors[c].total & self._masks[c])
+            if selectors[c].total > self._masks[c]:
+                overflowed |= <uint64_t> 1 << place
+        return overflowed
+
+    def count(self, branches not None, list general not None, list fixed not None,
+              Py_ssize_t start=0, stop=None, LbrState state=None):
+        cdef selector[MAX_COUNTERS] selectors
+        cdef Py_buffer view
+        cdef int64_t taken
+        cdef Py_ssize_t end
+        cdef lbr_state* target = NULL if state is None else state.state
+        self._load(selectors, general, fixed)
+        acquire(branches, &view, "branches", BRANCH_FORMAT, sizeof(lbr_branch),
+                "lbrcore.BRANCH_DTYPE", False)
+        try:
+            end = view.shape[0] if stop is None else stop
+            if not 0 <= start <= end <= view.shape[0]:
+                raise ValueError(f"start, stop: {start}, {end} of {view.shape[0]} branches")
+            with nogil:
+                taken = _run(target, <const lbr_branch*> view.buf + start,
+                             <size_t> (end - start), selectors, self._counters)
+            if taken < 0:
+                raise ValueError("branches: a class, flag or CPL is out of range")
+        finally:
+            PyBuffer_Release(&view)
+        return start + taken, self._store(selectors, general, fixed)
+
+    def add(self, list general not None, list fixed not None, uint8_t cls, uint8_t cpl,
+            uint8_t flags, bint branch, uint32_t instructions, uint32_t cycles):
+        cdef selector[MAX_COUNTERS] selectors
+        cdef lbr_branch one
+        cdef int c
+        memset(&one, 0, sizeof(one))
+        one.cls, one.cpl_from, one.flags = cls, cpl, flags
+        one.instructions, one.cycles = instructions, cycles
+        if cls > 15 or cpl > 3 or flags > 7:
+            raise ValueError("a class, flag or CPL is out of range")
+        self._load(selectors, general, fixed)
+        for c in range(self._counters):
+            if branch or selectors[c].weight != WEIGHT_BRANCH:
+                selectors[c].total += _amount(&selectors[c], &one)
+        return self._store(selectors, general, fixed)

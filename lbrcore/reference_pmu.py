@@ -7,22 +7,39 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["count"]
+__all__ = ["Bank"]
 
 
-def count(
-    branches: npt.NDArray[np.void], selectors: Sequence[tuple[int, int, int]],
-    limits: Sequence[int], *, start: int = 0,
-) -> tuple[int, tuple[int, ...]]:
-    """As ``lbrcore.pmu.count``, one branch after the other."""
-    totals = [0] * len(selectors)
-    for at in range(start, len(branches)):
-        b = branches[at]
-        amounts = (1, int(b["instructions"]), int(b["cycles"]))
-        for c, (table, need, weight) in enumerate(selectors):
-            place = int(b["class"]) + (16 if b["cpl_from"] > 0 else 0)
-            if table >> place & 1 and int(b["flags"]) & need == need:
-                totals[c] += amounts[weight]
-        if any(total >= limit for total, limit in zip(totals, limits, strict=True)):
-            return at + 1, tuple(totals)
-    return len(branches), tuple(totals)
+class Bank:
+    """As ``lbrcore.pmu.Bank``, one branch after the other."""
+
+    def __init__(self, places: Sequence[int], selectors: Sequence[tuple[int, int, int]],
+                 widths: Sequence[int]) -> None:
+        self._counters = list(zip(places, selectors, widths, strict=True))
+
+    def count(self, branches: npt.NDArray[np.void], general: list[int], fixed: list[int],
+              start: int = 0, stop: int | None = None) -> tuple[int, int]:
+        """As the method of that name."""
+        stop = len(branches) if stop is None else stop
+        for at in range(start, stop):
+            b = branches[at]
+            overflowed = self.add(general, fixed, int(b["class"]), int(b["cpl_from"]),
+                                  int(b["flags"]), True, int(b["instructions"]),
+                                  int(b["cycles"]))
+            if overflowed:
+                return at + 1, overflowed
+        return stop, 0
+
+    def add(self, general: list[int], fixed: list[int], cls: int, cpl: int, flags: int,
+            branch: bool, instructions: int, cycles: int) -> int:
+        """As the method of that name."""
+        overflowed = 0
+        amounts = (int(branch), instructions, cycles)
+        for place, (table, need, weight), width in self._counters:
+            if table >> (cls + (16 if cpl > 0 else 0)) & 1 and flags & need == need:
+                values, n = (general, place) if place < 32 else (fixed, place - 32)
+                values[n] += amounts[weight]
+                if values[n] >> width:
+                    values[n] %= 1 << width
+                    overflowed |= 1 << place
+        return overflowed

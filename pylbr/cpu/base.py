@@ -56,6 +56,11 @@ class Base:
         self.siblings: tuple[Base, ...] = ()
         self.layout = FORMATS[model.legacy.format if model.legacy else 1]
         self._slots = slots(model)
+        #: MSR_DEBUGCTL.LBR switches the facility.
+        self._switched_by_debugctl = model.legacy is not None
+        #: A freeze sets a status bit (PMU version 4 up, PerfMonV2) and no enable changes.
+        self._streamlined = model.pmu.version >= 4 or model.amd is not None
+        self._has_status = model.pmu.version >= 2
         self._clear()
 
     def _clear(self) -> None:
@@ -96,7 +101,7 @@ class Base:
 
     def sync(self) -> None:
         """Bring the facility's enable and freeze in line with what governs them."""
-        if self.model.legacy:
+        if self._switched_by_debugctl:
             self.lbr.enable = bool(self.debugctl & 1)
         self.lbr.frozen = bool(
             self.pmu.status & LBR_FRZ or self.enclave == "out"
@@ -111,8 +116,9 @@ class Base:
 
     def set_status(self, value: int) -> None:
         """Set IA32_PERF_GLOBAL_STATUS and what follows from it."""
-        changed = self.pmu.status ^ value
-        self.pmu.status = value
+        pmu = self.pmu
+        changed = pmu.status ^ value
+        pmu.status = value
         if changed & CTR_FRZ:
             self.pmu_changed()
         if changed & LBR_FRZ:

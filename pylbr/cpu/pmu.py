@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbrcore import BranchFlag
+from lbrcore.pmu import Bank
 from pylbr.arch.features import CpuModel
 from pylbr.arch.perf_events import FIXED_EVENTS, PerfEvent, event
 
@@ -30,7 +31,11 @@ class Armed:
     counters : tuple of int
         Their bits in the global registers.
     selectors : tuple of (table, need, weight)
-        For ``lbrcore.pmu.count``.
+        What each counts, as of ``lbrcore.pmu.Bank``.
+    interrupts : int
+        Bits of all counters whose overflow interrupts, those that do not count included.
+    bank : Bank or None
+        They compiled, if there are any.
     logging : tuple of (int, selector)
         Those whose counts go into IA32_LBR_x_INFO.
     """
@@ -38,6 +43,8 @@ class Armed:
     counters: tuple[int, ...]
     selectors: tuple[tuple[int, int, int], ...]
     logging: tuple[tuple[int, tuple[int, int, int]], ...]
+    interrupts: int = 0
+    bank: Bank | None = field(default=None, compare=False, repr=False)
 
 
 def _selector(what: PerfEvent, user: bool, kernel: bool, need: int) -> tuple[int, int, int]:
@@ -97,9 +104,13 @@ class PmuState:
         if self._armed is None:
             rows = list(self._rows())
             logging = self.logging()
+            counters, selectors = tuple(bit for bit, _ in rows), tuple(row for _, row in rows)
+            widths = [self.facts.counter_width if bit < FIXED else self.facts.fixed_width
+                      for bit in counters]
             self._armed = Armed(
-                tuple(bit for bit, _ in rows), tuple(row for _, row in rows),
+                counters, selectors,
                 tuple((bit, row) for bit, row in rows if logging >> bit & 1),
+                self._interrupts(), Bank(counters, selectors, widths) if rows else None,
             )
         return self._armed
 
@@ -137,27 +148,11 @@ class PmuState:
             for bit in armed.counters
         ]
 
-    def add(self, armed: Armed, totals: tuple[int, ...]) -> int:
-        """Add to the counters; the bits of those that overflowed."""
-        overflowed = 0
-        for bit, total in zip(armed.counters, totals, strict=True):
-            if bit < FIXED:
-                value, mask, bank, n = self.pmc[bit] + total, self.pmc_mask, self.pmc, bit
-            else:
-                n = bit - FIXED
-                value, mask, bank = self.fixed[n] + total, self.fixed_mask, self.fixed
-            bank[n] = value & mask
-            if value > mask:
-                overflowed |= 1 << bit
-        return overflowed
-
-    def want_pmi(self, overflowed: int) -> bool:
-        """One of the counters that overflowed interrupts."""
-        for n, select in enumerate(self.evtsel):
-            if overflowed >> n & 1 and select & EVTSEL_INT:
-                return True
-        return any(overflowed >> (FIXED + n) & 1 and self.fixed_ctrl >> (4 * n + 3) & 1
-                   for n in range(self.facts.fixed)) if overflowed >> FIXED else False
+    def _interrupts(self) -> int:
+        """Counters whose overflow interrupts, a bit each."""
+        general = sum(1 << n for n, select in enumerate(self.evtsel) if select & EVTSEL_INT)
+        return general | sum(1 << FIXED + n for n in range(self.facts.fixed)
+                             if self.fixed_ctrl >> (4 * n + 3) & 1)
 
     def logging(self) -> int:
         """Counters whose events go into IA32_LBR_x_INFO (IA32_PERFEVTSELx[35]), a bit each."""

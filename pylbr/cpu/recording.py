@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lbrcore import BranchClass, BranchFlag
-from lbrcore.pmu import count
 from pylbr.arch import choices
 from pylbr.cpu import pebs
 from pylbr.cpu.base import Base
@@ -27,18 +26,21 @@ DEBUGCTL_LBR, FREEZE_LBRS, FREEZE_PERFMON = 1 << 0, 1 << 11, 1 << 12
 class Recording(Base):
     """The record path of `Processor`."""
 
-    def record(self, branches: npt.NDArray[np.void]) -> int:
+    def record(self, branches: npt.NDArray[np.void], start: int = 0,
+               stop: int | None = None) -> int:
         """Retire a batch of branches: count, record, raise PMIs where they fall.
 
         Parameters
         ----------
         branches : array of ``lbrcore.BRANCH_DTYPE``, shape (n,), oldest first
+        start, stop : int
+            Which of them; `stop` is n if left out.
 
         Returns
         -------
         int
-            Branches taken: n, or fewer if ``events.pmi`` asked to stop; the caller goes on
-            with ``branches[taken:]``.
+            Where it ended: `stop`, or less if ``events.pmi`` asked to stop; the caller goes on
+            with the branch of that index.
 
         Notes
         -----
@@ -51,24 +53,28 @@ class Recording(Base):
         TypeError, ValueError
             As ``lbrcore.LbrState.record``.
         """
-        at, n, first, last, taken = 0, len(branches), 0, None, branches
+        pmu, at, n = self.pmu, start, len(branches) if stop is None else stop
+        if not 0 <= at <= n <= len(branches):
+            raise ValueError(f"start, stop: {at}, {n} of {len(branches)} branches")
+        first, last, taken = 0, None, branches
         while True:
-            armed = self.pmu.armed()
-            seen = armed, self.in_tsx, self.cs_base, self.long_mode
-            if seen != last:
+            armed = pmu.armed()
+            if armed.logging or self.in_tsx or self.cs_base or not self.long_mode:
                 # The PMI handler may have changed what records hold of the rest.
-                first, last = at, seen
-                taken = self._translated(branches[at:] if at else branches, armed)
-            if not armed.counters:
-                self.lbr.record(taken[at - first:] if at > first else taken)
+                seen = armed, self.in_tsx, self.cs_base, self.long_mode
+                if seen != last:
+                    first, last, taken = at, seen, self._translated(branches[at:n], armed)
+            elif last:
+                first, last, taken = 0, None, branches
+            if armed.bank is None:
+                self.lbr.record(taken[at - first:n - first])
                 return n
-            stop, totals = count(taken, armed.selectors, self.pmu.limits(armed),
-                                 start=at - first, state=self.lbr)
-            at = first + stop
-            overflowed = self.pmu.add(armed, totals)
+            ended, overflowed = armed.bank.count(
+                taken, pmu.pmc, pmu.fixed, at - first, n - first, self.lbr)
+            at = first + ended
             try:
-                if overflowed & self.pmu.pebs_enable:
-                    overflowed = self._pebs(overflowed, int(taken["to"][stop - 1]))
+                if overflowed & pmu.pebs_enable:
+                    overflowed = self._pebs(overflowed, int(taken["to"][ended - 1]))
                 if overflowed and self._overflow(overflowed):
                     return at
             except Exception as error:
@@ -102,15 +108,10 @@ class Recording(Base):
         self.lbr.record_one(
             from_, to, cls, cycles=cycles, instructions=instructions, flags=flags,
             cpl_from=cpl_from, cpl_to=cpl_to, events=events)
-        armed = self.pmu.armed()
-        if not armed.counters:
-            return False
-        place, amounts = cls | (16 if cpl_from else 0), (1, instructions, cycles)
-        totals = tuple(
-            amounts[weight] if table >> place & 1 and flags & need == need else 0
-            for table, need, weight in armed.selectors
-        )
-        return self._added(self.pmu.add(armed, totals), to)
+        bank = self.pmu.armed().bank
+        return bank is not None and self._added(
+            bank.add(self.pmu.pmc, self.pmu.fixed, cls, cpl_from, flags, True, instructions,
+                     cycles), to)
 
     def retire(
         self, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0,
@@ -134,13 +135,10 @@ class Recording(Base):
         """
         self.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=cycles, instructions=instructions,
                             cpl_from=cpl, cpl_to=cpl)
-        armed = self.pmu.armed()
-        place, amounts = BranchClass.NOT_TAKEN | (16 if cpl else 0), (0, instructions, cycles)
-        totals = tuple(
-            amounts[weight] if table >> place & 1 and not need else 0
-            for table, need, weight in armed.selectors
-        )
-        return self._added(self.pmu.add(armed, totals), ip)
+        bank = self.pmu.armed().bank
+        return bank is not None and self._added(
+            bank.add(self.pmu.pmc, self.pmu.fixed, BranchClass.NOT_TAKEN, cpl, 0, False,
+                     instructions, cycles), ip)
 
     def _added(self, overflowed: int, ip: int) -> bool:
         """Deal with the counters that overflowed, if any, with `ip` next."""
@@ -160,9 +158,7 @@ class Recording(Base):
     def _translated(
         self, branches: npt.NDArray[np.void], armed: Armed
     ) -> npt.NDArray[np.void]:
-        """`branches`, or a copy with what the processor's state adds."""
-        if not (self.in_tsx or self.cs_base or not self.long_mode or armed.logging):
-            return branches
+        """A copy with what the processor's state adds."""
         branches = branches.copy()
         if self.in_tsx:
             branches["flags"] |= np.uint8(BranchFlag.IN_TSX)
@@ -191,9 +187,9 @@ class Recording(Base):
     def _overflow(self, overflowed: int) -> bool:
         """Counters have overflowed: status, PMI.  True: stop the batch."""
         pmu = self.pmu
-        if self.model.pmu.version >= 2:  # version 1 has no status register
+        if self._has_status:
             pmu.status |= overflowed
-        return pmu.want_pmi(overflowed) and self.raise_pmi()
+        return bool(pmu.armed().interrupts & overflowed) and self.raise_pmi()
 
     def _pebs(self, overflowed: int, ip: int) -> int:
         """Write the PEBS records of counters that overflowed with `ip` next; the others."""
@@ -213,23 +209,21 @@ class Recording(Base):
     def raise_pmi(self) -> bool:
         """Freeze as IA32_DEBUGCTL demands, then tell of the PMI.  True: stop the batch."""
         if self.debugctl & FREEZE_LBRS:
-            self._freeze_lbrs()
+            if self._streamlined:
+                self.set_status(self.pmu.status | LBR_FRZ)
+            else:
+                self._stop_lbrs()
         if self.debugctl & FREEZE_PERFMON:
-            if self._streamlined():
+            if self._streamlined:
                 self.set_status(self.pmu.status | CTR_FRZ)
             else:
                 self.pmu.global_ctrl = 0
                 self.pmu_changed()
-        return bool(self.events.pmi(cast("Processor", self)))
+        return bool(self.events.pmi(self))  # type: ignore[arg-type]
 
-    def _streamlined(self) -> bool:
-        """The freeze sets a status bit (PMU version 4 up, PerfMonV2) and no enable changes."""
-        return self.model.pmu.version >= 4 or self.model.amd is not None
-
-    def _freeze_lbrs(self) -> None:
-        if self._streamlined():
-            self.set_status(self.pmu.status | LBR_FRZ)
-        elif self.model.legacy:
+    def _stop_lbrs(self) -> None:
+        """The legacy freeze."""
+        if self.model.legacy:
             self.debugctl &= ~DEBUGCTL_LBR
             self.sync()
         elif self.model.arch and choices.FREEZE_BELOW_V4_CLEARS_LBREN:

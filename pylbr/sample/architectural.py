@@ -73,19 +73,21 @@ class _Msrs(NamedTuple):
 class _Counter:
     """An event, and how far its period has come."""
 
-    def __init__(self, index: int, event: CountedEvent, place: int | None) -> None:
-        self.index, self.event, self.place = index, event, place
+    def __init__(self, index: int, event: CountedEvent, place: int | None, msr: int) -> None:
+        self.index, self.event, self.place, self.msr = index, event, place, msr
         self.skid = event.skid
         self.ordinal = 0
         self.period = event.period_at(0)
         self.left = self.period  # counted down here if no counter of the processor does
         self.overflowed = False
+        self.since: int | None = None  # what the counter holds, if nothing ran since it was read
 
     def reload(self, since: int) -> int:
         """Begin the next period, `since` events after an overflow; what is left of it."""
         self.overflowed = False
         self.ordinal += 1
-        self.period = self.event.period_at(self.ordinal)
+        if self.event.jitter:
+            self.period = self.event.period_at(self.ordinal)
         self.left = self.period if since >= self.period else self.period - since
         return self.left
 
@@ -120,13 +122,14 @@ class ProcessorReplay:
         self._msrs = _Msrs.of(model)
         places = assign(setup.events, model)
         self._counters = [
-            _Counter(i, event, place)
+            _Counter(i, event, place, self._msrs.counter[place or 0])
             for i, (event, place) in enumerate(zip(events, places, strict=True))
         ]
         self._outside = [c for c in self._counters if c.place is None]
         self._inside = [c for c in self._counters if c.place is not None]
         self._width = 1 << model.pmu.counter_width
         self._loadable = self._width - 1 if model.pmu.full_width_writes else 0xFFFFFFFF
+        self._acknowledge = self._msrs.acknowledge
         self._due: int | None = None  # rows until the PMI is taken; 0: behind this one
         self._interrupted = False
         self._program()
@@ -165,7 +168,7 @@ class ProcessorReplay:
                 _OS if counter.event.cpls & 1 else 0)
             may_log = log if self.lbr.config.event_counters >> n & 1 else 0
             wrmsr(msrs.select[n], (what.select or 0) | rings | _INT | _EN | may_log)
-            self._load(counter, counter.left)
+            wrmsr(counter.msr, -counter.left & self._loadable)
             used |= 1 << n
         for n in range(4 if log else 0):
             if self.lbr.config.event_counters >> n & 1 and not used >> n & 1:
@@ -176,9 +179,6 @@ class ProcessorReplay:
         streamlined = model.pmu.version >= 4 or model.amd
         self._acknowledged = used | (_LBR_FRZ if streamlined else 0)
         self._rearms = bool(self.setup.freeze) and not streamlined
-
-    def _load(self, counter: _Counter, left: int) -> None:
-        self.cpu.wrmsr(self._msrs.counter[counter.place or 0], -left & self._loadable)
 
     def pmi(self, cpu: Processor) -> bool:
         """The interrupt is on its way: the batch ends here, whoever raised it is looked for."""
@@ -198,11 +198,13 @@ class ProcessorReplay:
             out.add(cpu.lbr, row, counter.index, counter.period)
             if counter.place is None:
                 counter.reload(-counter.left)
-            else:
-                since = cpu.rdmsr(self._msrs.counter[counter.place])
-                self._load(counter, counter.reload(since))
-        if self._msrs.acknowledge is not None:
-            cpu.wrmsr(self._msrs.acknowledge, self._acknowledged)
+                continue
+            since = counter.since
+            if since is None:
+                since = cpu.rdmsr(counter.msr)
+            cpu.wrmsr(counter.msr, -counter.reload(since) & self._loadable)
+        if self._acknowledge is not None:
+            cpu.wrmsr(self._acknowledge, self._acknowledged)
         if self._rearms:
             cpu.wrmsr(self._msrs.enable, self._enabled)
 
@@ -263,25 +265,24 @@ class ProcessorReplay:
 
     def _take(self, block: NDArray[np.void], base: int, out: SampleBuffer) -> int:
         """Rows of a block until it ends or `out` is full."""
-        at = 0
-        while at < len(block) and out.count + self.count <= out.capacity:
-            end = len(block) if self._due is None else min(len(block), at + self._due)
+        at, n, room = 0, len(block), out.capacity - self.count
+        while at < n and out.count <= room:
+            end = n if self._due is None else min(n, at + self._due)
             for counter in self._outside:
                 if not counter.overflowed:
                     reached = find_row(block, counter.event, counter.left, at, end)
                     end = end if reached is None else reached + 1
-            part = block[at:end]
+            first = at
             try:
-                taken = self.cpu.record(part)
+                at = self.cpu.record(block, first, end)
             except ValueError:
                 raise ValueError(
-                    f"branches: row {base + at} or one of the {len(part)} behind it has a class, "
-                    "flags or a CPL out of range") from None
-            at += taken
+                    f"branches: row {base + first} or one of the {end - first} behind it has a "
+                    "class, flags or a CPL out of range") from None
             if self._due is not None:
-                self._due -= taken
+                self._due -= at - first
             for counter in self._outside:
-                counter.left -= total(block, counter.event, at - taken, at)
+                counter.left -= total(block, counter.event, first, at)
                 if counter.left <= 0 and not counter.overflowed:
                     self.cpu.raise_pmi()
             if self._interrupted:
@@ -301,8 +302,9 @@ class ProcessorReplay:
                 counter.overflowed = counter.left <= 0
             else:
                 # Loaded with a negative number: its highest bit is clear once it is past 0.
-                value = self.cpu.rdmsr(self._msrs.counter[counter.place])
+                value = self.cpu.rdmsr(counter.msr)
                 counter.overflowed = value < self._width >> 1
+                counter.since = None if counter.skid else value
             if counter.overflowed:
                 self._due = counter.skid if self._due is None else min(self._due, counter.skid)
 

@@ -1,11 +1,12 @@
 """Lines of ``perf script`` with branch stacks.  `pylbr.trace.brstack` is the plain twin."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memset
 
 from pylbr.trace._digits cimport (
-    FNV_BASE, FNV_PRIME, HIGH, MISSED, PREDICTED, SIX_BYTES, ZEROS, Memo, __builtin_ctzll,
-    address, cycles, hexadecimal, lbr_digits_wide, lbr_two_addresses, slow_address, word,
+    FNV_BASE, FNV_PRIME, HIGH, MISSED, PREDICTED, SIX_BYTES, ZEROS, Memo, TypeTable,
+    __builtin_ctzll, address, cycles, hexadecimal, lbr_digits_wide, lbr_plain_entries,
+    slow_address, word,
 )
 
 from pylbr.trace.brstack import NAMES, PADDING
@@ -61,11 +62,7 @@ for _text, _bits in NAMES.items():
     name_count += 1
 
 # Those of less than eight bytes, and none, by their bytes, in a table without collisions.
-cdef enum:
-    SHORT_NAMES = 256
-cdef uint64_t short_name[SHORT_NAMES]
-cdef uint64_t short_bits[SHORT_NAMES]
-cdef uint64_t short_factor = 1
+cdef TypeTable short
 
 
 def _spread():
@@ -78,9 +75,10 @@ def _spread():
     return factor, {factor * name % 2**64 >> 56: (name, bits) for name, bits in words.items()}
 
 
-short_factor, _table = _spread()
+memset(&short, 0, sizeof(short))
+short.factor, _table = _spread()
 for _i, (_text, _bits) in _table.items():
-    short_name[<int>_i], short_bits[<int>_i] = _text, _bits
+    short.names[<int>_i], short.bits[<int>_i] = _text, _bits
 
 cdef bint wide = lbr_digits_wide()
 
@@ -132,15 +130,15 @@ cdef inline const uint8_t *quickly_named(
         return named(at, end, flags)
     size = __builtin_ctzll(stop) >> 3
     text &= (<uint64_t>1 << 8 * size) - 1
-    place = <int>(text * short_factor >> 56)
-    if short_name[place] != text:
+    place = <int>(text * short.factor >> 56)
+    if short.names[place] != text:
         return named(at, end, flags)
     behind += size
     if behind[0] == 0x2F and behind[1] == 0x2D:  # "/-"
         behind += 2
     if not ends(behind, end):
         return named(at, end, flags)
-    flags[0] |= short_bits[place]
+    flags[0] |= short.bits[place]
     return behind
 
 
@@ -179,21 +177,17 @@ cdef inline const uint8_t *entry(
     """
     cdef const uint8_t *begin = at
     cdef uint64_t flags = 0, text
-    cdef int size = lbr_two_addresses(at, &result.source) if wide else 0
-    if size:
-        at += size
-    else:
-        at = address(begin, &result.source, memo)
+    at = address(begin, &result.source, memo)
+    if at == NULL:
+        at = slow_address(begin, end, &result.source)
         if at == NULL:
-            at = slow_address(begin, end, &result.source)
-            if at == NULL:
-                return NULL
-        begin = at
-        at = address(begin, &result.target, memo)
+            return NULL
+    begin = at
+    at = address(begin, &result.target, memo)
+    if at == NULL:
+        at = slow_address(begin, end, &result.target)
         if at == NULL:
-            at = slow_address(begin, end, &result.target)
-            if at == NULL:
-                return NULL
+            return NULL
     text = word(at)
     if text & SIX_BYTES == PREDICTED:  # P/-/-/
         flags = 2
@@ -390,6 +384,13 @@ cdef Py_ssize_t entries_of(
     """The entries up to the end of a line: how many, or -BAD_ENTRY or -NO_ROOM."""
     cdef Py_ssize_t count = 0
     while at < end:
+        if wide:
+            count += <Py_ssize_t> lbr_plain_entries(
+                &at, end, &result[count].source, <size_t> (room - count), &short)
+            while at < end and blank(at[0]):
+                at += 1
+            if at >= end:
+                break
         if count == room:
             return -NO_ROOM
         at = entry(at, end, &result[count], memo)

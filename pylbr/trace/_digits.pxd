@@ -1,7 +1,7 @@
 """Hexadecimal and decimal numbers in text, eight digits at once.
 
 A 64-bit word of ASCII becomes nibbles, is checked by encoding them again, and the nibbles are
-drawn together by three shifts.  With AVX2 both addresses of an entry are done at once, by byte
+drawn together by three shifts.  With AVX2 whole entries are read, both addresses at once, by byte
 shuffles and multiplications.  Every function may read up to 64 bytes from where it begins.
 """
 
@@ -25,72 +25,151 @@ cdef extern from *:
     #define LBR_FNV_BASE 0xCBF29CE484222325ULL
     #define LBR_FNV_PRIME 0x100000001B3ULL
 
+    /* Short names of types at the places that a multiplication gives them, and their bits. */
+    typedef struct {
+        uint64_t factor, names[256], bits[256];
+    } lbr_type_table;
+
     #if defined(__x86_64__) && defined(__GNUC__)
     #include <immintrin.h>
 
     static int lbr_digits_wide(void) {
-        return __builtin_cpu_supports("avx2") != 0;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
     }
 
-    /* 0xFROM/0xTO/ of up to 16 digits each: the bytes it takes, or 0 if it is of another form. */
-    __attribute__((target("avx2")))
-    static int lbr_two_addresses(const uint8_t *at, uint64_t *both) {
+    /*
+     * Entries as perf mostly prints them, 0xFROM/0xTO/[PM]/-/-/CYCLES[/[TYPE[/-]]], a blank behind
+     * each but the last: how many; `text` moves on to the first of another form, or to `end`.
+     * One loop for all, so that the constants stay in registers.
+     */
+    __attribute__((target("avx2,bmi")))
+    static size_t lbr_plain_entries(
+        const uint8_t **text, const uint8_t *end, uint64_t *out, size_t room,
+        const lbr_type_table *types) {
         /* Loaded from place n, it moves n digits to the end of a lane and clears the rest. */
         static const uint8_t to_end[32] = {
             128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
             0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        const __m256i slash = _mm256_set1_epi8('/');
-        __m256i a = _mm256_loadu_si256((const __m256i *)at), digit, letter, valid, nibble;
-        __m256i b = _mm256_loadu_si256((const __m256i *)(at + 32));
-        uint64_t slashes =
-            (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, slash))
-            | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, slash)) << 32;
-        uint32_t first, second, marks, wanted;
-        uint16_t prefix, other;
-        if (!(slashes & (slashes - 1)))
-            return 0;
-        first = (uint32_t)__builtin_ctzll(slashes) - 2;
-        second = (uint32_t)__builtin_ctzll(slashes & (slashes - 1)) - first - 5;
-        if (first - 1 > 15 || second - 1 > 15)
-            return 0;
-        memcpy(&prefix, at, 2);
-        memcpy(&other, at + first + 3, 2);
-        a = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(at + 2))),
-            _mm_loadu_si128((const __m128i *)(at + first + 5)), 1);
-        digit = _mm256_sub_epi8(a, _mm256_set1_epi8('0'));
-        letter = _mm256_sub_epi8(
-            _mm256_or_si256(a, _mm256_set1_epi8(32)), _mm256_set1_epi8('a'));
-        valid = _mm256_cmpeq_epi8(_mm256_min_epu8(digit, _mm256_set1_epi8(9)), digit);
-        b = _mm256_cmpeq_epi8(_mm256_min_epu8(letter, _mm256_set1_epi8(5)), letter);
-        nibble = _mm256_blendv_epi8(
-            _mm256_add_epi8(letter, _mm256_set1_epi8(10)), digit, valid);
-        marks = (uint32_t)_mm256_movemask_epi8(_mm256_or_si256(valid, b));
-        wanted = 0xFFFFu >> (16 - first) | 0xFFFFu >> (16 - second) << 16;
-        if ((marks & wanted) != wanted || prefix != 0x7830 || other != 0x7830)
-            return 0;
-        b = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(to_end + first))),
-            _mm_loadu_si128((const __m128i *)(to_end + second)), 1);
-        nibble = _mm256_maddubs_epi16(
-            _mm256_shuffle_epi8(nibble, b), _mm256_set1_epi16(0x0110));
-        nibble = _mm256_packus_epi16(nibble, nibble);
-        both[0] = __builtin_bswap64((uint64_t)_mm256_extract_epi64(nibble, 0));
-        both[1] = __builtin_bswap64((uint64_t)_mm256_extract_epi64(nibble, 2));
-        return (int)(first + second + 6);
+        const __m256i slash = _mm256_set1_epi8('/'), blank = _mm256_set1_epi8(' ');
+        const __m256i zero = _mm256_set1_epi8('0'), nine = _mm256_set1_epi8(9);
+        const __m256i small = _mm256_set1_epi8(32), letter_a = _mm256_set1_epi8('a');
+        const __m256i five = _mm256_set1_epi8(5), ten = _mm256_set1_epi8(10);
+        const __m256i pairs = _mm256_set1_epi16(0x0110);
+        const uint8_t *at = *text;
+        size_t count = 0;
+        for (; count < room && at < end; count++, out += 3) {
+            __m256i a = _mm256_loadu_si256((const __m256i *)at), digit, letter, valid, nibble;
+            __m256i b = _mm256_loadu_si256((const __m256i *)(at + 32));
+            uint64_t slashes =
+                (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, slash))
+                | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, slash)) << 32;
+            uint64_t blanks =
+                (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, blank))
+                | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, blank)) << 32;
+            uint64_t stops = blanks, word, others, flags;
+            uint32_t first, second, size, digits, marks, wanted;
+            uint16_t prefix, other;
+            const uint8_t *next, *behind;
+            if (end - at < 64)
+                stops |= 1ULL << (end - at);
+            if (!(slashes & (slashes - 1)) || !stops)
+                break;
+            first = (uint32_t)__builtin_ctzll(slashes) - 2;
+            second = (uint32_t)__builtin_ctzll(slashes & (slashes - 1)) - first - 5;
+            size = (uint32_t)__builtin_ctzll(stops);
+            if (first - 1 > 15 || second - 1 > 15)
+                break;
+            next = at + size + __builtin_ctzll(~(blanks >> size));
+
+            /* Both addresses. */
+            memcpy(&prefix, at, 2);
+            memcpy(&other, at + first + 3, 2);
+            a = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(at + 2))),
+                _mm_loadu_si128((const __m128i *)(at + first + 5)), 1);
+            digit = _mm256_sub_epi8(a, zero);
+            letter = _mm256_sub_epi8(_mm256_or_si256(a, small), letter_a);
+            valid = _mm256_cmpeq_epi8(_mm256_min_epu8(digit, nine), digit);
+            b = _mm256_cmpeq_epi8(_mm256_min_epu8(letter, five), letter);
+            nibble = _mm256_blendv_epi8(_mm256_add_epi8(letter, ten), digit, valid);
+            marks = (uint32_t)_mm256_movemask_epi8(_mm256_or_si256(valid, b));
+            wanted = 0xFFFFu >> (16 - first) | 0xFFFFu >> (16 - second) << 16;
+            if ((marks & wanted) != wanted || prefix != 0x7830 || other != 0x7830)
+                break;
+            b = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(to_end + first))),
+                _mm_loadu_si128((const __m128i *)(to_end + second)), 1);
+            nibble = _mm256_maddubs_epi16(_mm256_shuffle_epi8(nibble, b), pairs);
+            nibble = _mm256_packus_epi16(nibble, nibble);
+            out[0] = __builtin_bswap64((uint64_t)_mm256_extract_epi64(nibble, 0));
+            out[1] = __builtin_bswap64((uint64_t)_mm256_extract_epi64(nibble, 2));
+
+            /* What was predicted, and cycles: decimal digits up to a slash or the stop. */
+            behind = at + first + second + 6;
+            memcpy(&word, behind, 8);
+            flags = (word & 0xFF) == 'P' ? 2 : 1;
+            if ((word & LBR_SIX_BYTES & ~0xFFULL) != (LBR_PREDICTED & ~0xFFULL)
+                    || ((word & 0xFF) != 'P' && (word & 0xFF) != 'M'))
+                break;
+            memcpy(&word, behind + 6, 8);
+            others = word ^ LBR_ZEROS;
+            others = ((others + LBR_BELOW_10) | others) & LBR_HIGH;
+            digits = others ? (uint32_t)__builtin_ctzll(others) >> 3 : 8;
+            if (digits - 1 > 4)
+                break;
+            word = (word << (64 - 8 * digits)) & LBR_LOW_NIBBLES;
+            word = (word * 10 + (word >> 8)) & LBR_EVERY_2ND;
+            word = (word * 100 + (word >> 16)) & LBR_EVERY_4TH;
+            word = (word * 10000 + (word >> 32)) & 0xFFFFFFFFu;
+            if (word > 65535)
+                break;
+            flags |= word << 4;
+
+            /* The type, perhaps empty. */
+            behind += 6 + digits;
+            if (*behind == '/' && ++behind != at + size) {
+                memcpy(&word, behind, 8);
+                others = (word - LBR_ZEROS) & ~word & LBR_HIGH;
+                if (!others)
+                    break;
+                digits = (uint32_t)__builtin_ctzll(others) >> 3;
+                word &= (1ULL << 8 * digits) - 1;
+                others = word * types->factor >> 56;
+                if (types->names[others] != word)
+                    break;
+                flags |= types->bits[others];
+                behind += digits;
+                if (behind[0] == '/' && behind[1] == '-')
+                    behind += 2;
+            }
+            if (behind != at + size)
+                break;
+            out[2] = flags;
+            at = next;
+        }
+        *text = at < end ? at : end;
+        return count;
     }
     #else
     static int lbr_digits_wide(void) {
         return 0;
     }
-    static int lbr_two_addresses(const uint8_t *at, uint64_t *both) {
-        (void)at, (void)both;
+    static size_t lbr_plain_entries(
+        const uint8_t **text, const uint8_t *end, uint64_t *out, size_t room,
+        const lbr_type_table *types) {
+        (void)text, (void)end, (void)out, (void)room, (void)types;
         return 0;
     }
     #endif
     """
+    ctypedef struct TypeTable "lbr_type_table":
+        uint64_t factor
+        uint64_t names[256]
+        uint64_t bits[256]
+
     bint lbr_digits_wide() noexcept nogil
-    int lbr_two_addresses(const uint8_t *at, uint64_t *both) noexcept nogil
+    size_t lbr_plain_entries(const uint8_t **text, const uint8_t *end, uint64_t *out, size_t room,
+                             const TypeTable *types) noexcept nogil
     int __builtin_ctzll(unsigned long long value) nogil
     const uint64_t ONES "LBR_ONES"
     const uint64_t HIGH "LBR_HIGH"

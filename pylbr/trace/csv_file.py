@@ -140,7 +140,7 @@ _CLASS_NAMES: Final = {int(kind): kind.name for kind in BranchClass}
 
 
 def _is_csv(head: Head) -> bool:
-    line = head.data.split(b"\n", 1)[0].strip()
+    line = next(head.lines(), b"").strip()
     names = {name.strip() for name in line.split(b",")}
     # A table of branch stacks has a row an entry and says which sample it is of.
     return {b"from", b"to"} <= names and b"sample" not in names

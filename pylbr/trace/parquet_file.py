@@ -99,9 +99,11 @@ class ParquetTrace(ColumnarTrace):
                 raise ValueError("its metadata are missing")
             names = schema.names
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-            raise self._damaged(path, f"is damaged, or no Parquet file ({error})") from error
+            raise self._damaged(
+                path, f"is damaged, or no Parquet file ({error})", _footer(path)) from error
         if found and found[1] != tuple(names):
-            raise self._damaged(path, f"columns {tuple(names)}, but its metadata say {found[1]}")
+            raise self._damaged(
+                path, f"columns {tuple(names)}, but its metadata say {found[1]}", _footer(path))
         if not set(REQUIRED[:2]) <= set(names):
             raise TraceError(path, "is no trace: it needs the columns 'from' and 'to'")
         return found[0] if found else Metadata(), tuple(c for c in COLUMNS if c in names), digests
@@ -147,6 +149,20 @@ class ParquetTrace(ColumnarTrace):
                 raise self._damaged(path, f"column {column!r}: its digest differs", offset)
             check_values(path, column, values, None)
         return values
+
+
+def _footer(path: Path) -> int | None:
+    """Where the footer of a file begins, or, of one that does not end in PAR1, should end."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            trailer = max(size - 8, 0)
+            file.seek(trailer)
+            last = file.read(8)
+    except OSError:
+        return None
+    begin = trailer - int.from_bytes(last[:4], "little")
+    return begin if last[4:] == b"PAR1" and begin >= 0 else trailer
 
 
 def _digests(keys: dict[bytes, bytes], groups: int) -> list[dict[str, int]]:

@@ -371,8 +371,9 @@ class Twin:
                     group = (shown + [(0, 0, 0)] * n)[:n]
                 reload = self.on_pebs(bit, ip, group)
                 if reload is not None:
-                    bank, i = (self.pmc, bit) if bit < 32 else (self.fixed, bit - 32)
-                    bank[i] = reload
+                    bank, i, width = ((self.pmc, bit, self.facts.pmc_width) if bit < 32 else
+                                      (self.fixed, bit - 32, self.facts.fixed_width))
+                    bank[i] = reload % (1 << width)
         self.status |= over if self.facts.pmu >= 2 else 0
         wants = any(over >> n & 1 and self.evtsel[n] >> 20 & 1 for n in range(self.facts.counters))
         wants |= any(over >> (32 + n) & 1 and self.fixed_ctrl >> (4 * n + 3) & 1

@@ -1,9 +1,12 @@
 """``pylbr replay``, as a user calls it."""
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import numpy as np
@@ -118,3 +121,29 @@ def test_an_interrupt_leaves_no_half_file(program, tmp_path):
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130 and "was not written" in errors
     assert os.listdir(tmp_path) == []
+
+
+PROGRESS = """
+import time
+from pylbr.cli.progress import progress
+with progress(100, "branches", "program.arrow") as bar:
+    for _ in range(14):
+        time.sleep(0.1)
+        bar.update(5)
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_tells_rate_and_time_left_on_a_terminal(terminal):
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        termios.tcsetwinsize(theirs, (24, 100))
+    os.set_blocking(ours, False)
+    subprocess.run([sys.executable, "-c", PROGRESS], stderr=theirs, check=True, timeout=60)
+    with os.fdopen(ours, "rb", buffering=0) as seen:
+        shown = seen.read(1 << 16)
+    os.close(theirs)
+    if terminal:
+        assert re.search(rb"program.arrow: .*<00:0\d, .*branches/s", shown), shown
+    else:
+        assert shown is None

@@ -112,6 +112,26 @@ def test_damage_is_named_with_its_place(metadata, random_branches, tmp_path):
         assert opened.read(50_000, 50_001)["to"] != branches["to"][50_000]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_cut_off_end_is_named_with_its_place(small, tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(small[suffix][:-9])
+    with pytest.raises(TraceError) as caught:
+        trace.open(path)
+    size = len(small[suffix]) - 9
+    assert size - 16 <= caught.value.offset < size, str(caught.value)
+
+
+def test_a_damaged_footer_of_parquet_is_named_with_its_place(small, tmp_path):
+    path, data = tmp_path / "t.parquet", bytearray(small[".parquet"])
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer:footer + 8] = bytes(8)
+    path.write_bytes(bytes(data))
+    with pytest.raises(TraceError, match="is damaged") as caught:
+        trace.open(path)
+    assert caught.value.offset == footer
+
+
 def test_csv_truncation_and_damage(tmp_path):
     path = tmp_path / "t.csv"
     text = b"from,to,class,cycles,task\n" + b"".join(
