@@ -4,13 +4,11 @@ import time
 
 import pytest
 
-from lbrcore.config import LbrConfig
-from pylbr.arbitration import make_policy
 from pylbr.verify.compare import Workload, compare
-from pylbr.verify.explore import Model
-from pylbr.verify.models import FEATURES, KINDS, Configuration, explore
+from pylbr.verify.models import Configuration, explore
 from pylbr.verify.suites import CORRECT
 from pylbr.verify.walk import Walk
+from pylbr.verify.walks import everything
 
 
 @pytest.mark.parametrize("policy", CORRECT)
@@ -22,9 +20,7 @@ def test_search(benchmark, policy):
 
 def test_walk(benchmark):
     """A billion actions at depth 32 with 4 guests must be feasible."""
-    model = Model(make_policy("lease"), LbrConfig(depth=32, linear_width=64, info_mask=0), 2, 4,
-                  sum(FEATURES.values()), list(KINDS.values()), 2)
-    walk = Walk(model)
+    walk = Walk(everything("lease"))
     start = time.process_time()
     benchmark.pedantic(walk.run, (2_000_000,), rounds=1)
     seconds = time.process_time() - start

@@ -21,7 +21,7 @@ from pylbr.host.hardware cimport (
     hw_save, hw_set_ctl, image_clear,
 )
 from pylbr.host.perf cimport (
-    EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable,
+    CALL_STACK, EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable,
     perf_enable, perf_schedule,
 )
 from pylbr.kvm.nested cimport nested_entry, nested_exit
@@ -181,12 +181,12 @@ cdef class Owned(Policy):
     cdef void task_out(self, System* s, Cpu* c) noexcept nogil:
         """Records of call-stack events go with their task."""
         cdef PerfContext* context = current_context(s, c)
-        if c.perf.granted and c.perf.stack:
+        if c.perf.granted and c.perf.flags & CALL_STACK:
             hw_save(&c.hw, &context.saved)
             context.saved_valid = 1
         elif not self.has(STALE_STACK):
             context.saved_valid = 0
-        context.saved_cut = c.perf.stack and (c.perf.cut or not c.perf.granted)
+        context.saved_cut = (c.perf.flags & CALL_STACK) != 0 and (c.perf.cut or not c.perf.granted)
         perf_deschedule(context)
         perf_schedule(&c.perf, NULL, self.sharing)
         self.perf_update(s, c)
@@ -198,10 +198,10 @@ cdef class Owned(Policy):
         if c.perf.granted and not self.has(NO_RESET_AT_SWITCH):
             hw_reset_records(&c.hw)
             c.perf.cut = 0
-            if c.perf.stack and context.saved_valid:
+            if c.perf.flags & CALL_STACK and context.saved_valid:
                 context.saved.ctl = c.perf.programmed
                 hw_restore(&c.hw, &context.saved)
-        if c.perf.stack and not self.has(SILENT_STACK):
+        if c.perf.flags & CALL_STACK and not self.has(SILENT_STACK):
             c.perf.cut |= context.saved_cut
         context.saved_cut = 0
         if not self.has(STALE_STACK):

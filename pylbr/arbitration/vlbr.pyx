@@ -19,8 +19,8 @@ from pylbr.host.hardware cimport (
     hw_restore, hw_restore_msrs, hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
-    CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, FRESH_USER, PINNED, VLBR,
-    PerfContext, perf_close, perf_deschedule, perf_disable, perf_enable, perf_open,
+    CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, FRESH_USER, PINNED,
+    USER_ONLY, VLBR, PerfContext, perf_close, perf_deschedule, perf_disable, perf_enable, perf_open,
     perf_schedule,
 )
 
@@ -45,7 +45,7 @@ cdef class Vlbr(Policy):
         cdef PerfContext* context = &s.thread[vcpu_index(s, v)]
         if self.event(s, v) == NULL:
             context.saved_valid = 0
-            perf_open(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK)
+            perf_open(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK | USER_ONLY)
             perf_schedule(&c.perf, context, self.sharing)
             self.perf_update(s, c)
 
@@ -89,7 +89,7 @@ cdef class Vlbr(Policy):
         """intel_pmu_lbr_sched_task, then the events of the task."""
         cdef PerfContext* context = current_context(s, c)
         if c.perf.users:
-            context.saved_valid = c.perf.vlbr or c.perf.stack
+            context.saved_valid = c.perf.vlbr or c.perf.flags & CALL_STACK
             if context.saved_valid and self.legacy:
                 hw_save_msrs(&c.hw, &context.saved)
             elif context.saved_valid:
@@ -105,7 +105,7 @@ cdef class Vlbr(Policy):
         self.perf_update(s, c)
         if not c.perf.users:
             return
-        if not (c.perf.vlbr or c.perf.stack) or not context.saved_valid:
+        if not (c.perf.vlbr or c.perf.flags & CALL_STACK) or not context.saved_valid:
             self.reset(s, c)
         elif self.legacy:
             hw_restore_msrs(&c.hw, &context.saved)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
+from lbrcore import BranchClass
+from pylbr import trace
 from pylbr.arbitration import POLICIES
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify.charts import figure_table, save_charts, sweep_table
-from pylbr.verify.compare import Figures, Workload, compare
+from pylbr.verify.compare import Figures, Workload, compare, stream_of
 
 HELP = "compare the arbitration policies on one workload"
 
@@ -38,6 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                             help=f"{words} (default: %(default)s)")
     parser.add_argument("--trace-guests", action="store_true",
                         help="host events do not exclude guests")
+    parser.add_argument("--trace", nargs="+", metavar="FILE", default=[],
+                        help="what runs, instead of synthetic programs: the host's trace, then "
+                        "one of each guest; the last stands for those that are not given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sweep", action="store_true",
                         help="also vary the length of a stay in the guest")
@@ -49,19 +56,52 @@ def _workload(args: argparse.Namespace, **changes: int) -> Workload:
     return Workload(exclude_guest=not args.trace_guests, **{**values, **changes})
 
 
+def _branches(path: str, limit: int) -> np.ndarray:
+    """The first taken branches of a trace."""
+    parts, count = [], 0
+    with trace.open(path) as source:
+        columns = [name for name in ("from", "to", "class") if name in source.columns]
+        for chunk in source.chunks(columns):
+            branches = chunk.branches
+            if "class" in columns:
+                branches = branches[branches["class"] != BranchClass.NOT_TAKEN]
+            parts.append(branches[:limit - count])
+            count += len(parts[-1])
+            if count == limit:
+                break
+    if not count:
+        raise CommandError(f"{path}: has no taken branch")
+    return np.concatenate(parts)
+
+
+def _streams(args: argparse.Namespace) -> tuple[list[np.ndarray], int] | None:
+    """Of the host and of each guest, and how many edges the largest has."""
+    if not args.trace:
+        return None
+    if len(args.trace) > 1 + args.guests:
+        raise CommandError(f"--trace: one of the host and at most {args.guests} of guests, not "
+                           f"{len(args.trace)}")
+    of_file = {path: stream_of(_branches(path, args.branches)) for path in set(args.trace)}
+    files = args.trace + args.trace[-1:] * (1 + args.guests - len(args.trace))
+    return [of_file[path][0] for path in files], max(count for _, count in of_file.values())
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.branches < 1:
         raise CommandError(f"--branches: must be 1 or more, not {args.branches}")
+    streams = _streams(args)
+    options = {} if streams is None else {"streams": streams[0], "edges": streams[1]}
     policies = args.policies or list(POLICIES)
     sweep: dict[int, list[Figures]] = {}
     lengths = SWEEP if args.sweep else ()
     with progress(1 + len(lengths), "workload", "arbitrate") as bar:
-        figures = compare(_workload(args), args.branches, policies, seed=args.seed)
+        figures = compare(_workload(args), args.branches, policies, seed=args.seed,
+                          **options)
         bar.update(1)
         for length in lengths:
             sweep[length] = compare(_workload(args, guest_branches=length), args.branches,
-                                    policies, seed=args.seed)
+                                    policies, seed=args.seed, **options)
             bar.update(1)
     print(figure_table(figures))
     if sweep:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from pylbr.arbitration import POLICIES
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify import run as suites_run
-from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration, Result
+from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import CORRECT, EQUIVALENT, EXTENDED, FlawResult, mutants, switches
+from pylbr.verify.walks import Walked, everything, walk
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 
 HELP = "search every interleaving of host and guests for leaks and losses"
 
@@ -26,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help=f"default: all of {', '.join(POLICIES)}")
     parser.add_argument("--set", choices=("standard", *EXTENDED, "bugs", "mutants"),
                         default="standard", help="what to search (default: %(default)s)")
-    parser.add_argument("--depth", type=int, choices=(1, 2, 3), help="entries of the LBR stack")
+    parser.add_argument("--depth", type=int, choices=(1, 2, 3),
+                        help="entries of the LBR stack (legacy LBRs: 1 or 2)")
     parser.add_argument("--guests", type=int, choices=(1, 2, 3, 4))
     parser.add_argument("--cpus", type=int, choices=(1, 2))
     parser.add_argument("--flaw", action="append", default=[], metavar="NAME",
@@ -37,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="write each violation's story, replay file and timeline there")
     parser.add_argument("--stories", action="store_true", help="print them")
+    parser.add_argument("--walk", type=int, metavar="N",
+                        help="instead of a search take N random actions, of all kinds, at depth 32")
+    parser.add_argument("--seed", type=int, default=1, help="of a walk (default: %(default)s)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="replay a .story.json file")
     parser.add_argument("--ownership", action="store_true",
                         help="print who hands the registers to whom, as a Mermaid diagram")
@@ -56,18 +66,46 @@ def _configurations(args: argparse.Namespace) -> list[Configuration]:
         chosen["kinds"] = tuple(filter(None, args.events.split(",")))
     configurations = [Configuration(policy, tuple(args.flaw), **chosen)
                       for policy in args.policies or POLICIES]
+    if not args.policies:
+        configurations = [replace(c, depth=min(c.depth, 2)) if "legacy" in c.policy else c
+                          for c in configurations]
     for configuration in configurations:
         configuration.model()  # one clear line before hours of work
     return configurations
 
 
+def _all(
+    args: argparse.Namespace, run: Callable[[Task, Callable[[int], None]], Answer],
+    tasks: Sequence[Task], unit: str,
+) -> list[Answer]:
+    """Run the tasks behind a bar that counts what they have done."""
+    answers: list[Answer] = []
+    with progress(None, unit, f"0 of {len(tasks)}") as bar:
+        for answer in suites_run.in_parallel(run, tasks, args.jobs,
+                                             lambda done: bar.update(done - bar.n)):
+            answers.append(answer)
+            bar.set_description(f"{len(answers)} of {len(tasks)}")
+    return answers
+
+
+def _walk(task: dict, report: Callable[[int], None]) -> Walked:
+    return walk(**task, report=report)
+
+
+def _walks(args: argparse.Namespace) -> int:
+    tasks = [{"policy": policy, "actions": args.walk, "flaws": tuple(args.flaw),
+              "seed": args.seed, "guests": args.guests or 4, "cpus": args.cpus or 2}
+             for policy in args.policies or POLICIES]
+    for task in tasks:
+        everything(task["policy"], task["flaws"])  # one clear line before hours of work
+    walked = _all(args, _walk, tasks, "action")
+    print(suites_run.walk_table(walked))
+    return 1 if any(w.broken and w.policy in CORRECT for w in walked) else 0
+
+
 def _searches(args: argparse.Namespace) -> int:
     configurations = _configurations(args)
-    results: list[Result] = []
-    with progress(len(configurations), "policy", "verify") as bar:
-        for result in suites_run.run_all(configurations, args.jobs):
-            results.append(result)
-            bar.update(1)
+    results = _all(args, suites_run.search, configurations, "state")
     print(suites_run.state_table(results))
     print()
     print(suites_run.property_table(results))
@@ -100,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if a policy that must hold a property breaks it."""
     if args.jobs < 1:
         raise CommandError(f"--jobs: must be 1 or more, not {args.jobs}")
+    if args.walk is not None and args.walk < 1:
+        raise CommandError(f"--walk: must be 1 or more, not {args.walk}")
     if args.replay:
         print(Story.load(args.replay).text())
         return 0
@@ -107,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         for policy in args.policies or POLICIES:
             print(f"%% {policy}\n{mermaid(handovers(ownership_configuration(policy)))}\n")
         return 0
+    if args.walk:
+        return _walks(args)
     if args.set in ("bugs", "mutants"):
         with progress(None, "flaw", args.set) as bar:
             suite = switches if args.set == "bugs" else mutants

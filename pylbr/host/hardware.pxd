@@ -14,7 +14,9 @@ cdef enum:
     CTL_ALL = 0x7F000F
     CTL_ANY = 0x7F0007          # LBREn, both rings, every class
     CTL_ANY_USR = 0x7F0005
+    CTL_STACK_USR = 0x38000D    # LBREn, USR, CALL_STACK, near calls and RET
     SELECT_CPL_EQ_0 = 0x1       # MSR_LBR_SELECT: suppress the kernel's branches
+    SELECT_STACK_USR = 0x3C5    # ... all but near calls and RET too; EN_CALLSTACK
     DEBUGCTL_LBR = 0x1
     DEBUGCTL_FREEZE_LBRS_ON_PMI = 0x800
 

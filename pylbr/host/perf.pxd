@@ -16,7 +16,7 @@ cdef enum EventFlag:
     EXCLUDE_HOST = 4
     VLBR = 8                    # KVM's event for a guest's LBRs: fake counter 58
     USER_ONLY = 16              # a branch filter that differs from the other events'
-    CALL_STACK = 32             # records are saved and restored with the task
+    CALL_STACK = 32             # call-stack mode; records are saved and restored with the task
     PEBS = 128                  # samples are adaptive PEBS records with the LBR group
 
 # How events share the facility
@@ -45,9 +45,8 @@ ctypedef struct PerfCpu:
     uint8_t users               # lbr_users: ACTIVE events that use the LBRs, vLBR too
     uint8_t hosts               # those of them that are not vLBR
     uint8_t pebs                # lbr_pebs_users: hosts that PEBS records serve, not the handler
-    uint8_t stack               # hosts whose records go with the task (call-stack users)
     uint8_t fresh               # FreshReason bits, of the last scheduling
-    uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; USER_ONLY
+    uint8_t flags               # EXCLUDE_GUEST if every host user asks for it; their filter
     uint8_t vlbr                # bit 58 of intel_ctrl_guest_mask: a vLBR event is ACTIVE
     uint8_t granted             # perf's state is in the registers
     uint8_t cut                 # a window was cut since the records were reset

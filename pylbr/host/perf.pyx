@@ -8,9 +8,12 @@ get on, and if pinned goes to ERROR until it is enabled again.
 from lbrcore.lbr cimport LBR_ARCHITECTURAL
 
 from pylbr.host.hardware cimport (
-    CTL_ANY, CTL_ANY_USR, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, SELECT_CPL_EQ_0, hw_set_ctl,
-    hw_set_debugctl,
+    CTL_ANY, CTL_ANY_USR, CTL_STACK_USR, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR,
+    SELECT_CPL_EQ_0, SELECT_STACK_USR, hw_set_ctl, hw_set_debugctl,
 )
+
+cdef enum:
+    FILTER = USER_ONLY | CALL_STACK  # of an event, in the register that all of them share
 
 
 cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil:
@@ -59,7 +62,7 @@ cdef bint perf_is_guest_event(const Event* event) noexcept nogil:
 cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept nogil:
     """Try to schedule one event (x86_schedule_events with the constraints of spec 5.6)."""
     cdef bint guest = perf_is_guest_event(event)
-    cdef int wanted = event.flags & (USER_ONLY | CALL_STACK)
+    cdef int wanted = event.flags & FILTER
     cdef bint shared = not guest or rules & FILTER_VLBR
     cdef bint fits
     if rules & FILTER_EXCLUSION:
@@ -80,9 +83,8 @@ cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept no
     else:
         cpu.hosts += 1
         cpu.pebs += (event.flags & PEBS) != 0
-        cpu.stack += (event.flags & CALL_STACK) != 0
         cpu.flags &= ~EXCLUDE_GUEST | event.flags
-        cpu.flags |= event.flags & USER_ONLY
+        cpu.flags |= event.flags & FILTER
     event.state = EVENT_ACTIVE
     event.ran = 1
 
@@ -103,7 +105,7 @@ cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nog
     """Decide anew which events of this CPU and of `task`, if any, are ACTIVE."""
     cdef int filter = -1
     cdef uint8_t hosts = cpu.hosts, flags = cpu.flags
-    cpu.users = cpu.hosts = cpu.pebs = cpu.stack = cpu.vlbr = cpu.fresh = 0
+    cpu.users = cpu.hosts = cpu.pebs = cpu.vlbr = cpu.fresh = 0
     cpu.flags = EXCLUDE_GUEST
     _place_all(cpu, &cpu.context, True, &filter, rules)
     _place_all(cpu, task, True, &filter, rules)
@@ -124,9 +126,14 @@ cdef void perf_deschedule(PerfContext* context) noexcept nogil:
 
 
 cdef uint64_t perf_control(const PerfCpu* cpu, const Hardware* hw) noexcept nogil:
-    """IA32_LBR_CTL, or IA32_DEBUGCTL, with the host's events on."""
+    """IA32_LBR_CTL, or IA32_DEBUGCTL, with the host's events on.  A call stack is not frozen: a
+    PMI beside a call or return could move its top once too often (spec 1.5)."""
     if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        if cpu.flags & CALL_STACK:
+            return CTL_STACK_USR
         return CTL_ANY_USR if cpu.flags & USER_ONLY else CTL_ANY
+    if cpu.flags & CALL_STACK:
+        return DEBUGCTL_LBR
     return DEBUGCTL_LBR | DEBUGCTL_FREEZE_LBRS_ON_PMI
 
 
@@ -136,7 +143,8 @@ cdef void perf_enable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
     if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
         hw_set_ctl(hw, cpu.programmed)
     else:
-        hw_set_ctl(hw, SELECT_CPL_EQ_0 if cpu.flags & USER_ONLY else 0)
+        hw_set_ctl(hw, SELECT_STACK_USR if cpu.flags & CALL_STACK
+                   else SELECT_CPL_EQ_0 if cpu.flags & USER_ONLY else 0)
         hw_set_debugctl(hw, hw.debugctl | cpu.programmed)
 
 

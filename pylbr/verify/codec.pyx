@@ -14,7 +14,9 @@ from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot,
 from pylbr.arbitration.system cimport (
     MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )
-from pylbr.host.hardware cimport Hardware, Image
+from pylbr.host.hardware cimport (
+    CTL_ANY, CTL_CALL_STACK, CTL_CLASSES, CTL_STACK_USR, Hardware, Image,
+)
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
 from pylbr.verify.world cimport F_NESTED, F_PEBS, F_STACK, F_VPMI, Ideal
 
@@ -42,13 +44,15 @@ cdef inline void _u8(Cursor* k, uint8_t* field) noexcept nogil:
 
 
 cdef inline void _control(Cursor* k, uint64_t* field) noexcept nogil:
-    """A control register: its low 15 bits, and whether branch classes are chosen."""
+    """A control register: its low 15 bits, and whether branch classes are chosen: all, or those of
+    a call stack."""
     if k.writing:
         k.at[0] = <uint8_t> (field[0] & 0xFF)
         k.at[1] = <uint8_t> ((field[0] >> 8) & 0x7F) | (0x80 if field[0] >> 16 else 0)
     else:
-        field[0] = k.at[0] | <uint64_t> (k.at[1] & 0x7F) << 8 | (
-            0x7F0000 if k.at[1] & 0x80 else 0)
+        field[0] = k.at[0] | <uint64_t> (k.at[1] & 0x7F) << 8
+        if k.at[1] & 0x80:
+            field[0] |= (CTL_STACK_USR if field[0] & CTL_CALL_STACK else CTL_ANY) & CTL_CLASSES
     k.at += 2
 
 
@@ -174,8 +178,6 @@ cdef void _cpu(Cursor* k, Cpu* c, int depth) noexcept nogil:
     _u8(k, &c.perf.hosts)
     if k.features & F_PEBS:
         _u8(k, &c.perf.pebs)
-    if k.features & F_STACK:
-        _u8(k, &c.perf.stack)
     _u8(k, &c.perf.flags)
     _u8(k, &c.perf.vlbr)
     _u8(k, &c.perf.granted)
@@ -236,13 +238,17 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
 
 
 cdef void _ideal(Cursor* k, Ideal* ideal, int depth) noexcept nogil:
-    cdef uint8_t bits = ideal.on | ideal.user_only << 1 | ideal.smm_on << 2
+    cdef uint8_t bits = (ideal.on | ideal.user_only << 1 | ideal.smm_on << 2
+                         | ideal.call_stack << 4)
     _u8(k, &bits)
     ideal.on = bits & 1
     ideal.user_only = (bits >> 1) & 1
-    ideal.smm_on = bits >> 2
+    ideal.smm_on = (bits >> 2) & 3
+    ideal.call_stack = bits >> 4
     _control(k, &ideal.image.ctl)
     _image(k, &ideal.image, depth)
+    if not k.writing:
+        ideal.image.depth = depth
     if k.features & F_VPMI:
         _u8(k, &ideal.freeze)
         _u8(k, &ideal.frozen)

@@ -4,11 +4,11 @@ from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport lbr_entry
 from pylbr.arbitration.system cimport Policy
-from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
+from pylbr.host.perf cimport CALL_STACK, EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport Ideal, World
 
 cdef enum:
-    ASKED = USER_ONLY | EXCLUDE_GUEST
+    ASKED = USER_ONLY | CALL_STACK | EXCLUDE_GUEST
 
 cdef lbr_entry record_of(World* w, int owner, int flags) noexcept nogil
 cdef void push(Ideal* ideal, const lbr_entry* entry, int flags, bint classes) noexcept nogil

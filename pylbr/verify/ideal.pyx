@@ -13,9 +13,9 @@ from pylbr.arbitration.system cimport (
     GUEST_VMLAUNCH_CONTROLS, Cpu, Policy, guest_control,
 )
 from pylbr.host.hardware cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
-from pylbr.host.perf cimport USER_ONLY
+from pylbr.host.perf cimport CALL_STACK, USER_ONLY
 from pylbr.kvm.vcpu cimport LEVEL1, LEVEL2, LEVEL2_CONTROLS
-from pylbr.verify.world cimport FAULT, KERNEL
+from pylbr.verify.world cimport FAULT, JUMP, KERNEL, RETURN
 
 
 cdef lbr_entry record_of(World* w, int owner, int flags) noexcept nogil:
@@ -39,8 +39,12 @@ cdef void push(
         ideal.image.ler = ideal.image.entry[0]
     if flags & KERNEL and ideal.user_only or not classes:
         return
-    memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
-    ideal.image.entry[0] = entry[0]
+    if ideal.call_stack and flags & RETURN:
+        memmove(&ideal.image.entry[0], &ideal.image.entry[1], (depth - 1) * sizeof(lbr_entry))
+        memset(&ideal.image.entry[depth - 1], 0, sizeof(lbr_entry))
+    elif not (ideal.call_stack and flags & (JUMP | FAULT)):
+        memmove(&ideal.image.entry[1], &ideal.image.entry[0], (depth - 1) * sizeof(lbr_entry))
+        ideal.image.entry[0] = entry[0]
 
 
 cdef void _clear(Ideal* ideal) noexcept nogil:
@@ -144,7 +148,7 @@ cdef Ideal* _kept(World* w, int cpu) noexcept nogil:
 cdef void keep_window(World* w, int cpu) noexcept nogil:
     """The task that runs is about to leave: call-stack events keep their window."""
     cdef Cpu* c = &w.system.cpu[cpu]
-    if c.perf.stack:
+    if c.perf.flags & CALL_STACK:
         _kept(w, cpu)[0] = w.host[cpu]
     else:
         memset(_kept(w, cpu), 0, sizeof(Ideal))
@@ -157,7 +161,7 @@ cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexce
     if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):
         _clear(ideal)
     if c.task != task:
-        if c.perf.stack and _kept(w, cpu).on:
+        if c.perf.flags & CALL_STACK and _kept(w, cpu).on:
             ideal.image = _kept(w, cpu).image
         memset(_kept(w, cpu), 0, sizeof(Ideal))
     if not c.perf.hosts:
@@ -165,3 +169,4 @@ cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexce
         ideal.image.depth = w.system.host_depth
     ideal.on = c.perf.hosts != 0
     ideal.user_only = (c.perf.flags & USER_ONLY) != 0
+    ideal.call_stack = (c.perf.flags & CALL_STACK) != 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration import POLICIES, make_policy
+from pylbr.arbitration import make_policy
 from pylbr.errors import ConfigurationError
 from pylbr.verify.explore import Explorer, Model
 from pylbr.verify.properties import NAMES, names_of
@@ -43,7 +43,7 @@ KINDS = {
     "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
     "cpu-flexible-user": 2 | 16,     # ... user branches only
     "task": 1 | 0x40,                # pinned to the task that runs, traces guests
-    "task-stack": 1 | 2 | 32 | 0x40,  # ... exclude_guest, call-stack: records go with the task
+    "task-stack": 1 | 2 | 16 | 32 | 0x40,  # ... exclude_guest, user call stack, kept with the task
     "task-exclude": 1 | 2 | 0x40,    # ... exclude_guest
     "task-flexible": 2 | 0x40,
     "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS
@@ -188,9 +188,3 @@ def explore(
     broken = {name: explorer.path(NAMES.index(name)) for name in names_of(explorer.failed)}
     return Result(configuration, explorer.states, explorer.transitions, explorer.depth,
                   explorer.complete, seconds, broken)
-
-
-def standard_set(depth: int = 2) -> list[Configuration]:
-    """Every policy on the standard configuration."""
-    return [Configuration(policy, depth=min(depth, 2) if "legacy" in policy else depth)
-            for policy in POLICIES]

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing import Array
 from pathlib import Path
+from typing import TypeVar
 
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import DESIGNED_IN, EQUIVALENT, FlawResult
 from pylbr.verify.timeline import timeline
+from pylbr.verify.walks import Walked
 
-__all__ = ["flaw_table", "property_table", "run_all", "save_stories", "state_table", "table"]
+__all__ = ["flaw_table", "in_parallel", "property_table", "save_stories", "search", "state_table",
+           "table", "walk_table"]
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+Progress = Callable[[int], None]
+
+_done: Sequence[int] = ()           # of each task, in a worker: shared with the parent
 
 
-def _one(configuration: Configuration) -> Result:
-    return explore(configuration, ignore=DESIGNED_IN.get(configuration.policy, ()))
+def search(configuration: Configuration, report: Progress) -> Result:
+    """Explore, behind what the policy breaks by design too; `report` gets the states so far."""
+    return explore(configuration, ignore=DESIGNED_IN.get(configuration.policy, ()),
+                   report=lambda states, _: report(states))
 
 
-def run_all(configurations: Sequence[Configuration], jobs: int) -> Iterator[Result]:
-    """Explore each; results in the order of the configurations."""
-    if jobs == 1:
-        yield from map(_one, configurations)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(_one, configurations)
+def _share(done: Sequence[int]) -> None:
+    global _done
+    _done = done
+
+
+def _in_worker(run: Callable[[Task, Progress], Answer], number: int, task: Task) -> Answer:
+    def report(done: int) -> None:
+        _done[number] = done  # type: ignore[index]
+
+    return run(task, report)
+
+
+def in_parallel(
+    run: Callable[[Task, Progress], Answer], tasks: Sequence[Task], jobs: int, report: Progress
+) -> Iterator[Answer]:
+    """Run each task in one of `jobs` processes; answers in the order of the tasks.
+
+    Parameters
+    ----------
+    run : callable
+        Of a module's top level; is given the task and a function to tell how much is done.
+    report : callable
+        Called some times a second with how much is done of all tasks together.
+    """
+    done = Array("Q", len(tasks), lock=False)
+    with ProcessPoolExecutor(jobs, initializer=_share, initargs=(done,)) as pool:
+        for future in [pool.submit(_in_worker, run, n, task) for n, task in enumerate(tasks)]:
+            while not future.done():
+                wait([future], timeout=0.2)
+                report(sum(done))
+            answer = future.result()
+            report(sum(done))
+            yield answer
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -76,6 +114,16 @@ def flaw_table(results: Sequence[FlawResult]) -> str:
         [(r.policy, r.flaw, r.what,
           ", ".join(r.found) or "equivalent: " + EQUIVALENT.get(r.flaw, "NOT EXPLAINED"),
           str(min(len(r.result.broken[p][0]) for p in r.found)) if r.found else "-")
+         for r in results])
+
+
+def walk_table(results: Sequence[Walked]) -> str:
+    """How far each walk came."""
+    return table(
+        ("policy", "CPUs", "guests", "depth", "seed", "actions", "world switches", "broken",
+         "seconds"),
+        [(r.policy, str(r.cpus), str(r.guests), str(r.depth), str(r.seed), f"{r.actions:,}",
+          f"{r.switches:,}", ", ".join(r.broken) or "nothing", f"{r.seconds:.1f}")
          for r in results])
 
 

@@ -65,7 +65,9 @@ def _task(number: int) -> str:
 
 
 def _branch(argument: int) -> str:
-    return ("a fault" if argument & 2 else "a branch") + (" in its kernel" if argument & 1 else "")
+    what = ("a fault" if argument & 2 else "a return" if argument & 4
+            else "a jump" if argument & 8 else "a branch")
+    return what + (" in its kernel" if argument & 1 else "")
 
 
 def sentence(action: tuple[int, int, int], before: dict, after: dict) -> str:

@@ -18,6 +18,8 @@ cdef enum:
 cdef enum:
     KERNEL = 1
     FAULT = 2
+    RETURN = 4
+    JUMP = 8                    # else it is a call
 
 cdef enum Feature:
     F_NMI = 1
@@ -37,7 +39,7 @@ cdef enum Feature:
     F_ENABLE = 32768            # events in the ERROR state are enabled again
     F_XRSTORS = 65536
     F_RESET = 131072            # of a vCPU
-    F_STACK = 262144            # a kind of event goes with the task, records and all
+    F_STACK = 262144            # call-stack events: returns and jumps, records kept with a task
     F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
 
 ctypedef struct Action:
@@ -45,7 +47,7 @@ ctypedef struct Action:
 
 ctypedef struct Ideal:          # a facility that its owner never had to share
     Image image
-    uint8_t on, user_only, smm_on
+    uint8_t on, user_only, call_stack, smm_on
     uint8_t freeze              # FREEZE_LBRS_ON_PMI is set
     uint8_t frozen              # LBR_FRZ is set
     uint8_t level2              # as Vcpu.level2

@@ -3,7 +3,8 @@
 from libc.string cimport memset
 
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_EXCEPTION, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_reset,
+    LBR_COND, LBR_EXCEPTION, LBR_NEAR_REL_CALL, LBR_NEAR_RET, LbrState, lbr_branch, lbr_entry,
+    lbr_record, lbr_reset,
 )
 from pylbr.arbitration.system cimport (
     DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
@@ -56,7 +57,8 @@ cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcep
     memset(&branch, 0, sizeof(branch))
     branch.from_ = entry.from_
     branch.to = entry.to
-    branch.cls = LBR_EXCEPTION if flags & FAULT else LBR_COND
+    branch.cls = (LBR_EXCEPTION if flags & FAULT else LBR_NEAR_RET if flags & RETURN
+                  else LBR_COND if flags & JUMP else LBR_NEAR_REL_CALL)
     branch.cpl_from = branch.cpl_to = 0 if flags & KERNEL else 3
     if not owner:
         push(&w.host[cpu], &entry, flags, True)
@@ -92,6 +94,9 @@ cdef void _branches(const Options* o, Action* out, int* n, int kind, int cpu) no
         _add(out, n, kind, cpu, KERNEL)
     if o.features & F_FAULT:
         _add(out, n, kind, cpu, FAULT)
+    if o.features & F_STACK:
+        _add(out, n, kind, cpu, RETURN)
+        _add(out, n, kind, cpu, JUMP)
 
 
 cdef void _nested_actions(

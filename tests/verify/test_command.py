@@ -3,6 +3,8 @@
 import pytest
 
 from pylbr.cli import main
+from pylbr.verify.models import Configuration
+from pylbr.verify.run import in_parallel, search
 
 
 def test_tables_and_files(tmp_path, capsys):
@@ -24,13 +26,43 @@ def test_a_broken_correct_policy_is_a_negative_answer(capsys):
     assert "P20b" in capsys.readouterr().out
 
 
+def test_depth_3_is_one_command(capsys):
+    """Where LBRs come in ones and twos, as many as there are."""
+    assert main(["verify", "--depth", "3", "--guests", "1", "--features", "", "--events",
+                 "cpu-exclude"]) == 0
+    rows = [[word.strip() for word in line.split("|")[1:-1]]
+            for line in capsys.readouterr().out.splitlines() if line.endswith("|")]
+    depths = {row[0]: row[3] for row in rows[2:] if len(row) == 9}
+    assert depths["lease"] == depths["arch-lbr-v2"] == "3" and depths["kvm-legacy"] == "2"
+
+
+def test_walks(capsys):
+    assert main(["verify", "lease", "kvm-legacy", "--walk", "20000", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    lease, legacy = ([word.strip() for word in line.split("|")[1:-1]]
+                     for line in out.splitlines()[2:])
+    assert lease[:6] == ["lease", "2", "4", "32", "3", "20,000"] and lease[7] == "nothing"
+    assert legacy[0] == "kvm-legacy" and legacy[7] != "nothing"
+    assert main(["verify", "lease", "--walk", "20000", "--flaw", "wipe-by-depth"]) == 1
+
+
+def test_progress_counts_what_every_process_has_done():
+    told = []
+    configurations = [Configuration(policy, depth=1) for policy in ("mediated", "lease")]
+    results = list(in_parallel(search, configurations, 2, told.append))
+    assert [r.configuration for r in results] == configurations
+    assert told == sorted(told) and 0 < told[-1] <= sum(r.states for r in results)
+
+
 def test_known_bugs(capsys):
     assert main(["verify", "--set", "bugs"]) == 0
     assert "NOT EXPLAINED" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["nobody"], ["lease", "--flaw", "x"], ["--jobs", "0"],
-                                   ["--features", "x"], ["--events", "x"]])
+                                   ["--features", "x"], ["--events", "x"], ["--walk", "0"],
+                                   ["--walk", "9", "--flaw", "x"], ["kvm-legacy", "--depth", "3"],
+                                   ["--set", "pebs", "--features", "nmi"]])
 def test_mistakes_are_one_line(words, capsys):
     assert main(["verify", *words]) == 2
     err = capsys.readouterr().err

@@ -8,6 +8,7 @@ from lbrcore.dtypes import BRANCH_DTYPE
 from pylbr.arbitration import POLICIES, make_policy
 from pylbr.cli import main
 from pylbr.errors import ConfigurationError
+from pylbr.trace import Writer
 from pylbr.verify.compare import Workload, compare, overlap, program, stream_of
 from pylbr.verify.simulation import Simulation
 
@@ -77,6 +78,28 @@ def test_impossible_workloads(bad):
     arguments = {"streams": [np.zeros(3, np.uint32)] * 2, "edges": 4, **bad}
     with pytest.raises(ConfigurationError):
         Simulation(make_policy("lease"), LbrConfig(), **arguments)
+
+
+def test_command_with_traces(tmp_path, capsys):
+    """A loop of seven branches in the host, one branch in the guests."""
+    paths = [str(tmp_path / "host.arrow"), str(tmp_path / "guest.arrow")]
+    for path, edges in zip(paths, (7, 1), strict=True):
+        branches = np.zeros(4000, BRANCH_DTYPE)
+        branches["from"] = 0x1000 + np.arange(4000) % edges
+        branches["to"] = 0x2000
+        with Writer(path) as writer:
+            writer.write(branches)
+    words = ["arbitrate", "lease", "--branches", "300000", "--session-every", "5000",
+             "--session-length", "20000", "--period", "97"]
+    assert main([*words, "--trace", *paths]) == 0
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()]
+    overlap_of = {name.strip(): float(cell) for name, cell in rows if "overlap" in name}
+    assert len(overlap_of) == 2 and min(overlap_of.values()) > 0.99
+    with Writer(paths[1]) as writer:
+        writer.write(branches[:0])
+    for bad in ([paths[1]], paths * 2, [str(tmp_path / "none.arrow")]):
+        assert main([*words, "--trace", *bad]) != 0
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_command(tmp_path, capsys):

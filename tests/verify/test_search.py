@@ -4,7 +4,7 @@ import pytest
 
 from pylbr.errors import ConfigurationError
 from pylbr.verify.models import Configuration, explore
-from pylbr.verify.suites import CORRECT, EQUIVALENT, EXTENDED, hunt, mutants, switches
+from pylbr.verify.suites import CORRECT, DESIGNED_IN, EQUIVALENT, EXTENDED, hunt, mutants, switches
 
 BUGS = {(found.policy, found.flaw): found for found in switches()}
 
@@ -21,6 +21,13 @@ def test_correct_policies_hold_everything(policy):
 def test_correct_policies_hold_everything_at_depth_2(policy):
     result = explore(Configuration(policy, depth=2))
     assert result.complete and not result.broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", DESIGNED_IN)
+def test_the_others_reach_the_fixpoint_of_the_standard_set(policy):
+    result = explore(Configuration(policy), ignore=DESIGNED_IN[policy])
+    assert result.complete and {"P1'", "P20b", "P21"} <= set(result.broken)
 
 
 @pytest.mark.slow

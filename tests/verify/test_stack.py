@@ -4,9 +4,11 @@ import pytest
 
 from pylbr.arbitration import POLICIES
 from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.replay import Run
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
 
+CALL, RETURN, JUMP = 0, 4, 8       # arguments of a branch
 GUARDS = [(policy, flaw) for policy in CORRECT
           for flaw, row in POLICIES[policy][0].FLAWS.items() if row[2:] == ("stack",)]
 
@@ -29,6 +31,62 @@ def test_records_go_with_the_task(policy, kind, kept):
         run.act(name, argument)
         run.finish()
     assert run.act("nmi")["records"] == kept
+
+
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+def test_calls_push_and_returns_pop(policy):
+    """In call-stack mode; a jump is nothing, and what is left goes with the task."""
+    run = GuestRun(policy, "nmi", kinds=("task-stack",))
+    run.host()
+    run.act("switch", 0)
+    run.finish()
+    run.act("open", KINDS["task-stack"])
+    run.finish()
+    for branch, kept in ((CALL, ["h0", "-"]), (CALL, ["h1", "h0"]), (JUMP, ["h1", "h0"]),
+                         (CALL, ["h3", "h1"]), (RETURN, ["h1", "-"])):
+        run.act("host branch", branch)
+        assert run.act("nmi")["records"] == kept == run.run.ideal_host()
+    for task in (1, 0):
+        run.act("switch", task)
+        run.finish()
+    for kept in (["-", "-"], ["-", "-"]):
+        run.act("host branch", RETURN)
+        assert run.act("nmi")["records"] == kept == run.run.ideal_host()
+    assert not run.broken or policy not in CORRECT
+
+
+@pytest.mark.parametrize("policy", CORRECT)
+def test_a_guest_neither_pushes_nor_pops(policy):
+    run = GuestRun(policy, "nmi", kinds=("task-stack",))
+    run.host()
+    run.act("open", KINDS["task-stack"])
+    run.finish()
+    run.act("host branch", CALL)
+    run.resume()
+    run.guest("sets LBREn")
+    for branch in (CALL, RETURN, RETURN):
+        run.act("guest branch", branch)
+    run.host()
+    seen = run.act("nmi")
+    assert run.run.ideal_host() == ["h0", "-"] and not run.broken
+    assert seen["cut"] if policy == "mediated" else seen["records"] == ["h0", "-"]
+
+
+def test_decoding_a_state_loses_nothing():
+    """A search goes on from decoded states; runs that go on by themselves reach as many."""
+    configuration = Configuration("lease", depth=1, guests=1, features=(), kinds=("task-stack",))
+    level = [Run(configuration.model())]
+    known = {level[0].fingerprint()}
+    while level:
+        runs, level = level, []
+        for run in runs:
+            for action in run.actions():
+                after = run.copy()
+                after.apply(action)
+                if after.fingerprint() not in known:
+                    known.add(after.fingerprint())
+                    level.append(after)
+    assert explore(configuration).states == len(known) > 2_000
 
 
 def test_as_designed_an_equal_filter_is_no_conflict():

@@ -9,12 +9,11 @@ from pylbr.verify.explore import Model
 from pylbr.verify.models import FEATURES, KINDS
 from pylbr.verify.suites import CORRECT
 from pylbr.verify.walk import Walk
+from pylbr.verify.walks import everything
 
 
-def walk(policy, *flaws, seed=1, depth=32):
-    model = Model(make_policy(policy, flaws), LbrConfig(depth=depth, linear_width=64, info_mask=0),
-                  2, 4, sum(FEATURES.values()), list(KINDS.values()), 2)
-    return Walk(model, seed)
+def walk(policy, *flaws, seed=1):
+    return Walk(everything(policy, flaws), seed)
 
 
 @pytest.mark.parametrize("policy", CORRECT)

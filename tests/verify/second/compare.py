@@ -28,7 +28,7 @@ KNOWS = FEATURES.keys() & {
     "nmi-branch", "rotate", "enable", "xrstors", "reset", "nested", "vpmi", "pebs"}
 OPENS = KINDS.keys() & {
     "cpu", "cpu-exclude", "cpu-flexible", "cpu-flexible-user", "task", "task-exclude",
-    "task-flexible", "cpu-user", "cpu-pebs"}
+    "task-flexible", "task-stack", "cpu-user", "cpu-pebs"}
 #: Sets of `pylbr verify` that it can search.
 SETS = {name: more for name, more in EXTENDED.items() if KNOWS.issuperset(more["features"])
         and OPENS.issuperset(more["kinds"])}

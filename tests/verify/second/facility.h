@@ -7,6 +7,9 @@ constexpr int MAX_DEPTH = 3, MAX_CPUS = 2, MAX_GUESTS = 3;
 
 using Byte = std::uint8_t;
 
+// What a branch is besides a user's call.
+constexpr Byte IN_KERNEL = 1, FAULTS = 2, RETURNS = 4, JUMPS = 8;
+
 // Whose branch made a record.  Guest g is GUEST + g.
 constexpr Byte EMPTY = 0, HOST = 1, GUEST = 2;
 
@@ -37,6 +40,15 @@ struct Bank {  // newest first
         for (int i = depth - 1; i > 0; i--) at[i] = at[i - 1];
         at[0] = record;
     }
+    // A call stack: calls push, returns pop, and nothing else counts.
+    void take(const Record &record, Byte how, bool call_stack, int depth) {
+        if (call_stack && how & RETURNS) {
+            for (int i = 1; i < depth; i++) at[i - 1] = at[i];
+            at[depth - 1] = Record{};
+        } else if (!call_stack || !(how & (FAULTS | JUMPS))) {
+            push(record, depth);
+        }
+    }
     // «The last taken branch before the last exception»: none, if there was none.
     void remember_last() {
         if (!at[0].empty()) ler = at[0];
@@ -44,10 +56,11 @@ struct Bank {  // newest first
 };
 
 // IA32_LBR_CTL, as much of it as guests and perf write here.
-constexpr Byte EN = 1, OS = 2, USR = 4, CLASSES = 8;
+constexpr Byte EN = 1, OS = 2, USR = 4, CLASSES = 8, STACK = 16;
 constexpr Byte CTL_ALL = EN | OS | USR | CLASSES, CTL_USER = EN | USR | CLASSES;
+constexpr Byte CTL_STACK = CTL_USER | STACK;
 // IA32_DEBUGCTL and MSR_LBR_SELECT, with legacy LBRs.
-constexpr Byte DEBUG_LBR = 1, DEBUG_FREEZE = 2, NO_KERNEL = 1;
+constexpr Byte DEBUG_LBR = 1, DEBUG_FREEZE = 2, NO_KERNEL = 1, SELECT_STACK = NO_KERNEL | STACK;
 
 struct Registers {
     Bank bank{};
@@ -64,12 +77,12 @@ struct Registers {
         else frozen = 1;
     }
 
-    void branch(const Record &record, bool fault, int depth, bool legacy) {
+    void branch(const Record &record, Byte how, int depth, bool legacy) {
         if (!on(legacy)) return;
-        if (fault) bank.remember_last();
+        if (how & FAULTS) bank.remember_last();
         bool passes = legacy ? !(record.kernel && control & NO_KERNEL)
                              : control & CLASSES && control & (record.kernel ? OS : USR);
-        if (passes) bank.push(record, depth);
+        if (passes) bank.take(record, how, control & STACK, depth);
     }
     // XRSTORS of one record, by a guest that leaves its control as it is.
     void restore(const Record &record) { bank.clear(), bank.at[0] = record; }

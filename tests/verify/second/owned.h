@@ -8,10 +8,6 @@ struct Owned : Design {
         sharing.exclusion_is_filter = true;
     }
 
-    static Byte control_for(const Running &now) {
-        return now.asked & USER_ONLY ? CTL_USER : CTL_ALL;
-    }
-
     void wipe(Cpu &c) {
         if (has("no-wipe")) return;
         if (has("wipe-by-depth")) c.regs.bank.clear_records();
@@ -87,13 +83,27 @@ struct Owned : Design {
     }
     void task_leaves(Machine &m, Cpu &c) override {
         Running before = m.running_on(c);
-        stop_all(m.context(c));
+        Context &context = m.context(c);
+        if (c.attached && before.call_stack()) context.stash = {1, c.regs.control, c.regs.bank};
+        else if (!has("stale-stack")) context.stash = Stash{};
+        context.stash_cut = before.call_stack() && (c.cut || !c.attached);
+        stop_all(context);
         events_changed(m, c, schedule(c.events, nullptr, sharing, before));
     }
     void task_comes(Machine &m, Cpu &c) override {
-        Running before = m.running_on(c);
-        events_changed(m, c, schedule(c.events, &m.context(c), sharing, before));
-        if (c.attached && !has("no-reset-at-switch")) c.regs.bank.clear_records(), c.cut = 0;
+        Context &context = m.context(c);
+        Running now = schedule(c.events, &context, sharing, m.running_on(c));
+        events_changed(m, c, now);
+        if (c.attached && !has("no-reset-at-switch")) {
+            c.regs.bank.clear_records(), c.cut = 0;
+            if (now.call_stack() && context.stash.valid) {
+                context.stash.control = c.regs.control = c.programmed;
+                c.regs.bank = context.stash.bank;
+            }
+        }
+        if (now.call_stack() && !has("silent-stack")) c.cut |= context.stash_cut;
+        context.stash_cut = 0;
+        if (!has("stale-stack")) context.stash = Stash{};
     }
 
     bool put(Machine &m, Cpu &c, int g, int part) override {

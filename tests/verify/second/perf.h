@@ -3,11 +3,13 @@
 #pragma once
 #include "world.h"
 
+constexpr Byte FILTER = USER_ONLY | CALL_STACK;  // one for all that run
+
 struct Running {
     int users = 0, hosts = 0;
     int handled = 0;         // perf's own that a PMI handler reads; the others are PEBS records
     bool vlbr = false;
-    Byte asked = 0;          // EXCLUDE_GUEST if all of perf's own ask for it, USER_ONLY if one does
+    Byte asked = 0;          // the filter of perf's own; EXCLUDE_GUEST if all of them ask for it
     bool newcomer = false;   // the first of them never ran before
     bool other = false;      // perf's own now ask for something else than before
 
@@ -18,12 +20,18 @@ struct Running {
             return;
         }
         Byte exclude = event.flags & EXCLUDE_GUEST & (hosts ? asked : EXCLUDE_GUEST);
-        asked = exclude | (asked & USER_ONLY) | (event.flags & USER_ONLY);
+        asked = exclude | (asked & FILTER) | (event.flags & FILTER);
         hosts++;
         handled += !(event.flags & BY_PEBS);
     }
+    bool call_stack() const { return asked & CALL_STACK; }
     bool traces_guests() const { return !(asked & EXCLUDE_GUEST); }
 };
+
+// IA32_LBR_CTL for perf's own.
+inline Byte control_for(const Running &now) {
+    return now.call_stack() ? CTL_STACK : now.asked & USER_ONLY ? CTL_USER : CTL_ALL;
+}
 
 struct Sharing {
     bool vlbr_is_filtered = true;       // the guest's event goes through the shared filter too
@@ -58,7 +66,7 @@ inline Running schedule(Context &cpu, Context *task, const Sharing &rule, const 
                 bool candidate = event.state == WAITING || event.state == RUNNING;
                 if (!candidate || (event.flags & PINNED) != pinned) continue;
                 bool guest = event.flags & VLBR, filtered = !guest || rule.vlbr_is_filtered;
-                int wanted = event.flags & (USER_ONLY | CALL_STACK);
+                int wanted = event.flags & FILTER;
                 if (rule.exclusion_is_filter) wanted |= event.flags & EXCLUDE_GUEST;
                 if ((guest && now.vlbr) || (filtered && filter >= 0 && filter != wanted)) {
                     event.state = pinned ? FAILED : WAITING;

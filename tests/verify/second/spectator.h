@@ -26,13 +26,15 @@ struct Action {
     Byte arg;
 };
 
-constexpr Byte IN_KERNEL = 1, FAULTS = 2;
-
 struct Spectator {
     Design &design;
     unsigned features;
     std::vector<Byte> kinds;
     int events;
+
+    bool call_stacks() const {
+        return std::any_of(kinds.begin(), kinds.end(), [](Byte kind) { return kind & CALL_STACK; });
+    }
 
     // ------------------------------------------------------------ what can happen
 
@@ -45,6 +47,7 @@ struct Spectator {
                 add(kind);
                 if (features & F_KERNEL) add(kind, IN_KERNEL);
                 if (features & F_FAULT) add(kind, FAULTS);
+                if (call_stacks()) add(kind, RETURNS), add(kind, JUMPS);
             };
             bool idle = c.doing.empty();
             if (c.guest && idle) {
@@ -138,7 +141,8 @@ struct Spectator {
     static void ghost_branch(Ghost &ghost, const Record &record, Byte how, bool passes, int depth) {
         if (!ghost.on || ghost.frozen) return;
         if (how & FAULTS) ghost.bank.remember_last();
-        if (passes && !(how & IN_KERNEL && ghost.user_only)) ghost.bank.push(record, depth);
+        if (passes && !(how & IN_KERNEL && ghost.user_only))
+            ghost.bank.take(record, how, ghost.call_stack, depth);
     }
 
     void host_branch(Machine &m, int cpu, Byte how, bool stray) {
@@ -148,7 +152,7 @@ struct Spectator {
         // registers; it must not be in anybody else's.
         if (!stray || (c.owner == HOST && c.regs.on(m.legacy)))
             ghost_branch(m.w.window[cpu], record, how, true, m.size.depth);
-        c.regs.branch(record, how & FAULTS, m.size.depth, m.legacy);
+        c.regs.branch(record, how, m.size.depth, m.legacy);
     }
 
     void guest_branch(Machine &m, int cpu, Byte how) {
@@ -157,7 +161,7 @@ struct Spectator {
         Record record = fresh(m.w, m.size, GUEST + c.guest - 1, how & IN_KERNEL);
         ghost_branch(ghost, record, how, m.legacy || ghost.control & CLASSES, m.size.depth);
         if (design.traced(m, c)) ghost_branch(m.w.window[cpu], record, how, true, m.size.depth);
-        c.regs.branch(record, how & FAULTS, m.size.depth, m.legacy);
+        c.regs.branch(record, how, m.size.depth, m.legacy);
     }
 
     void instruct(Machine &m, Cpu &c, Instruction what) {
@@ -232,19 +236,30 @@ struct Spectator {
         else ghost.on = control & DEBUG_LBR, ghost.freeze = (control & DEBUG_FREEZE) != 0;
     }
 
-    // A window begins with its first event, with another task, and with another filter.
+    static Ghost &kept(Machine &m, int cpu) {
+        Byte task = m.w.cpu[cpu].task;
+        return task ? m.w.kept[task - 1] : m.w.kept_host[cpu];
+    }
+
+    // A window begins with its first event, with another task, and with another filter; that of
+    // a call stack goes on where the task was left.
     static void host_window(Machine &m, int cpu, Byte old_task, const Running &before) {
         Cpu &c = m.w.cpu[cpu];
         Ghost &window = m.w.window[cpu];
         Running now = m.running_on(c);
+        if (!before.hosts || c.task != old_task || now.asked != before.asked)
+            window.bank.clear_records();
+        if (c.task != old_task) {
+            if (now.call_stack() && kept(m, cpu).on) window.bank = kept(m, cpu).bank;
+            kept(m, cpu) = Ghost{};
+        }
         if (!now.hosts) {
             window = Ghost{};
             return;
         }
-        if (!before.hosts || c.task != old_task || now.asked != before.asked)
-            window.bank.clear_records();
         window.on = 1;
         window.user_only = (now.asked & USER_ONLY) != 0;
+        window.call_stack = now.call_stack();
     }
 
     // ------------------------------------------------------------ properties
@@ -350,7 +365,10 @@ struct Spectator {
         case GUEST_BRANCH: guest_branch(m, action.cpu, action.arg); break;
         case INSTRUCT: instruct(m, c, Instruction(action.arg)); break;
         case PMI: pmi(m, c, design); break;
-        case SWITCH: operation(SWITCH_OUT); break;
+        case SWITCH:
+            kept(m, action.cpu) = before.call_stack() ? m.w.window[action.cpu] : Ghost{};
+            operation(SWITCH_OUT);
+            break;
         case ENTER: operation(ENTER_SAFE); break;
         case LEAVE: operation(EXIT_OUT); break;
         case OPEN: operation(IPI_OPEN); break;

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pylbr.arbitration import POLICIES
-from pylbr.verify.models import STANDARD, Configuration, explore
+from pylbr.verify.models import NEEDS, STANDARD, Configuration, explore
 from pylbr.verify.properties import NAMES
 from pylbr.verify.suites import CORRECT, EQUIVALENT
 from tests.peers.peer_tools import need
@@ -22,9 +22,14 @@ def _needs(policy, flaw):
     return POLICIES[policy][0].FLAWS[flaw][2:]
 
 
-#: Every flaw of every policy that can show here: (policy, flaw).
+#: Every flaw of every policy: (policy, flaw).
 FLAWS = [(policy, flaw) for policy in POLICIES for flaw in POLICIES[policy][0].FLAWS
-         if flaw not in POLICIES[policy][2] and KNOWS.issuperset(_needs(policy, flaw))]
+         if flaw not in POLICIES[policy][2]]
+#: What a flaw needs -> features and events that show it.
+SHOWN = {
+    "pebs": {"features": ("pebs",), "kinds": ("cpu-exclude", "cpu-pebs")},
+    "stack": {"features": (), "kinds": ("task-stack", "cpu-exclude"), "events": 2},
+}
 GROUNDS = {
     "standard": {"features": STANDARD["features"], "kinds": KINDS},
     "LER": {"features": ("nmi", "nmi-branch", "fault", "xsaves"), "kinds": KINDS},
@@ -85,11 +90,11 @@ def test_same_states_with_events_of_tasks(same, policy):
 @pytest.mark.parametrize(("policy", "flaw"), FLAWS)
 def test_same_verdict_on_every_flaw(same, policy, flaw):
     """As many states, the same properties broken, each by a way as short."""
-    for feature in _needs(policy, flaw):
-        kinds = ("cpu-exclude", "cpu-pebs") if feature == "pebs" else KINDS
-        for more in (("nmi",), ("migrate", "xsaves")):
-            same(Configuration(policy, (flaw,), depth=1, guests=1, kinds=kinds,
-                               features=(feature, *more)))
+    for what in _needs(policy, flaw):
+        shown = SHOWN.get(what, {"features": (what,), "kinds": KINDS})
+        for more in (("nmi",),) if what == "stack" else (("nmi",), ("migrate", "xsaves")):
+            same(Configuration(policy, (flaw,), depth=1, guests=1,
+                               **{**shown, "features": (*shown["features"], *more)}))
         return
     for ground in GROUNDS.values():
         same(Configuration(policy, (flaw,), depth=1, guests=1, **ground))
@@ -111,18 +116,19 @@ def test_same_states_of_any_small_configuration(program, data):
     """Policies, flaws, features and events as they come."""
     policy = data.draw(st.sampled_from(list(POLICIES)))
     some = {"unique": True, "max_size": 4}
-    kinds = data.draw(st.lists(st.sampled_from(sorted(OPENS)), **some))
+    kinds = set(data.draw(st.lists(st.sampled_from(sorted(OPENS)), **some)))
     flaws = data.draw(st.lists(st.sampled_from(
         [flaw for of, flaw in FLAWS if of == policy] or [None]), unique=True, max_size=2))
     flaws = [flaw for flaw in flaws if flaw]
     always = {f for flaw in flaws for f in _needs(policy, flaw)}
-    always |= {"pebs"} if "cpu-pebs" in kinds else set()
+    kinds |= {"task-stack"} if "stack" in always else set()
+    always = always & KNOWS | {NEEDS[kind] for kind in kinds if kind in NEEDS}
     configuration = Configuration(
         policy, tuple(flaws),
         depth=data.draw(st.sampled_from([1, 2])), guests=1,
         cpus=data.draw(st.sampled_from([1, 1, 2])),
         features=tuple({*always, *data.draw(st.lists(st.sampled_from(sorted(KNOWS)), **some))}),
-        kinds=tuple(kinds),
+        kinds=tuple(sorted(kinds)),
         events=data.draw(st.sampled_from([1, 1, 2])))
     ignore = data.draw(st.sampled_from([(), ("P20", "P20b"), NAMES]))
     assume(explore(configuration, ignore=ignore, limit=40_000).complete)

@@ -21,7 +21,7 @@ struct Vlbr : Design {
         Context &context = m.w.thread[g];
         Running before = m.running_on(c);
         context.stash = Stash{};
-        open_event(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK);
+        open_event(context, PINNED | EXCLUDE_HOST | VLBR | CALL_STACK | USER_ONLY);
         events_changed(m, c, schedule(c.events, &context, sharing, before));
     }
     void release(Machine &m, Cpu &c, int g) {
@@ -39,11 +39,12 @@ struct Vlbr : Design {
     }
     void enable(Cpu &c, const Running &now) {
         if (legacy) {
-            c.programmed = DEBUG_LBR | DEBUG_FREEZE;
-            c.regs.control = now.asked & USER_ONLY ? NO_KERNEL : 0;
+            c.programmed = now.call_stack() ? DEBUG_LBR : Byte(DEBUG_LBR | DEBUG_FREEZE);
+            c.regs.control = now.call_stack() ? SELECT_STACK
+                             : now.asked & USER_ONLY ? NO_KERNEL : 0;
             c.regs.debugctl |= c.programmed;
         } else {
-            c.regs.control = c.programmed = now.asked & USER_ONLY ? CTL_USER : CTL_ALL;
+            c.regs.control = c.programmed = control_for(now);
         }
     }
     void disable(Cpu &c) {
@@ -63,7 +64,7 @@ struct Vlbr : Design {
         Running before = m.running_on(c);
         if (before.users) {
             context.stash = Stash{};
-            if (before.vlbr) {
+            if (before.vlbr || before.call_stack()) {
                 context.stash = Stash{1, c.regs.control, c.regs.bank};
                 if (legacy) keep_up_to_the_first_empty(context.stash.bank);
             }
@@ -84,14 +85,14 @@ struct Vlbr : Design {
         Running now = schedule(c.events, &context, sharing, m.running_on(c));
         events_changed(m, c, now);
         if (!now.users) return;
-        if (!now.vlbr || !context.stash.valid) {
+        if (!(now.vlbr || now.call_stack()) || !context.stash.valid) {
             reset(m, c);
         } else if (legacy) {
             c.regs.bank.at = context.stash.bank.at;
             c.regs.control = context.stash.control;
         } else {
             c.regs.bank = context.stash.bank;
-            c.regs.control = 0;
+            c.regs.control = now.vlbr ? 0 : c.programmed;
         }
         context.stash = Stash{};
     }

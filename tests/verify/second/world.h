@@ -31,6 +31,7 @@ struct Stash {  // records put aside; what is in one that is not `valid` counts 
 struct Context {
     std::array<Event, SLOTS> event{};
     Stash stash{};
+    Byte stash_cut = 0;  // of the window that goes with the task records are missing
 };
 
 // What is done next.  The first step of an operation is taken as the operation is begun.
@@ -77,7 +78,7 @@ struct Vcpu {
 
 // What an owner of its own facility would see.
 struct Ghost {
-    Byte on = 0, user_only = 0, smm = 0, control = 0, level2 = 0, vmcs12 = 0;
+    Byte on = 0, user_only = 0, call_stack = 0, smm = 0, control = 0, level2 = 0, vmcs12 = 0;
     Byte freeze = 0, frozen = 0;
     Bank bank{};
 };
@@ -86,6 +87,9 @@ struct World {
     std::array<Cpu, MAX_CPUS> cpu{};
     std::array<Ghost, MAX_CPUS> window{};
     std::array<Context, MAX_GUESTS> thread{};   // of each vCPU
+    // A call stack's window, while its task does not run: the host's, or a thread.
+    std::array<Ghost, MAX_CPUS> kept_host{};
+    std::array<Ghost, MAX_GUESTS> kept{};
     std::array<Vcpu, MAX_GUESTS> vcpu{};
     std::array<Ghost, MAX_GUESTS> guest{};
 };
@@ -103,15 +107,15 @@ template <class V> void see(V &v, Bank &bank, int depth) {
 template <class V> void see(V &v, Context &context, int depth) {
     for (Event &event : context.event)
         for (Byte cell : {Byte(event.state), event.flags, event.ran}) v.number(cell);
-    v.number(context.stash.valid);
+    v.number(context.stash.valid), v.number(context.stash_cut);
     if (!context.stash.valid) return;
     v.number(context.stash.control);
     see(v, context.stash.bank, depth);
 }
 
 template <class V> void see(V &v, Ghost &ghost, int depth) {
-    for (Byte *cell : {&ghost.on, &ghost.user_only, &ghost.smm, &ghost.control, &ghost.level2,
-                       &ghost.vmcs12, &ghost.freeze, &ghost.frozen})
+    for (Byte *cell : {&ghost.on, &ghost.user_only, &ghost.call_stack, &ghost.smm, &ghost.control,
+                       &ghost.level2, &ghost.vmcs12, &ghost.freeze, &ghost.frozen})
         v.number(*cell);
     see(v, ghost.bank, depth);
 }
@@ -149,11 +153,13 @@ template <class V> void see(V &v, World &w, const Size &size, const std::vector<
     for (int i = 0; i < size.cpus; i++) {
         see(v, w.cpu[i], size.depth);
         see(v, w.window[i], size.depth);
+        see(v, w.kept_host[i], size.depth);
     }
     for (int g : order) {
         see(v, w.vcpu[g], size.depth);
         see(v, w.thread[g], size.depth);
         see(v, w.guest[g], size.depth);
+        see(v, w.kept[g], size.depth);
     }
 }
 
