@@ -88,8 +88,9 @@ static inline unsigned decode_branch(const uint8_t *code, size_t size, uint64_t 
 static inline unsigned decode_cost(const uint8_t *code, size_t size) {
     size_t at = decode_prefixes(code, size), left = size - at;
     uint8_t op = left ? code[at] : 0x90, next = left > 1 ? code[at + 1] : 0;
-    if (memchr(code, 0xf0, at))
-        return 18;                                   /* LOCK */
+    for (size_t i = 0; i < at; i++)
+        if (code[i] == 0xf0)
+            return 18;                               /* LOCK */
     if ((op == 0xf6 || op == 0xf7) && (next >> 3 & 7) >= 6)
         return 24;                                   /* DIV, IDIV */
     if ((op == 0xf6 || op == 0xf7) && (next >> 3 & 7) >= 4)

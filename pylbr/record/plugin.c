@@ -291,13 +291,25 @@ static inline void push(recorder_cpu *cpu, uint32_t word) {
         slow_path(cpu);
 }
 
-static void block_ran(unsigned vcpu, void *number) {
+/* The first thread, in most programs the only one, finds its ring at an address that the code
+ * knows; TCG tells a thread's number only in memory. */
+static __attribute__((noinline)) void block_ran_in_thread(unsigned vcpu, void *number) {
     push(&recorder_cpus[vcpu], (uint32_t)(uintptr_t)number);
 }
 
+static void block_ran(unsigned vcpu, void *number) {
+    if (UNLIKELY(vcpu))
+        return block_ran_in_thread(vcpu, number);
+    push(&recorder_cpus[0], (uint32_t)(uintptr_t)number);
+}
+
 static void branchless_block_ran(unsigned vcpu, void *number) {
-    recorder_cpus[vcpu].uncounted++;
-    push(&recorder_cpus[vcpu], (uint32_t)(uintptr_t)number);
+    if (UNLIKELY(vcpu)) {
+        recorder_cpus[vcpu].uncounted++;
+        return block_ran_in_thread(vcpu, number);
+    }
+    recorder_cpus[0].uncounted++;
+    push(&recorder_cpus[0], (uint32_t)(uintptr_t)number);
 }
 
 void recorder_event(recorder_cpu *cpu, unsigned event, const uint64_t *address) {
@@ -326,9 +338,10 @@ static void handler_block_ran(unsigned vcpu, void *number) {
 /* ---- translation ---- */
 
 /* Blocks of one page of code lie in one page of buckets: few pages of the table are touched. */
-static uint32_t hash_block(const wire_block *block) {
+static uint32_t first_bucket(const wire_block *block) {
     uint64_t page = (block->start >> 12) * 0x9e3779b97f4a7c15u;
-    return (uint32_t)(page >> 32) * 1024 + (uint32_t)(block->start >> 2 & 1023);
+    uint32_t hash = (uint32_t)(page >> 32) * 1024 + (uint32_t)(block->start >> 2 & 1023);
+    return hash & (recorder_wire->buckets - 1);
 }
 
 static int same_block(const wire_block *a, const wire_block *b) {
@@ -340,7 +353,7 @@ static int same_block(const wire_block *a, const wire_block *b) {
 /* Number of the block, which is entered if no process has met it; 0 without room. */
 static uint32_t number_of(wire_block *block, const uint8_t *lengths) {
     uint32_t *buckets = AT(uint32_t, recorder_wire->buckets_at), number = 0;
-    uint32_t mask = recorder_wire->buckets - 1, at = hash_block(block) & mask;
+    uint32_t mask = recorder_wire->buckets - 1, at = first_bucket(block);
     for (uint32_t probes = 0; probes <= mask; probes++, at = (at + 1) & mask) {
         uint32_t known = LOAD(buckets[at]);
         if (!known && !number) {
@@ -367,16 +380,18 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     size_t n = qemu_plugin_tb_n_insns(tb);
     if (!n || n > 4096)
         return;
-    uint8_t lengths[4096], code[16];
+    uint8_t lengths[4096];
+    const uint8_t *code = NULL;
     wire_block block = {.start = qemu_plugin_tb_vaddr(tb), .instructions = (uint16_t)n};
+    __builtin_prefetch(AT(uint32_t, recorder_wire->buckets_at) + first_bucket(&block));
     struct qemu_plugin_insn *insn = NULL;
     size_t size = 0, cost = 0;
     for (size_t i = 0; i < n; i++) {
         insn = qemu_plugin_tb_get_insn(tb, i);
         size = qemu_plugin_insn_size(insn);
         lengths[i] = (uint8_t)size;
-        memcpy(code, qemu_plugin_insn_data(insn), size < 16 ? size : 16);
-        cost += decode_cost(code, size < 16 ? size : 16);
+        code = qemu_plugin_insn_data(insn);
+        cost += decode_cost(code, size);
     }
     uint64_t last = qemu_plugin_insn_vaddr(insn);
     block.last = (uint16_t)(last - block.start);

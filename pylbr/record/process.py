@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -102,6 +103,12 @@ class Process:
             (self.status,) = struct.unpack_from("<i", self._data, 4)
             self._launcher.wait()
         return self.status is None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not beyond the program's end."""
+        poll = select.poll()  # select() takes no number above 1023
+        poll.register(self._reader, select.POLLIN)
+        poll.poll(seconds * 1000)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,

@@ -85,7 +85,7 @@ class _Run:
                 self._flush()
                 idle()
             if not busy:
-                time.sleep(_POLL_SECONDS)
+                process.wait(_POLL_SECONDS)
         self._outcome.seconds = time.monotonic() - self._started
 
     def close(self) -> None:
