@@ -15,6 +15,8 @@ from unicorn import x86_const
 
 from pylbr.arch import MODELS
 from pylbr.cli import main
+from pylbr.cpu import Processor
+from pylbr.embed.apic import Apic
 from pylbr.embed.image import ImageError, load
 from pylbr.embed.machine import MIB, Machine
 from pylbr.embed.report import report
@@ -146,6 +148,43 @@ def test_a_broken_facility_is_noticed(guests):
     while (ending := machine.run(40)).kind == "limit":
         machine.processor.lbr.clear()
     assert (ending.kind, ending.code) == ("exit", 1)
+    assert b"FAIL" in printed
+
+
+# Facilities that lack something: (what notices, what WRMSR of a register writes instead)
+LACKING = {
+    "DEPTH resets nothing": ("lbr_callstack", 0x14CF, lambda value: None),
+    "no call-stack mode": ("lbr_callstack", 0x14CE, lambda value: value & ~8),
+    "no filter by CPL": ("lbr_rings", 0x14CE, lambda value: value | 6 if value & 1 else value),
+    "no filter by class": ("lbr_basic", 0x14CE,
+                           lambda value: value | 0x7F0000 if value & 1 else value),
+    "no freeze on PMI": ("lbr_pmi", 0x1D9, lambda value: value & ~0x800),
+}
+
+
+@pytest.mark.parametrize("lack", LACKING)
+def test_a_facility_that_lacks_something_is_noticed(guests, monkeypatch, lack):
+    name, register, changed = LACKING[lack]
+    wrmsr = Processor.wrmsr
+
+    def lacking(self, index, value, host=False):
+        value = changed(value) if index == register else value
+        if value is not None:
+            wrmsr(self, index, value, host)
+
+    machine, printed = start(build(guests, name))
+    monkeypatch.setattr(Processor, "wrmsr", lacking)
+    assert machine.run(30_000_000).code == 1
+    assert b"FAIL" in printed
+
+
+@pytest.mark.parametrize(("owner", "lack", "name"), [
+    (Apic, "performance_monitoring_interrupt", "lbr_pmi"), (Processor, "xrstors", "lbr_xsave"),
+    (Processor, "debug_exception", "debug")])
+def test_a_facility_without_something_is_noticed(guests, monkeypatch, owner, lack, name):
+    machine, printed = start(build(guests, name))
+    monkeypatch.setattr(owner, lack, lambda *args, **options: None)
+    assert machine.run(30_000_000).code == 1
     assert b"FAIL" in printed
 
 
