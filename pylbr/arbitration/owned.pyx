@@ -21,8 +21,8 @@ from pylbr.host.hardware cimport (
     hw_save, hw_set_ctl, image_clear,
 )
 from pylbr.host.perf cimport (
-    CALL_STACK, EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule, perf_disable,
-    perf_enable, perf_schedule,
+    CALL_STACK, EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule,
+    perf_disable, perf_enable, perf_schedule,
 )
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
