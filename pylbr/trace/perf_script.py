@@ -1,15 +1,17 @@
 """``perf script`` text with branch stacks (brstack), as perf 3 to 6.14 print it.
 
-Whole lines with entries are parsed in compiled code, window by window; this module reads
-what stands between them: mapping and task events, samples whose call chain spreads them
-over several lines, samples with an empty stack.
+Whole lines with entries are parsed in compiled code, window by window and ahead of who takes
+the samples, in another thread; this module reads what stands between them: mapping and task
+events, samples whose call chain spreads them over several lines, samples with an empty stack.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Final
 
@@ -22,6 +24,7 @@ from pylbr.trace.brstack import (
     AT_END,
     BAD_ENTRY,
     NO_ENTRIES,
+    NO_ROOM,
     PADDING,
     ROW_DTYPE,
     Prefix,
@@ -39,9 +42,11 @@ from pylbr.trace.source import ByteSource
 __all__ = ["PERF_SCRIPT", "PerfScript"]
 
 #: Stays in the second-level cache with what is made of it.
-_WINDOW: Final = 1 << 19
+_WINDOW: Final = 1 << 18
 #: The shortest entry with its blank is ``0x0/0x0/-/-/- ``.
 _SHORTEST_ENTRY: Final = 14
+#: Windows read before the first of them is handed out.
+_AHEAD: Final = 3
 #: Samples of several lines are handed out in batches of this many.
 _BATCH: Final = 1 << 10
 _FRAME: Final = re.compile(rb"[ \t]+([0-9a-f]{1,16})(?:[ \t]|$)")
@@ -80,6 +85,52 @@ class PerfScript(stacks.Stacks):
         )
 
 
+class _Window:
+    """A stretch of text, whole lines of it, and what compiled code finds there."""
+
+    def __init__(self) -> None:
+        self.text = bytearray(_WINDOW + PADDING)
+        self.rows = np.empty(_WINDOW // _SHORTEST_ENTRY, ROW_DTYPE)
+        self.entries = np.empty(_WINDOW // _SHORTEST_ENTRY, ENTRY_DTYPE)
+        self.offsets = np.empty(len(self.rows) + 1, np.int64)
+        self.size = 0
+
+    def fill(self, source: ByteSource, tail: bytes) -> bytes | None:
+        """Take `tail` and what follows in `source`.
+
+        Returns what is left behind the last whole line, None at the end of the source.
+        """
+        filled, end = len(tail), 0
+        self._make_room(filled)
+        self.text[:filled] = tail
+        while not end and filled <= MAX_LINE:
+            self._make_room(filled + 1)
+            with memoryview(self.text) as whole, whole[filled:len(whole) - PADDING] as view:
+                count = source.readinto(view)
+            if not count:
+                if filled and self.text[filled - 1] != 0x0A:
+                    self.text[filled] = 0x0A
+                    filled += 1
+                self.size = filled
+                return None
+            end = self.text.rfind(b"\n", filled, filled + count) + 1
+            filled += count
+        self.size = end or filled
+        return bytes(self.text[self.size:filled])
+
+    def _make_room(self, size: int) -> None:
+        """Let the text hold `size` bytes, be a line longer than the window."""
+        room = len(self.text) - PADDING
+        if size > room:
+            self.text.extend(bytes(max(room, size - room)))
+            self.entries = np.empty(len(self.text) // _SHORTEST_ENTRY, ENTRY_DTYPE)
+
+    def parse(self, at: int = 0) -> tuple[int, int, int, int]:
+        """Lines with entries, from the one at `at` on: see `_brstack.parse`."""
+        return parse(self.text, at, self.size, self.rows.view("u1"), self.entries.view("u1"),
+                     self.offsets)
+
+
 class _Parser:
     """Reads a file once, from its beginning."""
 
@@ -87,10 +138,6 @@ class _Parser:
         self._path = path
         self.events: list[bytes] = []
         self._events: dict[int, int] = {}
-        self._buffer = bytearray(_WINDOW + PADDING)
-        self._rows = np.empty(_WINDOW // _SHORTEST_ENTRY, ROW_DTYPE)
-        self._entries = np.empty(_WINDOW // _SHORTEST_ENTRY, ENTRY_DTYPE)
-        self._offsets = np.empty(len(self._rows) + 1, np.int64)
         self._names: dict[int, bytes] = {}
         self._pending: Prefix | None = None
         self._head = b""
@@ -99,97 +146,85 @@ class _Parser:
 
     def records(self, samples: bool = True) -> Iterator[stacks.Record]:
         """Everything in the file; without `samples`, only the names of events are learnt."""
-        filled, self._wanted = 0, samples
-        with ByteSource(self._path) as source:
+        self._wanted = samples
+        ahead: deque[tuple[_Window, Future[tuple[int, int, int, int]]]] = deque()
+        done: list[_Window] = []
+        tail: bytes | None = b""
+        with ByteSource(self._path) as source, ThreadPoolExecutor(1) as pool:
             while True:
-                view = memoryview(self._buffer)[filled:len(self._buffer) - PADDING]
-                count = source.readinto(view)
-                view.release()
-                filled += count
-                if not count and filled and self._buffer[filled - 1] != 0x0A:
-                    self._buffer[filled] = 0x0A  # in the padding, if need be
-                    filled += 1
-                    self._buffer.extend(b"\0")
-                used = yield from self._window(filled)
-                if not count:
+                while tail is not None and len(ahead) < _AHEAD:
+                    window = done.pop() if done else _Window()
+                    tail = window.fill(source, tail)
+                    ahead.append((window, pool.submit(window.parse)))
+                if not ahead:
                     break
-                if used == 0 and filled + PADDING >= len(self._buffer):
-                    self._grow()
-                self._base += used
-                self._buffer[:filled - used] = self._buffer[used:filled]
-                filled -= used
+                window, found = ahead.popleft()
+                yield from self._lines(window, found.result())
+                self._base += window.size
+                done.append(window)
         if self._pending is not None:
             self._flush_pending()
         yield from self._flush()
-
-    def _grow(self) -> None:
-        """Make room for a line longer than the window."""
-        if len(self._buffer) > MAX_LINE:
-            raise self._fault(f"is longer than {MAX_LINE} bytes; this is no perf script text")
-        size = 2 * len(self._buffer)
-        self._buffer.extend(bytes(size - len(self._buffer)))
-        self._entries = np.empty(size // _SHORTEST_ENTRY, ENTRY_DTYPE)
 
     def _fault(self, what: str, at: int = 0) -> TraceError:
         return TraceError(self._path, f"line {self._line + 1}: {what}", self._base + at)
 
     # Windows --------------------------------------------------------------------------
 
-    def _window(self, size: int) -> Generator[stacks.Record, None, int]:
-        """Records of the whole lines in the buffer; returns the bytes used."""
+    def _lines(
+        self, window: _Window, found: tuple[int, int, int, int] | None
+    ) -> Iterator[stacks.Record]:
+        """Records of a window, whose first lines have been parsed ahead."""
         at = 0
-        while True:
-            why = AT_END
+        while at < window.size:
+            why = NO_ENTRIES
             if self._pending is None:
-                at, count, why, lines = parse(
-                    self._buffer, at, size, self._rows.view("u1"), self._entries.view("u1"),
-                    self._offsets,
-                )
+                at, count, why, lines = found or window.parse(at)
                 if count:
                     yield from self._flush()
-                    yield from self._samples(count)
+                    yield from self._samples(window, count)
                 self._line += lines
-                if why == AT_END:
-                    return at
-                if why not in (NO_ENTRIES, BAD_ENTRY):
-                    continue  # no room: what was found has been handed out
-            end = self._buffer.find(b"\n", at, size)
+            found = None
+            if why == NO_ROOM or at == window.size:
+                continue  # what was found has been handed out
+            end = window.text.find(b"\n", at, window.size)
             if end < 0:
-                return at
-            yield from self._one_line(bytes(self._buffer[at:end]), at, why == BAD_ENTRY)
+                raise self._fault(
+                    f"is longer than {MAX_LINE} bytes; this is no perf script text", at)
+            yield from self._one_line(bytes(window.text[at:end]), at, why == BAD_ENTRY)
             self._line += 1
             at = end + 1
 
-    def _samples(self, count: int) -> Iterator[stacks.Record]:
+    def _samples(self, window: _Window, count: int) -> Iterator[stacks.Record]:
         """The rows that the compiled parser found."""
-        rows = self._rows[:count]
-        events = self._event_indices(rows)
+        rows = window.rows[:count]
+        events = self._event_indices(window, rows)
         if not self._wanted:
             return
-        yield from self._new_names(rows)
-        offsets = self._offsets[:count + 1].copy()
+        yield from self._new_names(window, rows)
+        offsets = window.offsets[:count + 1].copy()
         columns = {name: rows[name].copy() for name in _COLUMNS}
-        entries = self._entries[:offsets[-1]]
-        self._entries = np.empty_like(self._entries)  # the other is whoever takes the samples'
+        entries = window.entries[:offsets[-1]]
+        window.entries = np.empty_like(window.entries)  # the other is the taker's
         yield stacks.Samples(
             offsets=offsets, entries=entries, event=events,
             misc=np.where(columns["ip"] < _UPPER, _USER, _KERNEL), **columns)
 
-    def _event_indices(self, rows: np.ndarray) -> np.ndarray:
+    def _event_indices(self, window: _Window, rows: np.ndarray) -> np.ndarray:
         hashes = rows["event"]
         first = int(hashes[0])
         if (hashes == first).all():
-            return np.full(len(rows), self._event(first, rows, 0), np.uint16)
+            return np.full(len(rows), self._event(window, first, rows, 0), np.uint16)
         values, where, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         found = np.zeros(len(values), np.uint16)
         for i in np.argsort(where).tolist():
-            found[i] = self._event(int(values[i]), rows, int(where[i]))
+            found[i] = self._event(window, int(values[i]), rows, int(where[i]))
         return found[inverse]
 
-    def _event(self, number: int, rows: np.ndarray, i: int) -> int:
+    def _event(self, window: _Window, number: int, rows: np.ndarray, i: int) -> int:
         """Index of the event with this hash, whose name stands in row `i`."""
         if number not in self._events:
-            self._learn(number, self._prefix_of(rows, i).event)
+            self._learn(number, self._prefix_of(window, rows, i).event)
         return self._events[number]
 
     def _learn(self, number: int, name: bytes) -> int:
@@ -198,12 +233,12 @@ class _Parser:
             self.events.append(name)
         return self._events[number]
 
-    def _prefix_of(self, rows: np.ndarray, i: int) -> Prefix:
+    def _prefix_of(self, window: _Window, rows: np.ndarray, i: int) -> Prefix:
         start = int(rows["line_start"][i])
-        line = bytes(self._buffer[start:self._buffer.find(b"\n", start)])
+        line = bytes(window.text[start:window.text.find(b"\n", start)])
         return prefix_of(line) or Prefix()
 
-    def _new_names(self, rows: np.ndarray) -> Iterator[stacks.Comm]:
+    def _new_names(self, window: _Window, rows: np.ndarray) -> Iterator[stacks.Comm]:
         """Task names that have not been seen of their tasks."""
         named = rows["comm"] != 0
         if not named.any():
@@ -215,7 +250,7 @@ class _Parser:
             where = np.sort(np.unique(key, return_index=True)[1])
         for i in where.tolist():
             if rows["comm"][i]:
-                yield from self._named(self._prefix_of(rows, i))
+                yield from self._named(self._prefix_of(window, rows, i))
 
     def _named(self, prefix: Prefix) -> Iterator[stacks.Comm]:
         if prefix.comm and self._names.get(prefix.tid) != prefix.comm:
