@@ -1,7 +1,8 @@
 """One workload for every policy: real branch streams at the real depth, costs counted.
 
 The operations, hooks and registers are those that the explorer drives; here each operation
-runs to its end, and what happens when is drawn at random with given rates.
+runs to its end, and what happens when is drawn at random with given rates.  Time is counted in
+branches: the CPU that has retired fewest goes on, so that every policy sees the same workload.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -9,11 +10,13 @@ from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, lbr_branch, lbr_record
 from pylbr.arbitration.system cimport (
-    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_GUESTS, OP_CLOSE, OP_ENTER, OP_EXIT, OP_OPEN, OP_SWITCH,
-    OWNER_GUEST, OWNER_HOST, Cpu, Policy, System, guest_execute, nmi, start, step,
+    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_CPUS, MAX_GUESTS, OP_CLOSE, OP_ENTER, OP_EXIT, OP_OPEN,
+    OP_SWITCH, OWNER_GUEST, OWNER_HOST, Cpu, Policy, System, current_context, guest_execute, nmi,
+    start, step,
 )
-from pylbr.host.hardware cimport Image
-from pylbr.host.perf cimport EVENT_NONE, EXCLUDE_GUEST, PINNED
+from pylbr.host.perf cimport (
+    EVENT_ACTIVE, EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, PINNED, VLBR, PerfContext,
+)
 from pylbr.verify.world cimport World, world_init
 
 import numpy as np
@@ -21,6 +24,8 @@ import numpy as np
 from pylbr.errors import ConfigurationError
 
 cdef enum:
+    ON_TASK = 0x40
+    NOWHERE = -1
     C_BRANCH = 6
     C_WORLD = 750
     C_TASK = 2000
@@ -36,8 +41,28 @@ CYCLES = {
 }
 
 
+ctypedef struct Session:        # of a perf tool: it opens an event and closes it again
+    bint open_, waiting
+    bint on_task                # the event is bound to a task, not to a CPU
+    int task                    # which; 0 is the host's task of CPU `home`
+    int home
+    int slot                    # of the event, in its context
+    int cpu                     # where the event counts; NOWHERE while its task does not run
+    uint64_t next_open, next_close
+    uint64_t since_branches, since_cycles       # of that CPU, when the wait there began
+    uint64_t waited_branches, waited_cycles     # before that
+
+ctypedef struct Lane:           # one CPU's way through the workload
+    Session session             # of the tool that runs there
+    uint64_t random, branches, cycles, until_task
+    uint64_t at                 # place in the host's stream
+
+
 cdef class Simulation:
-    """One CPU, a host task, some vCPUs, a perf session that comes and goes.
+    """Some CPUs, a host task on each, vCPUs that move between them, perf sessions that come and go.
+
+    With one CPU, perf's event is bound to it.  With more, each has a perf tool, whose event is
+    bound to a CPU, its own or another (then an IPI goes there), or to the task that runs there.
 
     Parameters
     ----------
@@ -45,56 +70,86 @@ cdef class Simulation:
     config : lbrcore.config.LbrConfig
     streams : sequence of ndarray
         Per owner (the host, then each guest) the edges that it takes, in order, dtype uint32,
-        repeated for ever; numbers below `edges`.
+        repeated for ever; numbers below `edges`.  Each CPU's host task starts elsewhere in the
+        host's.
     edges : int
         How many edges each owner's program has.
+    cpus : int
+        1 or 2.
     host_branches, guest_branches : int
         Mean length of a stay in the host, and of one in the guest, in branches.
     task_every : int
-        World switches per task switch, mean.
+        World switches per task switch of a CPU, mean.
     session_every, session_length : int
-        Branches between two openings of a host event, and until it closes, means.
+        Branches between two openings of a host event by a tool, and until it closes, means.
     period : int
         Branches of an owner per sample of its records.
     exclude_guest : bool
         Kind of host event.
     seed : int
+
+    Attributes
+    ----------
+    branches : int
+        So far, on all CPUs.
+    counts : dict
+        Figures of all CPUs together.  Where a name does not say it: `remote` counts sessions
+        whose event is on another CPU than the tool, `of_tasks` those whose event is a task's;
+        `leaks` are samples with a record of somebody whom the viewer does not trace, `gaps` are
+        samples that miss a branch between their oldest record and now and are not marked; `moved`
+        counts vCPUs that came to another CPU, `moved_compared` those that looked there for their
+        records and had had enough branches to fill the stack, `moved_whole` those that found all
+        of them; `failures` are bits of `Failure`.
+    per_cpu : list of dict
+        What there is per CPU.
     """
 
     cdef readonly Policy policy
     cdef World world
-    cdef object streams
     cdef readonly dict counts
-    cdef uint64_t random
-    cdef uint64_t branches, cycles
-    cdef uint64_t taken[1 + MAX_GUESTS]
+    cdef readonly list per_cpu
+    cdef Lane lane[MAX_CPUS]
+    cdef uint64_t taken[MAX_GUESTS]         # place of each guest in its stream
+    cdef int last_cpu[MAX_GUESTS]
+    cdef bint arrived[MAX_GUESTS]           # on another CPU, and has not entered there yet
+    cdef int waiting                        # sessions that do
     cdef uint64_t host_lost, guest_lost, host_seen, guest_seen, sessions, granted, waits_branches
     cdef uint64_t waits_cycles, samples, cut, absent, guest_samples, guest_cut
-    cdef uint64_t opened_at, opened_cycles, longest_branches, refused
+    cdef uint64_t longest_branches, refused, remote, of_tasks
+    cdef uint64_t leaks, gaps, moved, moved_whole, compared, failures
     cdef uint64_t host_branches, guest_branches, task_every, session_every, session_length, period
-    cdef bint waiting, open_, exclude_guest
+    cdef bint exclude_guest, started
+    cdef const uint32_t[::1] stream         # of all owners, one behind the other
+    cdef uint64_t stream_start[1 + MAX_GUESTS]
+    cdef uint64_t stream_length[1 + MAX_GUESTS]
     cdef uint64_t[:, ::1] truth, profile
     cdef readonly object truth_counts, profile_counts
-    cdef uint32_t edges
 
-    def __init__(self, Policy policy, config, streams, uint32_t edges, *, host_branches=40,
-                 guest_branches=2000, task_every=50, session_every=400_000,
-                 session_length=200_000, period=997, exclude_guest=True, seed=1):
+    def __init__(self, Policy policy, config, streams, uint32_t edges, *, int cpus=1,
+                 host_branches=40, guest_branches=2000, task_every=50, session_every=400_000,
+                 session_length=200_000, period=997, exclude_guest=True, uint64_t seed=1):
+        cdef Lane* lane
+        cdef int i
         guests = len(streams) - 1
         if not 1 <= guests <= MAX_GUESTS:
             raise ConfigurationError(f"streams: one of the host and 1 to {MAX_GUESTS} of guests, "
                                      f"not {len(streams)} in all")
+        if not 1 <= cpus <= MAX_CPUS:
+            raise ConfigurationError(f"cpus: 1 to {MAX_CPUS}, not {cpus}")
         for value in (host_branches, guest_branches, task_every, session_every, session_length,
                       period):
             if value < 1:
                 raise ConfigurationError("every rate of a workload is 1 or more")
         self.policy = policy
-        world_init(&self.world, policy, config, 1, guests)
-        self.streams = [np.ascontiguousarray(s, np.uint32) for s in streams]
-        for s in self.streams:
+        world_init(&self.world, policy, config, cpus, guests)
+        streams = [np.ascontiguousarray(s, np.uint32) for s in streams]
+        for s in streams:
             if not len(s) or s.max() >= edges:
                 raise ConfigurationError(f"streams: edges are numbers below {edges}")
-        self.edges = edges
+        self.stream = np.concatenate(streams)
+        for i, s in enumerate(streams):
+            self.stream_length[i] = len(s)
+            self.stream_start[i] = self.stream_start[i - 1] + len(streams[i - 1]) if i else 0
         self.truth_counts = np.zeros((guests + 1, edges), np.uint64)
         self.profile_counts = np.zeros((guests + 1, edges), np.uint64)
         self.truth, self.profile = self.truth_counts, self.profile_counts
@@ -102,84 +157,187 @@ cdef class Simulation:
         self.task_every, self.period = task_every, period
         self.session_every, self.session_length = session_every, session_length
         self.exclude_guest = exclude_guest
-        self.random = seed * <uint64_t> 0x9E3779B97F4A7C15 | 1
+        for i in range(guests):
+            self.last_cpu[i] = NOWHERE
+        for i in range(cpus):
+            lane = &self.lane[i]
+            lane.random = (seed + (<uint64_t> i << 32)) * <uint64_t> 0x9E3779B97F4A7C15 | 1
+            lane.at = len(streams[0]) * i // cpus
+            lane.until_task = self.draw(lane, task_every)
+            lane.session.next_open = self.draw(lane, session_every)
 
-    cdef inline uint64_t draw(self, uint64_t mean) noexcept nogil:
+    cdef inline uint64_t draw(self, Lane* lane, uint64_t mean) noexcept nogil:
         """Uniform in 1 .. 2 * mean - 1."""
-        self.random ^= self.random >> 12
-        self.random ^= self.random << 25
-        self.random ^= self.random >> 27
-        return 1 + (self.random * <uint64_t> 0x2545F4914F6CDD1D >> 33) % (2 * mean - 1)
+        lane.random ^= lane.random >> 12
+        lane.random ^= lane.random << 25
+        lane.random ^= lane.random >> 27
+        return 1 + (lane.random * <uint64_t> 0x2545F4914F6CDD1D >> 33) % (2 * mean - 1)
 
-    cdef void operation(self, int op, int arg) noexcept nogil:
+    cdef void operation(self, int cpu, int op, int arg) noexcept nogil:
         """Run one operation to its end and charge what it cost."""
         cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[0]
+        cdef Cpu* c = &s.cpu[cpu]
+        cdef Lane* lane = &self.lane[cpu]
         cdef uint64_t msrs = c.hw.msr_accesses, xsaves = c.hw.xsaves
         cdef uint64_t worlds = c.hw.entries + c.hw.exits
         start(s, c, op, arg)
         while not step(s, c, self.policy):
-            self.look()
-        self.cycles += C_MSR * (c.hw.msr_accesses - msrs) + C_XSAVES * (c.hw.xsaves - xsaves)
-        self.cycles += C_WORLD * (c.hw.entries + c.hw.exits - worlds)
+            self.look(cpu)
+        lane.cycles += C_MSR * (c.hw.msr_accesses - msrs) + C_XSAVES * (c.hw.xsaves - xsaves)
+        lane.cycles += C_WORLD * (c.hw.entries + c.hw.exits - worlds)
         if op == OP_SWITCH:
-            self.cycles += C_TASK
+            lane.cycles += C_TASK
         elif op == OP_OPEN or op == OP_CLOSE:
-            self.cycles += C_IPI
-        self.look()
+            lane.cycles += C_IPI
+        self.failures |= s.seen.failures
+        self.look(cpu)
 
-    cdef void look(self) noexcept nogil:
-        """Has perf got what it waited for?"""
-        cdef Cpu* c = &self.world.system.cpu[0]
-        cdef uint64_t wait
-        if self.waiting and c.perf.granted and c.perf.programmed:
-            self.waiting = False
-            self.granted += 1
-            wait = self.branches - self.opened_at
-            self.waits_branches += wait
-            self.waits_cycles += self.cycles - self.opened_cycles
-            if wait > self.longest_branches:
-                self.longest_branches = wait
+    # Who waits for what
 
-    cdef void keep(self, int owner, const Image* image, bint present, uint64_t* samples,
+    cdef PerfContext* context(self, const Session* session) noexcept nogil:
+        cdef System* s = &self.world.system
+        if not session.on_task:
+            return &s.cpu[session.home].perf.context
+        return &s.thread[session.task - 1] if session.task else &s.cpu[session.home].host_task
+
+    cdef void look(self, int cpu) noexcept nogil:
+        """Has perf got what it waited for on this CPU?"""
+        cdef Cpu* c = &self.world.system.cpu[cpu]
+        cdef Session* session
+        cdef int i
+        if not self.waiting or not c.perf.granted or not c.perf.programmed:
+            return
+        for i in range(self.world.system.cpus):
+            session = &self.lane[i].session
+            if (session.waiting and session.cpu == cpu
+                    and self.context(session).event[session.slot].state == EVENT_ACTIVE):
+                self.pause(session)
+                self.granted += 1
+                self.waits_branches += session.waited_branches
+                self.waits_cycles += session.waited_cycles
+                if session.waited_branches > self.longest_branches:
+                    self.longest_branches = session.waited_branches
+                self.forget(session)
+
+    cdef void forget(self, Session* session) noexcept nogil:
+        """It waits no longer."""
+        self.waiting -= session.waiting
+        session.waiting = False
+
+    cdef void pause(self, Session* session) noexcept nogil:
+        """Add up how long it has waited."""
+        cdef Lane* lane = &self.lane[session.cpu]
+        session.waited_branches += lane.branches - session.since_branches
+        session.waited_cycles += lane.cycles - session.since_cycles
+
+    cdef void resume(self, Session* session, int cpu) noexcept nogil:
+        """From now on it waits on this CPU."""
+        session.cpu = cpu
+        session.since_branches = self.lane[cpu].branches
+        session.since_cycles = self.lane[cpu].cycles
+
+    # Samples
+
+    cdef int window(self, int owner, uint64_t at, bint* foreign, bint* gap) noexcept nogil:
+        """Records of the owner in what was just seen; `at` is its place in its stream."""
+        cdef int i, n = 0
+        cdef uint64_t tag, expected
+        foreign[0] = gap[0] = False
+        for i in range(self.world.system.depth):
+            tag = self.world.system.seen.image.entry[i].from_
+            if tag >> 40 == <uint64_t> owner + 1:
+                n += 1
+                expected = self.stream[self.stream_start[owner]
+                                       + (at - n) % self.stream_length[owner]]
+                gap[0] |= at < <uint64_t> n or (tag & 0xFFFFFF) - 1 != expected
+            elif tag:
+                foreign[0] = True
+        return n
+
+    cdef void keep(self, int owner, uint64_t at, bint present, uint64_t* samples,
                    uint64_t* cut) noexcept nogil:
         """Add a sample to the profile of its viewer."""
+        cdef System* s = &self.world.system
         cdef int i
         cdef int n = 0
         cdef uint64_t tag
+        cdef bint foreign = False, gap = False
         samples[0] += 1
-        for i in range(self.world.system.depth if present else 0):
-            tag = image.entry[i].from_
-            if tag >> 40 == <uint64_t> owner + 1:
-                self.profile[owner, (tag & 0xFFFFFF) - 1] += 1
-                n += 1
-        if n < self.world.system.depth:
+        if present:
+            n = self.window(owner, at, &foreign, &gap)
+            self.leaks += foreign and (owner != 0 or self.exclude_guest)
+            self.gaps += gap and not s.seen.cut
+            for i in range(s.depth):
+                tag = s.seen.image.entry[i].from_
+                if tag >> 40 == <uint64_t> owner + 1:
+                    self.profile[owner, (tag & 0xFFFFFF) - 1] += 1
+        if n < s.depth:
             cut[0] += 1
 
-    cdef void sample(self, int owner) noexcept nogil:
+    cdef void host_sample(self, int cpu) noexcept nogil:
+        """A PMI, if an event of perf counts here: one in ERROR does not."""
         cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[0]
         memset(&s.seen, 0, sizeof(s.seen))
-        if owner == 0:
-            nmi(s, c, self.policy)
-            self.absent += not s.seen.present
-            self.keep(0, &s.seen.image, s.seen.present, &self.samples, &self.cut)
-            return
-        if self.policy.exits(s, c, &s.vcpu[owner - 1], GUEST_READ):
-            self.operation(OP_EXIT, GUEST_READ)
-            self.keep(owner, &s.seen.image, True, &self.guest_samples, &self.guest_cut)
-            self.operation(OP_ENTER, 0)
+        if s.cpu[cpu].perf.hosts:
+            nmi(s, &s.cpu[cpu], self.policy)
+            self.failures |= s.seen.failures
+        self.absent += not s.seen.present
+        self.keep(0, self.lane[cpu].at, s.seen.present, &self.samples, &self.cut)
+
+    cdef void guest_reads(self, int cpu) noexcept nogil:
+        """The guest that runs reads its records; they are in `System.seen` then."""
+        cdef System* s = &self.world.system
+        cdef Cpu* c = &s.cpu[cpu]
+        memset(&s.seen, 0, sizeof(s.seen))
+        if self.policy.exits(s, c, &s.vcpu[c.guest - 1], GUEST_READ):
+            self.operation(cpu, OP_EXIT, GUEST_READ)
+            self.operation(cpu, OP_ENTER, 0)
         else:
             guest_execute(s, c, GUEST_READ)
-            self.keep(owner, &s.seen.image, True, &self.guest_samples, &self.guest_cut)
 
-    cdef void burst(self, int owner, const uint32_t[::1] stream, uint64_t count) noexcept nogil:
+    cdef void sample(self, int cpu, int owner) noexcept nogil:
+        if owner == 0:
+            self.host_sample(cpu)
+            return
+        self.guest_reads(cpu)
+        self.keep(owner, self.taken[owner - 1], True, &self.guest_samples, &self.guest_cut)
+
+    cdef void look_back(self, int cpu) noexcept nogil:
+        """A guest on a new CPU looks for the records that it had on the old one."""
+        cdef int owner = self.world.system.cpu[cpu].guest
+        cdef bint foreign, gap
+        self.arrived[owner - 1] = False
+        if self.taken[owner - 1] < self.world.system.depth:
+            return
+        self.guest_reads(cpu)
+        self.compared += 1
+        if self.window(owner, self.taken[owner - 1], &foreign, &gap) == self.world.system.depth:
+            self.moved_whole += not gap
+
+    # What happens on a CPU
+
+    cdef bint wanted(self, Cpu* c) noexcept nogil:
+        """Is there an event of perf's that is to count here?"""
+        cdef PerfContext* contexts[2]
+        cdef int i, j
+        contexts[0], contexts[1] = &c.perf.context, current_context(&self.world.system, c)
+        for i in range(2):
+            for j in range(EVENT_SLOTS):
+                if (contexts[i].event[j].state != EVENT_NONE
+                        and not contexts[i].event[j].flags & VLBR):
+                    return True
+        return False
+
+    cdef void burst(self, int cpu, int owner, uint64_t count) noexcept nogil:
         """`count` branches of one owner, its samples among them."""
-        cdef Cpu* c = &self.world.system.cpu[0]
+        cdef Cpu* c = &self.world.system.cpu[cpu]
+        cdef Lane* lane = &self.lane[cpu]
+        cdef uint64_t* place = &self.taken[owner - 1] if owner else &lane.at
         cdef lbr_branch branch
-        cdef uint64_t i, at = self.taken[owner], length = stream.shape[0]
+        cdef uint64_t i, at = place[0], length = self.stream_length[owner]
+        cdef const uint32_t* stream = &self.stream[self.stream_start[owner]]
         cdef uint32_t edge
-        cdef bint wants = owner != 0 or c.perf.hosts
+        cdef bint wants = owner != 0 or self.wanted(c)
         cdef bint has = c.hw.lbr.active and c.owner == (
             OWNER_HOST if owner == 0 else OWNER_GUEST + owner - 1)
         memset(&branch, 0, sizeof(branch))
@@ -194,13 +352,13 @@ cdef class Simulation:
             if wants:
                 self.truth[owner, edge] += 1
                 if (at + i) % self.period == 0:
-                    self.taken[owner] = at + i + 1
-                    self.branches += 1
-                    self.sample(owner)
-                    self.branches -= 1
-        self.taken[owner] = at + count
-        self.branches += count
-        self.cycles += C_BRANCH * count
+                    place[0] = at + i + 1
+                    lane.branches += 1
+                    self.sample(cpu, owner)
+                    lane.branches -= 1
+        place[0] = at + count
+        lane.branches += count
+        lane.cycles += C_BRANCH * count
         if wants and owner == 0:
             self.host_seen += count
             self.host_lost += 0 if has else count
@@ -208,61 +366,182 @@ cdef class Simulation:
             self.guest_seen += count
             self.guest_lost += 0 if has else count
 
-    cdef void session(self, uint64_t* next_open, uint64_t* next_close) noexcept nogil:
-        """Open or close the host's event, if it is time; interrupts are on."""
-        cdef Cpu* c = &self.world.system.cpu[0]
-        if not self.open_ and self.branches >= next_open[0]:
-            self.open_ = True
-            self.waiting = True
-            self.sessions += 1
-            self.opened_at, self.opened_cycles = self.branches, self.cycles
-            next_close[0] = self.branches + self.draw(self.session_length)
-            self.operation(OP_OPEN, PINNED | (EXCLUDE_GUEST if self.exclude_guest else 0))
-            if c.perf.context.event[0].state == EVENT_NONE:
-                self.refused += 1
-                self.waiting = False
-        elif self.open_ and self.branches >= next_close[0]:
-            self.open_ = self.waiting = False
-            next_open[0] = self.branches + self.draw(self.session_every)
-            if c.perf.context.event[0].state != EVENT_NONE:
-                self.operation(OP_CLOSE, 0)
+    cdef void interrupt(self, int cpu, int op, int arg, int sender) noexcept nogil:
+        """An IPI, which makes a guest exit; who sends it to another CPU waits for it."""
+        if self.world.system.cpu[cpu].guest:
+            self.operation(cpu, OP_EXIT, EXIT_IRQ)
+        self.operation(cpu, op, arg)
+        if cpu != sender:
+            self.lane[sender].cycles += C_IPI
+
+    cdef void place_event(self, int cpu) noexcept nogil:
+        """What the tool's event is to be bound to."""
+        cdef int i, cpus = self.world.system.cpus
+        cdef Lane* lane = &self.lane[cpu]
+        cdef Session* session = &lane.session
+        session.home = cpu
+        session.on_task = False
+        if cpus == 1:
+            return
+        session.home = <int> (self.draw(lane, 1 << 20) % <uint64_t> cpus)
+        if self.draw(lane, 1 << 20) & 1:
+            for i in range(cpus):
+                if self.lane[i].session.open_ and self.lane[i].session.on_task:
+                    return      # a thread has slots for one event of perf and one of KVM
+            session.on_task = True
+            session.task = self.world.system.cpu[session.home].task
+
+    cdef void open_session(self, int cpu) noexcept nogil:
+        cdef Lane* lane = &self.lane[cpu]
+        cdef Session* session = &lane.session
+        cdef PerfContext* context
+        self.place_event(cpu)
+        context = self.context(session)
+        session.slot = 0
+        while (session.slot < EVENT_SLOTS - 1
+               and context.event[session.slot].state != EVENT_NONE):
+            session.slot += 1
+        session.open_ = session.waiting = True
+        session.waited_branches = session.waited_cycles = 0
+        self.sessions += 1
+        self.remote += session.home != cpu
+        self.of_tasks += session.on_task
+        self.waiting += 1
+        self.resume(session, session.home)
+        session.next_close = lane.branches + self.draw(lane, self.session_length)
+        self.interrupt(session.home, OP_OPEN, PINNED | (EXCLUDE_GUEST if self.exclude_guest else 0)
+                       | (ON_TASK if session.on_task else 0), cpu)
+        if context.event[session.slot].state == EVENT_NONE:
+            self.refused += 1
+            self.forget(session)
+
+    cdef void close_session(self, int cpu) noexcept nogil:
+        """An event of a task that does not run now waits till it does."""
+        cdef Lane* lane = &self.lane[cpu]
+        cdef Session* session = &lane.session
+        if session.cpu == NOWHERE:
+            return
+        self.forget(session)
+        session.open_ = False
+        session.next_open = lane.branches + self.draw(lane, self.session_every)
+        if self.context(session).event[session.slot].state != EVENT_NONE:
+            self.interrupt(session.cpu, OP_CLOSE,
+                           session.slot | (ON_TASK if session.on_task else 0), cpu)
+
+    cdef void switch_task(self, int cpu, int task) noexcept nogil:
+        """The scheduler picks a task, and the events that are bound to tasks go with them."""
+        cdef System* s = &self.world.system
+        cdef Cpu* c = &s.cpu[cpu]
+        cdef Session* session
+        cdef int i
+        for i in range(s.cpus):
+            session = &self.lane[i].session
+            if session.open_ and session.on_task and session.cpu == cpu:
+                self.pause(session)
+                session.cpu = NOWHERE
+        self.operation(cpu, OP_SWITCH, task)
+        for i in range(s.cpus):
+            session = &self.lane[i].session
+            if (session.open_ and session.on_task and session.task == task
+                    and (task or session.home == cpu)):
+                self.resume(session, cpu)
+        self.look(cpu)
+        if task:
+            if self.last_cpu[task - 1] != NOWHERE and self.last_cpu[task - 1] != cpu:
+                self.moved += 1
+                self.arrived[task - 1] = True
+            self.last_cpu[task - 1] = cpu
+
+    cdef bint runs_elsewhere(self, int cpu, int task) noexcept nogil:
+        cdef int i
+        for i in range(self.world.system.cpus):
+            if task and i != cpu and self.world.system.cpu[i].task == task:
+                return True
+        return False
+
+    cdef void turn(self, int cpu) noexcept nogil:
+        """A stay in the host, and one in the guest, which a later exit ends."""
+        cdef System* s = &self.world.system
+        cdef Cpu* c = &s.cpu[cpu]
+        cdef Lane* lane = &self.lane[cpu]
+        cdef int task
+        if c.guest:
+            self.operation(cpu, OP_EXIT, EXIT_IRQ)
+        if not lane.session.open_ and lane.branches >= lane.session.next_open:
+            self.open_session(cpu)
+        elif lane.session.open_ and lane.branches >= lane.session.next_close:
+            self.close_session(cpu)
+        self.burst(cpu, 0, self.draw(lane, self.host_branches))
+        lane.until_task -= 1
+        if lane.until_task == 0:
+            lane.until_task = self.draw(lane, self.task_every)
+            task = <int> (self.draw(lane, 1 << 20) % (s.guests + 1))
+            if task != c.task and not self.runs_elsewhere(cpu, task):
+                self.switch_task(cpu, task)
+        if c.task:
+            self.operation(cpu, OP_ENTER, 0)
+            if self.arrived[c.task - 1]:
+                self.look_back(cpu)
+        self.burst(cpu, c.task, self.draw(lane, self.guest_branches))
+
+    cdef void begin(self) noexcept nogil:
+        """Each guest switches its LBRs on."""
+        cdef int g, cpu
+        self.started = True
+        for g in range(self.world.system.guests):
+            cpu = g % self.world.system.cpus
+            self.switch_task(cpu, 1 + g)
+            self.operation(cpu, OP_ENTER, 0)
+            self.operation(cpu, OP_EXIT, GUEST_ENABLE)
+
+    @property
+    def branches(self):
+        return sum([self.lane[i].branches for i in range(self.world.system.cpus)])
+
+    @property
+    def tasks(self):
+        """What each CPU runs: 0 its host task, 1 + v the thread of vCPU v."""
+        return [self.world.system.cpu[i].task for i in range(self.world.system.cpus)]
 
     def run(self, uint64_t branches):
-        """Go on for so many branches; figures are in `counts` then."""
-        cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[0]
-        cdef uint64_t end = self.branches + branches, until_task = self.draw(self.task_every)
-        cdef uint64_t next_open = self.branches + self.draw(self.session_every), next_close = 0
-        cdef int g, task
-        for g in range(s.guests):  # each guest switches its LBRs on
-            self.operation(OP_SWITCH, 1 + g)
-            self.operation(OP_ENTER, 0)
-            self.operation(OP_EXIT, GUEST_ENABLE)
-        while self.branches < end:
-            self.session(&next_open, &next_close)
-            self.burst(0, self.streams[0], self.draw(self.host_branches))
-            until_task -= 1
-            if until_task == 0:
-                until_task = self.draw(self.task_every)
-                task = <int> (self.draw(1 << 20) % (s.guests + 1))
-                if task != c.task:
-                    self.operation(OP_SWITCH, task)
-            if c.task:
-                self.operation(OP_ENTER, 0)
-                self.burst(c.task, self.streams[c.task], self.draw(self.guest_branches))
-                self.operation(OP_EXIT, EXIT_IRQ)
-            else:
-                self.burst(0, self.streams[0], self.draw(self.guest_branches))
-        self.counts = {
-            "branches": self.branches, "cycles": self.cycles,
+        """Go on for so many branches; figures are in `counts` then.  To run twice is the same as
+        to run once for as long."""
+        cdef int cpu, next_, cpus = self.world.system.cpus
+        cdef uint64_t total = self.branches, before
+        cdef uint64_t end = total + branches
+        with nogil:
+            if not self.started:
+                self.begin()
+            while total < end:
+                next_ = 0
+                for cpu in range(1, cpus):
+                    if self.lane[cpu].branches < self.lane[next_].branches:
+                        next_ = cpu
+                before = self.lane[next_].branches
+                self.turn(next_)
+                total += self.lane[next_].branches - before
+            for cpu in range(cpus):
+                if self.world.system.cpu[cpu].guest:
+                    self.operation(cpu, OP_EXIT, EXIT_IRQ)
+        self.per_cpu = []
+        for cpu in range(cpus):
+            self.per_cpu.append({
+                "branches": self.lane[cpu].branches, "cycles": self.lane[cpu].cycles,
+                "msr_accesses": self.world.system.cpu[cpu].hw.msr_accesses,
+                "xsaves": self.world.system.cpu[cpu].hw.xsaves,
+                "entries": self.world.system.cpu[cpu].hw.entries,
+                "exits": self.world.system.cpu[cpu].hw.exits,
+            })
+        self.counts = {key: sum([one[key] for one in self.per_cpu]) for key in self.per_cpu[0]} | {
             "host_branches": self.host_seen, "host_lost": self.host_lost,
             "guest_branches": self.guest_seen, "guest_lost": self.guest_lost,
             "sessions": self.sessions, "served": self.granted, "refused": self.refused,
+            "remote": self.remote, "of_tasks": self.of_tasks,
             "wait_branches": self.waits_branches, "wait_cycles": self.waits_cycles,
             "longest_wait": self.longest_branches,
             "samples": self.samples, "cut": self.cut, "absent": self.absent,
             "guest_samples": self.guest_samples, "guest_cut": self.guest_cut,
-            "msr_accesses": c.hw.msr_accesses, "xsaves": c.hw.xsaves, "entries": c.hw.entries,
-            "exits": c.hw.exits,
+            "leaks": self.leaks, "gaps": self.gaps, "failures": self.failures,
+            "moved": self.moved, "moved_compared": self.compared, "moved_whole": self.moved_whole,
         }
         return self.counts
