@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--branches", type=int, default=20_000_000,
                         help="branches of each run (default: %(default)s)")
     rates = Workload()
+    parser.add_argument("--cpus", type=int, choices=(1, 2), default=rates.cpus,
+                        help="physical CPUs, between which vCPUs move (default: %(default)s)")
     for name, words in (
-        ("guests", "vCPUs on the processor"),
+        ("guests", "vCPUs"),
         ("host_branches", "host branches between a VM exit and the next entry, mean"),
         ("guest_branches", "guest branches between two exits, mean"),
         ("task_every", "world switches per task switch, mean"),
@@ -91,18 +94,19 @@ def run(args: argparse.Namespace) -> int:
     if args.branches < 1:
         raise CommandError(f"--branches: must be 1 or more, not {args.branches}")
     streams = _streams(args)
-    options = {} if streams is None else {"streams": streams[0], "edges": streams[1]}
+    options: dict[str, Any] = {"seed": args.seed}
+    if streams is not None:
+        options["streams"], options["edges"] = streams
     policies = args.policies or list(POLICIES)
     sweep: dict[int, list[Figures]] = {}
     lengths = SWEEP if args.sweep else ()
-    with progress(1 + len(lengths), "workload", "arbitrate") as bar:
-        figures = compare(_workload(args), args.branches, policies, seed=args.seed,
-                          **options)
-        bar.update(1)
+    total = (1 + len(lengths)) * len(policies) * args.branches
+    with progress(total, "branch", "arbitrate") as bar:
+        options["report"] = bar.update
+        figures = compare(_workload(args), args.branches, policies, **options)
         for length in lengths:
             sweep[length] = compare(_workload(args, guest_branches=length), args.branches,
-                                    policies, seed=args.seed, **options)
-            bar.update(1)
+                                    policies, **options)
     print(figure_table(figures))
     if sweep:
         print()

@@ -52,6 +52,9 @@ def figure_table(figures: Sequence[Figures]) -> str:
         [_percent(f.share("guest_cut", "guest_samples")) for f in figures])
     row("host profile overlap", [f"{f.host_overlap:.4f}" for f in figures])
     row("guest profile overlap", [f"{f.guest_overlap:.4f}" for f in figures])
+    if any(f.counts["moved"] for f in figures):
+        row("vCPUs moved, records whole", [
+            f"{f.counts['moved_whole']} of {f.counts['moved_compared']}" for f in figures])
     row("MSR accesses per million branches", per_million("msr_accesses"))
     row("XSAVES, XRSTORS per million branches", per_million("xsaves"))
     row("VM exits per million branches", per_million("exits"))

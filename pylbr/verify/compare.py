@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from pylbr.verify.simulation import Simulation
 __all__ = ["Figures", "Workload", "compare", "program", "stream_of"]
 
 _EDGES = 512
+#: Branches between two reports.
+STRIDE = 1_000_000
 
 
 def program(seed: int, length: int = 1 << 16, edges: int = _EDGES) -> npt.NDArray[np.uint32]:
@@ -69,6 +71,7 @@ def stream_of(branches: np.ndarray, edges: int = 1 << 16) -> tuple[npt.NDArray[n
 class Workload:
     """Rates, in branches; see `Simulation`."""
 
+    cpus: int = 1
     guests: int = 2
     host_branches: int = 40
     guest_branches: int = 2000
@@ -107,8 +110,15 @@ def compare(
     streams: Sequence[npt.NDArray[np.uint32]] | None = None,
     edges: int = _EDGES,
     seed: int = 1,
+    report: Callable[[int], object] | None = None,
 ) -> list[Figures]:
-    """Run every policy on the same workload, streams and random numbers."""
+    """Run every policy on the same workload, streams and random numbers.
+
+    Parameters
+    ----------
+    report : callable, optional
+        Called now and then with how many of all runs' branches have retired since the last call.
+    """
     if streams is None:
         streams = [program(owner) for owner in range(workload.guests + 1)]
     rates = {key: value for key, value in vars(workload).items() if key != "guests"}
@@ -118,8 +128,12 @@ def compare(
         config = LbrConfig.legacy(32, linear_width=64) if policy.legacy else LbrConfig(
             linear_width=64)
         run = Simulation(policy, config, streams, edges, seed=seed, **rates)
-        counts = run.run(branches)
+        while (left := branches - run.branches) > 0:
+            before = run.branches
+            run.run(min(STRIDE, left))
+            if report:
+                report(min(left, run.branches - before))
         truth, profile = run.truth_counts, run.profile_counts
-        figures.append(Figures(name, counts, overlap(truth[0], profile[0]),
+        figures.append(Figures(name, run.counts, overlap(truth[0], profile[0]),
                                overlap(truth[1:].ravel(), profile[1:].ravel())))
     return figures

@@ -102,6 +102,31 @@ def test_command_with_traces(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_progress_counts_branches():
+    told = []
+    compare(Workload(cpus=2), 1_500_000, ["lease", "request"], report=told.append)
+    assert sum(told) == 3_000_000 and len(told) > 2
+
+
+def test_command_with_two_cpus(capsys):
+    words = ["arbitrate", "lease", "mediated", "arch-lbr-v2-mended", "--branches", "1000000",
+             "--session-every", "20000", "--session-length", "20000", "--guest-branches", "200"]
+    tables = []
+    for cpus in ("1", "2"):
+        assert main([*words, "--cpus", cpus, "--guests", "3"]) == 0
+        tables.append({cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in
+                       (line.split("|") for line in capsys.readouterr().out.splitlines())})
+    one, two = tables
+    moved = two.pop("vCPUs moved, records whole")
+    assert one.keys() == two.keys() and one != two
+    whole, compared = zip(*((int(word) for word in cell.split(" of ")) for cell in moved),
+                          strict=True)
+    assert whole[0] == whole[1] == compared[0] > 3 and whole[2] < compared[2] == compared[0]
+    assert two["guest branches lost"][:2] == ["0.00 %", "0.00 %"]
+    with pytest.raises(SystemExit):
+        main([*words, "--cpus", "3"])
+
+
 def test_command(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert main(["arbitrate", "lease", "request", "--branches", "200000", "--sweep",
