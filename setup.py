@@ -58,6 +58,7 @@ EXTENSIONS = [
     "pylbr.verify.explore",
     "pylbr.verify.replay",
     "pylbr.verify.walk",
+    "pylbr.verify.sessions",
     "pylbr.verify.simulation",
 ]
 

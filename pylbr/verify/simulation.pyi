@@ -6,12 +6,12 @@ from typing_extensions import disjoint_base
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration.system import Policy
+from pylbr.verify.sessions import Sessions
 
 CYCLES: dict[str, int]
 
 @disjoint_base
-class Simulation:
-    policy: Policy
+class Simulation(Sessions):
     counts: dict[str, int]
     per_cpu: list[dict[str, int]]
     truth_counts: npt.NDArray[np.uint64]

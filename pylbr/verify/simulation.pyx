@@ -10,28 +10,18 @@ from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, lbr_branch, lbr_record
 from pylbr.arbitration.system cimport (
-    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_CPUS, MAX_GUESTS, OP_CLOSE, OP_ENTER, OP_EXIT, OP_OPEN,
-    OP_SWITCH, OWNER_GUEST, OWNER_HOST, Cpu, Policy, System, current_context, guest_execute, nmi,
-    start, step,
+    EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_CPUS, MAX_GUESTS, OP_ENTER, OP_EXIT, OWNER_GUEST,
+    OWNER_HOST, Cpu, Policy, System, current_context, guest_execute, nmi,
 )
-from pylbr.host.perf cimport (
-    EVENT_ACTIVE, EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, PINNED, VLBR, PerfContext,
+from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
+from pylbr.verify.sessions cimport (
+    C_BRANCH, C_IPI, C_MSR, C_TASK, C_WORLD, C_XSAVES, NOWHERE, Lane, Sessions, draw,
 )
-from pylbr.verify.world cimport World, world_init
+from pylbr.verify.world cimport world_init
 
 import numpy as np
 
 from pylbr.errors import ConfigurationError
-
-cdef enum:
-    ON_TASK = 0x40
-    NOWHERE = -1
-    C_BRANCH = 6
-    C_WORLD = 750
-    C_TASK = 2000
-    C_IPI = 1000
-    C_MSR = 100
-    C_XSAVES = 300
 
 #: Costs in core cycles; a world switch is an entry or an exit.  Orders of magnitude of public
 #: measurements, not measured here.
@@ -41,24 +31,7 @@ CYCLES = {
 }
 
 
-ctypedef struct Session:        # of a perf tool: it opens an event and closes it again
-    bint open_, waiting
-    bint on_task                # the event is bound to a task, not to a CPU
-    int task                    # which; 0 is the host's task of CPU `home`
-    int home
-    int slot                    # of the event, in its context
-    int cpu                     # where the event counts; NOWHERE while its task does not run
-    uint64_t next_open, next_close
-    uint64_t since_branches, since_cycles       # of that CPU, when the wait there began
-    uint64_t waited_branches, waited_cycles     # before that
-
-ctypedef struct Lane:           # one CPU's way through the workload
-    Session session             # of the tool that runs there
-    uint64_t random, branches, cycles, until_task
-    uint64_t at                 # place in the host's stream
-
-
-cdef class Simulation:
+cdef class Simulation(Sessions):
     """Some CPUs, a host task on each, vCPUs that move between them, perf sessions that come and go.
 
     With one CPU, perf's event is bound to it.  With more, each has a perf tool, whose event is
@@ -104,21 +77,16 @@ cdef class Simulation:
         What there is per CPU.
     """
 
-    cdef readonly Policy policy
-    cdef World world
     cdef readonly dict counts
     cdef readonly list per_cpu
-    cdef Lane lane[MAX_CPUS]
     cdef uint64_t taken[MAX_GUESTS]         # place of each guest in its stream
     cdef int last_cpu[MAX_GUESTS]
     cdef bint arrived[MAX_GUESTS]           # on another CPU, and has not entered there yet
-    cdef int waiting                        # sessions that do
-    cdef uint64_t host_lost, guest_lost, host_seen, guest_seen, sessions, granted, waits_branches
-    cdef uint64_t waits_cycles, samples, cut, absent, guest_samples, guest_cut
-    cdef uint64_t longest_branches, refused, remote, of_tasks
-    cdef uint64_t leaks, gaps, moved, moved_whole, compared, failures
-    cdef uint64_t host_branches, guest_branches, task_every, session_every, session_length, period
-    cdef bint exclude_guest, started
+    cdef uint64_t host_lost, guest_lost, host_seen, guest_seen
+    cdef uint64_t samples, cut, absent, guest_samples, guest_cut
+    cdef uint64_t leaks, gaps, moved, moved_whole, compared
+    cdef uint64_t host_branches, guest_branches, task_every, period
+    cdef bint started
     cdef const uint32_t[::1] stream         # of all owners, one behind the other
     cdef uint64_t stream_start[1 + MAX_GUESTS]
     cdef uint64_t stream_length[1 + MAX_GUESTS]
@@ -163,78 +131,8 @@ cdef class Simulation:
             lane = &self.lane[i]
             lane.random = (seed + (<uint64_t> i << 32)) * <uint64_t> 0x9E3779B97F4A7C15 | 1
             lane.at = len(streams[0]) * i // cpus
-            lane.until_task = self.draw(lane, task_every)
-            lane.session.next_open = self.draw(lane, session_every)
-
-    cdef inline uint64_t draw(self, Lane* lane, uint64_t mean) noexcept nogil:
-        """Uniform in 1 .. 2 * mean - 1."""
-        lane.random ^= lane.random >> 12
-        lane.random ^= lane.random << 25
-        lane.random ^= lane.random >> 27
-        return 1 + (lane.random * <uint64_t> 0x2545F4914F6CDD1D >> 33) % (2 * mean - 1)
-
-    cdef void operation(self, int cpu, int op, int arg) noexcept nogil:
-        """Run one operation to its end and charge what it cost."""
-        cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[cpu]
-        cdef Lane* lane = &self.lane[cpu]
-        cdef uint64_t msrs = c.hw.msr_accesses, xsaves = c.hw.xsaves
-        cdef uint64_t worlds = c.hw.entries + c.hw.exits
-        start(s, c, op, arg)
-        while not step(s, c, self.policy):
-            self.look(cpu)
-        lane.cycles += C_MSR * (c.hw.msr_accesses - msrs) + C_XSAVES * (c.hw.xsaves - xsaves)
-        lane.cycles += C_WORLD * (c.hw.entries + c.hw.exits - worlds)
-        if op == OP_SWITCH:
-            lane.cycles += C_TASK
-        elif op == OP_OPEN or op == OP_CLOSE:
-            lane.cycles += C_IPI
-        self.failures |= s.seen.failures
-        self.look(cpu)
-
-    # Who waits for what
-
-    cdef PerfContext* context(self, const Session* session) noexcept nogil:
-        cdef System* s = &self.world.system
-        if not session.on_task:
-            return &s.cpu[session.home].perf.context
-        return &s.thread[session.task - 1] if session.task else &s.cpu[session.home].host_task
-
-    cdef void look(self, int cpu) noexcept nogil:
-        """Has perf got what it waited for on this CPU?"""
-        cdef Cpu* c = &self.world.system.cpu[cpu]
-        cdef Session* session
-        cdef int i
-        if not self.waiting or not c.perf.granted or not c.perf.programmed:
-            return
-        for i in range(self.world.system.cpus):
-            session = &self.lane[i].session
-            if (session.waiting and session.cpu == cpu
-                    and self.context(session).event[session.slot].state == EVENT_ACTIVE):
-                self.pause(session)
-                self.granted += 1
-                self.waits_branches += session.waited_branches
-                self.waits_cycles += session.waited_cycles
-                if session.waited_branches > self.longest_branches:
-                    self.longest_branches = session.waited_branches
-                self.forget(session)
-
-    cdef void forget(self, Session* session) noexcept nogil:
-        """It waits no longer."""
-        self.waiting -= session.waiting
-        session.waiting = False
-
-    cdef void pause(self, Session* session) noexcept nogil:
-        """Add up how long it has waited."""
-        cdef Lane* lane = &self.lane[session.cpu]
-        session.waited_branches += lane.branches - session.since_branches
-        session.waited_cycles += lane.cycles - session.since_cycles
-
-    cdef void resume(self, Session* session, int cpu) noexcept nogil:
-        """From now on it waits on this CPU."""
-        session.cpu = cpu
-        session.since_branches = self.lane[cpu].branches
-        session.since_cycles = self.lane[cpu].cycles
+            lane.until_task = draw(lane, task_every)
+            lane.session.next_open = draw(lane, session_every)
 
     # Samples
 
@@ -366,91 +264,15 @@ cdef class Simulation:
             self.guest_seen += count
             self.guest_lost += 0 if has else count
 
-    cdef void interrupt(self, int cpu, int op, int arg, int sender) noexcept nogil:
-        """An IPI, which makes a guest exit; who sends it to another CPU waits for it."""
-        if self.world.system.cpu[cpu].guest:
-            self.operation(cpu, OP_EXIT, EXIT_IRQ)
-        self.operation(cpu, op, arg)
-        if cpu != sender:
-            self.lane[sender].cycles += C_IPI
-
-    cdef void place_event(self, int cpu) noexcept nogil:
-        """What the tool's event is to be bound to."""
-        cdef int i, cpus = self.world.system.cpus
-        cdef Lane* lane = &self.lane[cpu]
-        cdef Session* session = &lane.session
-        session.home = cpu
-        session.on_task = False
-        if cpus == 1:
+    cdef void pick(self, int cpu, int task) noexcept nogil:
+        """The scheduler picks a task: perhaps a vCPU that comes from another CPU."""
+        self.switch_task(cpu, task)
+        if not task:
             return
-        session.home = <int> (self.draw(lane, 1 << 20) % <uint64_t> cpus)
-        if self.draw(lane, 1 << 20) & 1:
-            for i in range(cpus):
-                if self.lane[i].session.open_ and self.lane[i].session.on_task:
-                    return      # a thread has slots for one event of perf and one of KVM
-            session.on_task = True
-            session.task = self.world.system.cpu[session.home].task
-
-    cdef void open_session(self, int cpu) noexcept nogil:
-        cdef Lane* lane = &self.lane[cpu]
-        cdef Session* session = &lane.session
-        cdef PerfContext* context
-        self.place_event(cpu)
-        context = self.context(session)
-        session.slot = 0
-        while (session.slot < EVENT_SLOTS - 1
-               and context.event[session.slot].state != EVENT_NONE):
-            session.slot += 1
-        session.open_ = session.waiting = True
-        session.waited_branches = session.waited_cycles = 0
-        self.sessions += 1
-        self.remote += session.home != cpu
-        self.of_tasks += session.on_task
-        self.waiting += 1
-        self.resume(session, session.home)
-        session.next_close = lane.branches + self.draw(lane, self.session_length)
-        self.interrupt(session.home, OP_OPEN, PINNED | (EXCLUDE_GUEST if self.exclude_guest else 0)
-                       | (ON_TASK if session.on_task else 0), cpu)
-        if context.event[session.slot].state == EVENT_NONE:
-            self.refused += 1
-            self.forget(session)
-
-    cdef void close_session(self, int cpu) noexcept nogil:
-        """An event of a task that does not run now waits till it does."""
-        cdef Lane* lane = &self.lane[cpu]
-        cdef Session* session = &lane.session
-        if session.cpu == NOWHERE:
-            return
-        self.forget(session)
-        session.open_ = False
-        session.next_open = lane.branches + self.draw(lane, self.session_every)
-        if self.context(session).event[session.slot].state != EVENT_NONE:
-            self.interrupt(session.cpu, OP_CLOSE,
-                           session.slot | (ON_TASK if session.on_task else 0), cpu)
-
-    cdef void switch_task(self, int cpu, int task) noexcept nogil:
-        """The scheduler picks a task, and the events that are bound to tasks go with them."""
-        cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[cpu]
-        cdef Session* session
-        cdef int i
-        for i in range(s.cpus):
-            session = &self.lane[i].session
-            if session.open_ and session.on_task and session.cpu == cpu:
-                self.pause(session)
-                session.cpu = NOWHERE
-        self.operation(cpu, OP_SWITCH, task)
-        for i in range(s.cpus):
-            session = &self.lane[i].session
-            if (session.open_ and session.on_task and session.task == task
-                    and (task or session.home == cpu)):
-                self.resume(session, cpu)
-        self.look(cpu)
-        if task:
-            if self.last_cpu[task - 1] != NOWHERE and self.last_cpu[task - 1] != cpu:
-                self.moved += 1
-                self.arrived[task - 1] = True
-            self.last_cpu[task - 1] = cpu
+        if self.last_cpu[task - 1] != NOWHERE and self.last_cpu[task - 1] != cpu:
+            self.moved += 1
+            self.arrived[task - 1] = True
+        self.last_cpu[task - 1] = cpu
 
     cdef bint runs_elsewhere(self, int cpu, int task) noexcept nogil:
         cdef int i
@@ -467,22 +289,19 @@ cdef class Simulation:
         cdef int task
         if c.guest:
             self.operation(cpu, OP_EXIT, EXIT_IRQ)
-        if not lane.session.open_ and lane.branches >= lane.session.next_open:
-            self.open_session(cpu)
-        elif lane.session.open_ and lane.branches >= lane.session.next_close:
-            self.close_session(cpu)
-        self.burst(cpu, 0, self.draw(lane, self.host_branches))
+        self.tool(cpu)
+        self.burst(cpu, 0, draw(lane, self.host_branches))
         lane.until_task -= 1
         if lane.until_task == 0:
-            lane.until_task = self.draw(lane, self.task_every)
-            task = <int> (self.draw(lane, 1 << 20) % (s.guests + 1))
+            lane.until_task = draw(lane, self.task_every)
+            task = <int> (draw(lane, 1 << 20) % (s.guests + 1))
             if task != c.task and not self.runs_elsewhere(cpu, task):
-                self.switch_task(cpu, task)
+                self.pick(cpu, task)
         if c.task:
             self.operation(cpu, OP_ENTER, 0)
             if self.arrived[c.task - 1]:
                 self.look_back(cpu)
-        self.burst(cpu, c.task, self.draw(lane, self.guest_branches))
+        self.burst(cpu, c.task, draw(lane, self.guest_branches))
 
     cdef void begin(self) noexcept nogil:
         """Each guest switches its LBRs on."""
@@ -490,7 +309,7 @@ cdef class Simulation:
         self.started = True
         for g in range(self.world.system.guests):
             cpu = g % self.world.system.cpus
-            self.switch_task(cpu, 1 + g)
+            self.pick(cpu, 1 + g)
             self.operation(cpu, OP_ENTER, 0)
             self.operation(cpu, OP_EXIT, GUEST_ENABLE)
 
