@@ -15,5 +15,11 @@ cdef int acquire_bytes(object source, Py_buffer* view, str name, bint writable) 
 # An integer of 0..`highest`; a float is refused, not cut.
 cdef uint64_t unsigned(object value, str name, uint64_t highest) except? 0xFFFFFFFFFFFFFFFF
 
+# Just `count` values, of any iterable.
+cdef tuple several(object source, str name, int count)
+
+# A truth value: True, False, 0 or 1.
+cdef bint truth(object value, str name) except? True
+
 cdef const char* BRANCH_FORMAT
 cdef const char* ENTRY_FORMAT

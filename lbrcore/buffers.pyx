@@ -9,7 +9,7 @@ from libc.string cimport strcmp
 
 from operator import index as as_index
 
-from numpy import ndarray
+from numpy import bool_, ndarray
 
 from lbrcore.dtypes import BRANCH_DTYPE
 
@@ -21,6 +21,11 @@ cdef const char* ENTRY_FORMAT = b"T{L:from:L:to:L:info:}"
 cdef int _refuse(object source, str name, str rule) except -1:
     kind = "None" if source is None else f"a {type(source).__name__}"
     raise TypeError(f"{name}: must be {rule}, not {kind}")
+
+
+cdef bint _same_format(const char* given, const char* wanted) noexcept:
+    """Q is L wherever lbrcore is built; `array` and `memoryview.cast` say Q."""
+    return not strcmp(given, wanted) or not strcmp(wanted, b"L") and not strcmp(given, b"Q")
 
 
 cdef str _array_of(str dtype):
@@ -42,7 +47,7 @@ cdef int acquire(
     except (BufferError, ValueError) as error:
         raise TypeError(f"{name}: must be {_array_of(dtype)}: {error}") from None
     try:
-        if not known and (view.format == NULL or strcmp(view.format, format)
+        if not known and (view.format == NULL or not _same_format(view.format, format)
                           or view.itemsize != itemsize):
             given = getattr(source, "dtype", None)
             if given is None:
@@ -84,3 +89,19 @@ cdef uint64_t unsigned(object value, str name, uint64_t highest) except? 0xFFFFF
     if number < 0 or number > highest:
         raise OverflowError(f"{name}: must be 0 to {highest:#x}, not {number:#x}")
     return number
+
+
+cdef tuple several(object source, str name, int count):
+    try:
+        values = tuple(source)
+    except TypeError:
+        _refuse(source, name, f"{count} integers")
+    if len(values) != count:
+        raise ValueError(f"{name}: must be {count} integers, not {len(values)}")
+    return values
+
+
+cdef bint truth(object value, str name) except? True:
+    if isinstance(value, (bool, bool_)):
+        return bool(value)
+    return unsigned(value, name, 1)

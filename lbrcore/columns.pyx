@@ -26,7 +26,7 @@ cdef class Columns:
         if flags is not None:
             self._take(FLAGS, flags, "flags", b"B", 1, "uint8")
         for column, level, name in ((CPL_FROM, cpl_from, "cpl_from"), (CPL_TO, cpl_to, "cpl_to")):
-            if hasattr(level, "__index__") and not hasattr(level, "shape"):
+            if hasattr(level, "__index__") and not getattr(level, "shape", ()):
                 self.constant[column] = unsigned(level, name, 3)
             else:
                 self._take(column, level, name, b"B", 1, "uint8")

@@ -98,6 +98,7 @@ class LbrConfig:
             (0 <= self.depth <= MAX_DEPTH, "depth", f"must be 0 to {MAX_DEPTH}"),
             (not legacy or (self.depth and not self.depth & (self.depth - 1)), "depth",
              "must be a power of two in the legacy flavour"),
+            (not legacy or 0 <= self.depth_bitmap <= 0xFF, "depth_bitmap", "must fit in 8 bits"),
             (legacy or 1 <= self.depth_bitmap <= 0xF or self.depth and not self.depth_bitmap >> 8,
              "depth_bitmap", "must offer a depth, and none above 32: no MSR or XSAVE room exists"),
         )

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from lbrcore.buffers cimport unsigned
+from lbrcore.buffers cimport several, truth, unsigned
 from lbrcore.lbr cimport CYC_CNT_MAX, LbrState, lbr_find_quick
 
 
@@ -17,14 +17,12 @@ def hidden(LbrState state not None):
 
 def set_hidden(LbrState state not None, cycles, events, xinuse):
     cdef int i
-    counts = tuple(events)
-    if len(counts) != 4:
-        raise ValueError(f"events: must be four counts, not {len(counts)}")
-    counts = tuple([unsigned(one, "events", 3) for one in counts])
+    cdef bint in_use = truth(xinuse, "xinuse")
+    counts = tuple([unsigned(one, "events", 3) for one in several(events, "events", 4)])
     since = 0 if cycles is None else unsigned(cycles, "cycles", 0xFFFF)
     state.state.cycles = since
     state.state.cycles_valid = <uint8_t> (cycles is not None)
     lbr_find_quick(state.state)
     for i in range(4):
         state.state.events[i] = <uint8_t> counts[i]
-    state.state.xinuse = bool(xinuse)
+    state.state.xinuse = in_use

@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lbrcore.batch cimport lbr_record_batch
-from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
+from lbrcore.buffers cimport BRANCH_FORMAT, acquire, several, truth, unsigned
 from lbrcore.columns cimport BLOCK, Columns
 from lbrcore.control cimport (
     lbr_control_changed, lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_write_ctl,
@@ -210,7 +210,7 @@ cdef class LbrState:
 
     # Recording
 
-    def record(self, branches not None):
+    def record(self, branches):
         cdef Py_buffer view
         cdef int result
         acquire(branches, &view, "branches", BRANCH_FORMAT, sizeof(lbr_branch),
@@ -236,10 +236,9 @@ cdef class LbrState:
         branch.flags = <uint8_t> unsigned(flags, "flags", 7)
         branch.cpl_from = <uint8_t> unsigned(cpl_from, "cpl_from", 3)
         branch.cpl_to = <uint8_t> unsigned(cpl_to, "cpl_to", 3)
-        if len(events) != 4:
-            raise ValueError(f"events: must be four counts, not {len(events)}")
+        counts = several(events, "events", 4)
         for i in range(4):
-            branch.events[i] = <uint8_t> unsigned(events[i], "events", 255)
+            branch.events[i] = <uint8_t> unsigned(counts[i], "events", 255)
         lbr_record(self.state, &branch)
 
     def record_columns(self, from_, to, cls, *, cycles=None, flags=None, cpl_from=3, cpl_to=3,
@@ -293,7 +292,7 @@ cdef class LbrState:
     def enable(self, value):
         if self.state.config.flavour != LBR_LEGACY:
             raise AttributeError("enable: is LBREn, bit 0 of ctl, in the architectural flavour")
-        lbr_set_enable(self.state, bool(value))
+        lbr_set_enable(self.state, truth(value, "enable"))
 
     @property
     def frozen(self):
@@ -301,7 +300,7 @@ cdef class LbrState:
 
     @frozen.setter
     def frozen(self, value):
-        lbr_set_frozen(self.state, bool(value))
+        lbr_set_frozen(self.state, truth(value, "frozen"))
 
     @property
     def event_mask(self):
@@ -366,8 +365,10 @@ cdef class LbrState:
     @ler.setter
     def ler(self, value):
         cdef lbr_entry entry
-        from_, to, info = value
-        entry = _entry(from_, to, info)
+        from_, to, info = several(value, "ler", 3)
+        entry.from_ = unsigned(from_, "ler[0]", <uint64_t> -1)
+        entry.to = unsigned(to, "ler[1]", <uint64_t> -1)
+        entry.info = unsigned(info, "ler[2]", <uint64_t> -1)
         lbr_write_ler(self.state, &entry)
 
     # Life

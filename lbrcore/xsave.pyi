@@ -30,7 +30,7 @@ def restore_component(state: LbrState, component: Buffer) -> None:
     Fault
         Reserved bits of CTL or DEPTH are set; the state is as it was.
     ValueError
-        The bytes end before the entries of the current depth do.
+        The bytes end before the entries that the saved DEPTH announces do.
     """
 
 def xsaves(

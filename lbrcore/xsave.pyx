@@ -11,6 +11,9 @@ A restore that faults leaves the state as it was: the manual lets each element h
 new or its initial value, and this is one of the permitted outcomes.
 """
 
+from collections.abc import Mapping
+from types import NoneType
+
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
@@ -95,23 +98,38 @@ cdef uint64_t _depth_bits(const lbr_state* state) noexcept nogil:
     return bits - 1
 
 
+cdef const char* _component_fault(
+    const lbr_state* state, const void* component, size_t size
+) noexcept nogil:
+    """The rule by which XRSTORS refuses a component, or NULL."""
+    cdef uint64_t depth = _load(component, 8)
+    cdef size_t i
+    if _load(component, 0) & ~state.config.ctl_mask:
+        return b"bits of IA32_LBR_CTL are set that are reserved or not offered"
+    if depth != state.depth and depth & ~_depth_bits(state):
+        return b"reserved bits of IA32_LBR_DEPTH are set"
+    for i in range(LBR_COMPONENT_SIZE, size):
+        if (<const uint8_t*> component)[i]:
+            return b"behind byte 807 of the component not all is 0"
+    return NULL
+
+
 cdef int lbr_unpack(lbr_state* state, const void* component, size_t size) noexcept nogil:
     """Restore from a component whose XSTATE_BV bit is set (cases 2 to 4 of SDM vol. 1, 13.12)."""
-    cdef uint64_t ctl, depth
+    cdef uint64_t ctl, depth, entries
     cdef size_t i
     if state.config.flavour != LBR_ARCHITECTURAL:
         return LBR_EINVAL
-    if size < ENTRIES + sizeof(lbr_entry) * state.depth:
+    if size < ENTRIES:
         return LBR_ESHORT
     ctl = _load(component, 0)
     depth = _load(component, 8)
-    if ctl & ~state.config.ctl_mask:
+    entries = depth if depth == state.depth else min(
+        depth, <uint64_t> lbr_max_depth(&state.config))
+    if size < ENTRIES + sizeof(lbr_entry) * entries:
+        return LBR_ESHORT
+    if _component_fault(state, component, size) != NULL:
         return LBR_GP
-    if depth != state.depth and depth & ~_depth_bits(state):
-        return LBR_GP
-    for i in range(LBR_COMPONENT_SIZE, size):
-        if (<const uint8_t*> component)[i]:
-            return LBR_GP
     memcpy(&state.ler, <const uint8_t*> component + 16, sizeof(lbr_entry))
     lbr_clear(state)
     if depth == state.depth:
@@ -170,6 +188,8 @@ cdef int lbr_xsaves(
     cdef int result
     rfbm &= ~COMPACTED
     xinuse &= ~LBR_BIT
+    if rfbm & LBR_BIT and state.config.flavour != LBR_ARCHITECTURAL:
+        return LBR_EINVAL
     if size < EXTENDED:
         return LBR_ESHORT
     if rfbm & LBR_BIT and lbr_xinuse(state):
@@ -187,19 +207,20 @@ cdef int lbr_xsaves(
     return LBR_OK
 
 
-cdef int _check_header(const void* area, uint64_t supported) noexcept nogil:
+cdef const char* _header_fault(const void* area, uint64_t supported) noexcept nogil:
+    """The rule by which XRSTORS refuses a header, or NULL."""
     cdef uint64_t xstate_bv = _load(area, HEADER), xcomp_bv = _load(area, HEADER + 8)
     cdef size_t i
     if not xcomp_bv & COMPACTED:
-        return LBR_GP
+        return b"XCOMP_BV[63] is clear; XRSTORS takes the compacted format only"
     if xcomp_bv & ~COMPACTED & ~supported:
-        return LBR_GP
+        return b"XCOMP_BV has bits that are not in `supported`"
     if xstate_bv & (~xcomp_bv | COMPACTED):
-        return LBR_GP
+        return b"XSTATE_BV has bits that are not in XCOMP_BV"
     for i in range(<size_t> HEADER + 16, <size_t> EXTENDED, 8):
         if _load(area, i):
-            return LBR_GP
-    return LBR_OK
+            return b"bytes 16 to 63 of the header are reserved and not all 0"
+    return NULL
 
 
 cdef int lbr_xrstors(
@@ -210,9 +231,10 @@ cdef int lbr_xrstors(
     cdef int result
     if size < EXTENDED:
         return LBR_ESHORT
-    result = _check_header(area, supported)
-    if result != LBR_OK or not rfbm & LBR_BIT & supported:
-        return result
+    if _header_fault(area, supported) != NULL:
+        return LBR_GP
+    if not rfbm & LBR_BIT & supported:
+        return LBR_OK
     if not _load(area, HEADER) & LBR_BIT:
         return _initialise(state)
     result = _offset(layout, _load(area, HEADER + 8), &offset)
@@ -230,6 +252,9 @@ cdef lbr_xsave_layout _layout_from(object sizes, object aligned) except *:
     cdef lbr_xsave_layout layout
     memset(&layout, 0, sizeof(layout))
     layout.size[LBR_COMPONENT] = LBR_COMPONENT_SIZE
+    if not isinstance(sizes, (NoneType, Mapping)):
+        raise TypeError("sizes: must map numbers of components to bytes, not be a "
+                        f"{type(sizes).__name__}")
     for component, size in (sizes or {}).items():
         layout.size[unsigned(component, "sizes", 62)] = <uint32_t> unsigned(
             size, f"sizes[{component}]", 0xFFFFFFFF)
@@ -237,30 +262,52 @@ cdef lbr_xsave_layout _layout_from(object sizes, object aligned) except *:
     return layout
 
 
-cdef int _raise(int result, str name, Py_ssize_t size, str rule) except -1:
+cdef int _raise(
+    int result, const lbr_state* state, str name, Py_ssize_t size, str rule=""
+) except -1:
     if result == LBR_OK:
         return 0
     if result == LBR_ESHORT:
         raise ValueError(f"{name}: {size} bytes end before the saved state does")
-    if result == LBR_EINVAL:
-        raise ValueError(f"{name}: a component of the area has no size in `sizes`, or the "
-                         "flavour is not architectural (legacy LBRs are not XSAVE-managed)")
-    raise Fault(f"{name}: {rule}")
+    if result == LBR_GP:
+        raise Fault(f"{name}: {rule}")
+    if state.config.flavour != LBR_ARCHITECTURAL:
+        raise ValueError("state: must be of the architectural flavour; legacy LBRs are not "
+                         "XSAVE-managed")
+    raise ValueError(f"{name}: a component that lies in it has no size in `sizes`")
+
+
+cdef str _area_fault(
+    const lbr_state* state, const uint8_t* area, size_t size, const lbr_xsave_layout* layout,
+    uint64_t supported
+):
+    """The rule by which XRSTORS has refused an area."""
+    cdef const char* rule = _header_fault(area, supported)
+    cdef size_t offset = 0
+    if rule == NULL:
+        _offset(layout, _load(area, HEADER + 8), &offset)
+        rule = _component_fault(
+            state, area + offset, min(size - offset, <size_t> layout.size[LBR_COMPONENT]))
+    return rule.decode()
 
 
 def component(LbrState state not None):
     cdef uint8_t block[LBR_COMPONENT_SIZE]
     memset(block, 0, sizeof(block))
-    _raise(lbr_pack(state.state, block, sizeof(block)), "state", sizeof(block), "")
+    _raise(lbr_pack(state.state, block, sizeof(block)), state.state, "state", sizeof(block))
     return <bytes> (<char*> block)[:ENTRIES + sizeof(lbr_entry) * state.state.depth]
 
 
-def restore_component(LbrState state not None, component not None):
+def restore_component(LbrState state not None, component):
     cdef Py_buffer view
+    cdef int result
     acquire_bytes(component, &view, "component", False)
     try:
-        _raise(lbr_unpack(state.state, view.buf, <size_t> view.len), "component", view.len,
-               "reserved bits are set in IA32_LBR_CTL, in IA32_LBR_DEPTH or behind byte 807")
+        result = lbr_unpack(state.state, view.buf, <size_t> view.len)
+        rule = ""
+        if result == LBR_GP:
+            rule = _component_fault(state.state, view.buf, <size_t> view.len).decode()
+        _raise(result, state.state, "component", view.len, rule)
     finally:
         PyBuffer_Release(&view)
 
@@ -289,7 +336,7 @@ def xsaves(LbrState state not None, area, rfbm=1 << LBR_COMPONENT, *, offset=0, 
     try:
         _locate(&view, offset, address, &start)
         _raise(lbr_xsaves(state.state, <uint8_t*> view.buf + start, <size_t> (view.len - start),
-                          &layout, bits, others), "area", view.len - start, "")
+                          &layout, bits, others), state.state, "area", view.len - start)
     finally:
         PyBuffer_Release(&view)
 
@@ -298,16 +345,20 @@ def xrstors(LbrState state not None, area, rfbm=1 << LBR_COMPONENT, *, offset=0,
             supported=1 << LBR_COMPONENT | 3, sizes=None, aligned=0):
     cdef Py_buffer view
     cdef Py_ssize_t start = 0
+    cdef const uint8_t* at
+    cdef size_t size
+    cdef int result
     cdef uint64_t bits = unsigned(rfbm, "rfbm", <uint64_t> -1)
     cdef uint64_t offered = unsigned(supported, "supported", <uint64_t> -1)
     cdef lbr_xsave_layout layout = _layout_from(sizes, aligned)
     acquire_bytes(area, &view, "area", False)
     try:
         _locate(&view, offset, address, &start)
-        _raise(lbr_xrstors(state.state, <const uint8_t*> view.buf + start,
-                           <size_t> (view.len - start), &layout, bits, offered),
-               "area", view.len - start,
-               "XRSTORS refuses the header (XCOMP_BV[63] clear, bits outside `supported`, "
-               "XSTATE_BV outside XCOMP_BV, reserved bytes) or reserved bits of the component")
+        at, size = <const uint8_t*> view.buf + start, <size_t> (view.len - start)
+        result = lbr_xrstors(state.state, at, size, &layout, bits, offered)
+        rule = ""
+        if result == LBR_GP:
+            rule = _area_fault(state.state, at, size, &layout, offered)
+        _raise(result, state.state, "area", view.len - start, rule)
     finally:
         PyBuffer_Release(&view)

@@ -139,7 +139,9 @@ def test_columns_name_the_branch_behind_the_first_block(state):
     ({"flags": 8}, OverflowError, "flags: must be 0 to 0x7"),
     ({"cpl_from": 4}, OverflowError, "cpl_from: must be 0 to 0x3"),
     ({"cpl_to": math.nan}, TypeError, "cpl_to: must be an integer"),
-    ({"events": (1, 2, 3)}, ValueError, "events: must be four counts"),
+    ({"events": (1, 2, 3)}, ValueError, "events: must be 4 integers, not 3"),
+    ({"events": None}, TypeError, "events: must be 4 integers, not None"),
+    ({"events": 5}, TypeError, "events: must be 4 integers, not a int"),
     ({"events": (1, 2, 3, 256)}, OverflowError, "events: must be"),
 ])
 def test_one_branch(state, changes, error, text):
@@ -163,8 +165,13 @@ def test_one_branch(state, changes, error, text):
     ("event_mask", 16, OverflowError, "event_mask"),
     ("tos", 1, AttributeError, "tos: the architectural flavour has none"),
     ("enable", True, AttributeError, "enable: is LBREn"),
-    ("ler", (1, 2), ValueError, "unpack"),
-    ("ler", (1, 2, 1 << 64), OverflowError, "info: must be"),
+    ("ler", None, TypeError, "ler: must be 3 integers, not None"),
+    ("ler", (1, 2), ValueError, "ler: must be 3 integers, not 2"),
+    ("ler", (1, 2, 1 << 64), OverflowError, r"ler\[2\]: must be"),
+    ("ler", (1.0, 2, 3), TypeError, r"ler\[0\]: must be an integer"),
+    ("frozen", None, TypeError, "frozen: must be an integer"),
+    ("frozen", 0.5, TypeError, "frozen: must be an integer"),
+    ("frozen", 2, OverflowError, "frozen: must be 0 to 0x1"),
 ])
 def test_control(state, name, value, error, text):
     before = image(state)
@@ -196,6 +203,7 @@ def test_entries(state):
     ({"flavour": 1, "depth": 12, "ctl_mask": 0}, "depth: must be a power of two"),
     ({"flavour": 1, "depth": 16}, "ctl_mask: has bits"),
     ({"quirks": 2}, "quirks"),
+    ({"flavour": 1, "depth": 16, "ctl_mask": 0, "depth_bitmap": -1}, "depth_bitmap: must fit"),
 ])
 def test_configuration(changes, text):
     with pytest.raises(ValueError, match=text):
@@ -239,17 +247,46 @@ def flipped(area, bit):
     (lambda s, a: xsave.xsaves(s, a, 0x8803), ValueError, "no size in `sizes`"),
     (lambda s, a: xsave.xrstors(s, a[:575]), ValueError, "area: 575 bytes end before"),
     (lambda s, a: xsave.xrstors(s, a[:1383]), ValueError, "area: 1383 bytes end before"),
-    (lambda s, a: xsave.xrstors(s, a, supported=3), Fault, "XRSTORS refuses the header"),
+    (lambda s, a: xsave.xrstors(s, a, supported=3), Fault, "area: XCOMP_BV has bits"),
+    (lambda s, a: xsave.xrstors(s, a, sizes=5), TypeError, "sizes: must map .*, not be a int"),
+    (lambda s, a: xsave.xrstors(s, a, sizes={3: -1}), OverflowError, r"sizes\[3\]: must be"),
     (lambda s, a: xsave.xrstors(s, a, -1), OverflowError, "rfbm: must be"),
     (lambda s, a: xsave.xrstors(s, a, 1.0), TypeError, "rfbm: must be an integer"),
-    (lambda s, a: xsave.restore_component(s, bytes(807)), ValueError, "807 bytes end before"),
-    (lambda s, a: xsave.restore_component(s, bytes([255]) * 808), Fault, "reserved bits are set"),
-], ids=range(15))
+    (lambda s, a: xsave.restore_component(s, None), TypeError, "component: .* not None"),
+    (lambda s, a: xsave.restore_component(s, bytes(39)), ValueError, "39 bytes end before"),
+    (lambda s, a: xsave.restore_component(s, xsave.component(s)[:807]), ValueError,
+     "component: 807 bytes end before"),
+    (lambda s, a: xsave.restore_component(s, bytes([255]) * 808), Fault,
+     "component: bits of IA32_LBR_CTL are set"),
+], ids=range(19))
 def test_xsave_arguments(state, call, error, text):
     area, before = area_of(state), image(state)
     with pytest.raises(error, match=text):
         call(state, area)
     assert image(state) == before
+
+
+@pytest.mark.parametrize(("bit", "text"), [
+    (520 * 8 + 63, r"area: XCOMP_BV\[63\] is clear"),
+    (520 * 8 + 11, "area: XCOMP_BV has bits that are not in `supported`"),
+    (512 * 8 + 63, "area: XSTATE_BV has bits that are not in XCOMP_BV"),
+    (512 * 8 + 2, "area: XSTATE_BV has bits that are not in XCOMP_BV"),
+    (528 * 8, "area: bytes 16 to 63 of the header"),
+    (576 * 8 - 1, "area: bytes 16 to 63 of the header"),
+    (576 * 8 + 4, "area: bits of IA32_LBR_CTL"),
+    (584 * 8 + 20, "area: reserved bits of IA32_LBR_DEPTH"),
+])
+def test_a_refused_area_names_the_rule(state, bit, text):
+    area, before = area_of(state), image(state)
+    with pytest.raises(Fault, match=text):
+        xsave.xrstors(state, flipped(area, bit), 0x8003)
+    assert image(state) == before
+
+
+def test_a_component_without_size_is_named_in_xrstors_too(state):
+    area = flipped(area_of(state), 520 * 8 + 11)
+    with pytest.raises(ValueError, match="area: a component that lies in it has no size in"):
+        xsave.xrstors(state, area, 0x8003, supported=0x8803)
 
 
 def test_a_refused_xsaves_writes_nothing(state):
@@ -291,5 +328,20 @@ def test_every_short_area_is_refused(state, length):
 
 
 def test_legacy_is_not_xsave_managed():
-    with pytest.raises(ValueError, match="not XSAVE-managed"):
-        xsave.component(LbrState(LbrConfig.legacy(16)))
+    legacy, area = LbrState(LbrConfig.legacy(16)), bytearray(1384)
+    for call in (lambda: xsave.component(legacy), lambda: xsave.xsaves(legacy, area),
+                 lambda: xsave.xrstors(legacy, area_of(LbrState(LbrConfig())))):
+        with pytest.raises(ValueError, match="state: .*not XSAVE-managed"):
+            call()
+    assert area == bytes(1384)
+    xsave.xsaves(legacy, area, 3)  # without component 15 it is but a header
+
+
+@pytest.mark.parametrize("value", [None, "yes", 1.0])
+def test_enable_is_a_truth_value(value):
+    legacy = LbrState(LbrConfig.legacy(16))
+    with pytest.raises(TypeError, match="enable: must be an integer"):
+        legacy.enable = value
+    assert not legacy.enable
+    legacy.enable = np.True_
+    assert legacy.enable

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from array import array
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def test_info_fields():
                      flags=BranchFlag.MISPRED | BranchFlag.IN_TSX)
     assert state.read_entry(1)[2] == 5 << 56  # nothing to count cycles from yet
     assert state.read_entry(0)[2] == 6 << 61 | 1 << 60 | 8 << 56 | 0b11_11_10_01 << 32 | 0xFFFF
+
+
+def test_columns_of_unsigned_long_long_and_scalars_of_numpy():
+    """`array` and `memoryview.cast` spell 64 bits Q, NumPy L."""
+    state = facility()
+    state.record_columns(array("Q", [1, 2]), array("Q", [3, 4]), array("B", [0, 5]),
+                         cpl_from=np.uint8(3), cpl_to=np.uint8(3))
+    assert froms(state) == [2, 1]
 
 
 def test_a_filtered_branch_does_not_restart_the_cycle_count():

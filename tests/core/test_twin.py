@@ -383,6 +383,22 @@ def test_a_restored_component_of_another_depth(depth):
     assert area[512:520] == (0x8000).to_bytes(8, "little"), "all zero, but in use"
 
 
+@pytest.mark.parametrize("saved", [8, 16, 24, 32])
+@pytest.mark.parametrize("current", [8, 16, 24, 32])
+def test_a_component_goes_into_a_state_of_any_depth(saved, current):
+    """As `component` gives it: 40 + 24 * depth bytes."""
+    source, core, twin = LbrState(LbrConfig()), LbrState(LbrConfig()), ReferenceLbr(LbrConfig())
+    source.ctl, source.depth, source.ler = 0x7F0007, saved, (1, 2, 3)
+    source.record_one(5, 6, BranchClass.COND)
+    core.depth = current
+    twin.write_depth(current)
+    xsave.restore_component(core, xsave.component(source))
+    ReferenceXsave(twin).restore_component(xsave.component(source))
+    assert (core.ctl, core.depth, core.ler) == (0x7F0007, current, (1, 2, 3))
+    assert core.records().tolist() == twin.records()
+    assert core.read_entry(0)[0] == (5 if saved == current else 0)
+
+
 def test_what_lies_behind_the_component_must_be_zero():
     image = bytearray(816)
     image[8] = 32
