@@ -80,7 +80,7 @@ cdef inline void _finish(
 ) noexcept nogil:
     """Add the counts since the record before this one, which is known if `valid`."""
     cdef uint64_t cycles = since.cycles
-    if mode & MODE_TIMED and valid:
+    if mode & MODE_TIMED and valid and state.mode & MODE_TIMED:  # `mode` may ask for too much
         if cycles > CYC_CNT_MAX:
             cycles = CYC_CNT_MAX
         entry.info |= cycles | LBR_CYC_CNT_VALID

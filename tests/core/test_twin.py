@@ -399,6 +399,20 @@ def test_a_component_goes_into_a_state_of_any_depth(saved, current):
     assert core.read_entry(0)[0] == (5 if saved == current else 0)
 
 
+@pytest.mark.parametrize("count", [1, 40, 200])
+def test_cyc_cnt_valid_needs_cyc_cnt(count):
+    """A facility without CYC_CNT never sets CYC_CNT_VALID, by whichever path a batch goes."""
+    config = LbrConfig(info_mask=0xFF << 56)
+    core, twin = LbrState(config), ReferenceLbr(config)
+    core.ctl = 0x7F0007
+    twin.write_ctl(0x7F0007)
+    branches = np.zeros(count, BRANCH_DTYPE)
+    branches["to"], branches["cycles"] = np.arange(count) + 1, 7
+    core.record(branches)
+    twin.record(branches)
+    assert core.records().tolist() == twin.records()
+
+
 def test_what_lies_behind_the_component_must_be_zero():
     image = bytearray(816)
     image[8] = 32
