@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import ROOT
+
 
 @pytest.mark.slow
 def test_wheel_contents(installed):
@@ -11,14 +13,19 @@ def test_wheel_contents(installed):
                  "xsave.pyi", "lbr.pyx", "py.typed"):
         assert (core / name).is_file(), name
     assert (installed.site / "pylbr" / "py.typed").is_file()
-    assert not list(core.glob("*.c")), "generated C does not belong into the wheel"
+    for name in ("plugin.c", "guest.c", "wire.h"):
+        assert (installed.site / "pylbr" / "record" / name).is_file(), name
+    for package in ("lbrcore", "pylbr"):
+        for pattern in ("*.pxd", "*.pyi"):
+            for source in (ROOT / package).rglob(pattern):
+                assert (installed.site / source.relative_to(ROOT)).is_file(), source
+    generated = [path for path in installed.site.rglob("*.c") if path.with_suffix(".pyi").exists()]
+    assert not generated, "generated C does not belong into the wheel"
 
 
 @pytest.mark.slow
 def test_readme_example(installed):
     """The example of the README, run as it stands there."""
-    from tests.conftest import ROOT
-
     text = (ROOT / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     out = installed.python("-c", code)
