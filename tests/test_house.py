@@ -1,6 +1,7 @@
 """The house rules that a machine can hold."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -89,3 +90,10 @@ def test_every_extension_is_built():
     for path in tracked("lbrcore/*.pyx", "pylbr/*.pyx"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         assert f'"{name}"' in text, name
+
+
+def test_the_recipes_name_what_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:lbrcore|pylbr|tests|docs|bench)/[\w./]*)`", text))
+    assert len(named) > 8
+    assert not [name for name in named if not (ROOT / name).exists()]
