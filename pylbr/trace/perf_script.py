@@ -131,6 +131,32 @@ class _Window:
                      self.offsets)
 
 
+def _windows(
+    source: ByteSource, pool: ThreadPoolExecutor
+) -> Iterator[tuple[_Window, tuple[int, int, int, int]]]:
+    """The windows of a text and what was found in them; each may be used until the next."""
+    ahead: deque[tuple[_Window, Future[tuple[int, int, int, int]]]] = deque()
+    done: list[_Window] = []
+    tail: bytes | None = b""
+    trouble: TraceError | None = None
+    while True:
+        while tail is not None and len(ahead) < _AHEAD:
+            window = done.pop() if done else _Window()
+            try:
+                tail = window.fill(source, tail)
+            except TraceError as error:  # what was read before comes first
+                tail, trouble = None, error
+                break
+            ahead.append((window, pool.submit(window.parse)))
+        if not ahead:
+            break
+        window, found = ahead.popleft()
+        yield window, found.result()
+        done.append(window)
+    if trouble is not None:
+        raise trouble
+
+
 class _Parser:
     """Reads a file once, from its beginning."""
 
@@ -147,23 +173,15 @@ class _Parser:
     def records(self, samples: bool = True) -> Iterator[stacks.Record]:
         """Everything in the file; without `samples`, only the names of events are learnt."""
         self._wanted = samples
-        ahead: deque[tuple[_Window, Future[tuple[int, int, int, int]]]] = deque()
-        done: list[_Window] = []
-        tail: bytes | None = b""
-        with ByteSource(self._path) as source, ThreadPoolExecutor(1) as pool:
-            while True:
-                while tail is not None and len(ahead) < _AHEAD:
-                    window = done.pop() if done else _Window()
-                    tail = window.fill(source, tail)
-                    ahead.append((window, pool.submit(window.parse)))
-                if not ahead:
-                    break
-                window, found = ahead.popleft()
-                yield from self._lines(window, found.result())
-                self._base += window.size
-                done.append(window)
-        if self._pending is not None:
-            self._flush_pending()
+        try:
+            with ByteSource(self._path) as source, ThreadPoolExecutor(1) as pool:
+                for window, found in _windows(source, pool):
+                    yield from self._lines(window, found)
+                    self._base += window.size
+        except TraceError:
+            yield from self._flush()
+            raise
+        self._flush_pending()
         yield from self._flush()
 
     def _fault(self, what: str, at: int = 0) -> TraceError:
@@ -201,14 +219,23 @@ class _Parser:
         events = self._event_indices(window, rows)
         if not self._wanted:
             return
-        yield from self._new_names(window, rows)
+        names = self._new_names(window, rows)
         offsets = window.offsets[:count + 1].copy()
         columns = {name: rows[name].copy() for name in _COLUMNS}
+        columns["event"] = events
+        columns["misc"] = np.where(columns["ip"] < _UPPER, _USER, _KERNEL)
         entries = window.entries[:offsets[-1]]
         window.entries = np.empty_like(window.entries)  # the other is the taker's
-        yield stacks.Samples(
-            offsets=offsets, entries=entries, event=events,
-            misc=np.where(columns["ip"] < _UPPER, _USER, _KERNEL), **columns)
+        first = 0
+        for last, name in [*names, (count, None)]:
+            if last > first:
+                yield stacks.Samples(
+                    offsets=offsets[first:last + 1] - offsets[first],
+                    entries=entries[offsets[first]:offsets[last]],
+                    **{key: column[first:last] for key, column in columns.items()})
+                first = last
+            if name is not None:
+                yield name
 
     def _event_indices(self, window: _Window, rows: np.ndarray) -> np.ndarray:
         hashes = rows["event"]
@@ -238,19 +265,27 @@ class _Parser:
         line = bytes(window.text[start:window.text.find(b"\n", start)])
         return prefix_of(line) or Prefix()
 
-    def _new_names(self, window: _Window, rows: np.ndarray) -> Iterator[stacks.Comm]:
-        """Task names that have not been seen of their tasks."""
-        named = rows["comm"] != 0
-        if not named.any():
-            return
-        key = rows["tid"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ rows["comm"]
-        if (key == key[0]).all():
-            where = np.zeros(1, np.int64)
+    def _new_names(
+        self, window: _Window, rows: np.ndarray
+    ) -> list[tuple[int, stacks.Comm]]:
+        """Names that tasks have taken on, each with the row before which it has to be told."""
+        named = np.flatnonzero(rows["comm"])
+        if not len(named):
+            return []
+        tid, comm = rows["tid"][named], rows["comm"][named]
+        if (tid == tid[0]).all() and (comm == comm[0]).all():
+            where, new = named[:1], np.ones(1, bool)
         else:
-            where = np.sort(np.unique(key, return_index=True)[1])
-        for i in where.tolist():
-            if rows["comm"][i]:
-                yield from self._named(self._prefix_of(window, rows, i))
+            order = np.argsort(tid, kind="stable")
+            tid, comm = tid[order], comm[order]
+            new = np.append(True, tid[1:] != tid[:-1])
+            changed = new | np.append(True, comm[1:] != comm[:-1])
+            where, new = named[order[changed]], new[changed]
+        names = []
+        # The first of a task may stand before the samples of the others.
+        for at, i in sorted(zip(np.where(new, 0, where).tolist(), where.tolist(), strict=True)):
+            names += [(at, name) for name in self._named(self._prefix_of(window, rows, i))]
+        return names
 
     def _named(self, prefix: Prefix) -> Iterator[stacks.Comm]:
         if prefix.comm and self._names.get(prefix.tid) != prefix.comm:
@@ -265,6 +300,7 @@ class _Parser:
         if line.startswith(b"#"):
             return
         if b"PERF_RECORD_" in line:
+            self._flush_pending()
             yield from self._flush()
             record = parse_event(line)
             if record is None:
@@ -276,8 +312,7 @@ class _Parser:
             return
         if self._pending is not None and self._continued(line, at):
             return
-        if self._pending is not None:
-            self._flush_pending()
+        self._flush_pending()
         if not line.strip():
             return
         why, prefix, entries = parse_line(line)
@@ -295,7 +330,9 @@ class _Parser:
             prefix = parse_prefix(line)
         if prefix is None:
             raise self._fault("is no line of perf script", at)
-        yield from self._named(prefix)
+        for name in self._named(prefix):
+            yield from self._flush()
+            yield name
         if why == AT_END:
             self._slow.append((prefix, np.array(entries, ENTRY_DTYPE)))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -188,6 +189,45 @@ def test_call_chains_and_empty_stacks(tmp_path):
     assert column(batches, "event").tolist() == [0, 0, 1, 1]
     assert list(map(len, stacks_of(batches))) == [2, 0, 0, 1]
     assert others == [Comm(7, 8, "prog", time=1000001000, cpu=1)]
+
+
+@pytest.mark.parametrize("between", [b"", b"\n\t  401136 main (/bin/a)\n"])
+def test_names_that_a_task_takes_on_stand_before_its_samples(tmp_path, between):
+    """Whatever part reads the lines."""
+    path = tmp_path / "t.txt"
+    names = ["sh", "prog", "prog", "sh", "other", "sh"]
+    path.write_bytes(b"".join(
+        b"%s %d/%d [001] 5 cycles:  %s 0x10/0x20/P/-/-/1/\n" % (
+            name.encode(), tid, tid, between or b"401136")
+        for name, tid in zip(names, [8, 8, 9, 8, 9, 8], strict=True)))
+    told, seen = {}, []
+    with trace.open_stacks(path) as stacks:
+        for record in stacks:
+            if isinstance(record, Comm):
+                told[record.tid] = record.name
+            else:
+                seen += [told[tid] for tid in record.tid.tolist()]
+                assert stacks_of([record]) == [[(0x10, 0x20, P | 1 << 4)]] * len(record)
+    assert seen == names
+
+
+@pytest.mark.parametrize("end", ["damaged", "cut"])
+def test_what_stands_before_an_error_is_handed_out(tmp_path, monkeypatch, end):
+    """Also windows that were read ahead, and samples of several lines."""
+    monkeypatch.setattr(perf_script, "_WINDOW", 4096)
+    text = b"".join(b"%20x 0x10/0x20/P/-/-/1/\n" % i for i in range(20_000))
+    text += b"a 1/1 5 cycles: \n\t  %x main\n 0x10/0x20/P/-/-/1/\n" % 20_000
+    path = tmp_path / "t.gz"
+    cut = gzip.compress(text)[:-20]
+    path.write_bytes(cut if end == "cut" else gzip.compress(text + b"\nno sample\n"))
+    ips = []
+    with pytest.raises(TraceError, match="line 20005" if end == "damaged" else "cut off"), \
+            perf_script.PerfScript(path) as stacks:
+        for record in stacks:
+            if isinstance(record, Samples):
+                ips += record.ip.tolist()
+    assert ips == list(range(len(ips)))
+    assert len(ips) == 20_001 if end == "damaged" else 10_000 < len(ips) < 20_001
 
 
 def test_event_lines(tmp_path):
