@@ -122,7 +122,7 @@ class ProcessorReplay:
         self._msrs = _Msrs.of(model)
         places = assign(setup.events, model)
         self._counters = [
-            _Counter(i, event, place, self._msrs.counter[place or 0])
+            _Counter(i, event, place, 0 if place is None else self._msrs.counter[place])
             for i, (event, place) in enumerate(zip(events, places, strict=True))
         ]
         self._outside = [c for c in self._counters if c.place is None]

@@ -83,6 +83,19 @@ def test_both_engines_take_the_same_samples(engines, batch, data):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_counts_branches_outside(name):
+    """Also one without counters."""
+    batch = np.zeros(100, BRANCH_DTYPE)
+    batch["from"] = np.arange(100) + 1
+    found = [
+        listed(Sampler(SampleSetup.of("every-branch", 7, branches="any", model=name,
+                                      engine=engine)).take(columns(batch)))
+        for engine in ("lazy", "architectural")
+    ]
+    assert found[0] == found[1] and len(found[0]) == 14
+
+
 @given(traces(), st.sampled_from(["any", "stack"]))
 @settings(max_examples=30, deadline=None)
 def test_samples_tell_classes(batch, branches):
