@@ -76,10 +76,12 @@ class TraceError(LbrError, ValueError):
         The file.
     offset : int or None
         Byte offset (or line, in text formats, as `what` then says) of the trouble.
+    what : str
+        The trouble, and what to do.
     """
 
     def __init__(self, path: object, what: str, offset: int | None = None) -> None:
-        self.path, self.offset = str(path), offset
+        self.path, self.what, self.offset = str(path), what, offset
         where = self.path if offset is None else f"{self.path}, offset {offset:#x}"
         super().__init__(f"{where}: {what}")
 

@@ -56,19 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     command = next((a for a in arguments if not a.startswith("-")), None)
-    args = _parser(command).parse_args(arguments)
     try:
+        args = _parser(command).parse_args(arguments)
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:
-        print(f"pylbr {args.command}: {error}", file=sys.stderr)
+        print(f"pylbr {command}: {error}", file=sys.stderr)
         return error.exit_code
     except (LbrError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader of our output has gone: keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        print(f"pylbr {args.command}: {error}", file=sys.stderr)
+        print(f"pylbr {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"pylbr {args.command}: interrupted", file=sys.stderr)
+        print(f"pylbr {command}: interrupted", file=sys.stderr)
         return 130

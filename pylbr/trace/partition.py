@@ -62,6 +62,19 @@ class PartitionedWriter:
         self, branches: np.ndarray, task: np.ndarray | None = None, cpu: np.ndarray | None = None
     ) -> None:
         """Append branches; parameters as `Writer.write`."""
+        try:
+            self._write(branches, task, cpu)
+        except TraceError as error:
+            raise self._named(error) from error
+        self.count += len(branches)
+
+    def _named(self, error: TraceError) -> TraceError:
+        """The same trouble with the name that the user knows."""
+        return TraceError(self.path, error.what, error.offset)
+
+    def _write(
+        self, branches: np.ndarray, task: np.ndarray | None, cpu: np.ndarray | None
+    ) -> None:
         done = 0
         while done < len(branches):
             writer = self._writer or self._next()
@@ -73,7 +86,6 @@ class PartitionedWriter:
             if writer.count == self._rows:
                 self._finish()
             done = end
-        self.count += len(branches)
 
     def _next(self) -> Writer:
         name = f"part-{self._parts:05}.parquet"
@@ -82,9 +94,9 @@ class PartitionedWriter:
         return self._writer
 
     def _finish(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def close(self) -> None:
         """Complete the last file and give the directory its name."""
@@ -96,6 +108,8 @@ class PartitionedWriter:
             os.replace(self._folder, self.path)
         except BaseException as error:
             self.discard()
+            if isinstance(error, TraceError):
+                raise self._named(error) from error
             if isinstance(error, OSError):
                 raise TraceError(self.path, f"cannot be written: {error.strerror}") from error
             raise

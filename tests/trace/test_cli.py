@@ -110,8 +110,11 @@ def test_read_only_target(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".arrow", ".parquet", ".csv"])
-def test_full_disk(tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "options"), [
+    (".arrow", []), (".parquet", []), (".csv", []), (".parquet", ["--rows-per-file", "50000"]),
+    (".parquet", ["--rows-per-file", "100000"]),
+])
+def test_full_disk(tmp_path, suffix, options):
     """A file size limit makes every write beyond it fail, as a full disk does."""
     rows = "".join(f"{i:#x},{i * 7919:#x},COND,{i}\n" for i in range(60_000))
     (tmp_path / "t.csv").write_text("from,to,class,cycles\n" + rows)
@@ -122,12 +125,22 @@ def test_full_disk(tmp_path, suffix):
     )
     target = tmp_path / f"o{suffix}"
     done = subprocess.run(
-        [sys.executable, "-c", code, "convert", str(tmp_path / "t.csv"), "-o", str(target)],
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code, "convert", str(tmp_path / "t.csv"), "-o", str(target),
+         *options], capture_output=True, text=True, check=False,
     )
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert f"{target}: cannot be written: File too large; nothing was left there" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_interrupt_at_once(monkeypatch, capsys):
+    """While the modules of the command are loaded."""
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pylbr.cli._parser", interrupted)
+    assert main(["inspect", "x"]) == 130
+    assert capsys.readouterr().err == "pylbr inspect: interrupted\n"
 
 
 @pytest.mark.slow
