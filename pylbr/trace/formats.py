@@ -174,8 +174,12 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
     for entry in known:
         if entry.sniff(head):
             return entry
+    inside = Head(head.path, head.data, head.data)
+    for entry in known:
+        if head.raw[:4] != head.data[:4] and entry.sniff(inside):
+            raise TraceError(path, f"is a compressed {entry.name} file; decompress it first", 0)
     names = ", ".join(entry.name for entry in known)
-    raise TraceError(path, f"is of no known format ({names})", 0)
+    raise TraceError(path, f"is of no known format ({names}); name it with --from if it is one", 0)
 
 
 def open_any(

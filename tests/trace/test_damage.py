@@ -270,6 +270,14 @@ def test_declared_sizes_are_not_believed(tmp_path, small):
 # Finding formats -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["arrow", "parquet", "perf.data"])
+def test_a_compressed_container_is_called_so(tmp_path, name):
+    magic = {"arrow": b"ARROW1\0\0", "parquet": b"PAR1", "perf.data": b"PERFILE2"}[name]
+    (tmp_path / "t.gz").write_bytes(gzip.compress(magic + bytes(200) + b"PAR1"))
+    with pytest.raises(TraceError, match=f"is a compressed {name} file; decompress it first"):
+        trace.open_any(tmp_path / "t.gz")
+
+
 def test_what_is_no_file(tmp_path):
     (tmp_path / "empty").touch()
     for path, message in (
