@@ -269,18 +269,16 @@ class _Parser:
         self, window: _Window, rows: np.ndarray
     ) -> list[tuple[int, stacks.Comm]]:
         """Names that tasks have taken on, each with the row before which it has to be told."""
-        named = np.flatnonzero(rows["comm"])
-        if not len(named):
-            return []
-        tid, comm = rows["tid"][named], rows["comm"][named]
+        tid, comm = rows["tid"], rows["comm"]
         if (tid == tid[0]).all() and (comm == comm[0]).all():
-            where, new = named[:1], np.ones(1, bool)
-        else:
-            order = np.argsort(tid, kind="stable")
-            tid, comm = tid[order], comm[order]
-            new = np.append(True, tid[1:] != tid[:-1])
-            changed = new | np.append(True, comm[1:] != comm[:-1])
-            where, new = named[order[changed]], new[changed]
+            prefix = self._prefix_of(window, rows, 0)
+            return [(0, name) for name in self._named(prefix)]
+        named = np.flatnonzero(comm)
+        order = named[np.argsort(tid[named], kind="stable")]
+        tid, comm = tid[order], comm[order]
+        new = np.append(True, tid[1:] != tid[:-1])[:len(order)]
+        changed = new | np.append(True, comm[1:] != comm[:-1])[:len(order)]
+        where, new = order[changed], new[changed]
         names = []
         # The first of a task may stand before the samples of the others.
         for at, i in sorted(zip(np.where(new, 0, where).tolist(), where.tolist(), strict=True)):
