@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         mispredicts=args.mispredicts,
     )
     path = args.output or ("trace.arrow" if args.full else "perf.data")
+    if path == "-":
+        raise CommandError("-o -: standard output is the program's; name a file")
     chosen = engine(args.engine)
     output: TraceOutput | PerfDataOutput | LiveOutput
     if args.full:

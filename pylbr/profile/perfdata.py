@@ -80,6 +80,8 @@ def _unified(events: tuple[Event, ...]) -> tuple[tuple[Event, ...], SampleLayout
 class PerfDataWriter:
     """One perf.data file; it appears under its name when `commit` is called.
 
+    Attribute `directory` is where it lies until then.
+
     Parameters
     ----------
     path : path-like
@@ -110,6 +112,7 @@ class PerfDataWriter:
         self._data_start = self._attrs_end + 8 * len(self._events)
         self._written = 0
         self._output = AtomicFile(path)
+        self.directory = self._output.directory
         self._output.file.write(bytes(self._data_start))
 
     def write(self, record: StreamRecord) -> None:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -89,7 +90,7 @@ class PerfDataOutput:
             cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request, engine).items()),
         )  # fmt: skip
         self._writer = PerfDataWriter(path, metadata)
-        self._reserve = _Reserve(path)
+        self._reserve = _Reserve(self._writer.directory)
         self.count = 0
         self.remarks: list[str] = []
 
@@ -133,8 +134,8 @@ class _Reserve:
 
     _BYTES: Final = 1 << 18
 
-    def __init__(self, path: str) -> None:
-        self._file = tempfile.TemporaryFile(dir=os.path.dirname(path) or ".")  # noqa: SIM115
+    def __init__(self, directory: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         with contextlib.suppress(OSError):  # the first write will say so
             os.posix_fallocate(self._file.fileno(), 0, self._BYTES)
 

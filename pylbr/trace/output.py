@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -17,23 +18,30 @@ class AtomicFile:
     """A file written under a temporary name in the directory of its final one.
 
     `commit` gives it its name; `discard`, or an exception in a ``with``, removes it.
-    Attribute `file` is the binary file to write to.
+    Attribute `file` is the binary file to write to, `directory` where it lies.  A pipe or
+    character device of the name stays: `commit` writes into it what was gathered elsewhere.
 
     Raises
     ------
     TraceError
-        The directory does not exist or cannot be written to.
+        The directory does not exist or cannot be written to; a socket or disk has the name.
     """
 
     file: BinaryIO
+    directory: Path
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if self.path.is_dir():
-            raise TraceError(self.path, "is a directory; name a file")
         try:
+            self._stream = self.path.is_fifo() or self.path.is_char_device()
+            if self.path.exists() and not (self._stream or self.path.is_file()):
+                what = "directory" if self.path.is_dir() else "socket or disk"
+                raise TraceError(self.path, f"is a {what}; name a file")
+            if not self._stream:  # the file a link points to, not the link, is replaced
+                self.path = Path(os.path.realpath(path))
+            self.directory = Path(tempfile.gettempdir()) if self._stream else self.path.parent
             number, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent
+                prefix=f".{self.path.name}.", suffix=".part", dir=self.directory
             )
         except OSError as error:
             raise TraceError(
@@ -46,15 +54,26 @@ class AtomicFile:
         """Flush, synchronise and rename; after that the file exists."""
         try:
             self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(self._temporary, 0o666 & ~mask)
-            os.replace(self._temporary, self.path)
+            if self._stream:
+                self._pour()
+            else:
+                self._name()
         except OSError as error:
             self.discard()
             raise self.failure(error) from error
+        self.discard()  # only a stream leaves anything
+
+    def _pour(self) -> None:
+        with open(self._temporary, "rb") as gathered, open(self.path, "wb") as stream:
+            shutil.copyfileobj(gathered, stream)
+
+    def _name(self) -> None:
+        os.fsync(self.file.fileno())
+        self.file.close()
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self._temporary, 0o666 & ~mask)
+        os.replace(self._temporary, self.path)
         self._open = False
 
     def discard(self) -> None:
