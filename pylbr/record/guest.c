@@ -31,6 +31,7 @@ enum { CALL_MMAP = 9, CALL_MPROTECT = 10, CALL_RT_SIGACTION = 13, CALL_RT_SIGRET
 static uint64_t guest_base;
 static uint64_t handlers[HANDLERS], restorers[16];
 static char qemu[PATH_MAX], plugin_option[2 * PATH_MAX];
+static const char *plugin_path = "", *wire_path = "";
 static __thread uint64_t call_args[6];
 
 /* ---- memory of the guest ---- */
@@ -330,6 +331,19 @@ static char **qemu_arguments(const char *path, char **prefix, size_t prefixes, c
     return list;
 }
 
+/* Why a program that is executed now could not be recorded; NULL if it could.  A process may
+ * have outlived pylbr, changed its user, or its root. */
+static const char *out_of_reach(void) {
+    if (__atomic_load_n(&recorder_wire->stopped, __ATOMIC_ACQUIRE))
+        return "the recording has ended";
+    int fd = open(wire_path, O_RDWR | O_CLOEXEC);
+    const char *reason = fd < 0 || access(plugin_path, R_OK) || access(qemu, X_OK)
+                             ? "its process cannot reach the recorder any more" : NULL;
+    if (fd >= 0)
+        close(fd);
+    return reason;
+}
+
 /* Runs the program under QEMU in place of the guest's execve.  Returns only when the guest's
  * own call shall take its course: it fails, or the program cannot be run here. */
 static void follow_exec(recorder_cpu *cpu, char *path, uint64_t argv_at, uint64_t envp_at) {
@@ -358,6 +372,8 @@ static void follow_exec(recorder_cpu *cpu, char *path, uint64_t argv_at, uint64_
     }
     if (interpreter)
         return;
+    if ((reason = out_of_reach()))
+        return report_native(cpu, path, reason);
     char **argv = guest_strings(argv_at, &argc), **env = guest_strings(envp_at, &variables);
     if (!argv || !env)
         return;
@@ -434,16 +450,16 @@ static void returned(qemu_plugin_id_t id, unsigned vcpu, int64_t number, int64_t
 }
 
 void guest_install(qemu_plugin_id_t id, int argc, char **argv) {
-    const char *wire = "", *plugin = "";
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "wire=", 5))
-            wire = argv[i] + 5;
+            wire_path = strdup(argv[i] + 5);
         if (!strncmp(argv[i], "plugin=", 7))
-            plugin = argv[i] + 7;
+            plugin_path = strdup(argv[i] + 7);
     }
     ssize_t length = readlink("/proc/self/exe", qemu, sizeof qemu - 1);
     qemu[length > 0 ? length : 0] = 0;
-    snprintf(plugin_option, sizeof plugin_option, "%s,wire=%s,plugin=%s", plugin, wire, plugin);
+    snprintf(plugin_option, sizeof plugin_option, "%s,wire=%s,plugin=%s", plugin_path, wire_path,
+             plugin_path);
     qemu_plugin_register_vcpu_syscall_cb(id, call);
     qemu_plugin_register_vcpu_syscall_ret_cb(id, returned);
 }

@@ -468,6 +468,7 @@ static wire_header *map_wire(const char *path) {
     struct stat status;
     if (fd < 0 || fstat(fd, &status))
         return NULL;
+    errno = 0;
     wire_header *wire = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_NORESERVE, fd, 0);
     close(fd);
@@ -478,9 +479,12 @@ static wire_header *map_wire(const char *path) {
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv) {
+    errno = 0;
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "wire=", 5))
             recorder_wire = map_wire(argv[i] + 5);
+    if (!recorder_wire && errno == ENOENT)
+        return 0; /* pylbr has ended meanwhile; what outlives it runs unrecorded */
     if (!recorder_wire) {
         fprintf(stderr, "pylbr record: the recording's shared memory is gone or does not fit\n");
         return -1;

@@ -40,8 +40,9 @@ def qemu_command(tools: Tools, program: Program, wire: str, environment: dict[st
 class Process:
     """The program, under QEMU, under the launcher.
 
-    While it runs, SIGINT and SIGQUIT of the terminal are the program's affair, and SIGTERM and
-    SIGHUP are passed on to it.
+    While it runs, SIGINT and SIGQUIT of the terminal are the program's affair; sent to pylbr
+    alone they are passed on to it, as SIGTERM and SIGHUP are.  A program in the background
+    ignores SIGINT and SIGQUIT: it gets SIGTERM for them.
 
     Attributes
     ----------
@@ -72,15 +73,23 @@ class Process:
             os.close(writer)
         os.set_blocking(self._reader, False)
         self._handlers: dict[int, Any] = {}
+        self._early: list[int] = []  # signals that came before the program's pid
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        if self.pid and self.status is None:
+        if self.pid is None:
+            self._early.append(number)
+        elif self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def _forward_typed(self, number: int, frame: FrameType | None) -> None:
+        if not _in_foreground():
+            ignored = self._handlers[number] is signal.SIG_IGN
+            self._forward(signal.SIGTERM if ignored else number, frame)
+
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGQUIT):
-            self._handlers[number] = signal.signal(number, _ignore)
+            self._handlers[number] = signal.signal(number, self._forward_typed)
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, self._forward)
         return self
@@ -102,6 +111,8 @@ class Process:
         if len(self._data) == 8:
             (self.status,) = struct.unpack_from("<i", self._data, 4)
             self._launcher.wait()
+        while self.pid is not None and self._early:
+            self._forward(self._early.pop(), None)
         return self.status is None
 
     def wait(self, seconds: float) -> None:
@@ -122,8 +133,18 @@ class Process:
             signal.signal(number, handler)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Unlike SIG_IGN, a handler is not inherited by the program."""
+def _in_foreground() -> bool:
+    """Whether what is typed on the terminal reaches the program by itself."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def is_gone(pid: int) -> bool:

@@ -279,6 +279,45 @@ def test_signals_reach_the_program(waiting):
     assert samples_in(path) > 10
 
 
+@pytest.mark.parametrize(("ignored", "number"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
+def test_interrupted_without_a_terminal(faults, qemu, tmp_path, ignored, number):
+    """`kill -INT` of pylbr ends the program, also one in the background, which ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pylbr", "record", "-c", "11", "-o", tmp_path / "x.data", "--",
+             faults, "wait"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert samples_in(tmp_path / "x.data") > 10
+
+
+def test_what_outlives_the_recording_still_executes_programs(pylbr_record, tmp_path):
+    said_later = tmp_path / "later"
+    run = pylbr_record("/bin/sh", "-c", f"(sleep 2; /bin/echo one; exec /bin/echo two) "
+                       f">{said_later} 2>&1 </dev/null &", full=False)
+    assert said(run).count("\n") == 1
+    deadline = time.monotonic() + 20
+    while said_later.read_text() != "one\ntwo\n" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert said_later.read_text() == "one\ntwo\n"
+
+
+def test_program_of_another_user(pylbr_record):
+    """It cannot open pylbr's memory: it runs unrecorded, and that is said."""
+    need(os.geteuid() == 0 and shutil.which("setpriv"), "changing the user needs root")
+    run = pylbr_record("/usr/bin/setpriv", "--reuid", "65534", "--clear-groups",
+                       "/bin/sh", "-c", "id -u; exit 3", full=False, check=3)
+    assert run.result.stdout == b"65534\n"
+    assert "/bin/sh ran unrecorded: its process cannot reach the recorder" in said(run)
+
+
 def test_works_in_a_pipe(pylbr_record):
     """Standard input and output are the program's own."""
     run = pylbr_record("/bin/cat", full=False, input=b"through\n")
