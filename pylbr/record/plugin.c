@@ -198,14 +198,33 @@ static void take_sample(recorder_cpu *cpu, const uint32_t *at, uint64_t period) 
     recorder_message(cpu, WIRE_SAMPLE, &period, sizeof period, window + 8192 - n, n * 4);
 }
 
+/* Instructions of the block that retired before `next` ran: a `rep` that goes on enters its
+ * own block anew and has not retired, nor has what QEMU is about to repeat. */
+static uint32_t retired(const wire_block *block, uint32_t next) {
+    uint32_t n = 0, all = block->instructions;
+    if (next == 0 || next >= WIRE_PAYLOAD)
+        return all;
+    uint64_t into = blocks[next].start - block->start, at = 0;
+    int repeated = into == 0 && blocks[next].instructions == 1 && &blocks[next] != block;
+    int early = block->cls == WIRE_NO_BRANCH ||
+                (block->target && (block->start + into != block->target || repeated));
+    if (!early || into >= block->size)
+        return all;
+    const uint8_t *lengths = AT(uint8_t, recorder_wire->lengths_at) + block->lengths;
+    while (n < all && at < into)
+        at += lengths[n++];
+    return n;
+}
+
 static uint64_t weight(uint32_t word, uint32_t next) {
     if (word >= WIRE_PAYLOAD || word == 0)
         return 0;
     const wire_block *block = &blocks[word];
+    uint32_t n = retired(block, next), all = block->instructions;
     switch (recorder_wire->counted) {
-    case WIRE_INSTRUCTIONS: return block->instructions;
-    case WIRE_CYCLES: return block->cost;
-    default: return (uint64_t)branch_taken(block, next);
+    case WIRE_INSTRUCTIONS: return n;
+    case WIRE_CYCLES: return n == all ? block->cost : (uint64_t)block->cost * n / all;
+    default: return n == all && branch_taken(block, next);
     }
 }
 

@@ -154,5 +154,3 @@ def is_gone(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-

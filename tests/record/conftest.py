@@ -67,9 +67,9 @@ class Run:
     path: Path
     result: subprocess.CompletedProcess
 
-    def branches(self):
+    def branches(self, *more):
         """Columns of the whole trace, in its order."""
-        names = ("from", "to", "class", "instructions", "task")
+        names = ("from", "to", "class", "instructions", "task", *more)
         with trace.open(self.path) as source:
             chunks = [[np.asarray(chunk.column(n)) for n in names] for chunk in source.chunks()]
             self.metadata = source.metadata

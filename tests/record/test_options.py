@@ -22,7 +22,7 @@ from pylbr.record.program import resolve
 from pylbr.sample.branch_filter import lbr_ctl
 from pylbr.trace.perf_abi import BranchSample
 from pylbr.trace.stacks import Samples
-from tests.record.conftest import need
+from tests.record.conftest import PROGRAMS, need
 
 
 @pytest.mark.parametrize(("words", "control"), [
@@ -111,6 +111,15 @@ class TestOnQemu:
         total = {None: user.sum(), "instructions": branches["instructions"].sum(),
                  "taken": (user & (branches["class"] != C.NOT_TAKEN)).sum()}[counted]
         assert abs(count - int(total) // 997) <= 2
+
+    @pytest.mark.parametrize("event", ["instructions", "cycles"])
+    def test_period_takes_a_repeated_instruction_for_one(self, pylbr_record, event):
+        """gzip clears its tables by `rep stos`, which enters its block again and again."""
+        command = (shutil.which("gzip"), "-c", str(PROGRAMS / "compress.c"))
+        run = pylbr_record(*command, full=False, options=("-e", event, "-c", "997"))
+        count = sum(len(samples) for samples in stacks(run.path)[1])
+        branches = pylbr_record(*command, options=("--cycles",)).branches("cycles")
+        assert abs(count - int(branches[event].sum()) // 997) <= 2
 
     @pytest.mark.parametrize(("words", "classes"), [
         ("any_call", {4, 5}), ("cond", {1}), ("any_ret", {6}), ("ind_call", {5})])
