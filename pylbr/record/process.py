@@ -63,8 +63,10 @@ class Process:
         self._reader, writer = os.pipe()
         command = qemu_command(tools, program, wire, environment)
         try:
+            # The program gets what pylbr was given: `pylbr record -- cat <(date)`.
+            os.set_inheritable(writer, True)
             self._launcher = subprocess.Popen(
-                [tools.launch, str(writer), *command], pass_fds=[writer], env=environment
+                [tools.launch, str(writer), *command], close_fds=False, env=environment
             )
         except BaseException:
             os.close(self._reader)

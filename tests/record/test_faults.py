@@ -324,6 +324,16 @@ def test_works_in_a_pipe(pylbr_record):
     assert run.result.stdout == b"through\n"
 
 
+def test_open_files_are_passed_on(pylbr_record):
+    """As a shell's `<(command)` needs it."""
+    reader, writer = os.pipe()
+    os.write(writer, b"through\n")
+    os.close(writer)
+    run = pylbr_record("/bin/cat", f"/proc/self/fd/{reader}", full=False, pass_fds=[reader])
+    os.close(reader)
+    assert run.result.stdout == b"through\n"
+
+
 def test_script_and_name_in_path(pylbr_record, tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh -e\necho $0 $1; exit 9\n")
