@@ -32,7 +32,7 @@ __all__ = ["ATTR_SIZE", "PerfDataWriter", "attr_bytes", "write_perf_data"]
 ATTR_SIZE = 128
 _HEADER_SIZE = 104
 _FILE_ATTR_SIZE = ATTR_SIZE + 16
-_BUFFER_WORDS = 1 << 17
+_BUFFER_WORDS = 1 << 14  # twice the largest record; a full disk costs no more than this
 
 _ATTR = struct.Struct("<IIQQQQQIIQQQQIiQIHHIIQ")
 _RECORDING_FLAGS = (
@@ -80,7 +80,7 @@ def _unified(events: tuple[Event, ...]) -> tuple[tuple[Event, ...], SampleLayout
 class PerfDataWriter:
     """One perf.data file; it appears under its name when `commit` is called.
 
-    Attribute `directory` is where it lies until then.
+    Attribute `directory` is where it lies until then, `samples` counts those in it.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class PerfDataWriter:
         self._buffer = np.empty(_BUFFER_WORDS, "u8")
         self._attrs_end = _HEADER_SIZE + _FILE_ATTR_SIZE * len(self._events)
         self._data_start = self._attrs_end + 8 * len(self._events)
-        self._written = 0
+        self._written = self.samples = 0
         self._output = AtomicFile(path)
         self.directory = self._output.directory
         self._output.file.write(bytes(self._data_start))
@@ -147,6 +147,7 @@ class PerfDataWriter:
                 raise ValueError(f"sample {first} is larger than the buffer")
             self._output.file.write(self._buffer[:words].data)
             self._written += 8 * words
+            self.samples += following - first
             first = following
 
     def cut(self) -> None:

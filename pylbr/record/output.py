@@ -91,7 +91,6 @@ class PerfDataOutput:
         )  # fmt: skip
         self._writer = PerfDataWriter(path, metadata)
         self._reserve = _Reserve(self._writer.directory)
-        self.count = 0
         self.remarks: list[str] = []
 
     def record(self, record: Mmap | Comm | Fork | Exit) -> None:
@@ -100,23 +99,25 @@ class PerfDataOutput:
 
     def samples(self, batch: SampleBatch) -> None:
         """See `Sink`."""
-        if self._write(perf_samples(batch, self._filter)):
-            self.count += len(batch)
+        self._write(perf_samples(batch, self._filter))
 
     def branches(self, task: int, branches: np.ndarray) -> None:
         """See `Sink`; a file of samples takes none."""
         raise TypeError("a perf.data file holds samples")
 
-    def _write(self, record: Record) -> bool:
+    @property
+    def count(self) -> int:
+        return self._writer.samples
+
+    def _write(self, record: Record) -> None:
         if self.remarks:
-            return False
+            return
         try:
             self._writer.write(record)
         except OSError as error:
             self._reserve.release()
             self._writer.cut()
             self.remarks.append(f"{error.strerror}; the file holds what came before")
-        return not self.remarks
 
     def __enter__(self) -> Self:
         return self

@@ -79,7 +79,7 @@ static wire_slot *claim_slot(void) {
 /* The thread goes on unrecorded, in a ring of its own that wraps for ever. */
 static void detach(recorder_cpu *cpu) {
     static uint32_t scratch[4096];
-    if (!cpu->slot)
+    if (!cpu->slot && !LOAD(recorder_wire->stopped))
         __atomic_fetch_add(&recorder_wire->lost_threads, 1, __ATOMIC_RELAXED);
     cpu->detached = 1;
     cpu->ring = cpu->pos = cpu->mark = scratch;
