@@ -104,4 +104,4 @@ cdef tuple several(object source, str name, int count):
 cdef bint truth(object value, str name) except? True:
     if isinstance(value, (bool, bool_)):
         return bool(value)
-    return unsigned(value, name, 1)
+    return unsigned(value, name, 1) != 0
