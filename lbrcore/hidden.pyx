@@ -25,4 +25,4 @@ def set_hidden(LbrState state not None, cycles, events, xinuse):
     lbr_find_quick(state.state)
     for i in range(4):
         state.state.events[i] = <uint8_t> counts[i]
-    state.state.xinuse = in_use
+    state.state.xinuse = <uint8_t> in_use

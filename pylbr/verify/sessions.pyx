@@ -155,7 +155,6 @@ cdef class Sessions:
     cdef void switch_task(self, int cpu, int task) noexcept nogil:
         """The scheduler picks a task, and the events that are bound to tasks go with them."""
         cdef System* s = &self.world.system
-        cdef Cpu* c = &s.cpu[cpu]
         cdef Session* session
         cdef int i
         for i in range(s.cpus):
