@@ -15,52 +15,20 @@ from pylbr.trace import Trace
 
 __all__ = ["LbrIndex", "lbr_at"]
 
-_FIRST_WINDOW = 64
 #: Branches from one stored state to the next: 768 bytes for 65,536 branches.
 _EVERY = 1 << 16
 
 
 def lbr_at(trace: Trace, index: int, setup: SampleSetup | None = None) -> LbrState:
-    """The facility right behind branch `index`, had it recorded from the trace's begin.
-
-    Looks back over as many branches as it takes: the last few, unless the filter lets few
-    pass or keeps a call stack, whose oldest call may lie far back; `LbrIndex` serves those.
+    """`Trace.lbr_at` for the processor and filter of `setup`; default: all branches.
 
     Parameters
     ----------
     trace : Trace
         Of one task; `task` and `cpu` columns are not looked at.  Fast for the container,
         other formats are read from their begin.
-    index : int
-        0 for the first branch.
-    setup : SampleSetup, optional
-        Processor and filter; default: all branches of both rings.
-
-    Returns
-    -------
-    LbrState
-        Its records and cycle counts are exact; LER and TOS are not looked for.
-
-    Raises
-    ------
-    IndexError
-        The trace has no such branch.
     """
-    setup = setup or SampleSetup(branches="any")
-    lbr = setup.facility()
-    if index < 0:
-        raise IndexError(f"index: must not be negative: {index}")
-    window, stop = _FIRST_WINDOW, index + 1
-    while True:
-        start = max(stop - window, 0)
-        branches = trace.read(start, stop)
-        if len(branches) < stop - start:
-            raise IndexError(f"index: {trace.path} has fewer than {stop} branches")
-        summary = Summary(lbr, branches)
-        if start == 0 or summary.complete:
-            summary.apply(lbr)
-            return lbr
-        window *= 4
+    return trace.lbr_at(index, (setup or SampleSetup(branches="any")).facility())
 
 
 class LbrIndex:

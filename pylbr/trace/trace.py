@@ -11,7 +11,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from lbrcore import BRANCH_DTYPE
+from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
+from lbrcore.summary import Summary
 from pylbr.errors import TraceError
 from pylbr.trace.classify import ClassFiller
 from pylbr.trace.metadata import Metadata
@@ -21,6 +22,7 @@ __all__ = ["CHUNK_ROWS", "Chunk", "ColumnarTrace", "Part", "StreamTrace", "Trace
 
 #: Branches in a chunk, except where the source gives smaller ones.
 CHUNK_ROWS = 1 << 18
+_FIRST_WINDOW = 64
 _UPPER_HALF = np.uint64(1 << 63)
 
 
@@ -143,6 +145,50 @@ class Trace(ABC):
                 if left <= 0:
                     break
         return np.concatenate(parts) if parts else np.empty(0, BRANCH_DTYPE)
+
+    def lbr_at(self, index: int, lbr: LbrState | None = None) -> LbrState:
+        """The facility right behind branch `index`, had it recorded from the trace's begin.
+
+        Looks back over as many branches as it takes: the last few, unless the filter lets few
+        pass or keeps a call stack, whose oldest call may lie far back;
+        `pylbr.sample.LbrIndex` serves those.
+
+        Parameters
+        ----------
+        index : int
+            0 for the first branch.
+        lbr : LbrState, optional
+            Fresh, with the control that it had from the begin on; default: 32 deep, all
+            branches of both rings.  It is left as it was.
+
+        Returns
+        -------
+        LbrState
+            Its records and cycle counts are exact; LER and TOS are not looked for.
+
+        Raises
+        ------
+        IndexError
+            The trace has no such branch.
+        """
+        if index < 0:
+            raise IndexError(f"index: must not be negative: {index}")
+        if lbr is None:
+            lbr = LbrState(LbrConfig())
+            lbr.ctl = 0x7F0007
+        else:
+            lbr = lbr.copy()
+        window, stop = _FIRST_WINDOW, index + 1
+        while True:
+            start = max(stop - window, 0)
+            branches = self.read(start, stop)
+            if len(branches) < stop - start:
+                raise IndexError(f"index: {self.path} has fewer than {stop} branches")
+            summary = Summary(lbr, branches)
+            if start == 0 or summary.complete:
+                summary.apply(lbr)
+                return lbr
+            window *= 4
 
     @abstractmethod
     def close(self) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbrcore import BRANCH_DTYPE
+from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
 from lbrcore.reference_replay import ReferenceReplay
 from pylbr import trace
 from pylbr.errors import ConfigurationError
@@ -163,6 +163,23 @@ def test_any_place_can_be_looked_up(path, program, branches):
                 lbr_at(source, place, setup)
             with pytest.raises(IndexError):
                 index.at(place)
+
+
+def test_a_trace_can_be_asked_itself(path, program):
+    fresh = SampleSetup(branches="any_call").facility()
+    with trace.open(path) as source:
+        for place in (0, 31, 999, len(program) - 1):
+            plain, calls = LbrState(LbrConfig()), fresh.copy()
+            plain.ctl = 0x7F0007
+            for expected, found in ((plain, source.lbr_at(place)),
+                                    (calls, source.lbr_at(place, fresh))):
+                expected.record(program[:place + 1])
+                assert found.records().tolist() == expected.records().tolist()
+                assert found.cycles == expected.cycles
+        assert not fresh.records()["from"].any()
+        for place in (-1, len(program)):
+            with pytest.raises(IndexError):
+                source.lbr_at(place)
 
 
 def test_a_column_that_an_event_counts_must_be_there(program, tmp_path):
