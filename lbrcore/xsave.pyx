@@ -277,6 +277,11 @@ cdef int _raise(
     raise ValueError(f"{name}: a component that lies in it has no size in `sizes`")
 
 
+cdef str _told(const char* rule):
+    # Another thread may write to the memory between the refusal and the second look.
+    return "it was refused, and has changed since" if rule == NULL else rule.decode()
+
+
 cdef str _area_fault(
     const lbr_state* state, const uint8_t* area, size_t size, const lbr_xsave_layout* layout,
     uint64_t supported
@@ -284,11 +289,11 @@ cdef str _area_fault(
     """The rule by which XRSTORS has refused an area."""
     cdef const char* rule = _header_fault(area, supported)
     cdef size_t offset = 0
-    if rule == NULL:
-        _offset(layout, _load(area, HEADER + 8), &offset)
+    if (rule == NULL and _offset(layout, _load(area, HEADER + 8), &offset) == LBR_OK
+            and offset + ENTRIES <= size):
         rule = _component_fault(
             state, area + offset, min(size - offset, <size_t> layout.size[LBR_COMPONENT]))
-    return rule.decode()
+    return _told(rule)
 
 
 def component(LbrState state not None):
@@ -306,7 +311,7 @@ def restore_component(LbrState state not None, component):
         result = lbr_unpack(state.state, view.buf, <size_t> view.len)
         rule = ""
         if result == LBR_GP:
-            rule = _component_fault(state.state, view.buf, <size_t> view.len).decode()
+            rule = _told(_component_fault(state.state, view.buf, <size_t> view.len))
         _raise(result, state.state, "component", view.len, rule)
     finally:
         PyBuffer_Release(&view)
