@@ -39,7 +39,7 @@ EXTENSIONS = [
     "pylbr.profile._text",
     "pylbr.record._blocks",
     "pylbr.record._drain",
-    "pylbr.host.hardware",
+    "pylbr.cpu.hardware",
     "pylbr.host.perf",
     "pylbr.kvm.nested",
     "pylbr.arbitration.system",

@@ -13,7 +13,7 @@ from pylbr.arbitration.system cimport (
     guest_control,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
-from pylbr.host.hardware cimport (
+from pylbr.cpu.hardware cimport (
     CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_clear_ler, hw_restore, hw_set_ctl,
 )
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR

@@ -11,7 +11,7 @@ from pylbr.arbitration.system cimport (
     OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
-from pylbr.host.hardware cimport (
+from pylbr.cpu.hardware cimport (
     DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl,
 )
 from pylbr.host.perf cimport FILTER_VLBR

@@ -14,7 +14,7 @@ from pylbr.arbitration.system cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware,
     vcpu_index,
 )
-from pylbr.host.hardware cimport hw_restore, hw_save, hw_write_depth
+from pylbr.cpu.hardware cimport hw_restore, hw_save, hw_write_depth
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
 cdef enum Flaw:

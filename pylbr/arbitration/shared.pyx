@@ -25,7 +25,7 @@ from pylbr.arbitration.system cimport (
     OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step, vcpu_reset,
 )
 from pylbr.arbitration.vlbr cimport Vlbr
-from pylbr.host.hardware cimport CTL_LBREN, DEBUGCTL_LBR, Image, hw_peek
+from pylbr.cpu.hardware cimport CTL_LBREN, DEBUGCTL_LBR, Image, hw_peek
 from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
 
 from pylbr.errors import ConfigurationError

@@ -6,7 +6,7 @@ micro-step at a time, by the explorer and by the simulation alike.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport lbr_entry
-from pylbr.host.hardware cimport Hardware, Image
+from pylbr.cpu.hardware cimport Hardware, Image
 from pylbr.host.perf cimport PerfContext, PerfCpu
 from pylbr.kvm.vcpu cimport Vcpu
 

@@ -14,7 +14,7 @@ from pylbr.arbitration.system cimport (
     GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, guest_image, use_hardware,
     vcpu_index,
 )
-from pylbr.host.hardware cimport (
+from pylbr.cpu.hardware cimport (
     CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, Image, hw_peek, hw_reset_records,
     hw_restore, hw_restore_msrs, hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )

@@ -1,1 +1,1 @@
-"""The host kernel's side: the processor as the kernel drives it, perf events, the PMI handler."""
+"""The host kernel's side: perf events, their scheduling, the PMI handler."""

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from pylbr.host.hardware cimport Hardware, Image
+from pylbr.cpu.hardware cimport Hardware, Image
 
 cdef enum:
     EVENT_SLOTS = 2

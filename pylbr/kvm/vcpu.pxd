@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from pylbr.host.hardware cimport Image, Vmcs
+from pylbr.cpu.hardware cimport Image, Vmcs
 
 # Vcpu.level2
 cdef enum:

@@ -14,7 +14,7 @@ from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot,
 from pylbr.arbitration.system cimport (
     MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )
-from pylbr.host.hardware cimport (
+from pylbr.cpu.hardware cimport (
     CTL_ANY, CTL_CALL_STACK, CTL_CLASSES, CTL_STACK_USR, Hardware, Image,
 )
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from pylbr.arbitration.system cimport Policy
-from pylbr.host.hardware cimport Image
+from pylbr.cpu.hardware cimport Image
 from pylbr.verify.world cimport World
 
 cdef uint32_t check_door(

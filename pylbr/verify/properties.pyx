@@ -21,7 +21,7 @@ from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
 from pylbr.arbitration.system cimport (
     DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
 )
-from pylbr.host.hardware cimport (
+from pylbr.cpu.hardware cimport (
     DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_peek, image_empty,
 )
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY

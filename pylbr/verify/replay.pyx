@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from pylbr.arbitration.system cimport DOOR_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
-from pylbr.host.hardware cimport Image, hw_peek
+from pylbr.cpu.hardware cimport Image, hw_peek
 from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model
 from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled

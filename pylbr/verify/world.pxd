@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pylbr.arbitration.system cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, System
-from pylbr.host.hardware cimport Image
+from pylbr.cpu.hardware cimport Image
 
 cdef enum ActionKind:
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE

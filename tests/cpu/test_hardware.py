@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pylbr.arch import ExitReason, model
 from pylbr.cpu import Processor, Vmcs
 from pylbr.cpu.facility import facility
-from pylbr.host.hardware import HardwareState
+from pylbr.cpu.hardware import HardwareState
 
 CTL, DEBUGCTL, DEPTH, SELECT = 0x14CE, 0x1D9, 0x14CF, 0x1C8
 STATUS_RESET, XSS = 0x390, 0xDA0

@@ -1,5 +1,5 @@
-"""One processor as host and hypervisor drive it: the LBR facility, DEBUGCTL, and the VMX
-transitions that touch either.  C level of `pylbr.cpu.Processor`; no policy, no allocation."""
+"""The compiled level of `pylbr.cpu.Processor`, as host and hypervisor drive it: the LBR facility,
+DEBUGCTL, and the VMX transitions that touch either.  No policy, no allocation."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

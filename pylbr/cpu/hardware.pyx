@@ -1,4 +1,4 @@
-"""One processor as host and hypervisor drive it."""
+"""The compiled level of `pylbr.cpu.Processor`, as host and hypervisor drive it."""
 
 cimport cython
 from libc.string cimport memcpy, memset
