@@ -5,6 +5,7 @@ LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of t
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -12,55 +13,10 @@ from setuptools import Extension, setup
 SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
-EXTENSIONS = [
-    "lbrcore.buffers",
-    "lbrcore.batch",
-    "lbrcore.callstack",
-    "lbrcore.choices",
-    "lbrcore.columns",
-    "lbrcore.control",
-    "lbrcore.hidden",
-    "lbrcore.lbr",
-    "lbrcore.pmu",
-    "lbrcore.predictor",
-    "lbrcore.lookback",
-    "lbrcore.replay",
-    "lbrcore.rows",
-    "lbrcore.scan",
-    "lbrcore.summary",
-    "lbrcore.xsave",
-    "lbrcore.capi",
-    "lbrcore.blocks",
-    "pylbr.trace._brstack",
-    "pylbr.trace._perf_sample",
-    "pylbr.profile._aggregate",
-    "pylbr.profile._entries",
-    "pylbr.profile._perfdata",
-    "pylbr.profile._text",
-    "pylbr.record._blocks",
-    "pylbr.record._drain",
-    "pylbr.cpu.hardware",
-    "pylbr.host.perf",
-    "pylbr.kvm.nested",
-    "pylbr.arbitration.system",
-    "pylbr.arbitration.owned",
-    "pylbr.arbitration.request",
-    "pylbr.arbitration.mediated",
-    "pylbr.arbitration.lease",
-    "pylbr.arbitration.vlbr",
-    "pylbr.arbitration.kvm_legacy",
-    "pylbr.arbitration.arch_lbr_v2",
-    "pylbr.arbitration.shared",
-    "pylbr.verify.ideal",
-    "pylbr.verify.world",
-    "pylbr.verify.properties",
-    "pylbr.verify.codec",
-    "pylbr.verify.explore",
-    "pylbr.verify.replay",
-    "pylbr.verify.walk",
-    "pylbr.verify.sessions",
-    "pylbr.verify.simulation",
-]
+#: Every .pyx is an extension.
+EXTENSIONS = sorted(
+    ".".join(path.with_suffix("").parts)
+    for package in ("lbrcore", "pylbr") for path in Path(package).rglob("*.pyx"))
 
 FLAGS = {
     # A caller has just stored FROM and TO one by one; one load of both would wait for them.

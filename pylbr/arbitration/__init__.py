@@ -8,8 +8,8 @@ from pylbr.arbitration.arch_lbr_v2 import ArchLbrV2
 from pylbr.arbitration.kvm_legacy import KvmLegacy
 from pylbr.arbitration.lease import Lease
 from pylbr.arbitration.mediated import Mediated
+from pylbr.arbitration.microsteps import Policy
 from pylbr.arbitration.request import Request
-from pylbr.arbitration.system import Policy
 from pylbr.errors import ConfigurationError
 
 __all__ = ["POLICIES", "Policy", "make_policy"]
@@ -22,7 +22,7 @@ POLICIES: dict[str, tuple[type[Policy], dict[str, bool], frozenset[str]]] = {
     "arch-lbr-v2": (
         ArchLbrV2, {}, frozenset(ArchLbrV2.FLAWS) - {"no-entry-load", "pebs-baseline"},
     ),
-    "arch-lbr-v2-mended": (ArchLbrV2, {}, frozenset()),
+    "arch-lbr-v2-fixed": (ArchLbrV2, {}, frozenset()),
     "request": (Request, {}, frozenset()),
     "mediated": (Mediated, {}, frozenset()),
     "lease": (Lease, {}, frozenset()),

@@ -1,18 +1,18 @@
 """`arch-lbr-v2`: the series of November 2022, its review findings as switches (spec 7).
 
-Without any, it is the series with every finding mended: still a perf that takes the registers
+Without any, it is the series with every finding fixed: still a perf that takes the registers
 at any IPI and a guest that is not told.
 """
 
 from libc.string cimport memset
 
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS,
     GUEST_PMI, GUEST_READ, GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XRSTORS, GUEST_XSAVES, System, Vcpu,
     guest_control,
 )
-from pylbr.arbitration.vlbr cimport Vlbr
+from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.cpu.hardware cimport (
     CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_clear_ler, hw_restore, hw_set_ctl,
 )
@@ -26,7 +26,7 @@ cdef enum Flaw:
     LATE_FREEZE, PEBS_BASELINE
 
 
-cdef class ArchLbrV2(Vlbr):
+cdef class ArchLbrV2(PinnedEvent):
     """The pinned event, for architectural LBRs."""
 
     FLAWS = {
@@ -74,12 +74,12 @@ cdef class ArchLbrV2(Vlbr):
         self.sharing = 0 if self.has(BOTH_SCHEDULED) else FILTER_VLBR
 
     cdef void reset(self, System* s, Cpu* c) noexcept nogil:
-        Vlbr.reset(self, s, c)
+        PinnedEvent.reset(self, s, c)
         if not self.has(LER_KEPT):
             hw_clear_ler(&c.hw)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        return Vlbr.vcpu_load(self, s, c, v, pc) if self.has(LAZY_RELEASE) else DONE
+        return PinnedEvent.vcpu_load(self, s, c, v, pc) if self.has(LAZY_RELEASE) else DONE
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         v.passthrough = self.active(s, v)
@@ -169,7 +169,7 @@ cdef class ArchLbrV2(Vlbr):
         return (instruction != GUEST_READ and instruction != GUEST_WRITE) or not v.passthrough
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
-        Vlbr.save_state(self, s, c, v)
+        PinnedEvent.save_state(self, s, c, v)
         if self.has(NO_DATA_MSRS_SAVED):
             memset(&s.seen.image.entry[0], 0, sizeof(s.seen.image.entry))
 

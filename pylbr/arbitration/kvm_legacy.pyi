@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from pylbr.arbitration.vlbr import Vlbr
+from pylbr.arbitration.pinned_event import PinnedEvent
 
-class KvmLegacy(Vlbr):
+class KvmLegacy(PinnedEvent):
     def __init__(self, flaws: Iterable[str] = ..., designed: bool = ...) -> None: ...

@@ -5,12 +5,12 @@ guest event's constraint returns before the shared filter register is looked at:
 scheduled, and host LBRs stay off for as long as the guest has its event.
 """
 
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
     GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS,
     OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
-from pylbr.arbitration.vlbr cimport Vlbr
+from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.cpu.hardware cimport (
     DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl,
 )
@@ -21,7 +21,7 @@ cdef enum Flaw:
     STALE_SNAPSHOT, CHECK_WITH_IRQS_ON, HOST_PMI_FREEZES, PEBS_BASELINE
 
 
-cdef class KvmLegacy(Vlbr):
+cdef class KvmLegacy(PinnedEvent):
     """The pinned event; the guest's DEBUGCTL is loaded at every entry, whoever owns."""
 
     FLAWS = {
@@ -46,7 +46,7 @@ cdef class KvmLegacy(Vlbr):
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if self.has(STALE_SNAPSHOT):
             v.snapshot = c.hw.debugctl
-        return Vlbr.vcpu_load(self, s, c, v, pc)
+        return PinnedEvent.vcpu_load(self, s, c, v, pc)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if not self.has(STALE_SNAPSHOT):

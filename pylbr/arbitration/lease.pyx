@@ -8,9 +8,9 @@ and the guest's `lost` flag says that its records broke off.  A host sample that
 the registers are not the host's, or whose window began late, says `cut`.
 """
 
-from pylbr.arbitration.owned import GUARDS
-from pylbr.arbitration.owned cimport NO_RECHECK, OWNED_FLAWS, Owned
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.single_owner import GUARDS
+from pylbr.arbitration.single_owner cimport NO_RECHECK, OWNED_FLAWS, SingleOwner
+from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware,
     vcpu_index,
 )
@@ -22,7 +22,7 @@ cdef enum Flaw:
     KEEP_DEPTH
 
 
-cdef class Lease(Owned):
+cdef class Lease(SingleOwner):
     """Swap at the world switch while both sides record."""
 
     FLAWS = {name: flaw for name, flaw in GUARDS.items() if name != "drop-frozen"} | {
@@ -60,7 +60,7 @@ cdef class Lease(Owned):
         """XRSTORS wants the depth that was saved; the write of DEPTH finds empty records."""
         if c.hw.lbr.depth != s.depth:
             hw_write_depth(&c.hw, s.depth)
-        Owned.load_guest(self, s, c, v)
+        SingleOwner.load_guest(self, s, c, v)
 
     cdef void attach(self, System* s, Cpu* c) noexcept nogil:
         if c.hw.lbr.depth != s.host_depth and not self.has(KEEP_DEPTH):
@@ -70,14 +70,14 @@ cdef class Lease(Owned):
         elif not self.has(SILENT_CUT):
             c.perf.cut |= c.wanted
         c.perf.context.saved_valid = 0
-        Owned.attach(self, s, c)
+        SingleOwner.attach(self, s, c)
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
         if not c.perf.hosts:
             c.perf.cut = 0
             if not self.has(KEEP_HOST_IMAGE):
                 c.perf.context.saved_valid = 0
-        Owned.perf_update(self, s, c)
+        SingleOwner.perf_update(self, s, c)
 
     cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0 and (not c.wanted or c.owner != OWNER_GUEST + vcpu_index(s, v)):
@@ -101,7 +101,7 @@ cdef class Lease(Owned):
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0:
-            Owned.after_exit(self, s, c, v, 0)
+            SingleOwner.after_exit(self, s, c, v, 0)
             if (c.owner != OWNER_GUEST + vcpu_index(s, v) or not c.perf.hosts
                     or self.has(NO_SWAP_BACK)):
                 return DONE
@@ -111,4 +111,4 @@ cdef class Lease(Owned):
         # A reset is how a guest acknowledges `lost`.
         if instruction == GUEST_DEPTH and v.lost:
             return True
-        return Owned.exits(self, s, c, v, instruction)
+        return SingleOwner.exits(self, s, c, v, instruction)

@@ -4,9 +4,9 @@ Host events must exclude guests; they are scheduled out while a vCPU is loaded, 
 host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace of the host.
 """
 
-from pylbr.arbitration.owned import GUARDS
-from pylbr.arbitration.owned cimport Owned
-from pylbr.arbitration.system cimport Cpu, DONE, GUEST_ACK, System, Vcpu
+from pylbr.arbitration.single_owner import GUARDS
+from pylbr.arbitration.single_owner cimport SingleOwner
+from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, System, Vcpu
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 cdef set NOT_OURS = {
@@ -16,7 +16,7 @@ cdef set NOT_OURS = {
 }
 
 
-cdef class Mediated(Owned):
+cdef class Mediated(SingleOwner):
     """Swap whole facilities when a vCPU comes and goes."""
 
     FLAWS = {name: flaw for name, flaw in GUARDS.items() if name not in NOT_OURS}
@@ -43,7 +43,7 @@ cdef class Mediated(Owned):
         return DONE
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
-        return instruction != GUEST_ACK and Owned.exits(self, s, c, v, instruction)
+        return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         self.admit(c, v)

@@ -6,15 +6,15 @@ image, and the image loses its records as soon as the guest would have recorded:
 short stack, as after a deep C-state.
 """
 
-from pylbr.arbitration.owned import GUARDS
-from pylbr.arbitration.owned cimport NO_RECHECK, Owned
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.single_owner import GUARDS
+from pylbr.arbitration.single_owner cimport NO_RECHECK, SingleOwner
+from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, OWNER_GUEST, OWNER_NONE, System, Vcpu, vcpu_index,
 )
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
-cdef class Request(Owned):
+cdef class Request(SingleOwner):
     """Ask, and be served at the next VM entry or when the vCPU is put."""
 
     # No guest has the registers while a host event counts: there is nothing to acknowledge.  A

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pylbr.arbitration import Policy, make_policy
-from pylbr.arbitration.system import EVENT_ON_TASK
+from pylbr.arbitration.microsteps import EVENT_ON_TASK
 from pylbr.embed.vcpu import VirtualProcessor
 from pylbr.errors import ConfigurationError
 

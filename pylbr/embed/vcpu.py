@@ -8,7 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pylbr.arbitration import Policy
-from pylbr.arbitration.shared import (
+from pylbr.arch import CpuModel
+from pylbr.arch.register import MsrRegister
+from pylbr.cpu import Processor, ProcessorState
+from pylbr.cpu.base import Events
+from pylbr.embed.contended_cpu import (
     DEPTH,
     DISABLE,
     ENABLE,
@@ -17,12 +21,8 @@ from pylbr.arbitration.shared import (
     SELECT,
     WRITE,
     XSAVES,
-    SharedCpu,
+    ContendedCpu,
 )
-from pylbr.arch import CpuModel
-from pylbr.arch.register import MsrRegister
-from pylbr.cpu import Processor, ProcessorState
-from pylbr.cpu.base import Events
 
 __all__ = ["VirtualProcessor", "guest_model"]
 
@@ -57,21 +57,21 @@ class VirtualProcessor(Processor):
 
     Attributes
     ----------
-    shared : SharedCpu
+    shared : ContendedCpu
     leaked : int
         Records of the host that the guest has read.
     """
 
-    _shared: SharedCpu | None = None
+    _shared: ContendedCpu | None = None
 
     def __init__(self, model: CpuModel, events: Events, policy: Policy) -> None:
         super().__init__(guest_model(model), events)
         self._view = Processor(self.model)
         self.leaked = 0
-        self._shared = SharedCpu(policy, self.lbr)
+        self._shared = ContendedCpu(policy, self.lbr)
 
     @property
-    def shared(self) -> SharedCpu:
+    def shared(self) -> ContendedCpu:
         assert self._shared is not None
         return self._shared
 

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from lbrcore.control cimport lbr_control_changed
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot, lbr_write_ler
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )
 from pylbr.cpu.hardware cimport (

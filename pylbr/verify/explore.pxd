@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from pylbr.arbitration.system cimport Policy
+from pylbr.arbitration.microsteps cimport Policy
 from pylbr.verify.world cimport PROPERTIES, Action, Options, World
 
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from typing_extensions import disjoint_base
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration.system import Policy
+from pylbr.arbitration.microsteps import Policy
 
 @disjoint_base
 class Model:

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from pylbr.arbitration.system cimport Policy
+from pylbr.arbitration.microsteps cimport Policy
 from pylbr.host.perf cimport CALL_STACK, PEBS
 from pylbr.verify.codec cimport MAX_STATE, decode, encode
 from pylbr.verify.world cimport (

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport lbr_entry
-from pylbr.arbitration.system cimport Policy
+from pylbr.arbitration.microsteps cimport Policy
 from pylbr.host.perf cimport CALL_STACK, EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport Ideal, World
 

@@ -7,7 +7,7 @@ look at a tag.
 from libc.string cimport memmove, memset
 
 from lbrcore.lbr cimport lbr_entry
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     GUEST_ACK, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_PMI,
     GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, Cpu, Policy, guest_control,

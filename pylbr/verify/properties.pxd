@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from pylbr.arbitration.system cimport Policy
+from pylbr.arbitration.microsteps cimport Policy
 from pylbr.cpu.hardware cimport Image
 from pylbr.verify.world cimport World
 

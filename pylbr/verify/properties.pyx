@@ -18,7 +18,7 @@ P23  asking twice is asking once
 from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
 )
 from pylbr.cpu.hardware cimport (

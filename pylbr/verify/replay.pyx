@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from pylbr.arbitration.system cimport DOOR_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
+from pylbr.arbitration.microsteps cimport DOOR_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
 from pylbr.cpu.hardware cimport Image, hw_peek
 from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from pylbr.arbitration.system cimport MAX_CPUS, Policy
+from pylbr.arbitration.microsteps cimport MAX_CPUS, Policy
 from pylbr.host.perf cimport PerfContext
 from pylbr.verify.world cimport World
 

@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from pylbr.arbitration.system import Policy
+from pylbr.arbitration.microsteps import Policy
 
 @disjoint_base
 class Sessions:

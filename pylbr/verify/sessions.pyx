@@ -5,7 +5,7 @@ A tool opens an event on its own CPU or, by IPI, on another, or for the task tha
 
 from libc.stdint cimport uint64_t
 
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     EXIT_IRQ, OP_CLOSE, OP_EXIT, OP_OPEN, OP_SWITCH, Cpu, System, start, step,
 )
 from pylbr.host.perf cimport EVENT_ACTIVE, EVENT_NONE, EVENT_SLOTS, EXCLUDE_GUEST, PINNED

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration.system import Policy
+from pylbr.arbitration.microsteps import Policy
 from pylbr.verify.sessions import Sessions
 
 CYCLES: dict[str, int]

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, lbr_branch, lbr_record
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     EXIT_IRQ, GUEST_ENABLE, GUEST_READ, MAX_CPUS, MAX_GUESTS, OP_ENTER, OP_EXIT, OWNER_GUEST,
     OWNER_HOST, Cpu, Policy, System, current_context, guest_execute, nmi,
 )

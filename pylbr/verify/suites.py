@@ -22,7 +22,7 @@ DESIGNED_IN = {
     "kvm-legacy-2024": ("P20b",),
     "kvm-legacy-designed": ("P20b",),
     "arch-lbr-v2": ("P20", "P20b"),
-    "arch-lbr-v2-mended": ("P20b",),
+    "arch-lbr-v2-fixed": ("P20b",),
 }
 
 #: Further sets, at depth 1: what they add to branches, switches, entries, exits and events.
@@ -143,7 +143,7 @@ def switches(report: Callable[[str], None] | None = None) -> Iterator[FlawResult
     """Every known bug: the findings on v2, and merged KVM's."""
     known: dict = {}
     for policy, flaws in (
-        ("arch-lbr-v2-mended", POLICIES["arch-lbr-v2"][0].FLAWS),
+        ("arch-lbr-v2-fixed", POLICIES["arch-lbr-v2"][0].FLAWS),
         ("kvm-legacy-designed", POLICIES["kvm-legacy"][0].FLAWS),
     ):
         for flaw in flaws:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pylbr.arbitration.system cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, System
+from pylbr.arbitration.microsteps cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, System
 from pylbr.cpu.hardware cimport Image
 
 cdef enum ActionKind:

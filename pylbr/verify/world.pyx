@@ -6,7 +6,7 @@ from lbrcore.lbr cimport (
     LBR_COND, LBR_EXCEPTION, LBR_NEAR_REL_CALL, LBR_NEAR_RET, LbrState, lbr_branch, lbr_entry,
     lbr_record, lbr_reset,
 )
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
     GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI, GUEST_READ,
     GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylbr.arbitration import make_policy
-from pylbr.arbitration.shared import HOST_FROM, SharedCpu
 from pylbr.arch import model as named
 from pylbr.cli import main
 from pylbr.cpu import NO_EVENTS, Processor
+from pylbr.embed.contended_cpu import HOST_FROM, ContendedCpu
 from pylbr.embed.contention import Contention, read_script
 from pylbr.embed.image import load
 from pylbr.embed.machine import MIB, Machine, executable_model
@@ -76,7 +76,7 @@ def test_a_guest_that_loses_nothing_notices_nothing(guests, tmp_path, name, poli
 
 
 @pytest.mark.parametrize(("policy", "mode"), [
-    ("mediated", 0), ("lease", 1), ("request", 2), ("arch-lbr-v2-mended", 3)])
+    ("mediated", 0), ("lease", 1), ("request", 2), ("arch-lbr-v2-fixed", 3)])
 def test_records_are_the_guests_own_or_break_off(guests, tmp_path, policy, mode):
     guest = build(guests, "lbr_contention", f"-DMODE={mode}")
     ending, printed, host, machine = run(tmp_path, guest, policy, CHOSEN)
@@ -350,7 +350,7 @@ def test_a_vcpu_agrees_with_a_processor_of_its_own(policy):
 
 def test_the_hosts_branches_are_known_by_their_addresses():
     registers = Processor(guest_model(named("sapphire-rapids"))).lbr
-    shared = SharedCpu(make_policy("lease"), registers)
+    shared = ContendedCpu(make_policy("lease"), registers)
     shared.leave()
     assert shared.open(3)
     shared.branches(50)

@@ -185,8 +185,8 @@ def test_a_host_that_traces_guests_sees_them_and_they_do_not_see_it(policy):
     ("request", "restore-loads-ctl", "cpu-exclude"),
     ("mediated", "restore-loads-ctl", "cpu-exclude"),
     ("lease", "xsaves-door", "cpu"), ("lease", "restore-loads-ctl", "cpu-exclude"),
-    ("arch-lbr-v2-mended", "raw-data-msrs", "cpu-exclude"),
-    ("arch-lbr-v2-mended", "xsaves-door", "cpu-exclude"),
+    ("arch-lbr-v2-fixed", "raw-data-msrs", "cpu-exclude"),
+    ("arch-lbr-v2-fixed", "xsaves-door", "cpu-exclude"),
     ("kvm-legacy", None, "cpu-exclude"),
 ])
 def test_a_hole_shows_the_host_to_the_guest(policy, flaw, kind):

@@ -23,7 +23,7 @@ def test_correct_policies_hold_everything_with_nested_guests(policy):
     assert result.complete and not result.broken and result.states > 5_000
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed"])
 def test_l2_records_where_l1_does(policy):
     run = GuestRun(policy, "nested", kinds=())
     for what in (ON, "branch", LAUNCH, "branch"):
@@ -49,7 +49,7 @@ def test_l2_has_a_control_register_of_its_own(policy):
 
 
 def test_hidden_controls_make_the_entry_fail():
-    run = GuestRun("arch-lbr-v2-mended", "nested", kinds=())
+    run = GuestRun("arch-lbr-v2-fixed", "nested", kinds=())
     run.guest(ON)
     run.guest(CONTROLS)
     assert not run.run.cpu()["level2"] and run.read()["control"] == ALL and not run.broken

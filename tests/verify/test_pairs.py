@@ -91,4 +91,4 @@ def test_guests_cannot_tell_what_the_host_does(policy, kinds, short, more):
 def test_a_policy_that_steals_fails_the_same_test():
     with pytest.raises(AssertionError):
         test_guests_cannot_tell_what_the_host_does(
-            "arch-lbr-v2-mended", ("cpu-exclude",), False, ())
+            "arch-lbr-v2-fixed", ("cpu-exclude",), False, ())

@@ -41,7 +41,7 @@ def test_a_record_has_the_guests_own_lbrs_or_none(policy):
     assert not run.broken
 
 
-@pytest.mark.parametrize("policy", ["kvm-legacy-designed", "arch-lbr-v2-mended"])
+@pytest.mark.parametrize("policy", ["kvm-legacy-designed", "arch-lbr-v2-fixed"])
 def test_hidden_from_guests_or_a_leak(policy):
     assert not GuestRun(policy, "pebs").can(RECORD)
     run = GuestRun(policy, "pebs", flaws=("pebs-baseline",))
@@ -63,7 +63,7 @@ def test_host_events_read_by_pebs(policy):
 
 
 @pytest.mark.parametrize(("policy", "shown"), [("kvm-legacy", True),
-                                               ("arch-lbr-v2-mended", False)])
+                                               ("arch-lbr-v2-fixed", False)])
 def test_merged_kernel_shows_the_guest_to_host_pebs(policy, shown):
     run = GuestRun(policy, "pebs", kinds=("cpu-pebs",))
     run.guest(ON)

@@ -35,7 +35,7 @@ def test_correct_policies_hold_everything_with_pmis(policy):
     assert result.complete and not result.broken and result.states > 4_000
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed", "kvm-legacy-designed"])
 def test_a_sample_is_of_the_overflow(policy):
     run = sampled(policy, freeze=True)
     assert run.read()["records"] == ["A1", "A0"]
@@ -45,13 +45,13 @@ def test_a_sample_is_of_the_overflow(policy):
     assert run.read()["records"] == ["A3", "A1"] and not run.broken
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed", "kvm-legacy-designed"])
 def test_without_the_bit_nothing_freezes(policy):
     run = sampled(policy, freeze=False)
     assert run.read()["records"] == ["A2", "A1"] and not run.broken
 
 
-@pytest.mark.parametrize("policy", ["request", "lease", "arch-lbr-v2-mended"])
+@pytest.mark.parametrize("policy", ["request", "lease", "arch-lbr-v2-fixed"])
 def test_a_pmi_of_the_host_is_not_the_guests(policy):
     """It comes in guest mode, where FREEZE_LBRS_ON_PMI is as the guest has set it."""
     run = GuestRun(policy, "vpmi", "nmi", kinds=("cpu-exclude",))

@@ -39,24 +39,24 @@ def test_extended_sets_hold(policy, name):
 
 
 @pytest.mark.parametrize(("policy", "flaw", "broken"), [
-    ("arch-lbr-v2-mended", "depth-outside-check", "P6"),
-    ("arch-lbr-v2-mended", "raw-data-msrs", "P1"),
-    ("arch-lbr-v2-mended", "exit-clear-always", "P5"),
-    ("arch-lbr-v2-mended", "init-clears", "P5"),
-    ("arch-lbr-v2-mended", "db-in-nmi-path", "P5"),
-    ("arch-lbr-v2-mended", "rsm-clobber", "P5"),
-    ("arch-lbr-v2-mended", "ctl-loaded-when-reclaimed", "P4"),
-    ("arch-lbr-v2-mended", "no-data-msrs-saved", "P21"),
-    ("arch-lbr-v2-mended", "xsaves-door", "P1"),
-    ("arch-lbr-v2-mended", "ler-kept", "P1"),
-    ("arch-lbr-v2-mended", "no-entry-load", "P5"),
-    ("arch-lbr-v2-mended", "both-scheduled", "P20"),
-    ("arch-lbr-v2-mended", "lazy-release", "P21"),
-    ("arch-lbr-v2-mended", "nested-dropped", "P5"),
-    ("arch-lbr-v2-mended", "vmcs12-debugctl", "P5"),
-    ("arch-lbr-v2-mended", "ctl-in-vmcs", "P5"),
-    ("arch-lbr-v2-mended", "late-freeze", "P5"),
-    ("arch-lbr-v2-mended", "pebs-baseline", "P1"),
+    ("arch-lbr-v2-fixed", "depth-outside-check", "P6"),
+    ("arch-lbr-v2-fixed", "raw-data-msrs", "P1"),
+    ("arch-lbr-v2-fixed", "exit-clear-always", "P5"),
+    ("arch-lbr-v2-fixed", "init-clears", "P5"),
+    ("arch-lbr-v2-fixed", "db-in-nmi-path", "P5"),
+    ("arch-lbr-v2-fixed", "rsm-clobber", "P5"),
+    ("arch-lbr-v2-fixed", "ctl-loaded-when-reclaimed", "P4"),
+    ("arch-lbr-v2-fixed", "no-data-msrs-saved", "P21"),
+    ("arch-lbr-v2-fixed", "xsaves-door", "P1"),
+    ("arch-lbr-v2-fixed", "ler-kept", "P1"),
+    ("arch-lbr-v2-fixed", "no-entry-load", "P5"),
+    ("arch-lbr-v2-fixed", "both-scheduled", "P20"),
+    ("arch-lbr-v2-fixed", "lazy-release", "P21"),
+    ("arch-lbr-v2-fixed", "nested-dropped", "P5"),
+    ("arch-lbr-v2-fixed", "vmcs12-debugctl", "P5"),
+    ("arch-lbr-v2-fixed", "ctl-in-vmcs", "P5"),
+    ("arch-lbr-v2-fixed", "late-freeze", "P5"),
+    ("arch-lbr-v2-fixed", "pebs-baseline", "P1"),
     ("kvm-legacy-designed", "pebs-baseline", "P1"),
     ("kvm-legacy-designed", "host-pmi-freezes", "P5"),
     ("kvm-legacy-designed", "stale-snapshot", "P5"),
@@ -85,7 +85,7 @@ def test_merged_kernel_as_implemented_leaks_and_loses():
 
 def test_a_host_event_is_seen_by_the_guest_of_a_policy_that_steals():
     """Non-interference is what merged KVM does not have; mediated has it without exception."""
-    steals = explore(Configuration("arch-lbr-v2-mended", depth=1), ignore=("P20b",))
+    steals = explore(Configuration("arch-lbr-v2-fixed", depth=1), ignore=("P20b",))
     assert "P1'" in steals.broken and "P1" not in steals.broken
     assert not explore(Configuration("mediated", depth=1)).broken
 

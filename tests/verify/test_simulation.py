@@ -36,7 +36,7 @@ ONE_CPU = {
                         6976, 6399, 114, 152_900, 0, 4230),
     "kvm-legacy-designed": (43_282_522, 0, 124_388, 0, 0, 0, 6648, 0, 17_785, 78_397, 0, 22_000),
     "arch-lbr-v2": (10_591_722, 44_722, 0, 4944, 183_964, 993, 6976, 6399, 114, 1353, 1344, 4230),
-    "arch-lbr-v2-mended": (38_294_422, 0, 124_388, 0, 0, 0, 2143, 0, 17_785, 15_760, 34, 22_000),
+    "arch-lbr-v2-fixed": (38_294_422, 0, 124_388, 0, 0, 0, 2143, 0, 17_785, 15_760, 34, 22_000),
     "request": (26_008_022, 443, 67_178, 443, 25_658, 38, 2189, 63, 9973, 12_368, 1090, 13_824),
     "mediated": (10_879_622, 44_722, 0, 4944, 181_664, 993, 6976, 6399, 15, 1160, 2368, 4230),
     "lease": (14_921_222, 443, 0, 443, 25_658, 38, 2189, 63, 15, 5018, 14_554, 4230),
@@ -122,7 +122,7 @@ def test_records_go_with_a_vcpu_to_another_cpu(policy):
 
 def test_who_is_stolen_from_moves_without_records(two):
     assert two["request"]["moved_whole"] < two["lease"]["moved_whole"]
-    assert two["arch-lbr-v2-mended"]["moved_whole"] < two["request"]["moved_whole"]
+    assert two["arch-lbr-v2-fixed"]["moved_whole"] < two["request"]["moved_whole"]
 
 
 def test_events_elsewhere_wait_as_little_as_at_home(two):

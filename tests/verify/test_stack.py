@@ -21,7 +21,7 @@ def test_correct_policies_hold_everything_with_call_stack_events(policy):
 
 @pytest.mark.parametrize(("kind", "kept"), [("task-stack", ["h1", "h0"]),
                                             ("task-exclude", ["h1", "-"])])
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed", "kvm-legacy-designed"])
 def test_records_go_with_the_task(policy, kind, kept):
     """Without call-stack users perf resets at every task switch."""
     run = GuestRun(policy, "nmi", kinds=(kind,))
@@ -33,7 +33,7 @@ def test_records_go_with_the_task(policy, kind, kept):
     assert run.act("nmi")["records"] == kept
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed", "kvm-legacy-designed"])
 def test_calls_push_and_returns_pop(policy):
     """In call-stack mode; a jump is nothing, and what is left goes with the task."""
     run = GuestRun(policy, "nmi", kinds=("task-stack",))
@@ -91,7 +91,7 @@ def test_decoding_a_state_loses_nothing():
 
 def test_as_designed_an_equal_filter_is_no_conflict():
     """The guest's event is a call-stack event too, so that both are scheduled."""
-    result = explore(Configuration("arch-lbr-v2-mended", depth=1, **EXTENDED["stack"]),
+    result = explore(Configuration("arch-lbr-v2-fixed", depth=1, **EXTENDED["stack"]),
                      ignore=("P20b",))
     assert "P20" in result.broken
 

@@ -16,7 +16,7 @@ def test_correct_policies_hold_everything_with_xrstors_and_reset(policy):
     assert result.complete and not result.broken and result.states > 4_000
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed"])
 def test_xrstors_is_one_write_of_all_records(policy):
     run = GuestRun(policy, "xrstors", kinds=())
     run.guest(ON)
@@ -42,7 +42,7 @@ def test_xrstors_of_a_guest_that_is_kept_out(policy):
     assert run.run.cpu()["records"] == ["h0", "-"] and not run.broken
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended", "kvm-legacy-designed"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed", "kvm-legacy-designed"])
 def test_reset_leaves_nothing(policy):
     run = GuestRun(policy, "reset", kinds=())
     run.guest(ON)

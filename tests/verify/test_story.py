@@ -13,7 +13,7 @@ from pylbr.verify.timeline import timeline
 @pytest.fixture(scope="module")
 def story():
     configuration = Configuration(
-        "arch-lbr-v2-mended", ("ctl-loaded-when-reclaimed",), depth=1, guests=1)
+        "arch-lbr-v2-fixed", ("ctl-loaded-when-reclaimed",), depth=1, guests=1)
     result = explore(configuration, ignore=("P20b",))
     return story_of(configuration, "P4", result.broken["P4"])
 
@@ -55,7 +55,7 @@ def test_impossible_actions_are_refused(story):
     with pytest.raises(StateError, match="does not break"):
         Story(story.configuration, "P4", story.actions[:-1]).replay()
     with pytest.raises(ConfigurationError):
-        Story.from_json(story.to_json().replace("arch-lbr-v2-mended", "x")).replay()
+        Story.from_json(story.to_json().replace("arch-lbr-v2-fixed", "x")).replay()
 
 
 def test_timeline_is_a_chrome_trace(story):

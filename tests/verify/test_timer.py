@@ -34,7 +34,7 @@ class HostRun(GuestRun):
         return KIND[name] in {kind for kind, _, _ in self.run.actions()}
 
 
-@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-mended"])
+@pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed"])
 def test_rotation_gives_each_flexible_event_its_turn(policy):
     run = HostRun(policy, "cpu-flexible", "cpu-flexible-user")
     controls = []

@@ -9,7 +9,7 @@ vanish (spec 5.6, 6).
 from lbrcore.control cimport lbr_set_frozen
 from libc.string cimport memset
 
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DEPTH, GUEST_READ, GUEST_WRITE, GUEST_XRSTORS,
     GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, guest_image, use_hardware,
     vcpu_index,
@@ -25,7 +25,7 @@ from pylbr.host.perf cimport (
 )
 
 
-cdef class Vlbr(Policy):
+cdef class PinnedEvent(Policy):
     """What `kvm-legacy` and `arch-lbr-v2` share."""
 
     cdef Event* event(self, System* s, Vcpu* v) noexcept nogil:

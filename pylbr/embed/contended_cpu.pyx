@@ -19,12 +19,12 @@ from lbrcore.lbr cimport (
     LBR_COND, LBR_LEGACY, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta, lbr_slot,
     lbr_state,
 )
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ, GUEST_USER_FILTER,
     GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_SWITCH,
     OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step, vcpu_reset,
 )
-from pylbr.arbitration.vlbr cimport Vlbr
+from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.cpu.hardware cimport CTL_LBREN, DEBUGCTL_LBR, Image, hw_peek
 from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
 
@@ -39,7 +39,7 @@ cdef enum:
 #: Upper halves of FROM and TO of the host's branches; canonical, and nothing of a guest's.
 HOST_FROM, HOST_TO = 0xFFFFC0DE00000000, 0xFFFFC0DF00000000
 cdef uint64_t _from = HOST_FROM, _to = HOST_TO
-#: What a guest does, for `SharedCpu.exits`.
+#: What a guest does, for `ContendedCpu.exits`.
 READ, WRITE, DEPTH, XSAVES = GUEST_READ, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
 ENABLE, DISABLE, SELECT = GUEST_ENABLE, GUEST_DISABLE, GUEST_USER_FILTER
 
@@ -51,7 +51,7 @@ cdef void _exchange(lbr_entry* one, lbr_entry* other) noexcept nogil:
 
 
 @cython.final
-cdef class SharedCpu:
+cdef class ContendedCpu:
     """One CPU, the vCPU that runs on it, and host perf."""
 
     cdef readonly Policy policy
@@ -71,7 +71,7 @@ cdef class SharedCpu:
                 f"policy {policy.name} needs a processor with "
                 f"{'legacy' if policy.legacy else 'architectural'} LBRs")
         self.policy, self.registers = policy, registers
-        self.by_event = isinstance(policy, Vlbr)
+        self.by_event = isinstance(policy, PinnedEvent)
         memset(s, 0, sizeof(System))
         s.cpus = s.guests = s.cpu[0].irqs = 1
         s.host_depth = s.depth = <uint8_t> registers.state.depth

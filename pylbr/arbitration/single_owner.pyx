@@ -9,7 +9,7 @@ are intercepted go there and never to the registers.
 from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
-from pylbr.arbitration.system cimport (
+from pylbr.arbitration.microsteps cimport (
     DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
     GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RESET,
     GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE,
@@ -71,7 +71,7 @@ GUARDS = {
 }
 
 
-cdef class Owned(Policy):
+cdef class SingleOwner(Policy):
     """What `request`, `mediated` and `lease` share."""
 
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil:

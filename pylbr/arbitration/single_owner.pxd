@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint8_t
 
-from pylbr.arbitration.system cimport Cpu, Policy, System, Vcpu
+from pylbr.arbitration.microsteps cimport Cpu, Policy, System, Vcpu
 
-# Deviations that `Owned` itself knows, below those of its subclasses.
-cdef enum OwnedFlaw:
+# Deviations that `SingleOwner` itself knows, below those of its subclasses.
+cdef enum SingleOwnerFlaw:
     NO_WIPE, WIPE_BY_DEPTH, XSAVES_DOOR, KEEP_CLEAR_OFF, NO_RESTORE_CTL, NO_PAUSE_CLEAR
     GUEST_RUNS_HOST_CTL, NO_RESET_AT_SWITCH, STEAL_IN_IRQ, KEEP_PASSTHROUGH, NO_RECHECK
     KEEP_WANTED, NO_ATTACH_AT_PUT, RESTORE_LOADS_CTL, KEEP_ENABLED, NO_SAVE, DROP_CTL
@@ -15,7 +15,7 @@ cdef enum OwnedFlaw:
     OWNED_FLAWS
 
 
-cdef class Owned(Policy):
+cdef class SingleOwner(Policy):
     cdef void attach(self, System* s, Cpu* c) noexcept nogil
     cdef void detach(self, System* s, Cpu* c) noexcept nogil
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from lbrcore.lbr import LbrState
-from pylbr.arbitration.system import Policy
+from pylbr.arbitration.microsteps import Policy
 
 HOST_FROM: int
 HOST_TO: int
@@ -15,7 +15,7 @@ DISABLE: int
 SELECT: int
 
 @final
-class SharedCpu:
+class ContendedCpu:
     """One CPU, the vCPU that runs on it, and host perf.
 
     Parameters

@@ -2,11 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from pylbr.arbitration.system cimport Cpu, Policy, System, Vcpu
+from pylbr.arbitration.microsteps cimport Cpu, Policy, System, Vcpu
 from pylbr.host.perf cimport Event
 
 
-cdef class Vlbr(Policy):
+cdef class PinnedEvent(Policy):
     cdef Event* event(self, System* s, Vcpu* v) noexcept nogil
     cdef bint active(self, System* s, Vcpu* v) noexcept nogil
     cdef void create(self, System* s, Cpu* c, Vcpu* v) noexcept nogil
