@@ -263,12 +263,14 @@ cdef void fill(
 
 cdef str fault_of(int64_t result, const uint8_t *data, Py_ssize_t at):
     """What is wrong with the record at `at`, in the words of the twin."""
+    if not result:
+        return ""  # there need not be a record at `at`
     cdef Py_ssize_t length = data[at + 6] | <Py_ssize_t>data[at + 7] << 8
     if result == -3:
         return f"a record of {length} bytes"
     if result == UNKNOWN_ID:
         return "a sample of an unknown event"
-    return f"a sample of {length} bytes, whose fields want more" if result else ""
+    return f"a sample of {length} bytes, whose fields want more"
 
 
 cdef class Scanner:
@@ -302,6 +304,8 @@ cdef class Scanner:
         cdef File file
         cdef Py_ssize_t size = data.shape[0], stop, samples, entries, chain
         cdef int64_t result
+        if at < 0 or at > size:
+            raise ValueError(f"offset {at} in a window of {size} bytes")
         if size == 0:
             return Found(self.samples(0, 0, 0, NULL, 0, 0, NULL), at, "")
         file.layouts = &self.layouts[0]

@@ -62,6 +62,7 @@ class Record(IntEnum):
     CGROUP = 19
     TEXT_POKE = 20
     AUX_OUTPUT_HW_ID = 21
+    CALLCHAIN_DEFERRED = 22
     HEADER_ATTR = 64
     HEADER_EVENT_TYPE = 65
     HEADER_TRACING_DATA = 66
@@ -82,6 +83,7 @@ class Record(IntEnum):
     COMPRESSED = 81
     FINISHED_INIT = 82
     COMPRESSED2 = 83
+    BPF_METADATA = 84
 
 
 class SampleType(IntFlag):
@@ -188,7 +190,20 @@ class Feature(IntEnum):
     BRANCH_STACK = 15
     PMU_MAPPINGS = 16
     GROUP_DESC = 17
+    AUXTRACE = 18
+    STAT = 19
+    CACHE = 20
+    SAMPLE_TIME = 21
+    MEM_TOPOLOGY = 22
+    CLOCKID = 23
+    DIR_FORMAT = 24
+    BPF_PROG_INFO = 25
+    BPF_BTF = 26
     COMPRESSED = 27
+    CPU_PMU_CAPS = 28
+    CLOCK_DATA = 29
+    HYBRID_TOPOLOGY = 30
+    PMU_CAPS = 31
 
 
 class EntryFlag(IntFlag):

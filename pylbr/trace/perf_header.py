@@ -163,11 +163,11 @@ def _features(
     for i, bit in enumerate(present):
         at = table + 16 * i
         start, span = _SECTION.unpack(read(at, 16))
-        if start + span > size:
-            raise TraceError(path, f"feature {bit} reaches past the end of the file", at)
-        if bit not in _PARSERS:
+        if bit not in _PARSERS or not span:  # described, and of no account here
             metadata = _note(metadata, bit)
             continue
+        if start + span > size:
+            raise TraceError(path, f"feature {bit} reaches past the end of the file", at)
         if span > MAX_SECTION:
             raise TraceError(path, f"feature {bit} has {span} bytes, more than {MAX_SECTION}", at)
         metadata = parse_feature(path, metadata, bit, read(start, span), start)
@@ -179,7 +179,7 @@ def parse_feature(
 ) -> StacksMetadata:
     """Metadata with what one feature adds; of features not kept, the name."""
     parser = _PARSERS.get(bit)
-    if parser is None:
+    if parser is None or not body:
         return _note(metadata, bit)
     name = Feature(bit).name
     cursor = Cursor(path, body, offset, f"feature {name}")

@@ -21,7 +21,8 @@ SKIPPED: Final = frozenset({
     Record.CGROUP, Record.TEXT_POKE, Record.AUX_OUTPUT_HW_ID, Record.HEADER_EVENT_TYPE,
     Record.FINISHED_ROUND, Record.ID_INDEX, Record.AUXTRACE_INFO, Record.AUXTRACE_ERROR,
     Record.THREAD_MAP, Record.CPU_MAP, Record.STAT_CONFIG, Record.STAT, Record.STAT_ROUND,
-    Record.EVENT_UPDATE, Record.TIME_CONV, Record.FINISHED_INIT,
+    Record.EVENT_UPDATE, Record.TIME_CONV, Record.FINISHED_INIT, Record.CALLCHAIN_DEFERRED,
+    Record.BPF_METADATA,
 })
 
 #: Fields before the first of variable size, in their order; each is one 64-bit word.
@@ -97,7 +98,14 @@ def scan_samples(data: bytes, at: int, layout: SampleLayout) -> Found:
     -------
     Found
         `stop` is where it stopped; `fault` is empty or says what is wrong there.
+
+    Raises
+    ------
+    ValueError
+        `at` is outside of `data`.
     """
+    if not 0 <= at <= len(data):
+        raise ValueError(f"offset {at} in a window of {len(data)} bytes")
     rows: list[dict] = []
     fault = ""
     while at + 8 <= len(data):

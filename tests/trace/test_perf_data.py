@@ -18,9 +18,19 @@ from hypothesis import strategies as st
 from pylbr import trace
 from pylbr.errors import TraceError
 from pylbr.trace import perf_abi as abi
-from pylbr.trace import perf_data, perf_sample
+from pylbr.trace import perf_data, perf_records, perf_sample
 from pylbr.trace._perf_sample import Scanner
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Samples
+from pylbr.trace.stacks import Comm, Event, Exit, Mmap, Samples
+from tests.trace.perf_bytes import (
+    RECORDS,
+    check_records,
+    compressed,
+    contents,
+    perf_file,
+    pipe_file,
+    record,
+    sample,
+)
 
 REAL = pytest.mark.parametrize(
     ("name", "samples", "entries"),
@@ -67,11 +77,11 @@ def test_every_record_equals_the_reference(shared, reference):
     with trace.open_stacks(shared("perf.data.branch-4.14")) as stacks:
         ours = list(stacks)
     flat = []
-    for record in ours:
-        if isinstance(record, Samples):
-            flat += [(record, i) for i in range(len(record))]
+    for found in ours:
+        if isinstance(found, Samples):
+            flat += [(found, i) for i in range(len(found))]
         else:
-            flat.append(record)
+            flat.append(found)
     # The reference is sorted by time; the file has each CPU's buffer in turn.
     flat.sort(key=lambda r: r[0].time[r[1]] if isinstance(r, tuple) else r.time)
     kinds = {"mmap_event", "comm_event", "exit_event", "fork_event", "sample_event"}
@@ -187,10 +197,6 @@ WORDS = (abi.SampleType.IDENTIFIER, abi.SampleType.IP, abi.SampleType.TID, abi.S
          abi.SampleType.PERIOD)
 
 
-def record(kind, body, misc=2):
-    return struct.pack("<IHH", kind, misc, 8 + len(body)) + body
-
-
 @st.composite
 def layouts(draw):
     """One to three events whose samples can be told apart."""
@@ -233,65 +239,6 @@ def test_twin_on_any_bytes(layout, data):
     assert same(ours.samples, twin.samples)
 
 
-def perf_file(records: bytes, sample_type: int = 0x803, branch: int = 9) -> bytes:
-    """The smallest file mode perf.data: one event, no features."""
-    attr = struct.pack("<IIQQQQQ", 0, 128, 0, 1, sample_type, 0, 0) + bytes(24)
-    attr += struct.pack("<Q", branch) + bytes(48)
-    data_at = 104 + 144
-    head = b"PERFILE2" + struct.pack(
-        "<QQ6Q4Q", 104, 144, 104, 144, data_at, len(records), 0, 0, 0, 0, 0, 0)
-    return head + attr + struct.pack("<QQ", 0, 0) + records
-
-
-def pipe_file(records: bytes, sample_type: int = 0x803, branch: int = 9) -> bytes:
-    """The same in pipe mode, with a feature."""
-    attr = perf_file(b"", sample_type, branch)[104:232]
-    name = struct.pack("<QI", abi.Feature.HOSTNAME, 8) + b"machine\0"
-    return (b"PERFILE2" + struct.pack("<Q", 16) + record(64, attr + struct.pack("<Q", 5))
-            + record(80, name) + records)
-
-
-def sample(ip, pid, *entries):
-    body = struct.pack("<QIIQ", ip, pid, pid, len(entries))
-    return record(9, body + b"".join(struct.pack("<QQQ", *entry) for entry in entries))
-
-
-def mmap2(path: bytes, build_id: bytes = b""):
-    middle = struct.pack("<BBH20s", len(build_id), 0, 0, build_id) if build_id else \
-        struct.pack("<IIQQ", 8, 1, 99, 1)
-    body = struct.pack("<iiQQQ", 7, 7, 0x401000, 0x1000, 0x1000) + middle
-    body += struct.pack("<II", 5, 2) + path + bytes(8 - len(path) % 8)
-    return record(10, body, 2 | (1 << 14 if build_id else 0))
-
-
-RECORDS = (
-    record(3, struct.pack("<ii", 7, 7) + b"prog\0\0\0\0", 2 | 1 << 13)
-    + record(7, struct.pack("<iiiiQ", 8, 7, 8, 7, 1234))
-    + mmap2(b"/bin/prog") + mmap2(b"/bin/libc", b"\x11" * 20)
-    + sample(0x401010, 7, (0x401000, 0x401010, 2), (0x401020, 0x400ff0, 1 << 20 | 1))
-    + record(68, b"")
-    + sample(0x401012, 7)
-    + record(13, struct.pack("<Q", 3))
-)
-
-
-def contents(path):
-    with trace.open_stacks(path) as stacks:
-        return list(stacks)
-
-
-def check_records(found):
-    comm, fork, first, second, one_sample, lost = found
-    assert comm == Comm(7, 7, "prog", True)
-    assert fork == Fork(8, 7, 8, 7, 1234)
-    assert first == Mmap(7, 7, 0x401000, 0x1000, 0x1000, "/bin/prog", b"", 8, 1, 99, 1)
-    assert (second.path, second.build_id) == ("/bin/libc", b"\x11" * 20)
-    assert one_sample.offsets.tolist() == [0, 2, 2]
-    assert one_sample.ip.tolist() == [0x401010, 0x401012]
-    assert one_sample.stack(0).tolist()[1] == (0x401020, 0x400ff0, 1 << 20 | 1)
-    assert lost == Lost(3)
-
-
 @pytest.mark.parametrize("make", [perf_file, pipe_file])
 def test_made_file(tmp_path, make):
     path = tmp_path / "perf.data"
@@ -305,20 +252,6 @@ def test_pipe_mode_head(tmp_path):
     with trace.open_stacks(path) as stacks:
         assert stacks.metadata.hostname == "machine"
         assert stacks.metadata.events[0].ids == (5,)
-
-
-def compressed(data: bytes, pieces: int, kind: int = 81) -> bytes:
-    """Records as perf record -z writes them: one zstd stream, flushed at each record."""
-    stream = zstandard.ZstdCompressor().compressobj()
-    step = -(-len(data) // pieces)
-    out = []
-    for at in range(0, len(data), step):
-        body = stream.compress(data[at:at + step])
-        body += stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-        if kind == 83:
-            body = struct.pack("<Q", len(body)) + body + bytes(-len(body) % 8)
-        out.append(record(kind, body))
-    return b"".join(out)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7, 50])
@@ -339,7 +272,7 @@ def test_long_file_crosses_windows(tmp_path):
     path = tmp_path / "perf.data"
     path.write_bytes(perf_file(b"".join(sample(i, 7, *stack) for i in range(5000))))
     ips = np.concatenate([r.ip for r in contents(path)])
-    assert path.stat().st_size > 3 * perf_data._WINDOW
+    assert path.stat().st_size > 3 * perf_records._WINDOW
     assert np.array_equal(ips, np.arange(5000))
 
 
@@ -370,7 +303,7 @@ def test_bomb_in_compressed_records(tmp_path):
         (perf_file(record(10, bytes(30))), "a record of type 10 is cut off or damaged"),
         (perf_file(record(81, b"no zstd")), "compressed record is damaged"),
         (perf_file(compressed(RECORDS[:-9], 1)), "end in the middle of one"),
-        (perf_file(compressed(compressed(RECORDS, 1), 1)), "compressed record within another"),
+        (perf_file(compressed(compressed(RECORDS, 1), 1)), "record within a compressed record"),
     ],
 )
 def test_bad_files(tmp_path, data, message):
