@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
 
 from pylbr.errors import TraceError
 from pylbr.trace.arrow_layout import (
@@ -20,12 +19,14 @@ from pylbr.trace.arrow_layout import (
     BatchLayout,
     Block,
     LayoutError,
-    footer_blocks,
+    Schema,
     parse_batch,
+    parse_footer,
+    parse_schema,
 )
 from pylbr.trace.check import check_values
 from pylbr.trace.metadata import Metadata, Module, decode_metadata, with_modules
-from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, REQUIRED, arrow_field, column_dtype, digest
+from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, REQUIRED, column_dtype, column_type, digest
 from pylbr.trace.trace import ColumnarTrace
 
 __all__ = ["ArrowTrace"]
@@ -67,8 +68,10 @@ class ArrowTrace(ColumnarTrace):
         try:
             self._size = os.fstat(self._fd).st_size
             self._map = np.memmap(path, np.uint8, "r") if mmap and self._size else None
-            blocks, footer_at = self._read_footer()
+            blocks, again, footer_at = self._read_footer()
             schema, first = self._read_schema()
+            if schema != again:  # one of them may have lost what makes the file ours
+                raise self._damaged("the schemas at its head and in its footer differ", 8)
             self._read_columns(schema)
             if self._ours:
                 self._check_blocks(blocks, first, footer_at)
@@ -113,7 +116,8 @@ class ArrowTrace(ColumnarTrace):
 
     # Head and tail --------------------------------------------------------------------
 
-    def _read_footer(self) -> tuple[list[Block], int]:
+    def _read_footer(self) -> tuple[list[Block], Schema, int]:
+        """Record batches, the schema once more, and where the footer begins."""
         if self._size < 8 + _TAIL.size:
             raise self._damaged(f"{self._size} bytes are too few for an Arrow file", 0)
         if self._bytes(0, 8, "the magic").tobytes() != MAGIC + b"\0\0":
@@ -126,24 +130,23 @@ class ArrowTrace(ColumnarTrace):
             raise self._damaged(f"a footer of {size} bytes", at)
         try:
             footer = self._bytes(at - size, size, "the footer").tobytes()
-            return footer_blocks(footer), at - size
+            return *parse_footer(footer), at - size
         except LayoutError as error:
             raise self._damaged(str(error), at - size) from error
 
-    def _read_schema(self) -> tuple[pa.Schema, int]:
+    def _read_schema(self) -> tuple[Schema, int]:
         """The schema message, which stands first, and where it ends."""
         mark, size = struct.unpack("<Ii", self._bytes(8, 8, "the schema").tobytes())
         if mark != 0xFFFFFFFF or not 0 < size <= MAX_HEAD:
             raise self._damaged("no schema at its head", 8)
         try:
-            message = self._bytes(8, 8 + size, "the schema").tobytes()
-            return pa.ipc.read_schema(pa.py_buffer(message)), 16 + size
-        except (pa.ArrowException, OSError, ValueError) as error:
+            return parse_schema(self._bytes(16, size, "the schema").tobytes()), 16 + size
+        except LayoutError as error:
             raise self._damaged(f"the schema is damaged ({error})", 8) from error
 
-    def _read_columns(self, schema: pa.Schema) -> None:
+    def _read_columns(self, schema: Schema) -> None:
+        names = schema.names
         try:
-            names = tuple(schema.names)
             found = decode_metadata(schema.metadata)
         except (ValueError, TypeError) as error:
             raise self._damaged(f"the schema is damaged ({error})", 8) from error
@@ -155,10 +158,11 @@ class ArrowTrace(ColumnarTrace):
             raise TraceError(self.path, "is no trace: it needs the columns 'from' and 'to'", 8)
         self.columns = tuple(name for name in COLUMNS if name in names)
         for name in self.columns:
-            if schema.field(name).type != arrow_field(name).type:
+            kind, wanted = schema.types[names.index(name)], column_type(name)
+            if kind != wanted:
                 raise TraceError(
-                    self.path, f"column {name!r} is {schema.field(name).type}, not "
-                    f"{arrow_field(name).type}; cast it before writing", 8,
+                    self.path, f"column {name!r} is {kind}, not {wanted}; cast it before writing",
+                    8,
                 )
         self._schema = schema
 

@@ -1,11 +1,11 @@
 """Where the columns of an Arrow IPC file lie, so that rows can be read by position.
 
 pyarrow reads whole record batches; a window of 32 branches needs a few hundred bytes of
-one.  This module reads the two FlatBuffers tables that say where they are, the footer and
-the head of a record batch, and trusts no number in them.
+one.  This module reads the three FlatBuffers tables that say what and where they are, the
+schema, the footer and the head of a record batch, and trusts no number in them.
 
-Sources: Arrow columnar format 1.5, ``File.fbs``, ``Message.fbs``, and the FlatBuffers
-internals document (tables, vtables, vectors).
+Sources: Arrow columnar format 1.5, ``File.fbs``, ``Message.fbs``, ``Schema.fbs``, and the
+FlatBuffers internals document (tables, vtables, vectors).
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MAGIC", "BatchLayout", "Block", "LayoutError", "footer_blocks", "parse_batch"]
+__all__ = [
+    "MAGIC", "BatchLayout", "Block", "LayoutError", "Schema", "parse_batch", "parse_footer",
+    "parse_schema",
+]
 
 MAGIC: Final = b"ARROW1"
-_RECORD_BATCH: Final = 3  # MessageHeader
+_SCHEMA, _RECORD_BATCH = 1, 3  # MessageHeader
+#: Names of ``Type``, by number; the parameters of two of them matter here.
+_TYPES: Final = (
+    "none", "null", "int", "floating point", "binary", "string", "bool", "decimal", "date", "time",
+    "timestamp", "interval", "list", "struct", "union", "fixed-size binary", "fixed-size list",
+    "map", "duration", "large binary", "large string", "large list",
+)
+_INT, _FIXED_SIZE_LIST = 2, 16
 
 
 class LayoutError(Exception):
@@ -31,6 +41,15 @@ class Block:
     offset: int
     head: int
     body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Columns in order, the type of each as pyarrow writes it (``uint64``), the metadata."""
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    metadata: dict[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +135,54 @@ def _root(data: bytes) -> _Table:
     return _Table(data, struct.unpack_from("<I", data)[0])
 
 
-def footer_blocks(footer: bytes) -> list[Block]:
-    """Record batches of a file, in order, out of its footer."""
+def parse_footer(footer: bytes) -> tuple[list[Block], Schema]:
+    """Record batches of a file, in order, and its schema, out of its footer."""
     table = _root(footer)
     if table.structs(2, "<qi4xq"):
         raise LayoutError("dictionary-encoded columns, which a trace does not have")
     blocks = [Block(*row) for row in table.structs(3, "<qi4xq")]
     if any(block.offset < 0 or block.head < 8 or block.body < 0 for block in blocks):
         raise LayoutError("a record batch of negative size or place")
-    return blocks
+    return blocks, _schema(table.table(1))
+
+
+def parse_schema(message: bytes) -> Schema:
+    """The message at the head of a file."""
+    table = _root(message)
+    if table.scalar(1, "<B") != _SCHEMA:
+        raise LayoutError("no schema at its head")
+    return _schema(table.table(2))
+
+
+def _schema(table: _Table | None) -> Schema:
+    if table is None:
+        raise LayoutError("a schema is missing")
+    if table.scalar(0, "<h"):
+        raise LayoutError("big-endian columns")
+    fields = table.tables(1)
+    return Schema(tuple(field.text(0) for field in fields),
+                  tuple(_type(field) for field in fields),
+                  {key.encode(): value.encode() for key, value in _pairs(table, 2).items()})
+
+
+def _type(field: _Table, inner: bool = False) -> str:
+    """Type of a field; that of a list names its items' too."""
+    number, kind = field.scalar(2, "<B"), field.table(3)
+    if kind is None:
+        raise LayoutError("a column without a type")
+    if field.table(4) is not None:
+        return "dictionary"
+    if number == _INT:
+        return f"{'' if kind.scalar(1, '<B') else 'u'}int{kind.scalar(0, '<i')}"
+    children = field.tables(5)
+    if number == _FIXED_SIZE_LIST and len(children) == 1 and not inner:
+        return f"list<{_type(children[0], True)}>[{kind.scalar(0, '<i')}]"
+    return _TYPES[number] if number < len(_TYPES) else f"type {number}"
+
+
+def _pairs(table: _Table, field: int) -> dict[str, str]:
+    """Field that is a vector of key-value pairs."""
+    return {pair.text(0): pair.text(1) for pair in table.tables(field)}
 
 
 def parse_batch(head: bytes, custom: bool = False) -> BatchLayout:
@@ -145,7 +203,7 @@ def parse_batch(head: bytes, custom: bool = False) -> BatchLayout:
     buffers = tuple((offset, size) for offset, size in batch.structs(2, "<qq"))
     if rows < 0 or any(o < 0 or n < 0 or o + n > body for o, n in buffers):
         raise LayoutError("a buffer outside of its record batch")
-    pairs = {t.text(0): t.text(1) for t in message.tables(4)} if custom else {}
     return BatchLayout(
-        rows, tuple(nulls for _, nulls in nodes), buffers, body, batch.table(3) is not None, pairs
+        rows, tuple(nulls for _, nulls in nodes), buffers, body, batch.table(3) is not None,
+        _pairs(message, 4) if custom else {},
     )

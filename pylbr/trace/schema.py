@@ -17,7 +17,7 @@ from lbrcore import BRANCH_DTYPE
 
 __all__ = [
     "BLOCK_ROWS", "COLUMNS", "REQUIRED", "arrow_field", "column_digest", "column_dtype",
-    "digest", "has_our_fields",
+    "column_type", "digest", "has_our_fields",
 ]
 
 #: Columns in the order of the file; the first three are in every file.
@@ -41,6 +41,12 @@ _EVENTS: Final = pa.list_(pa.field("item", pa.uint8(), nullable=False), 4)
 def column_dtype(name: str) -> np.dtype:
     """Dtype of a column; that of `events` has the shape (4,)."""
     return _DTYPES[name]
+
+
+def column_type(name: str) -> str:
+    """A column's type in words, as `arrow_layout.Schema` has it."""
+    dtype = _DTYPES[name]
+    return f"list<{dtype.base.name}>[{dtype.shape[0]}]" if dtype.shape else dtype.name
 
 
 def arrow_field(name: str) -> pa.Field:
