@@ -7,27 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pylbr.errors import TraceError
 from pylbr.trace.check import check_values
 from pylbr.trace.metadata import Metadata, Module, decode_metadata, with_modules
-from pylbr.trace.schema import (
-    COLUMNS,
-    REQUIRED,
-    arrow_field,
-    column_digest,
-    column_dtype,
-    has_our_fields,
-)
+from pylbr.trace.parquet_part import MAX_GROUP_ROWS, GuardedPart, Part, PartError
+from pylbr.trace.schema import COLUMNS, REQUIRED, column_digest
+from pylbr.trace.seal import SealError, read_seal
 from pylbr.trace.trace import ColumnarTrace
 
-__all__ = ["DIGEST_KEY", "MAX_GROUP_ROWS", "ParquetTrace"]
+__all__ = ["DIGEST_KEY", "ParquetTrace"]
 
 DIGEST_KEY = b"pylbr.digests"
-#: Row groups are decoded whole; larger ones are refused, so that memory stays bounded.
-MAX_GROUP_ROWS = 1 << 24
 
 
 class ParquetTrace(ColumnarTrace):
@@ -51,13 +42,14 @@ class ParquetTrace(ColumnarTrace):
         self, path: str | os.PathLike[str], *, verify: bool = True, modules: Sequence[Module] = ()
     ) -> None:
         self.path, self._verify = os.fspath(path), verify
-        self._files: list[pq.ParquetFile] = []
+        self._files: list[Part | GuardedPart] = []
         self._groups: list[tuple[int, int]] = []
         self._cache: tuple[int, dict[str, np.ndarray]] = (-1, {})
         paths = sorted(Path(path).glob("*.parquet")) if os.path.isdir(path) else [Path(path)]
         if not paths:
             raise TraceError(path, "is a directory without *.parquet files")
         try:
+            self._alone = len(paths) == 1
             self._parts = [self._open(part) for part in paths]
             first = self._parts[0]
             if any(part[:2] != first[:2] for part in self._parts[1:]):
@@ -66,9 +58,8 @@ class ParquetTrace(ColumnarTrace):
             self._paths = paths
             rows = []
             for i, file in enumerate(self._files):
-                for group in range(file.metadata.num_row_groups):
-                    rows.append(file.metadata.row_group(group).num_rows)
-                    self._groups.append((i, group))
+                rows += file.rows
+                self._groups += [(i, group) for group in range(len(file.rows))]
             if any(not 0 <= count <= MAX_GROUP_ROWS for count in rows):
                 raise TraceError(
                     path, f"a row group of {max(rows)} rows; write at most {MAX_GROUP_ROWS}"
@@ -80,33 +71,44 @@ class ParquetTrace(ColumnarTrace):
 
     def close(self) -> None:
         for file in self._files:
-            file.close(force=True)
+            file.close()
         self._files = []
 
     def _open(self, path: Path) -> tuple[Metadata, tuple[str, ...], list[dict[str, int]] | None]:
         """Metadata, columns and digests of one file."""
         try:
-            # pre_buffer off and a buffered stream: a page at a time, never the whole file.
-            file = pq.ParquetFile(
-                path, pre_buffer=False, page_checksum_verification=self._verify,
-                thrift_string_size_limit=64 << 20, thrift_container_size_limit=1 << 22,
-            )
-            self._files.append(file)
-            schema, keys = file.schema_arrow, file.metadata.metadata or {}
-            found = decode_metadata(keys)
-            digests = _digests(keys, file.metadata.num_row_groups) if found else None
-            if found is None and has_our_fields(schema):
+            part = self._part(path)
+            self._files.append(part)
+            self._rest(part)
+            found = decode_metadata(part.keys)
+            digests = _digests(part.keys, len(part.rows)) if found else None
+            if found is None and part.has_our_fields:
                 raise ValueError("its metadata are missing")
-            names = schema.names
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        except (PartError, SealError, ValueError, TypeError, KeyError) as error:
+            at = getattr(error, "offset", None)
+            raise self._damaged(path, f"is damaged, or no Parquet file ({error})",
+                                _footer(path) if at is None else at) from error
+        except OSError as error:
+            raise TraceError(path, f"cannot be read: {error.strerror}") from error
+        if found and found[1] != part.names:
             raise self._damaged(
-                path, f"is damaged, or no Parquet file ({error})", _footer(path)) from error
-        if found and found[1] != tuple(names):
-            raise self._damaged(
-                path, f"columns {tuple(names)}, but its metadata say {found[1]}", _footer(path))
-        if not set(REQUIRED[:2]) <= set(names):
+                path, f"columns {part.names}, but its metadata say {found[1]}", _footer(path))
+        if not set(REQUIRED[:2]) <= set(part.names):
             raise TraceError(path, "is no trace: it needs the columns 'from' and 'to'")
-        return found[0] if found else Metadata(), tuple(c for c in COLUMNS if c in names), digests
+        columns = tuple(name for name in COLUMNS if name in part.names)
+        return found[0] if found else Metadata(), columns, digests
+
+    def _rest(self, part: Part | GuardedPart) -> None:
+        """A directory of many files must not run as many processes."""
+        if isinstance(part, GuardedPart) and not self._alone:
+            part.close()
+
+    def _part(self, path: Path) -> Part | GuardedPart:
+        """The file, in a process of its own unless a seal shows it as it was written."""
+        with path.open("rb") as file:
+            seal = read_seal(file.fileno())
+        return Part(str(path), self._verify, seal) if seal else GuardedPart(
+            str(path), self._verify)
 
     def _damaged(self, path: object, what: str, offset: int | None = None) -> TraceError:
         what = " ".join(what.split())
@@ -114,6 +116,8 @@ class ParquetTrace(ColumnarTrace):
 
     def _load(self, group: int, column: str, low: int, high: int) -> np.ndarray:
         if self._cache[0] != group:
+            if self._cache[0] >= 0:
+                self._rest(self._files[self._groups[self._cache[0]][0]])
             self._cache = (group, {})
         columns = self._cache[1]
         if column not in columns:
@@ -125,28 +129,15 @@ class ParquetTrace(ColumnarTrace):
         if not self._files:
             raise TraceError(self.path, "the trace has been closed")
         number, inner = self._groups[group]
-        file, path = self._files[number], self._paths[number]
-        offset = None
+        path = self._paths[number]
         try:
-            chunk = file.metadata.row_group(inner)
-            rows = chunk.num_rows
-            index = [chunk.column(i).path_in_schema.split(".")[0] for i in
-                     range(chunk.num_columns)].index(column)
-            offset = chunk.column(index).data_page_offset
-            table = file.read_row_group(inner, columns=[column], use_threads=False)
-            array = table.column(0).combine_chunks().cast(arrow_field(column).type)
-            if array.null_count or len(array) != rows:
-                raise ValueError("nulls or missing rows")
-            dtype = column_dtype(column)
-            flat = array.flatten() if column == "events" else array
-            values = flat.to_numpy(zero_copy_only=False).astype(dtype.base, copy=False)
-            values = values.reshape(rows, *dtype.shape)
-        except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
-            raise self._damaged(path, f"column {column!r}: {error}", offset) from error
+            values = self._files[number].column(inner, column)
+        except PartError as error:
+            raise self._damaged(path, f"column {column!r}: {error}", error.offset) from error
         if self._verify:
             digests = self._parts[number][2]
             if digests is not None and digests[inner].get(column) != column_digest(values):
-                raise self._damaged(path, f"column {column!r}: its digest differs", offset)
+                raise self._damaged(path, f"column {column!r}: its digest differs")
             check_values(path, column, values, None)
         return values
 

@@ -26,6 +26,7 @@ from pylbr.trace.schema import (
     column_dtype,
     digest,
 )
+from pylbr.trace.seal import KEY, SealError, add_seal
 
 __all__ = ["Writer"]
 
@@ -149,7 +150,7 @@ class Writer:
     def discard(self) -> None:
         """Leave nothing behind."""
         # pyarrow's writers want to be closed while their file is open.
-        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException, SealError):
             self._sink.close()
         self._file.discard()
 
@@ -196,7 +197,7 @@ class _ArrowSink:
 
 class _ParquetSink:
     def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
-        self._schema = schema
+        self._schema, self._file = schema, file.file
         self._digests: list[str] = []
         self._writer = pq.ParquetWriter(
             file.file, schema, compression="zstd", write_page_checksum=True,
@@ -210,8 +211,11 @@ class _ParquetSink:
         )
 
     def close(self) -> None:
-        self._writer.add_key_value_metadata({DIGEST_KEY: ";".join(self._digests).encode()})
+        self._writer.add_key_value_metadata({
+            DIGEST_KEY: ";".join(self._digests).encode(), KEY: b"1"})
         self._writer.close()
+        self._file.flush()
+        add_seal(self._file.fileno())
 
 
 _SINKS: dict[str, tuple[Any, int]] = {
