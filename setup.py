@@ -48,8 +48,6 @@ setup(
         show_all_warnings=True,
         compiler_directives={
             "language_level": 3,
-            "embedsignature": True,
-            "embedsignature.format": "python",
             "boundscheck": SAFE,
             "initializedcheck": SAFE,
             "wraparound": False,

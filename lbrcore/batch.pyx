@@ -1,11 +1,11 @@
 """Many branches at once.
 
-What a batch leaves behind depends on its last few recorded branches alone, so it is taken from
+The state after a batch depends on its last few recorded branches alone, so it is taken from
 its end: backwards until `depth` records are found, each with the cycles and events since the one
 before it.  In call-stack mode, going back, a call survives where the stack is lower than ever
 since; and where it was `depth` or more above such a call, overflow has lost it.
 
-`lbr_record_each` is the same branch by branch, for short batches and for whoever compares.
+`lbr_record_each` does the same branch by branch, for short batches and for comparison.
 """
 
 cimport cython

@@ -13,7 +13,7 @@ from lbrcore.lbr cimport LbrState, lbr_branch, lbr_state
 cdef enum:
     NO_BRANCH = 0xFF
 
-# What `classify` says of a block beside its branch.
+# Facts of a block beside its branch, from `classify`.
 cdef enum block_flag:
     BLOCK_REP = 1       # last instruction repeats: the next block may be itself again
     BLOCK_FLUSH = 2     # changes what code an address means: CR0, CR3, CR4, INVLPG
@@ -50,7 +50,7 @@ ctypedef struct block_tracker:
     uint64_t mask             # places of the table - 1
     uint64_t used
     uint64_t instructions     # retired in all
-    uint64_t marked           # of these, told of with a branch or by take_instructions
+    uint64_t marked           # of these, counted with a branch or by take_instructions
     uint64_t taken
     uint64_t not_taken
     uint64_t unexplained      # transitions that no instruction accounts for
@@ -58,7 +58,7 @@ ctypedef struct block_tracker:
     uint64_t instruction_limit
     uint64_t branch_limit     # of taken + not_taken
     uint64_t event_from       # an exception or interrupt whose handler was not entered yet
-    uint64_t event_at         # where execution goes on, or an instruction behind,
+    uint64_t event_at         # where execution continues, or an instruction after it,
     uint8_t event_served      # if the emulator serves the event by itself, which it may
     lbr_branch* log
     uint32_t log_size

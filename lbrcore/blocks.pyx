@@ -1,6 +1,6 @@
 """Executed blocks in, branches out.
 
-A translating emulator tells which block it enters; that the block before it ended in a branch,
+A translating emulator reports which block it enters; that the block before it ended in a branch,
 which one and whether it was taken follows from the two.  `classify` is asked once a block.
 The plain-Python twin is ``lbrcore.blocks_reference``.
 """
@@ -374,7 +374,42 @@ cdef void _drain(block_tracker* t) noexcept with gil:
 
 @cython.final
 cdef class BlockRecorder:
-    """Records the branches between executed blocks."""
+    """BlockRecorder(state, classify, *, attention=None, drain=None, failed=None, engine=0, \
+read=0, registers=(0, 0, 0), log=0)\n--\n
+    Records the branches between the blocks that a translating emulator executes.
+
+    Parameters
+    ----------
+    state : LbrState
+        Facility that records.
+    classify : callable
+        ``classify(address, size)`` describes the block (`BlockFacts`); called once per block and
+        again after its code was retranslated.  None: the block will be entered again.
+    attention : callable, optional
+        ``attention(address)`` is called at the entry of the block at which a `limit` is
+        reached.  True if that block is not going to be executed now.
+    drain : callable, optional
+        Takes the log as an array of BRANCH_DTYPE, oldest first, whenever it is full.
+    failed : callable, optional
+        Takes an exception that one of the others raised inside a hook.  Without it, `check`
+        raises it.
+    engine, read : int
+        Addresses of the emulator and of its ``int read(engine, int register, void *value)``.
+        Without them the privilege level is `cpl` and flags are 0.
+    registers : tuple of int
+        Numbers of CS, RFLAGS and RCX for `read`.
+    log : int
+        Capacity of the log in branches; 0 for none.  The log contains every branch, whatever the
+        facility filters, and of conditional branches that fell through (`NOT_TAKEN`).
+
+    Notes
+    -----
+    A cycle is one instruction: the emulator has no other clock.  A call to the next
+    instruction is no branch, an instruction under REP retires once.  Taken conditional
+    branches to the next instruction are recognised by the flags.
+
+    An instance must outlive the hooks that it was given to.
+    """
 
     def __cinit__(
         self, LbrState state not None, classify, *, attention=None, drain=None,
@@ -409,9 +444,15 @@ cdef class BlockRecorder:
 
     @property
     def hooks(self):
+        """Addresses for the emulator: block hook, translation hook, their last argument.
+
+        ``void block(void *engine, uint64_t address, uint32_t size, void *last)``;
+        ``void translated(void *engine, uc_tb *block, uc_tb *previous, void *last)``.
+        """
         return <size_t> &blocks_enter, <size_t> &blocks_translated, <size_t> &self.tracker
 
     def enter(self, address, size):
+        """The block hook, called from Python."""
         cdef uint64_t start = unsigned(address, "address", NEVER)
         cdef uint32_t length = <uint32_t> unsigned(size, "size", 0xFFFFFFFE)
         if not length:
@@ -421,11 +462,13 @@ cdef class BlockRecorder:
         self.check()
 
     def translated(self, address):
+        """The block at `address` was retranslated: classify it again."""
         cdef translated_block block
         block.pc = unsigned(address, "address", NEVER)
         blocks_translated(NULL, &block, NULL, &self.tracker)
 
     def settle(self, address):
+        """Execution stopped with the instruction pointer at `address`."""
         cdef block_tracker* t = &self.tracker
         cdef uint64_t at = unsigned(address, "address", NEVER)
         cdef block_info* old = t.previous
@@ -441,6 +484,13 @@ cdef class BlockRecorder:
         self.check()
 
     def interrupted(self, address, cls, served=False):
+        """An exception or interrupt of class `cls` was raised at `address`.
+
+        It is recorded when its handler is entered.  None: not recorded (debug exceptions).
+        `address` is that of the faulting or next instruction, for INT n the one after it.
+        `served`: the emulator may serve it without a handler; if execution then continues within
+        15 bytes of `address`, nothing is recorded.
+        """
         cdef block_tracker* t = &self.tracker
         cdef uint64_t at = unsigned(address, "address", NEVER), resume = at
         cdef int32_t kind = NO_BRANCH if cls is None else cls
@@ -460,21 +510,26 @@ cdef class BlockRecorder:
         self.check()
 
     def emulated(self, address):
+        """The block is left in front of the instruction at `address`, which a hook emulates."""
         self.interrupted(address, None)
         self.cancel()
 
     def cancel(self):
+        """The `interrupted` event has no handler: nothing is recorded."""
         self.tracker.event_class = -1
 
     def retired(self, count):
+        """A hook has emulated `count` instructions that are no branches."""
         self.tracker.instructions += <uint64_t> unsigned(count, "count", 0xFFFFFFFF)
 
     def take_instructions(self):
+        """Instructions since the last branch; the next branch does not count them again."""
         cdef uint64_t count = self.tracker.instructions - self.tracker.marked
         self.tracker.marked = self.tracker.instructions
         return count
 
     def limit(self, instructions=None, branches=None):
+        """Call `attention` at the first block after this many more instructions or branches."""
         cdef block_tracker* t = &self.tracker
         t.instruction_limit = NEVER if instructions is None else (
             t.instructions + <uint64_t> unsigned(instructions, "instructions", NEVER))
@@ -483,9 +538,11 @@ cdef class BlockRecorder:
         _set_look(t)
 
     def flush(self):
+        """Discard the facts of all blocks."""
         _flush(&self.tracker)
 
     def drain(self):
+        """Empty the log: its branches as an array of BRANCH_DTYPE, oldest first."""
         cdef block_tracker* t = &self.tracker
         if t.log == NULL:
             return np.zeros(0, BRANCH_DTYPE)
@@ -498,12 +555,14 @@ cdef class BlockRecorder:
         return branches
 
     def check(self):
+        """Raise the exception that a callback raised inside a hook."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     @property
     def cpl(self):
+        """Privilege level, read from CS after each branch that may change it."""
         return self.tracker.cpl
 
     @cpl.setter
@@ -514,6 +573,7 @@ cdef class BlockRecorder:
 
     @property
     def direct(self):
+        """Branches go into the facility at once; False: only into the log."""
         return self.tracker.lbr != NULL
 
     @direct.setter
@@ -524,6 +584,7 @@ cdef class BlockRecorder:
 
     @property
     def logging(self):
+        """Branches go into the log; at first if there is one."""
         return self.tracker.logging
 
     @logging.setter
@@ -534,26 +595,32 @@ cdef class BlockRecorder:
 
     @property
     def block(self):
+        """Start and end of the block that is being executed."""
         if self.tracker.previous == NULL:
             return None
         return self.tracker.previous.start, self.tracker.previous.end
 
     @property
     def instructions(self):
+        """Instructions retired, in whole blocks."""
         return self.tracker.instructions
 
     @property
     def taken(self):
+        """Branches taken."""
         return self.tracker.taken
 
     @property
     def not_taken(self):
+        """Conditional branches that fell through."""
         return self.tracker.not_taken
 
     @property
     def unexplained(self):
+        """Transitions that no instruction accounts for: someone wrote the instruction pointer."""
         return self.tracker.unexplained
 
     @property
     def known(self):
+        """Blocks in the table."""
         return self.tracker.used

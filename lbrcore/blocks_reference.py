@@ -1,6 +1,6 @@
 """The slow, obvious twin of ``lbrcore.blocks``, for tests and comparisons of speed.
 
-It sees the same blocks and tells the same branches, one Python call each.
+It sees the same blocks and reports the same branches, one Python call per block.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ReferenceBlocks:
         self._previous = address, address + size, known[1]
 
     def translated(self, address: int) -> None:
-        """The block at `address` was translated anew."""
+        """The block at `address` was retranslated."""
         self._known.pop(address, None)
 
     def interrupted(self, address: int, cls: int | None, served: bool = False) -> None:

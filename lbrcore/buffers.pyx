@@ -24,7 +24,7 @@ cdef int _refuse(object source, str name, str rule) except -1:
 
 
 cdef bint _same_format(const char* given, const char* wanted) noexcept:
-    """Q is L wherever lbrcore is built; `array` and `memoryview.cast` say Q."""
+    """Q equals L wherever lbrcore is built; `array` and `memoryview.cast` use Q."""
     return not strcmp(given, wanted) or not strcmp(wanted, b"L") and not strcmp(given, b"Q")
 
 

@@ -120,7 +120,7 @@ cdef void _open_calls(
 
     A record is lost once `depth` others have lain above it, and then so are all below it.
     """
-    cdef uint64_t returns = 0, peak = 0   # unmatched RETs, highest stack: of the rows behind
+    cdef uint64_t returns = 0, peak = 0   # unmatched RETs, highest stack: of the later rows
     cdef uint64_t low, up, push, either
     cdef size_t block = (last - first + BLOCK - 1) // BLOCK, start, rows
     cdef int bit

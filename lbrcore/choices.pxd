@@ -1,4 +1,4 @@
-# What the manual leaves open and somebody had to decide.  One constant a choice; change it here
+# Behaviour that the manual leaves undefined.  Each constant records one choice; change it here
 # and rebuild: the core and its Python twin both follow.  The reasons stand in choices.pyx.
 cdef enum:
     OTHER_BRANCH_TYPE = 8

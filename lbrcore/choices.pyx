@@ -7,7 +7,7 @@
   documented twin works alike); on an empty stack nothing is left to remove.
 - A RET that the CPL or class filter keeps out removes nothing: only unfiltered branches count.
 - FROM, TO and LER are kept as written and read sign-extended from MAXLINADDR - 1, the processor's
-  enumerated width whatever CR4.LA57 says; values from XRSTORS and from a trace likewise.
+  enumerated width whatever CR4.LA57 is; values from XRSTORS and from a trace likewise.
 - A filter dimension that CPUID.1CH:EBX does not offer lets everything pass.
 - With CPL filtering offered and both CPL bits clear nothing is recorded.
 - The reserved bits of IA32_LBR_DEPTH are those above what the largest depth needs.
@@ -26,7 +26,7 @@ CHOICES = {
         "record to count from, so the first record has CYC_CNT 0 and CYC_CNT_VALID 0."),
     "POP_RESTARTS_CYCLES": (
         choices.POP_RESTARTS_CYCLES,
-        "0: a RET in call-stack mode makes no record, so CYC_CNT goes on counting since the "
+        "0: a RET in call-stack mode makes no record, so CYC_CNT keeps counting since the "
         "last one that was made."),
     "CALL_STACK_RECORDS_OTHERS": (
         choices.CALL_STACK_RECORDS_OTHERS,
@@ -38,6 +38,6 @@ CHOICES = {
         "0: an exception or interrupt before any record leaves LER as it was."),
     "DEPTH_WRITE_CLEARS_LER": (
         choices.DEPTH_WRITE_CLEARS_LER,
-        "0: every source says that a write of IA32_LBR_DEPTH zeroes the LBR entries, none "
+        "0: every source states that a write of IA32_LBR_DEPTH zeroes the LBR entries, none "
         "names LER."),
 }

@@ -4,12 +4,9 @@ from typing import final
 
 @final
 class Columns:
-    """Columns of one length; holds their buffers until it dies."""
-
     def __init__(
         self, from_: object, to: object, cls: object, cycles: object, flags: object,
         cpl_from: object, cpl_to: object, events: object,
     ) -> None: ...
     @property
-    def count(self) -> int:
-        """Number of branches."""
+    def count(self) -> int: ...

@@ -12,7 +12,14 @@ cdef enum:
 
 @cython.final
 cdef class Columns:
-    """Columns of one length; holds their buffers until it dies."""
+    """Columns(from_, to, cls, cycles, flags, cpl_from, cpl_to, events)\n--\n
+    Columns of one length; holds their buffers until it dies.
+
+    Attributes
+    ----------
+    count : int
+        Number of branches.
+    """
 
     def __init__(self, from_, to, cls, cycles, flags, cpl_from, cpl_to, events):
         cdef int column

@@ -43,7 +43,7 @@ cdef enum:
     SELECT_NEAR_REL_JMP = 0x80
     SELECT_FAR_BRANCH = 0x100
     SELECT_EN_CALLSTACK = 0x200
-    # Sets of classes, a bit each
+    # Sets of classes, one bit per class
     CALLS = 0x18        # NEAR_IND_CALL, NEAR_REL_CALL
     RETURNS = 0x20
     JMPS = 0x06
@@ -52,7 +52,7 @@ cdef enum:
 
 
 cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
-    """Classes that IA32_LBR_CTL lets in, a bit each."""
+    """Classes that IA32_LBR_CTL includes, one bit per class."""
     cdef uint64_t ctl = state.ctl, classes = 0
     if not state.config.ctl_mask & CTL_CLASSES:
         return LBR_RECORDABLE  # no branch filter is offered
@@ -74,7 +74,7 @@ cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
 
 
 cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
-    """Classes that MSR_LBR_SELECT leaves, a bit each."""
+    """Classes that MSR_LBR_SELECT does not suppress, one bit per class."""
     cdef uint64_t select = state.ctl, classes = LBR_RECORDABLE
     if select & SELECT_JCC:
         classes &= ~<uint64_t> (1 << LBR_COND)

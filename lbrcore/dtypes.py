@@ -11,7 +11,7 @@ class BranchClass(IntEnum):
     """Class of a branch, as the ``class`` field of `BRANCH_DTYPE` holds it.
 
     0 to 5 are BR_TYPE (SDM vol. 3, table 20-2).  6 and 7, which that table reserves,
-    stand for what no facility records; 8 to 15 tell the members of OTHER_BRANCH apart.
+    stand for what no facility records; 8 to 15 distinguish the members of OTHER_BRANCH.
     """
 
     COND = 0

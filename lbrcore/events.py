@@ -34,11 +34,11 @@ class CountedEvent:
     period : int
         Events from one overflow to the next, at least 1.
     classes : int
-        `BranchClass` values that count, a bit each.
+        `BranchClass` values that count, one bit per class.
     flags : int
-        Values of the `flags` field (0..7) that count, a bit each.
+        Values of the `flags` field (0..7) that count, one bit per value.
     cpls : int
-        Privilege levels in which it counts, a bit each: those of `cpl_from`, where the branch
+        Privilege levels in which it counts, one bit per level: of `cpl_from`, where the branch
         and what precedes it ran.
     unit : Unit
         What a row that matches adds.

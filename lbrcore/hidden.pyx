@@ -1,4 +1,4 @@
-"""What a facility holds but no register shows: a saved state needs it to go on exactly."""
+"""Facility state that no register shows: a saved state needs it to continue exactly."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -7,6 +7,17 @@ from lbrcore.lbr cimport CYC_CNT_MAX, LbrState, lbr_find_quick
 
 
 def hidden(LbrState state not None):
+    """Facility state that no register shows.
+
+    Returns
+    -------
+    cycles : int or None
+        Since the last record, at most FFFFH; None before the first one.
+    events : tuple of int
+        Logged events since the last record, 0 to 3 each.
+    xinuse : bool
+        XINUSE[15] was set by XRSTORS.
+    """
     cdef int i
     return (
         min(state.state.cycles, <uint64_t> CYC_CNT_MAX) if state.state.cycles_valid else None,
@@ -16,6 +27,13 @@ def hidden(LbrState state not None):
 
 
 def set_hidden(LbrState state not None, cycles, events, xinuse):
+    """Set the state that no register shows, after control and records; arguments as from `hidden`.
+
+    Raises
+    ------
+    OverflowError, ValueError
+        For a count out of range; nothing has changed.
+    """
     cdef int i
     cdef bint in_use = truth(xinuse, "xinuse")
     counts = tuple([unsigned(one, "events", 3) for one in several(events, "events", 4)])

@@ -108,7 +108,7 @@ cdef enum lbr_mode:
 ctypedef struct lbr_cursor:
     uint64_t cycles
     bint cycles_valid
-    uint64_t events        # four counts, a byte each
+    uint64_t events        # four counts, one byte per counter
     uint32_t head
 
 # Everything but the class, flag, CPL and event bits that a branch may have set.
@@ -256,9 +256,9 @@ cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
     """Which quick part `lbr_record` may take, if any."""
     cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
-    cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
+    cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
     state.quick = 0
-    if state.cycles_valid and (state.config.info_mask & told) == needed:
+    if state.cycles_valid and (state.config.info_mask & kept) == needed:
         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
             state.quick = QUICK_PLAIN
         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:

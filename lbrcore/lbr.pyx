@@ -180,15 +180,13 @@ cdef int _out_of_range(const lbr_branch* branches, size_t count, size_t first=0)
 
 @cython.final
 cdef class LbrState:
-    """LbrState(config)
-    --
-
+    """LbrState(config)\n--\n
     The LBR facility of one logical processor.
 
     Parameters
     ----------
     config : LbrConfig
-        What the processor offers.
+        Features of the processor.
 
     Notes
     -----
@@ -211,6 +209,20 @@ cdef class LbrState:
     # Recording
 
     def record(self, branches):
+        """Record a batch: all of it, or nothing if a branch is out of range.
+
+        Parameters
+        ----------
+        branches : buffer of BRANCH_DTYPE, shape (n,), C-contiguous, oldest first
+            Read-only and memory-mapped arrays too; nothing is copied.
+
+        Raises
+        ------
+        TypeError
+            Not a buffer, or of another dtype.
+        ValueError
+            Strided, not one-dimensional, or a class, flag or CPL out of range.
+        """
         cdef Py_buffer view
         cdef int result
         acquire(branches, &view, "branches", BRANCH_FORMAT, sizeof(lbr_branch),
@@ -226,6 +238,7 @@ cdef class LbrState:
 
     def record_one(self, from_, to, cls, *, cycles=0, instructions=1, flags=0, cpl_from=3,
                    cpl_to=3, events=(0, 0, 0, 0)):
+        """Record one branch; arguments as the fields of BRANCH_DTYPE."""
         cdef lbr_branch branch
         cdef int i
         branch.from_ = unsigned(from_, "from_", <uint64_t> -1)
@@ -243,6 +256,22 @@ cdef class LbrState:
 
     def record_columns(self, from_, to, cls, *, cycles=None, flags=None, cpl_from=3, cpl_to=3,
                        events=None):
+        """Record a batch given as columns, each of shape (n,), C-contiguous, oldest first.
+
+        Parameters
+        ----------
+        from_, to : buffer of uint64
+        cls : buffer of uint8, `BranchClass`
+        cycles : buffer of uint32, core cycles since the previous branch; 0 if left out
+        flags : buffer of uint8, `BranchFlag`; 0 if left out
+        cpl_from, cpl_to : buffer of uint8, or one level for all
+        events : buffer of uint32, the counts of counters 0..3, one byte per counter from the lowest
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `record`; also if the columns differ in length.
+        """
         cdef Columns columns = Columns(from_, to, cls, cycles, flags, cpl_from, cpl_to, events)
         cdef lbr_state before = self.state[0]
         cdef int result = LBR_OK
@@ -263,6 +292,10 @@ cdef class LbrState:
 
     @property
     def ctl(self):
+        """IA32_LBR_CTL, or MSR_LBR_SELECT in the legacy flavour.
+
+        Setting it raises `Fault` for bits that `LbrConfig.ctl_mask` does not hold.
+        """
         return self.state.ctl
 
     @ctl.setter
@@ -274,6 +307,10 @@ cdef class LbrState:
 
     @property
     def depth(self):
+        """IA32_LBR_DEPTH.  Setting it, to the present value too, zeroes all records.
+
+        CTL and LER stay.  Raises `Fault` for a depth that is not offered.
+        """
         return self.state.depth
 
     @depth.setter
@@ -286,6 +323,7 @@ cdef class LbrState:
 
     @property
     def enable(self):
+        """IA32_DEBUGCTL.LBR of the legacy flavour."""
         return bool(self.state.enable)
 
     @enable.setter
@@ -296,6 +334,7 @@ cdef class LbrState:
 
     @property
     def frozen(self):
+        """IA32_PERF_GLOBAL_STATUS.LBR_FRZ: while set, nothing is recorded."""
         return bool(self.state.frozen)
 
     @frozen.setter
@@ -304,6 +343,7 @@ cdef class LbrState:
 
     @property
     def event_mask(self):
+        """Counters whose events are logged (IA32_PERFEVTSELx[35]), one bit per counter."""
         return self.state.event_mask
 
     @event_mask.setter
@@ -316,6 +356,10 @@ cdef class LbrState:
 
     @property
     def tos(self):
+        """MSR_LASTBRANCH_TOS of the legacy flavour: physical index of the newest record.
+
+        Setting it leaves the physical registers as they are.
+        """
         if self.state.config.flavour != LBR_LEGACY:
             raise AttributeError("tos: the architectural flavour has none; entry 0 is the newest")
         return self.state.head & (self.state.depth - 1)
@@ -330,15 +374,18 @@ cdef class LbrState:
 
     @property
     def cycles(self):
+        """Cycles since the last record, at most FFFFH; None before the first one."""
         return min(self.state.cycles, <uint64_t> CYC_CNT_MAX) if self.state.cycles_valid else None
 
     @property
     def active(self):
+        """Recording: enabled and not frozen."""
         return bool(self.state.active)
 
     # Records
 
     def records(self):
+        """All entries as an array of ENTRY_DTYPE, shape (depth,), newest first; a copy."""
         cdef lbr_entry entries[32]
         cdef uint32_t n = lbr_read_records(self.state, entries)
         return np.frombuffer(
@@ -346,18 +393,21 @@ cdef class LbrState:
             ENTRY_DTYPE)
 
     def read_entry(self, i):
+        """FROM, TO and INFO of entry `i`, 0 being the newest; `Fault` for i >= depth."""
         cdef lbr_entry entry
         if lbr_read_entry(self.state, <uint32_t> unsigned(i, "i", 0xFFFFFFFF), &entry) != LBR_OK:
             raise Fault(f"i: entry {i} does not exist at depth {self.state.depth}")
         return entry.from_, entry.to, entry.info
 
     def write_entry(self, i, from_, to, info):
+        """Write entry `i`; addresses are read back sign-extended from MAXLINADDR."""
         cdef lbr_entry entry = _entry(from_, to, info)
         if lbr_write_entry(self.state, <uint32_t> unsigned(i, "i", 0xFFFFFFFF), &entry) != LBR_OK:
             raise Fault(f"i: entry {i} does not exist at depth {self.state.depth}")
 
     @property
     def ler(self):
+        """IA32_LER_FROM_IP, _TO_IP, _INFO: the last record before an exception or interrupt."""
         cdef lbr_entry entry
         lbr_read_ler(self.state, &entry)
         return entry.from_, entry.to, entry.info
@@ -374,18 +424,22 @@ cdef class LbrState:
     # Life
 
     def reset(self):
+        """Power-up values: all 0, the largest depth."""
         lbr_reset(self.state)
 
     def clear(self):
+        """Zero all records; everything else stays."""
         lbr_clear(self.state)
 
     def copy(self):
+        """An independent state with the same contents."""
         cdef LbrState other = LbrState.__new__(LbrState, self.config)
         lbr_copy(other.state, self.state)
         return other
 
     @property
     def config(self):
+        """Features of the processor."""
         cdef const lbr_config* c = &self.state.config
         return LbrConfig(
             flavour=c.flavour, depth_bitmap=c.depth_bitmap, depth=c.depth,

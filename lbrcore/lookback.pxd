@@ -2,7 +2,7 @@
 
 Outside call-stack mode the newest depth + 1 branches that are recorded decide everything, so
 the rows are searched from the end.  In call-stack mode the heights of the stack in blocks of
-rows say which block holds a call that is still open; only those are looked into (`callstack`).
+rows show which block holds a call that is still open; only those are looked into (`callstack`).
 
     cdef lbr_look look
     lbr_look_at(&look, state, &rows)

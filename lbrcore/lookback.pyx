@@ -85,7 +85,7 @@ cdef void _between_all(
     const lbr_state* state, const lbr_rows* rows, const size_t* recorded, size_t found,
     lbr_counts* counts
 ) noexcept nogil:
-    """counts[i]: from behind row recorded[i + 1] to row recorded[i], for all but the last."""
+    """counts[i]: from after row recorded[i + 1] to row recorded[i], for all but the last."""
     cdef const lbr_column* column = &rows.column[FIELD_CYCLES]
     cdef uint64_t sums[SUMMED]
     cdef uint64_t sum = 0
@@ -192,7 +192,7 @@ cdef void lbr_summarize(
             return
         lbr_summary_load_ler(&piece, state)
         lbr_summary_then(summary, &piece)
-        # The branch itself comes after the load; the next search starts behind it.
+        # The branch itself comes after the load; the next search starts after it.
         _summarize(&piece, state, look, rows, row, row + 1, True)
         lbr_summary_then(summary, &piece)
         first = row + 1

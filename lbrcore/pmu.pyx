@@ -235,6 +235,25 @@ cdef uint64_t _value(int place, list general, list fixed) except? 0xFFFFFFFFFFFF
 
 @cython.final
 cdef class Bank:
+    """Bank(places, selectors, widths)\n--\n
+    Counters that count at once; it never changes, the counters' values are the caller's.
+
+    Parameters
+    ----------
+    places : sequence of int, 1 to 16
+        The counters' bits in the global registers: 0 up are general, 32 up fixed ones.
+    selectors : sequence of (table, need, weight)
+        What each counts.  ``table`` has bit ``class | (cpl_from > 0) << 4`` set for what counts;
+        ``need`` are flags that must all be set; ``weight`` is 0 for 1 a branch, 1 for its
+        instructions, 2 for its cycles.
+    widths : sequence of int
+        Bits of each counter, 1 to 62.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        An argument is of another type, length or range.
+    """
     cdef selector[MAX_COUNTERS] _selectors
     cdef uint64_t[MAX_COUNTERS] _masks
     cdef int[MAX_COUNTERS] _places
@@ -292,6 +311,33 @@ cdef class Bank:
 
     def count(self, branches not None, list general not None, list fixed not None,
               Py_ssize_t start=0, stop=None, LbrState state=None):
+        """Count branches until a counter overflows.
+
+        Parameters
+        ----------
+        branches : buffer of BRANCH_DTYPE, shape (n,), C-contiguous, oldest first
+        general, fixed : list of int
+            The counters' values, which change.
+        start, stop : int
+            Branches to look at; `stop` is n if left out.
+        state : LbrState, optional
+            Records the branches that are taken.
+
+        Returns
+        -------
+        stop : int
+            One past the first branch at which some counter overflowed, or `stop`.
+        overflowed : int
+            Their bits.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `LbrState.record`, for the branches looked at: those up to the end of the block in
+            which a counter overflows.  Nothing is counted or recorded then.
+        OverflowError
+            A counter holds more than its width.
+        """
         cdef selector[MAX_COUNTERS] selectors
         cdef Py_buffer view
         cdef int64_t taken
@@ -315,6 +361,13 @@ cdef class Bank:
 
     def add(self, list general not None, list fixed not None, uint8_t cls, uint8_t cpl,
             uint8_t flags, bint branch, uint32_t instructions, uint32_t cycles):
+        """Count one branch, or if not `branch` only the instructions and cycles that pass.
+
+        Returns
+        -------
+        int
+            The bits of the counters that overflowed.
+        """
         cdef selector[MAX_COUNTERS] selectors
         cdef lbr_branch one
         cdef int c

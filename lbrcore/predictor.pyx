@@ -104,7 +104,7 @@ cdef inline bint indirect_step(predictor_state* state, const lbr_branch* branch)
 
 
 cdef inline bint return_step(predictor_state* state, uint64_t to) noexcept nogil:
-    """A return is right if it goes behind the newest call."""
+    """A return is predicted if it returns to the instruction after the newest call."""
     state.top = (state.top - 1) % STACK_DEPTH
     cdef uint64_t distance = to - state.calls[state.top]
     return distance == 0 or distance > LONGEST_BRANCH
@@ -133,7 +133,20 @@ cdef bint predictor_step(predictor_state* state, const lbr_branch* branch) noexc
 
 @cython.final
 cdef class Predictor:
-    """A predictor; see the stub."""
+    """Predictor(kind='tage')\n--\n
+    A model of a branch predictor: directions, indirect targets, returns.
+
+    Parameters
+    ----------
+    kind : str
+        ``gshare``: 2**14 two-bit counters, 14 directions of history.  ``tage``: a base of
+        2**13 counters and four tagged tables of 2**10 with 4, 10, 24 and 60 directions.
+        Both: 2**10 last targets of indirect branches by path, and a stack of 16 calls.
+
+    Notes
+    -----
+    An instance is used by one thread at a time.
+    """
 
     cdef predictor_state* state
 
@@ -149,6 +162,18 @@ cdef class Predictor:
         free(self.state)
 
     def mark(self, branches not None):
+        """Set or clear MISPRED in `flags` of each branch, in place; how many were wrong.
+
+        Parameters
+        ----------
+        branches : writable buffer of BRANCH_DTYPE, shape (n,), C-contiguous, oldest first
+            With NOT_TAKEN branches: half of what a predictor of directions lives on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `LbrState.record`; also if the buffer is read-only.
+        """
         cdef Py_buffer view
         cdef Py_ssize_t i, count, wrong = 0
         cdef lbr_branch* branch

@@ -10,11 +10,11 @@ What happens at a branch, in this order:
 1. it is recorded, if the facility is on;
 2. every counter counts it; one that reaches its period overflows.  If `freeze` is set, the
    facility stops (LBR_FRZ);
-3. a PMI is taken as many branches behind an overflow as that counter's skid says, the earliest
+3. a PMI is taken as many branches after an overflow as that counter's skid, the earliest
    one first.  It handles all counters that have overflowed by then: a sample each, in the order
    of the counters, and a new period.  The events counted since the overflow belong to that
    period; if they would use all of it up, it starts at the PMI (the rule of Linux,
-   x86_perf_event_set_period).  Then the facility goes on.
+   x86_perf_event_set_period).  Then the facility resumes.
 """
 
 cimport cython
@@ -46,10 +46,35 @@ cdef size_t NEVER = <size_t> -1
 
 @cython.final
 cdef class SampleBuffer:
-    """SampleBuffer(capacity, depth)
-    --
+    """SampleBuffer(capacity, depth)\n--\n
+    Room for samples; the first `count` of each array are filled.
 
-    Room for samples.  See ``replay.pyi``.
+    Parameters
+    ----------
+    capacity : int
+    depth : int
+        Of the facility.
+
+    Attributes
+    ----------
+    count : int
+        Samples taken so far.
+    row : ndarray of i8, shape (capacity,)
+        Row of the trace after which the PMI was taken.
+    event : ndarray of u2
+        Index into `Replay.events`.
+    period : ndarray of u8
+        The period that ended.
+    nr : ndarray of u4
+        Records up to the first whose FROM is 0, which ends them for software.
+    hw_idx : ndarray of u8
+        TOS in the legacy flavour, else 0.  From `Replay` only with `whole`, or in call-stack
+        mode.
+    entries : ndarray of ENTRY_DTYPE, shape (capacity, depth)
+        Newest first.
+    classes : ndarray of u1, shape (capacity, depth)
+        `BranchClass` of each entry, if ``lbr_config.info_mask`` has `INFO_CLASS`; it is then
+        not in `entries`.
     """
 
     def __init__(self, capacity, depth):
@@ -73,6 +98,13 @@ cdef class SampleBuffer:
         return self.count
 
     def add(self, LbrState lbr not None, int64_t row, uint16_t event, uint64_t period):
+        """Take a sample of the facility as it is.
+
+        Raises
+        ------
+        ValueError
+            The facility has another depth, or there is no room.
+        """
         if lbr.state.depth != self.depth:
             raise ValueError(f"lbr: has depth {lbr.state.depth}, the buffer {self.depth}")
         if self.count == self.capacity:
@@ -127,10 +159,32 @@ cdef void _reload(lbr_counter* counter) noexcept nogil:
 
 @cython.final
 cdef class Replay:
-    """Replay(lbr, events, *, freeze=False, whole=False)
-    --
+    """Replay(lbr, events, *, freeze=False, whole=False)\n--\n
+    A facility and the counters that sample it.
 
-    A facility and the counters that sample it.  See ``replay.pyi``.
+    Looks back from each sample instead of recording every branch.
+
+    Parameters
+    ----------
+    lbr : LbrState
+        Set up and recording; used, not copied.
+    events : sequence of CountedEvent
+        At most 16; they count from 0.
+    freeze : bool
+        FREEZE_LBRS_ON_PMI: the facility stops at an overflow and resumes after the PMI.
+    whole : bool
+        Keep also what no sample shows: LER, and TOS outside call-stack mode.  Takes a look at
+        the class of every row.
+
+    Attributes
+    ----------
+    count : int
+        Number of events.
+
+    Notes
+    -----
+    Used by one thread at a time; `run` releases the GIL.  Fields of branches that are out of
+    range are cut to it, as not all are looked at.
     """
 
     def __init__(self, LbrState lbr not None, events, *, freeze=False, whole=False):
@@ -154,6 +208,19 @@ cdef class Replay:
             counter.left = <int64_t> counter.period
 
     def run(self, branches not None, SampleBuffer out not None, first=0, last=None):
+        """Take rows `first` to `last`, oldest first, and add samples to `out`.
+
+        Returns
+        -------
+        int
+            The row to continue from: `last`, or less if `out` has no room for one more sample
+            of each event.
+
+        Raises
+        ------
+        ValueError
+            `out` is too small or for another depth.
+        """
         cdef Rows rows = rows_of(branches)
         cdef size_t start = first, stop = rows.rows.count if last is None else last
         cdef lbr_state scratch  # a frozen facility has empty tables
@@ -196,7 +263,7 @@ cdef class Replay:
         if first == last or self.lbr.state.mode & MODE_OFF:
             return
         if POP_RESTARTS_CYCLES and self.lbr.state.mode & MODE_CALL_STACK:
-            for i in range(first, last):  # a choice that summaries do not know
+            for i in range(first, last):  # a choice that summaries do not cover
                 branch = lbr_row(&rows.rows, i)
                 lbr_record(self.lbr.state, &branch)
             return
@@ -277,6 +344,7 @@ cdef class Replay:
     # Chunks
 
     def copy(self):
+        """The same state, apart."""
         cdef Replay other = Replay.__new__(Replay)
         other.lbr = self.lbr.copy()
         other.events = self.events
@@ -286,6 +354,13 @@ cdef class Replay:
         return other
 
     def become(self, Replay other not None):
+        """Take over the state of a copy.
+
+        Raises
+        ------
+        ValueError
+            It counts other events or has another depth.
+        """
         if other.events != self.events or other.lbr.state.depth != self.lbr.state.depth:
             raise ValueError("other: counts other events or has another depth")
         lbr_copy(self.lbr.state, other.lbr.state)
@@ -293,6 +368,11 @@ cdef class Replay:
         self.pending = other.pending
 
     def describe(self, branches not None, first=0, last=None):
+        """What rows do to the facility, and what each event counts in them, for `skip`.
+
+        Changes nothing, so that several threads may call it at once.  LER and, outside
+        call-stack mode, TOS are described only with `whole`.
+        """
         cdef Rows rows = rows_of(branches)
         cdef size_t start = first, stop = rows.rows.count if last is None else last
         cdef Summary summary = Summary(self.lbr)
@@ -312,6 +392,11 @@ cdef class Replay:
         return summary, tuple([counts[i] for i in range(self.count)])
 
     def skip(self, Summary summary not None, counts):
+        """Pass over branches that `describe` has described.
+
+        A guess: exact if nothing freezes the facility, each PMI is taken before the next
+        overflow of its counter, and none is on its way at either end.
+        """
         cdef lbr_counter* counter
         cdef int i
         for i in range(self.count):
@@ -327,6 +412,7 @@ cdef class Replay:
 
     @property
     def key(self):
+        """All that decides what comes next, for comparison."""
         cdef lbr_state* state = self.lbr.state
         counters = tuple(
             (self.counters[i].left, self.counters[i].ordinal, self.counters[i].overflowed)

@@ -62,9 +62,7 @@ cdef void _by_address(lbr_rows* rows, int cpl, int address) noexcept nogil:
 
 @cython.final
 cdef class Rows:
-    """Rows(source)
-    --
-
+    """Rows(source)\n--\n
     Branches, oldest first.  Holds the buffers it was given; copies nothing.
 
     Parameters
@@ -102,6 +100,13 @@ cdef class Rows:
         return self.rows.count
 
     def gather(self, size_t first, size_t last):
+        """Rows `first` to `last` as BRANCH_DTYPE: a copy, out of range or not.
+
+        Raises
+        ------
+        ValueError
+            There are no such rows.
+        """
         if not first <= last <= self.rows.count:
             raise ValueError(f"first, last: {first}, {last} of {self.rows.count} rows")
         branches = np.empty(last - first, BRANCH_DTYPE)

@@ -70,7 +70,7 @@ cdef uint64_t lbr_total(const lbr_scan* scan, size_t first, size_t last) noexcep
 cdef size_t lbr_find(
     const lbr_scan* scan, size_t first, size_t last, int64_t* need) noexcept nogil
 
-# Which of the rows [first, first + count) match, a bit each; at most 64.
+# Which of the rows [first, first + count) match, one bit per row; at most 64.
 cdef uint64_t lbr_mask(const lbr_scan* scan, size_t first, size_t count) noexcept nogil
 
 # The last `wanted` rows of [first, last) that match, newest first; how many there are.

@@ -12,15 +12,12 @@ _Branches = Rows | NDArray[np.void] | Mapping[str, NDArray[np.generic] | int | s
 
 def total(
     branches: _Branches, event: CountedEvent, first: int = 0, last: int | None = None
-) -> int:
-    """What an event counts over rows `first` to `last`, exclusive."""
+) -> int: ...
 
 def find(
     branches: _Branches, event: CountedEvent, need: int, first: int = 0, last: int | None = None
-) -> int | None:
-    """The row at which the count over rows `first` to `last` reaches `need`, or None."""
+) -> int | None: ...
 
 def last_rows(
     branches: _Branches, event: CountedEvent, count: int, first: int = 0, last: int | None = None
-) -> list[int]:
-    """The last `count` rows, at most 64, of `first` to `last` that count; newest first."""
+) -> list[int]: ...

@@ -302,6 +302,7 @@ cdef lbr_predicate lbr_predicate_of(object event) except *:
 
 
 def total(branches not None, event not None, first=0, last=None):
+    """What an event counts over rows `first` to `last`, exclusive."""
     cdef Rows rows = rows_of(branches)
     cdef lbr_scan scan = _scan(rows, event)
     cdef size_t start, stop
@@ -314,6 +315,7 @@ def total(branches not None, event not None, first=0, last=None):
 
 
 def find(branches not None, event not None, int64_t need, first=0, last=None):
+    """The row at which the count over rows `first` to `last` reaches `need`, or None."""
     cdef Rows rows = rows_of(branches)
     cdef lbr_scan scan = _scan(rows, event)
     cdef size_t start, stop, row
@@ -328,6 +330,7 @@ def find(branches not None, event not None, int64_t need, first=0, last=None):
 
 
 def last_rows(branches not None, event not None, count, first=0, last=None):
+    """The last `count` rows, at most 64, of `first` to `last` that count; newest first."""
     cdef Rows rows = rows_of(branches)
     cdef lbr_scan scan = _scan(rows, event)
     cdef size_t start, stop, found = 0

@@ -15,7 +15,7 @@ from lbrcore.lbr cimport lbr_entry, lbr_state
 
 ctypedef struct lbr_counts:
     uint64_t cycles       # saturated at CYC_CNT_MAX
-    uint64_t events       # four counts, a byte each, saturated at EVENT_COUNT_MAX
+    uint64_t events       # four counts, one byte per counter, saturated at EVENT_COUNT_MAX
 
 ctypedef struct lbr_summary:
     lbr_entry entries[32]  # records made and still there, newest first
@@ -44,7 +44,7 @@ cdef void lbr_summary_load_ler(lbr_summary* summary, const lbr_state* state) noe
 # `first` becomes `first` and then `second`.
 cdef void lbr_summary_then(lbr_summary* first, const lbr_summary* second) noexcept nogil
 
-# Bring `state` from before the stretch to behind it.
+# Advance `state` from before the stretch to after it.
 cdef void lbr_summary_apply(const lbr_summary* summary, lbr_state* state) noexcept nogil
 
 cdef lbr_counts lbr_counts_add(lbr_counts a, lbr_counts b) noexcept nogil

@@ -222,10 +222,28 @@ cdef void lbr_summary_apply(const lbr_summary* summary, lbr_state* state) noexce
 
 @cython.final
 cdef class Summary:
-    """Summary(lbr, branches=None)
-    --
+    """Summary(lbr, branches=None)\n--\n
+    The effect of branches on a facility, as a value.
 
-    What branches do to a facility, as a value.  See ``summary.pyi``.
+    Summaries compose in the order of the trace, associatively and not commutatively:
+    ``Summary(lbr, a).then(Summary(lbr, b)) == Summary(lbr, a + b)``, and ``Summary(lbr)``,
+    of no branches, changes nothing.  They cover records, LER, cycle and event counts and TOS.
+
+    Parameters
+    ----------
+    lbr : LbrState
+        Gives configuration, control and depth; must be recording.  Its records do not matter.
+    branches : Rows, ndarray of BRANCH_DTYPE or mapping of columns, optional
+        Oldest first.
+
+    Raises
+    ------
+    ValueError
+        The facility is off.
+
+    Notes
+    -----
+    Immutable; may be used by several threads.  Making one releases the GIL.
     """
 
     def __init__(self, LbrState lbr not None, branches=None):
@@ -244,17 +262,20 @@ cdef class Summary:
 
     @classmethod
     def restart(cls, LbrState lbr not None):
+        """Recording stopped and went on: CYC_CNT has no record to count from."""
         cdef Summary result = cls(lbr)
         lbr_summary_restart(&result.summary, lbr.state)
         return result
 
     @classmethod
     def clear(cls, LbrState lbr not None):
+        """All records were zeroed."""
         cdef Summary result = cls(lbr)
         lbr_summary_clear(&result.summary, lbr.state)
         return result
 
     def then(self, Summary other not None):
+        """This and then `other`."""
         cdef Summary result = Summary.__new__(Summary)
         if (self.summary.depth != other.summary.depth or self.summary.mode != other.summary.mode
                 or self.summary.info_mask != other.summary.info_mask):
@@ -264,6 +285,7 @@ cdef class Summary:
         return result
 
     def apply(self, LbrState lbr not None):
+        """Advance a facility from before the branches to after them."""
         if (lbr.state.depth != self.summary.depth or lbr.state.mode != self.summary.mode
                 or lbr.state.config.info_mask != self.summary.info_mask):
             raise ValueError("lbr: is set up differently from the facility of the summary")
@@ -271,10 +293,12 @@ cdef class Summary:
 
     @property
     def complete(self):
+        """Records and counts do not depend on what was before the branches."""
         return self.summary.keep == 0 and self.summary.ended and not self.summary.open
 
     @property
     def key(self):
+        """All of it, for comparison."""
         cdef lbr_summary* s = &self.summary
         return (
             s.depth, s.mode, s.pops, s.keep, s.moved, s.ended, s.open, s.cycles_valid,
@@ -284,6 +308,10 @@ cdef class Summary:
 
     @property
     def entries(self):
+        """Records made and still there, of ENTRY_DTYPE, newest first.
+
+        INFO of the last one lacks its counts if they continue those before the branches.
+        """
         return np.frombuffer(
             bytearray(PyBytes_FromStringAndSize(
                 <char*> self.summary.entries, self.summary.n * sizeof(lbr_entry))), _ENTRY_DTYPE)

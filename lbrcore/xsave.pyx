@@ -90,7 +90,7 @@ cdef int lbr_pack(const lbr_state* state, void* component, size_t size) noexcept
 cdef uint64_t _depth_bits(const lbr_state* state) noexcept nogil:
     """Bits that are not reserved in IA32_LBR_DEPTH: those that the largest depth needs.
 
-    The manual calls the field [N:0] and does not say what N is: UNCONFIRMED.
+    The manual calls the field [N:0] and does not define N: UNCONFIRMED.
     """
     cdef uint64_t bits = 1, deepest = lbr_max_depth(&state.config)
     while bits < deepest + 1:
@@ -110,7 +110,7 @@ cdef const char* _component_fault(
         return b"reserved bits of IA32_LBR_DEPTH are set"
     for i in range(LBR_COMPONENT_SIZE, size):
         if (<const uint8_t*> component)[i]:
-            return b"behind byte 807 of the component not all is 0"
+            return b"bytes after 807 of the component are not all 0"
     return NULL
 
 
@@ -297,6 +297,18 @@ cdef str _area_fault(
 
 
 def component(LbrState state not None):
+    """Component 15 of `state`: CTL, DEPTH, LER and the entries below DEPTH.
+
+    Returns
+    -------
+    bytes
+        40 + 24 * depth bytes (SDM vol. 1, 13.5.12).
+
+    Raises
+    ------
+    ValueError
+        In the legacy flavour, which is not XSAVE-managed.
+    """
     cdef uint8_t block[LBR_COMPONENT_SIZE]
     memset(block, 0, sizeof(block))
     _raise(lbr_pack(state.state, block, sizeof(block)), state.state, "state", sizeof(block))
@@ -304,6 +316,18 @@ def component(LbrState state not None):
 
 
 def restore_component(LbrState state not None, component):
+    """Restore from the bytes of component 15, as XRSTORS does when XSTATE_BV[15] is set.
+
+    A component saved at another DEPTH loads CTL and LER, zeroes all records and leaves DEPTH
+    (SDM vol. 1, 13.12).
+
+    Raises
+    ------
+    Fault
+        Reserved bits of CTL or DEPTH are set; the state is as it was.
+    ValueError
+        The bytes end before the entries that the saved DEPTH announces do.
+    """
     cdef Py_buffer view
     cdef int result
     acquire_bytes(component, &view, "component", False)
@@ -322,7 +346,7 @@ cdef int _locate(Py_buffer* view, object offset, object address, Py_ssize_t* sta
     cdef uint64_t linear = at if address is None else unsigned(
         address, "address", <uint64_t> -1)
     if at > <uint64_t> view.len:
-        raise ValueError(f"offset: {at} lies behind the area's {view.len} bytes")
+        raise ValueError(f"offset: {at} lies beyond the area's {view.len} bytes")
     if linear % 64:
         raise Fault(f"{'offset' if address is None else 'address'}: {linear:#x} is not on a "
                     "64-byte boundary")
@@ -332,6 +356,32 @@ cdef int _locate(Py_buffer* view, object offset, object address, Py_ssize_t* sta
 
 def xsaves(LbrState state not None, area, rfbm=1 << LBR_COMPONENT, *, offset=0, address=None,
            xinuse=0, sizes=None, aligned=0):
+    """XSAVES of component 15 and the header into a compacted area (SDM vol. 1, 13.11).
+
+    Parameters
+    ----------
+    area : writable buffer
+    rfbm : int
+        EDX:EAX & (XCR0 | IA32_XSS).
+    offset : int
+        Where the area starts in the buffer, in bytes.
+    address : int or None
+        The guest's linear address of the area; `offset` if left out.  #GP unless a multiple
+        of 64.
+    xinuse : int
+        XINUSE of the other components, which the caller saves.
+    sizes : mapping of int to int
+        Bytes of each other component in `rfbm` above 1 (CPUID.0DH.i:EAX).
+    aligned : int
+        Bit i: component i starts on a 64-byte boundary (CPUID.0DH.i:ECX[1]).
+
+    Raises
+    ------
+    Fault
+        The address is not aligned.
+    ValueError
+        The area is too short, or a component has no size; nothing was written.
+    """
     cdef Py_buffer view
     cdef Py_ssize_t start = 0
     cdef uint64_t bits = unsigned(rfbm, "rfbm", <uint64_t> -1)
@@ -348,6 +398,26 @@ def xsaves(LbrState state not None, area, rfbm=1 << LBR_COMPONENT, *, offset=0, 
 
 def xrstors(LbrState state not None, area, rfbm=1 << LBR_COMPONENT, *, offset=0, address=None,
             supported=1 << LBR_COMPONENT | 3, sizes=None, aligned=0):
+    """XRSTORS of component 15 from a compacted area (SDM vol. 1, 13.12).
+
+    Parameters
+    ----------
+    area : buffer
+    rfbm : int
+        EDX:EAX & (XCR0 | IA32_XSS).
+    supported : int
+        XCR0 | IA32_XSS.
+    offset, address, sizes, aligned
+        As in `xsaves`.
+
+    Raises
+    ------
+    Fault
+        Unaligned address, refused header, reserved bits in the component; the state is as it
+        was, which the manual permits.
+    ValueError
+        The area is too short, or a component has no size.
+    """
     cdef Py_buffer view
     cdef Py_ssize_t start = 0
     cdef const uint8_t* at

@@ -41,8 +41,8 @@ typedef struct lbr_branch {
 } lbr_branch;
 
 /* BR_TYPE in the low codes (SDM vol. 3, table 20-2); 6 and 7 are codes that the
- * table reserves and stand for what no facility records; 8..15 tell the members of
- * OTHER_BRANCH apart. */
+ * table reserves and stand for what no facility records; 8..15 distinguish the members of
+ * OTHER_BRANCH. */
 enum lbr_class {
     LBR_COND = 0,
     LBR_NEAR_IND_JMP = 1,

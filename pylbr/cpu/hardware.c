@@ -1758,7 +1758,7 @@ struct __pyx_memoryview_obj;
 struct __pyx_obj_5pylbr_3cpu_8hardware_HardwareState;
 
 /* "lbrcore/choices.pxd":3
- * # What the manual leaves open and somebody had to decide.  One constant a choice; change it here
+ * # Behaviour that the manual leaves undefined.  Each constant records one choice; change it here
  * # and rebuild: the core and its Python twin both follow.  The reasons stand in choices.pyx.
  * cdef enum:             # <<<<<<<<<<<<<<
  *     OTHER_BRANCH_TYPE = 8
@@ -4228,7 +4228,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_step(lbr_state *__pyx_v_stat
 
 static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_v_state) {
   uint64_t __pyx_v_needed;
-  uint64_t __pyx_v_told;
+  uint64_t __pyx_v_kept;
   int __pyx_t_1;
   int __pyx_t_2;
 
@@ -4236,7 +4236,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
  *     """Which quick part `lbr_record` may take, if any."""
  *     cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
  *                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))             # <<<<<<<<<<<<<<
- *     cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
+ *     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
  *     state.quick = 0
 */
   __pyx_v_needed = (((LBR_INFO_FLAGS | LBR_CYC_CNT_VALID) | __pyx_e_7lbrcore_3lbr_CYC_CNT_MAX) | (((uint64_t)0xF) << __pyx_e_7lbrcore_3lbr_INFO_TYPE_SHIFT));
@@ -4244,25 +4244,25 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
   /* "lbrcore/lbr.pxd":259
  *     cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
  *                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
- *     cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT             # <<<<<<<<<<<<<<
+ *     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT             # <<<<<<<<<<<<<<
  *     state.quick = 0
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:
 */
-  __pyx_v_told = (__pyx_v_needed | (((uint64_t)0xF) << __pyx_e_7lbrcore_3lbr_INFO_CLASS_SHIFT));
+  __pyx_v_kept = (__pyx_v_needed | (((uint64_t)0xF) << __pyx_e_7lbrcore_3lbr_INFO_CLASS_SHIFT));
 
   /* "lbrcore/lbr.pxd":260
  *                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
- *     cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
+ *     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
  *     state.quick = 0             # <<<<<<<<<<<<<<
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
 */
   __pyx_v_state->quick = 0;
 
   /* "lbrcore/lbr.pxd":261
- *     cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
+ *     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
  *     state.quick = 0
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:             # <<<<<<<<<<<<<<
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:             # <<<<<<<<<<<<<<
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
  *             state.quick = QUICK_PLAIN
 */
@@ -4276,7 +4276,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
 
     goto __pyx_L4_bool_binop_done;
   }
-  __pyx_t_2 = ((__pyx_v_state->config.info_mask & __pyx_v_told) == __pyx_v_needed);
+  __pyx_t_2 = ((__pyx_v_state->config.info_mask & __pyx_v_kept) == __pyx_v_needed);
 
 
   __pyx_t_1 = __pyx_t_2;
@@ -4287,7 +4287,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
 
     /* "lbrcore/lbr.pxd":262
  *     state.quick = 0
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:             # <<<<<<<<<<<<<<
  *             state.quick = QUICK_PLAIN
  *         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:
@@ -4298,7 +4298,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
 
 
       /* "lbrcore/lbr.pxd":263
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
  *             state.quick = QUICK_PLAIN             # <<<<<<<<<<<<<<
  *         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:
@@ -4308,7 +4308,7 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
 
       /* "lbrcore/lbr.pxd":262
  *     state.quick = 0
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:             # <<<<<<<<<<<<<<
  *             state.quick = QUICK_PLAIN
  *         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:
@@ -4362,9 +4362,9 @@ static CYTHON_INLINE void __pyx_f_7lbrcore_3lbr_lbr_find_quick(lbr_state *__pyx_
     __pyx_L6:;
 
     /* "lbrcore/lbr.pxd":261
- *     cdef uint64_t told = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
+ *     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
  *     state.quick = 0
- *     if state.cycles_valid and (state.config.info_mask & told) == needed:             # <<<<<<<<<<<<<<
+ *     if state.cycles_valid and (state.config.info_mask & kept) == needed:             # <<<<<<<<<<<<<<
  *         if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
  *             state.quick = QUICK_PLAIN
 */
@@ -6888,8 +6888,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_2set_debugctl, "set_debugctl(self, value: int)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl = {"set_debugctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_2set_debugctl};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl = {"set_debugctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -7012,8 +7011,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_4set_ctl, "set_ctl(self, value: int)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl = {"set_ctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_4set_ctl};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl = {"set_ctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -7136,8 +7134,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_6write_depth, "write_depth(self, value: int)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_7write_depth = {"write_depth", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_7write_depth, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_6write_depth};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_7write_depth = {"write_depth", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_7write_depth, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_7write_depth(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -7260,8 +7257,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_8write_entry, "write_entry(self, i: int, from_: int, to: int, info: int)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_9write_entry = {"write_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_9write_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_8write_entry};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_9write_entry = {"write_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_9write_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_9write_entry(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -7433,7 +7429,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_10initialise, "initialise(self)\n\nXRSTORS of the initial state.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_10initialise, "XRSTORS of the initial state.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_11initialise = {"initialise", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_11initialise, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_10initialise};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_11initialise(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -7513,7 +7509,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_12save, "save(self)\n\nXSAVES: component 15, 808 bytes.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_12save, "XSAVES: component 15, 808 bytes.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_13save = {"save", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_13save, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_12save};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_13save(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -7624,7 +7620,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_14restore, "restore(self, component: const_uint8_t[::1])\n\nXRSTORS of what `save` gave.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_14restore, "XRSTORS of what `save` gave.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_15restore = {"restore", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_15restore, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_14restore};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_15restore(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -7845,8 +7841,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_16branch, "branch(self, cls: int, from_: int, to: int, cpl_from: int, cpl_to: int)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_17branch = {"branch", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_17branch, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_16branch};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_17branch = {"branch", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_17branch, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_17branch(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -8116,8 +8111,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_18vm_entry, "vm_entry(self, debugctl: int, lbr_ctl: int, load: bool, clear: bool)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry = {"vm_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_18vm_entry};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry = {"vm_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -8299,7 +8293,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_20vm_exit, "vm_exit(self)\n\nReturns the guest\047s DEBUGCTL and LBR_CTL as saved.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_20vm_exit, "Returns the guest\047s DEBUGCTL and LBR_CTL as saved.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_21vm_exit = {"vm_exit", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_21vm_exit, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_20vm_exit};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_21vm_exit(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -8421,7 +8415,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_22freeze, "freeze(self)\n\nA PMI with what IA32_DEBUGCTL asks for.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_22freeze, "A PMI with what IA32_DEBUGCTL asks for.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_23freeze = {"freeze", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_23freeze, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_22freeze};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_23freeze(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -8501,7 +8495,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_24acknowledge, "acknowledge(self)\n\nClear LBR_FRZ.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_24acknowledge, "Clear LBR_FRZ.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_25acknowledge = {"acknowledge", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_25acknowledge, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_24acknowledge};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_25acknowledge(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -8581,7 +8575,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_26registers, "registers(self)\n\nCTL, DEBUGCTL, DEPTH, LER and the records, newest first.");
+PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_26registers, "CTL, DEBUGCTL, DEPTH, LER and the records, newest first.");
 static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_27registers = {"registers", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_27registers, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_26registers};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_27registers(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -8816,8 +8810,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_28__reduce_cython__, "__reduce_cython__(self)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__ = {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_28__reduce_cython__};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__ = {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -8898,8 +8891,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_30__setstate_cython__, "__setstate_cython__(self, __pyx_state)");
-static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__ = {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_30__setstate_cython__};
+static PyMethodDef __pyx_mdef_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__ = {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
 static PyObject *__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
@@ -9084,21 +9076,21 @@ static void __pyx_tp_dealloc_5pylbr_3cpu_8hardware_HardwareState(PyObject *o) {
 }
 
 static PyMethodDef __pyx_methods_5pylbr_3cpu_8hardware_HardwareState[] = {
-  {"set_debugctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_2set_debugctl},
-  {"set_ctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_4set_ctl},
-  {"write_depth", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_7write_depth, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_6write_depth},
-  {"write_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_9write_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_8write_entry},
+  {"set_debugctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_3set_debugctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"set_ctl", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_5set_ctl, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"write_depth", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_7write_depth, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"write_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_9write_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {"initialise", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_11initialise, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_10initialise},
   {"save", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_13save, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_12save},
   {"restore", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_15restore, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_14restore},
-  {"branch", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_17branch, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_16branch},
-  {"vm_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_18vm_entry},
+  {"branch", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_17branch, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"vm_entry", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_19vm_entry, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {"vm_exit", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_21vm_exit, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_20vm_exit},
   {"freeze", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_23freeze, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_22freeze},
   {"acknowledge", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_25acknowledge, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_24acknowledge},
   {"registers", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_27registers, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_26registers},
-  {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_28__reduce_cython__},
-  {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_5pylbr_3cpu_8hardware_13HardwareState_30__setstate_cython__},
+  {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_29__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_5pylbr_3cpu_8hardware_13HardwareState_31__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {0, 0, 0, 0}
 };
 #if CYTHON_USE_TYPE_SPECS

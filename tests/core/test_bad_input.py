@@ -241,7 +241,7 @@ def flipped(area, bit):
     (lambda s, a: xsave.xsaves(s, None), TypeError, "area: must be a buffer of bytes, not None"),
     (lambda s, a: xsave.xsaves(s, a, offset=32), Fault, "offset: 0x20 is not on a 64-byte"),
     (lambda s, a: xsave.xsaves(s, a, address=0x1008), Fault, "address: 0x1008 is not on"),
-    (lambda s, a: xsave.xsaves(s, a, offset=4096), ValueError, "offset: 4096 lies behind"),
+    (lambda s, a: xsave.xsaves(s, a, offset=4096), ValueError, "offset: 4096 lies beyond"),
     (lambda s, a: xsave.xsaves(s, bytearray(575)), ValueError, "area: 575 bytes end before"),
     (lambda s, a: xsave.xsaves(s, bytearray(1383)), ValueError, "area: 1383 bytes end before"),
     (lambda s, a: xsave.xsaves(s, a, 0x8803), ValueError, "no size in `sizes`"),

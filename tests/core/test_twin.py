@@ -413,13 +413,13 @@ def test_cyc_cnt_valid_needs_cyc_cnt(count):
     assert core.records().tolist() == twin.records()
 
 
-def test_what_lies_behind_the_component_must_be_zero():
+def test_bytes_after_the_component_must_be_zero():
     image = bytearray(816)
     image[8] = 32
     state = LbrState(LbrConfig())
     xsave.restore_component(state, image)
     image[808] = 1
-    with pytest.raises(Fault, match="byte 807"):
+    with pytest.raises(Fault, match="bytes after 807"):
         xsave.restore_component(state, image)
 
 

@@ -1,0 +1,62 @@
+"""``help()`` and ``inspect.signature`` work on every public compiled class and function."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import lbrcore
+
+
+def compiled(package):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if any(part.startswith("_") for part in module.name.split(".")):
+            continue
+        spec = module.module_finder.find_spec(module.name)
+        if spec.origin and spec.origin.endswith(".so"):
+            yield module.name
+
+
+MODULES = [*compiled(lbrcore)]
+
+
+def public(owner, home):
+    """Name and member of all that `owner` defines itself, inherited members left out."""
+    for name, member in vars(owner).items():
+        if name.startswith("_") or getattr(member, "__module__", home) != home:
+            continue
+        if not inspect.ismodule(member):
+            yield name, member
+
+
+def undocumented(where, member, attributes=""):
+    """What `help` would not show of one member."""
+    if isinstance(member, (staticmethod, classmethod)):
+        member = member.__func__
+    if not inspect.getdoc(member) and f"\n{where[-1]} : " not in attributes:
+        yield f"{'.'.join(where)}: no prose"
+    if callable(member):
+        try:
+            inspect.signature(member)
+        except ValueError:
+            yield f"{'.'.join(where)}: no signature"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_shows_prose_and_signature(name):
+    module = importlib.import_module(name)
+    wrong = [] if module.__doc__ else [f"{name}: no prose"]
+    for key, member in public(module, name):
+        if not callable(member):
+            continue
+        wrong += undocumented((name, key), member)
+        if inspect.isclass(member):
+            prose = inspect.getdoc(member) or ""
+            for inner, part in public(member, name):
+                wrong += undocumented((name, key, inner), part, prose)
+    assert not wrong
+
+
+def test_the_core_is_among_them():
+    assert {"lbrcore.lbr", "lbrcore.replay", "lbrcore.blocks"} <= set(MODULES)
