@@ -1,57 +1,56 @@
 """A machine in a file: saved between two blocks, restored into a new machine.
 
-Layout: ``PYLBRVM1``, u32 length of a JSON header, the header, memory compressed with zstd.
+Layout, little-endian: ``PYLBRVM2``, u32 bytes of the header, u32 its CRC-32, u64 bytes of the
+body, u32 its CRC-32, u32 CRC-32 of all so far; the header, JSON; the body, memory compressed with
+zstd.  Both checksums are compared before anything is believed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 from unicorn import UcError
-from unicorn import x86_const as reg
 
 from pylbr.cpu import decode, encode
 from pylbr.embed import fxsave
 from pylbr.embed.contention import Contention
 from pylbr.embed.machine import MIB, Machine, executable_model
+from pylbr.embed.saved_registers import EFER, LMA, as_json, load_general, load_system
 from pylbr.embed.vcpu import guest_model
 from pylbr.errors import ConfigurationError, StateError
+from pylbr.trace.output import AtomicFile
 
-__all__ = ["is_saved", "restore", "save"]
+__all__ = ["is_saved", "pack", "restore", "save"]
 
-MAGIC = b"PYLBRVM1"
+MAGIC = b"PYLBRVM2"
+_FAMILY = MAGIC[:-1]
+_HEAD = struct.Struct("<8sIIQII")
 _LONGEST_HEADER = 1 << 20
-_GENERAL = (
-    "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", *(f"R{n}" for n in range(8, 16)),
-    "RIP", "RFLAGS", "CR2", "DR0", "DR1", "DR2", "DR3", "DR6", "DR7",
-)
-_CONTROL = ("CR4", "CR3", "CR0")
-_DATA_SEGMENTS = ("DS", "ES", "FS", "GS")
-_TABLES = ("GDTR", "IDTR", "LDTR", "TR")
-_EFER = 0xC0000080
-#: SYSENTER, PAT, STAR, LSTAR, CSTAR, FMASK, FS, GS and kernel GS bases, TSC_AUX.
-_MSRS = (0x174, 0x175, 0x176, 0x277, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084,
-         0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103)
-_LMA = 1 << 10
-
-
-def _number(name: str) -> int:
-    number: int = getattr(reg, f"UC_X86_REG_{name}")
-    return number
+#: A body is no larger: memory that does not compress, and zstd's own.
+_LONGEST_BODY = (2048 + 16) * MIB
 
 
 def is_saved(path: str | Path) -> bool:
-    """The file begins like a saved machine."""
+    """The file begins like a saved machine, of any version."""
     with open(path, "rb") as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+        return stream.read(len(_FAMILY)) == _FAMILY
+
+
+def pack(header: dict[str, Any], body: bytes) -> bytes:
+    """The bytes of a file: header and compressed memory under their checksums."""
+    text = json.dumps(header).encode()
+    head = _HEAD.pack(MAGIC, len(text), zlib.crc32(text), len(body), zlib.crc32(body), 0)[:-4]
+    return head + struct.pack("<I", zlib.crc32(head)) + text + body
 
 
 def save(machine: Machine, path: str | Path) -> None:
@@ -61,11 +60,11 @@ def save(machine: Machine, path: str | Path) -> None:
     ------
     StateError
         The guest is not in long mode.
-    OSError
+    TraceError
+        The file cannot be written.
     """
     uc = machine.uc
-    efer = uc.msr_read(_EFER)
-    if not efer & _LMA:
+    if not uc.msr_read(EFER) & LMA:
         raise StateError("the guest is not in long mode yet: run it further, then save")
     machine.link.settle()
     region = bytearray(512)
@@ -81,22 +80,12 @@ def save(machine: Machine, path: str | Path) -> None:
         "uart": machine.uart.state(),
         "firmware": machine.firmware.state(),
         "cpl": machine.link.engine.hidden().cpl,
-        "efer": efer,
-        "registers": {name: uc.reg_read(_number(name)) for name in (
-            *_GENERAL, *_CONTROL, "CS", "SS", *_DATA_SEGMENTS)},
-        "tables": {name: list(uc.reg_read(_number(name))) for name in _TABLES},
-        "msrs": {str(index): uc.msr_read(index) for index in _MSRS},
+        **as_json(uc),
         "fxsave": region.hex(),
     }
-    text = json.dumps(header).encode()
     memory = zstandard.compress(bytes(uc.mem_read(0, machine.memory)))
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(MAGIC + struct.pack("<I", len(text)) + text + memory)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with AtomicFile(path) as out:
+        out.file.write(pack(header, memory))
 
 
 def restore(
@@ -116,25 +105,40 @@ def restore(
     OSError
     """
     with open(path, "rb") as stream:
-        head = stream.read(len(MAGIC) + 4)
-        if len(head) < len(MAGIC) + 4 or head[:len(MAGIC)] != MAGIC:
-            raise StateError(f"{path}: no saved machine")
-        length, = struct.unpack_from("<I", head, len(MAGIC))
-        if length > _LONGEST_HEADER:
-            raise StateError(f"{path}: damaged, a header of {length} bytes")
-        text = stream.read(length)
-        try:
-            header = json.loads(text)
-            machine = _machine(header, console, trace, contention)
-            _read_memory(machine, stream)
-            _load(machine, header)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,
-                ConfigurationError, UcError, zstandard.ZstdError, RecursionError) as error:
-            raise StateError(
-                f"{path}: damaged ({type(error).__name__}: {error})") from None
+        text, body = _read(path, stream)
+    try:
+        header = json.loads(text)
+        machine = _machine(header, console, trace, contention)
+        _read_memory(machine, io.BytesIO(body))
+        _load(machine, header)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,
+            ConfigurationError, UcError, zstandard.ZstdError, RecursionError) as error:
+        raise StateError(
+            f"{path}: damaged ({type(error).__name__}: {error})") from None
     machine.link.recorder.cpl = machine.link.engine.hidden().cpl
     machine.link.arm()
     return machine
+
+
+def _read(path: str | Path, stream: BinaryIO) -> tuple[bytes, bytes]:
+    """Header and body, their checksums compared."""
+    head = stream.read(_HEAD.size)
+    if not head.startswith(_FAMILY):
+        raise StateError(f"{path}: no saved machine")
+    if not head.startswith(MAGIC):
+        raise StateError(f"{path}: a saved machine of version {head[7:8]!r}; this reads version "
+                         f"{MAGIC[7:].decode()} alone: run the guest and save it again")
+    if len(head) != _HEAD.size or zlib.crc32(head[:-4]) != struct.unpack("<I", head[-4:])[0]:
+        raise StateError(f"{path}: damaged: the checksum of its first bytes differs")
+    _, length, text_crc, size, body_crc, _ = _HEAD.unpack(head)
+    left = os.fstat(stream.fileno()).st_size - _HEAD.size
+    if length > _LONGEST_HEADER or size > _LONGEST_BODY or length + size != left:
+        raise StateError(f"{path}: damaged: {left} bytes, where {length} + {size} belong")
+    text, body = stream.read(length), stream.read(size)
+    for part, crc, what in ((text, text_crc, "header"), (body, body_crc, "memory")):
+        if zlib.crc32(part) != crc:
+            raise StateError(f"{path}: damaged: the checksum of its {what} differs")
+    return text, body
 
 
 def _machine(
@@ -168,33 +172,11 @@ def _read_memory(machine: Machine, stream: Any) -> None:
 
 
 def _load(machine: Machine, header: dict[str, Any]) -> None:
-    uc, engine, registers = machine.uc, machine.link.engine, header["registers"]
-    uc.msr_write(_EFER, _u64(header["efer"]))
-    for name in _CONTROL:
-        uc.reg_write(_number(name), _u64(registers[name]))
-    for name in _TABLES:
-        selector, base, limit, flags = (_u64(value) for value in header["tables"][name])
-        uc.reg_write(_number(name), (selector & 0xFFFF, base, limit & 0xFFFFFFFF, flags))
-    cpl = header["cpl"]
-    if cpl not in (0, 3):
-        raise ValueError(f"privilege level {cpl!r}")
-    engine.set_cpl(cpl)
-    for name in ("SS", "CS", *_DATA_SEGMENTS):
-        uc.reg_write(_number(name), _u64(registers[name]) & 0xFFFF)
-    engine.set_cpl(cpl)
-    for index in _MSRS:
-        uc.msr_write(index, _u64(header["msrs"][str(index)]))
+    load_system(machine.link.engine, header, machine.memory)
     region = bytes.fromhex(header["fxsave"])
     if len(region) != 512:
         raise ValueError("x87 and SSE state of another size")
-    fxsave.load(uc, region, fxsave.X87 | fxsave.SSE)
-    for name in _GENERAL:
-        uc.reg_write(_number(name), _u64(registers[name]))
+    fxsave.load(machine.uc, region, fxsave.X87 | fxsave.SSE)
+    load_general(machine.uc, header["registers"])
     for name in ("apic", "ioapic", "uart", "firmware"):
         getattr(machine, name).load(header[name])
-
-
-def _u64(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise ValueError(f"{value!r} where a number of 64 bits belongs")
-    return value
