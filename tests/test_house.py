@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "kvm": {"lbrcore", "arch", "cpu", "host"},
     "arbitration": {"lbrcore", "arch", "cpu", "host", "kvm"},
     "verify": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration"},
+    "x86": {"lbrcore"},
     "trace": {"lbrcore"},
     "sample": {"lbrcore", "arch", "cpu", "trace"},
     "profile": {"lbrcore", "arch", "cpu", "trace", "sample"},
