@@ -11,38 +11,19 @@ from lbrcore.choices cimport (
     CALL_STACK_RECORDS_OTHERS, DEPTH_WRITE_CLEARS_LER, RESTART_KEEPS_CYCLES,
 )
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, LBR_ARCHITECTURAL, LBR_COND, LBR_EINVAL, LBR_GP, LBR_LEGACY, LBR_NEAR_IND_CALL,
+    CYC_CNT_MAX, LBR_ARCHITECTURAL, LBR_COND, LBR_CTL_CALL_STACK, LBR_CTL_CLASSES, LBR_CTL_COND,
+    LBR_CTL_CPL, LBR_CTL_LBREN, LBR_CTL_NEAR_IND_CALL, LBR_CTL_NEAR_IND_JMP,
+    LBR_CTL_NEAR_REL_CALL, LBR_CTL_NEAR_REL_JMP, LBR_CTL_NEAR_RET, LBR_CTL_OS,
+    LBR_CTL_OTHER_BRANCH, LBR_CTL_USR, LBR_EINVAL, LBR_GP, LBR_LEGACY, LBR_NEAR_IND_CALL,
     LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL, LBR_NEAR_REL_JMP, LBR_NEAR_RET, LBR_OK,
-    LBR_QUIRK_CALLS_NEED_JMPS, LBR_RECORDABLE, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED,
+    LBR_QUIRK_CALLS_NEED_JMPS, LBR_RECORDABLE, LBR_SELECT_CPL_EQ_0, LBR_SELECT_CPL_NEQ_0,
+    LBR_SELECT_EN_CALLSTACK, LBR_SELECT_FAR_BRANCH, LBR_SELECT_JCC, LBR_SELECT_NEAR_IND_CALL,
+    LBR_SELECT_NEAR_IND_JMP, LBR_SELECT_NEAR_REL_CALL, LBR_SELECT_NEAR_REL_JMP,
+    LBR_SELECT_NEAR_RET, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED,
     MODE_OFF, MODE_TIMED, lbr_clear, lbr_entry, lbr_find_quick, lbr_slot, lbr_state,
 )
 
 cdef enum:
-    # IA32_LBR_CTL (SDM vol. 4, 14CEH)
-    CTL_LBREN = 0x1
-    CTL_OS = 0x2
-    CTL_USR = 0x4
-    CTL_CALL_STACK = 0x8
-    CTL_CPL = 0x6
-    CTL_COND = 0x10000
-    CTL_NEAR_REL_JMP = 0x20000
-    CTL_NEAR_IND_JMP = 0x40000
-    CTL_NEAR_REL_CALL = 0x80000
-    CTL_NEAR_IND_CALL = 0x100000
-    CTL_NEAR_RET = 0x200000
-    CTL_OTHER_BRANCH = 0x400000
-    CTL_CLASSES = 0x7F0000
-    # MSR_LBR_SELECT (SDM vol. 4, 1C8H): a set bit suppresses, but for EN_CALLSTACK
-    SELECT_CPL_EQ_0 = 0x1
-    SELECT_CPL_NEQ_0 = 0x2
-    SELECT_JCC = 0x4
-    SELECT_NEAR_REL_CALL = 0x8
-    SELECT_NEAR_IND_CALL = 0x10
-    SELECT_NEAR_RET = 0x20
-    SELECT_NEAR_IND_JMP = 0x40
-    SELECT_NEAR_REL_JMP = 0x80
-    SELECT_FAR_BRANCH = 0x100
-    SELECT_EN_CALLSTACK = 0x200
     # Sets of classes, one bit per class
     CALLS = 0x18        # NEAR_IND_CALL, NEAR_REL_CALL
     RETURNS = 0x20
@@ -54,21 +35,21 @@ cdef enum:
 cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
     """Classes that IA32_LBR_CTL includes, one bit per class."""
     cdef uint64_t ctl = state.ctl, classes = 0
-    if not state.config.ctl_mask & CTL_CLASSES:
+    if not state.config.ctl_mask & LBR_CTL_CLASSES:
         return LBR_RECORDABLE  # no branch filter is offered
-    if ctl & CTL_COND:
+    if ctl & LBR_CTL_COND:
         classes |= 1 << LBR_COND
-    if ctl & CTL_NEAR_REL_JMP:
+    if ctl & LBR_CTL_NEAR_REL_JMP:
         classes |= 1 << LBR_NEAR_REL_JMP
-    if ctl & CTL_NEAR_IND_JMP:
+    if ctl & LBR_CTL_NEAR_IND_JMP:
         classes |= 1 << LBR_NEAR_IND_JMP
-    if ctl & CTL_NEAR_REL_CALL:
+    if ctl & LBR_CTL_NEAR_REL_CALL:
         classes |= 1 << LBR_NEAR_REL_CALL
-    if ctl & CTL_NEAR_IND_CALL:
+    if ctl & LBR_CTL_NEAR_IND_CALL:
         classes |= 1 << LBR_NEAR_IND_CALL
-    if ctl & CTL_NEAR_RET:
+    if ctl & LBR_CTL_NEAR_RET:
         classes |= 1 << LBR_NEAR_RET
-    if ctl & CTL_OTHER_BRANCH:
+    if ctl & LBR_CTL_OTHER_BRANCH:
         classes |= OTHER
     return classes
 
@@ -76,19 +57,19 @@ cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
 cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
     """Classes that MSR_LBR_SELECT does not suppress, one bit per class."""
     cdef uint64_t select = state.ctl, classes = LBR_RECORDABLE
-    if select & SELECT_JCC:
+    if select & LBR_SELECT_JCC:
         classes &= ~<uint64_t> (1 << LBR_COND)
-    if select & SELECT_NEAR_REL_CALL:
+    if select & LBR_SELECT_NEAR_REL_CALL:
         classes &= ~<uint64_t> (1 << LBR_NEAR_REL_CALL)
-    if select & SELECT_NEAR_IND_CALL:
+    if select & LBR_SELECT_NEAR_IND_CALL:
         classes &= ~<uint64_t> (1 << LBR_NEAR_IND_CALL)
-    if select & SELECT_NEAR_RET:
+    if select & LBR_SELECT_NEAR_RET:
         classes &= ~<uint64_t> RETURNS
-    if select & SELECT_NEAR_IND_JMP:
+    if select & LBR_SELECT_NEAR_IND_JMP:
         classes &= ~<uint64_t> (1 << LBR_NEAR_IND_JMP)
-    if select & SELECT_NEAR_REL_JMP:
+    if select & LBR_SELECT_NEAR_REL_JMP:
         classes &= ~<uint64_t> (1 << LBR_NEAR_REL_JMP)
-    if select & SELECT_FAR_BRANCH:
+    if select & LBR_SELECT_FAR_BRANCH:
         classes &= ~<uint64_t> OTHER
     if state.config.quirks & LBR_QUIRK_CALLS_NEED_JMPS and (classes & JMPS) != JMPS:
         classes &= ~<uint64_t> CALLS
@@ -102,18 +83,18 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
     cdef int cpl
     cdef uint8_t mode = 0
     if state.config.flavour == LBR_ARCHITECTURAL:
-        active = state.ctl & CTL_LBREN and not state.frozen
+        active = state.ctl & LBR_CTL_LBREN and not state.frozen
         classes = _included_classes(state)
-        if state.config.ctl_mask & CTL_CPL:
-            kernel = (state.ctl & CTL_OS) != 0
-            user = (state.ctl & CTL_USR) != 0
-        call_stack = (state.ctl & CTL_CALL_STACK) != 0
+        if state.config.ctl_mask & LBR_CTL_CPL:
+            kernel = (state.ctl & LBR_CTL_OS) != 0
+            user = (state.ctl & LBR_CTL_USR) != 0
+        call_stack = (state.ctl & LBR_CTL_CALL_STACK) != 0
     else:
         active = state.enable and not state.frozen
         classes = _unsuppressed_classes(state)
-        kernel = not state.ctl & SELECT_CPL_EQ_0
-        user = not state.ctl & SELECT_CPL_NEQ_0
-        call_stack = (state.ctl & SELECT_EN_CALLSTACK) != 0
+        kernel = not state.ctl & LBR_SELECT_CPL_EQ_0
+        user = not state.ctl & LBR_SELECT_CPL_NEQ_0
+        call_stack = (state.ctl & LBR_SELECT_EN_CALLSTACK) != 0
     calls = classes
     if call_stack:
         calls &= ~<uint64_t> RETURNS if CALL_STACK_RECORDS_OTHERS else CALLS

@@ -43,8 +43,9 @@ cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil:
     if config.event_counters > 15:
         return False
     if config.flavour == LBR_LEGACY:
-        return (depth & (depth - 1)) == 0 and config.ctl_mask <= 0x3FF
-    return config.flavour == LBR_ARCHITECTURAL and (config.ctl_mask & ~<uint64_t> 0x7F000F) == 0
+        return (depth & (depth - 1)) == 0 and config.ctl_mask <= LBR_SELECT_ALL
+    return config.flavour == LBR_ARCHITECTURAL and (
+        config.ctl_mask & ~<uint64_t> LBR_CTL_ALL) == 0
 
 
 # ---------------------------------------------------------------- life

@@ -5,11 +5,11 @@ from libc.string cimport memcpy, memset
 
 from lbrcore.callstack cimport lbr_summarize_stack
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, MODE_CALL_STACK, lbr_add_events, lbr_find_quick, lbr_slot,
+    CYC_CNT_MAX, LBR_UNIT_BRANCHES, MODE_CALL_STACK, lbr_add_events, lbr_find_quick, lbr_slot,
 )
 from lbrcore.rows cimport FIELD_CPL_TO, FIELD_CYCLES, FIELD_EVENTS, lbr_column, lbr_u32
 from lbrcore.scan cimport (
-    UNIT_BRANCHES, lbr_find, lbr_last_rows, lbr_predicate, lbr_scan_rows, lbr_set_table, lbr_total,
+    lbr_find, lbr_last_rows, lbr_predicate, lbr_scan_rows, lbr_set_table, lbr_total,
 )
 from lbrcore.summary cimport (
     lbr_summary_apply, lbr_summary_identity, lbr_summary_load_ler,
@@ -39,7 +39,7 @@ cdef void _bind(
     lbr_set_table(predicate.flags, 0xFF)
     lbr_set_table(predicate.cpls, levels)
     predicate.cpl_field = FIELD_CPL_TO
-    predicate.unit = UNIT_BRANCHES
+    predicate.unit = LBR_UNIT_BRANCHES
     lbr_scan_rows(scan, rows, &predicate)
 
 

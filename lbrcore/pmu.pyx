@@ -1,7 +1,7 @@
 """Counting what a branch stream carries, and stopping at the branch that matters.
 
 Knows no event and no register: a counter is a truth table over class and privilege level, flags
-that must be set, a weight, and a width.  Branches are counted in blocks; the block in which a
+that must be set, a unit, and a width.  Branches are counted in blocks; the block in which a
 counter overflows is halved until few branches are left, which are gone through one by one.
 
 The first counter's pass is also the one that checks the range of the branches, so that memory is
@@ -16,7 +16,10 @@ from libc.string cimport memset
 
 from lbrcore.batch cimport lbr_record_seen
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire, unsigned
-from lbrcore.lbr cimport LBR_META_INVALID, LbrState, lbr_branch, lbr_meta, lbr_state
+from lbrcore.lbr cimport (
+    LBR_META_INVALID, LBR_UNIT_BRANCHES, LBR_UNIT_CYCLES, LBR_UNIT_INSTRUCTIONS, LbrState,
+    lbr_branch, lbr_meta, lbr_state,
+)
 
 from operator import index as as_index
 
@@ -25,11 +28,6 @@ cdef enum:
     MAX_WIDTH = 62       # leaves room for what a block adds
     FIRST_FIXED = 32     # the first fixed counter among the bits of the global registers
     FEW_BRANCHES = 16    # gone through one by one where a limit lies among them
-
-cdef enum weight:
-    WEIGHT_BRANCH = 0
-    WEIGHT_INSTRUCTIONS = 1
-    WEIGHT_CYCLES = 2
 
 cdef extern from *:
     """
@@ -49,7 +47,7 @@ cdef extern from *:
         uint64_t limit;  /* the count at which to stop */
         uint64_t total;
         uint64_t need;   /* flags that must be set */
-        int weight;
+        int unit;
     } lbr_selector;
 
     static inline int lbr_count_wide(void) {
@@ -73,7 +71,7 @@ cdef extern from *:
     __attribute__((target("avx2"), always_inline))
     static inline uint64_t lbr_sum_lanes(
         const lbr_selector *s, const lbr_branch *branches, size_t count, uint64_t *seen,
-        const int weight, const int flags, const int every) {
+        const int unit, const int flags, const int every) {
         const __m256i zero = _mm256_setzero_si256(), one = _mm256_set1_epi64x(1);
         const __m256i table = _mm256_set1_epi64x((long long)s->table);
         const __m256i need = _mm256_set1_epi64x((long long)s->need << 8);
@@ -95,9 +93,9 @@ cdef extern from *:
             if (flags)
                 hit = _mm256_and_si256(
                     hit, _mm256_cmpeq_epi64(_mm256_and_si256(meta, need), need));
-            if (weight) {
+            if (unit) {
                 __m256i amount = _mm256_unpacklo_epi64(a, b);
-                amount = weight == 1 ? _mm256_srli_epi64(amount, 32)
+                amount = unit == LBR_UNIT_INSTRUCTIONS ? _mm256_srli_epi64(amount, 32)
                                      : _mm256_and_si256(amount, _mm256_set1_epi64x(0xFFFFFFFF));
                 hit = _mm256_and_si256(amount, _mm256_sub_epi64(zero, hit));
             }
@@ -113,13 +111,13 @@ cdef extern from *:
     static uint64_t lbr_sum_wide(
         const lbr_selector *s, const lbr_branch *branches, size_t count, uint64_t *seen) {
         /* Constants make gcc build a loop for each case. */
-        if (s->weight == 0) {
+        if (s->unit == LBR_UNIT_BRANCHES) {
             if (s->need) return lbr_sum_lanes(s, branches, count, seen, 0, 1, 0);
             return lbr_sum_lanes(s, branches, count, seen, 0, 0, 0);
         }
-        if (s->need) return lbr_sum_lanes(s, branches, count, seen, s->weight, 1, 0);
-        if (~s->table) return lbr_sum_lanes(s, branches, count, seen, s->weight, 0, 0);
-        if (s->weight == 1) return lbr_sum_lanes(s, branches, count, seen, 1, 0, 1);
+        if (s->need) return lbr_sum_lanes(s, branches, count, seen, s->unit, 1, 0);
+        if (~s->table) return lbr_sum_lanes(s, branches, count, seen, s->unit, 0, 0);
+        if (s->unit == LBR_UNIT_INSTRUCTIONS) return lbr_sum_lanes(s, branches, count, seen, 1, 0, 1);
         return lbr_sum_lanes(s, branches, count, seen, 2, 0, 1);
     }
     #else
@@ -135,7 +133,7 @@ cdef extern from *:
         uint64_t limit
         uint64_t total
         uint64_t need
-        int weight
+        int unit
 
     const size_t BLOCK_BRANCHES
     bint lbr_count_wide() noexcept nogil
@@ -148,9 +146,9 @@ cdef inline uint64_t _amount(const selector* s, const lbr_branch* branch) noexce
     cdef uint64_t meta = lbr_meta(branch)
     cdef uint64_t hit = (s.table >> ((meta & 15) | ((meta >> 12) & 0x30))) & 1
     hit &= <uint64_t> ((meta >> 8 & s.need) == s.need)
-    if s.weight == WEIGHT_BRANCH:
+    if s.unit == LBR_UNIT_BRANCHES:
         return hit
-    return (branch.instructions if s.weight == WEIGHT_INSTRUCTIONS else branch.cycles) & -hit
+    return (branch.instructions if s.unit == LBR_UNIT_INSTRUCTIONS else branch.cycles) & -hit
 
 
 cdef uint64_t _sum(
@@ -242,10 +240,9 @@ cdef class Bank:
     ----------
     places : sequence of int, 1 to 16
         The counters' bits in the global registers: 0 up are general, 32 up fixed ones.
-    selectors : sequence of (table, need, weight)
+    selectors : sequence of (table, need, unit)
         What each counts.  ``table`` has bit ``class | (cpl_from > 0) << 4`` set for what counts;
-        ``need`` are flags that must all be set; ``weight`` is 0 for 1 a branch, 1 for its
-        instructions, 2 for its cycles.
+        ``need`` are flags that must all be set; ``unit`` is a `lbrcore.events.Unit`.
     widths : sequence of int
         Bits of each counter, 1 to 62.
 
@@ -267,12 +264,12 @@ cdef class Bank:
             raise ValueError(f"places: {len(places)} with {len(selectors)} selectors and "
                              f"{len(widths)} widths; must be as many, 1 to {MAX_COUNTERS}")
         for c in range(<int> len(places)):
-            table, need, weight = selectors[c]
+            table, need, unit = selectors[c]
             both = unsigned(table, "table", 0xFFFFFFFF)
             user = both >> 16
             self._selectors[c].table = both | user << 32 | user << 48
             self._selectors[c].need = unsigned(need, "need", 7)
-            self._selectors[c].weight = <int> unsigned(weight, "weight", WEIGHT_CYCLES)
+            self._selectors[c].unit = <int> unsigned(unit, "unit", LBR_UNIT_CYCLES)
             self._places[c] = <int> unsigned(places[c], "places", 63)
             self._masks[c] = (
                 <uint64_t> 1 << unsigned(widths[c], "widths", MAX_WIDTH)) - <uint64_t> 1
@@ -378,6 +375,6 @@ cdef class Bank:
             raise ValueError("a class, flag or CPL is out of range")
         self._load(selectors, general, fixed)
         for c in range(self._counters):
-            if branch or selectors[c].weight != WEIGHT_BRANCH:
+            if branch or selectors[c].unit != LBR_UNIT_BRANCHES:
                 selectors[c].total += _amount(&selectors[c], &one)
         return self._store(selectors, general, fixed)

@@ -10,12 +10,11 @@ from libc.stdlib cimport calloc, free
 
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_NEAR_IND_CALL, LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL, LBR_NEAR_RET, LBR_NOT_TAKEN,
+    LBR_COND, LBR_FLAG_MISPRED, LBR_NEAR_IND_CALL, LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL, LBR_NEAR_RET, LBR_NOT_TAKEN,
 )
 
 cdef uint32_t* LENGTHS = [4, 10, 24, 60]
 cdef enum:
-    MISPRED = 4         # enum lbr_flag
     LONGEST_BRANCH = 15  # bytes of an instruction
 
 
@@ -185,10 +184,10 @@ cdef class Predictor:
             with nogil:
                 for i in range(count):
                     if predictor_step(self.state, &branch[i]):
-                        branch[i].flags |= MISPRED
+                        branch[i].flags |= LBR_FLAG_MISPRED
                         wrong += 1
                     else:
-                        branch[i].flags &= <uint8_t> ~MISPRED
+                        branch[i].flags &= <uint8_t> ~LBR_FLAG_MISPRED
         finally:
             PyBuffer_Release(&view)
         return wrong

@@ -35,10 +35,10 @@ class Bank:
         """As the method of that name."""
         overflowed = 0
         amounts = (int(branch), instructions, cycles)
-        for place, (table, need, weight), width in self._counters:
+        for place, (table, need, unit), width in self._counters:
             if table >> (cls + (16 if cpl > 0 else 0)) & 1 and flags & need == need:
                 values, n = (general, place) if place < 32 else (fixed, place - 32)
-                values[n] += amounts[weight]
+                values[n] += amounts[unit]
                 if values[n] >> width:
                     values[n] %= 1 << width
                     overflowed |= 1 << place

@@ -12,16 +12,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from lbrcore.rows cimport lbr_rows
 
-cdef enum:
-    UNIT_BRANCHES, UNIT_INSTRUCTIONS, UNIT_CYCLES
-
 # Which rows count, and how much.  A row counts if all three tables say 0xFF.
 ctypedef struct lbr_predicate:
     uint8_t classes[16]
     uint8_t flags[16]
     uint8_t cpls[16]
     uint8_t cpl_field     # FIELD_CPL_FROM or FIELD_CPL_TO
-    uint8_t unit          # UNIT_BRANCHES ...: each row counts 1, its instructions, or its cycles
+    uint8_t unit          # enum lbr_unit: each row counts 1, its instructions, or its cycles
 
 cdef extern from *:
     """

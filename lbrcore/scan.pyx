@@ -7,6 +7,7 @@ contiguous, a plain loop does the same.
 
 from libc.string cimport memcpy, memset
 
+from lbrcore.lbr cimport LBR_UNIT_BRANCHES, LBR_UNIT_CYCLES, LBR_UNIT_INSTRUCTIONS
 from lbrcore.rows cimport (
     FIELD_CLASS, FIELD_CPL_FROM, FIELD_CYCLES, FIELD_FLAGS, FIELD_INSTRUCTIONS, Rows, lbr_column,
     rows_of,
@@ -151,9 +152,9 @@ cdef void lbr_scan_rows(
     _bind(scan, &rows.column[FIELD_CLASS], predicate.classes, 16)
     _bind(scan, &rows.column[FIELD_FLAGS], predicate.flags, 8)
     _bind(scan, &rows.column[predicate.cpl_field], predicate.cpls, 4)
-    if predicate.unit == UNIT_INSTRUCTIONS:
+    if predicate.unit == LBR_UNIT_INSTRUCTIONS:
         weight = &rows.column[FIELD_INSTRUCTIONS]
-    elif predicate.unit == UNIT_CYCLES:
+    elif predicate.unit == LBR_UNIT_CYCLES:
         weight = &rows.column[FIELD_CYCLES]
     if weight != NULL:
         scan.weight = weight.data
@@ -337,7 +338,7 @@ def last_rows(branches not None, event not None, count, first=0, last=None):
     cdef size_t row[64]
     if not 0 <= count <= 64:
         raise ValueError(f"count: must be 0 to 64, not {count}")
-    if event.unit != UNIT_BRANCHES:
+    if event.unit != LBR_UNIT_BRANCHES:
         raise ValueError("event: must be one that a branch counts once")
     start, stop, _ = slice(first, last).indices(rows.rows.count)
     if start < stop:

@@ -68,6 +68,46 @@ enum lbr_flag {
     LBR_FLAG_MISPRED = 4
 };
 
+/* What a branch that matches adds to a counter. */
+enum lbr_unit {
+    LBR_UNIT_BRANCHES = 0,     /* 1 */
+    LBR_UNIT_INSTRUCTIONS = 1, /* its `instructions` */
+    LBR_UNIT_CYCLES = 2        /* its `cycles` */
+};
+
+/* IA32_LBR_CTL (SDM vol. 4, 14CEH). */
+enum lbr_ctl {
+    LBR_CTL_LBREN = 0x1,
+    LBR_CTL_OS = 0x2,
+    LBR_CTL_USR = 0x4,
+    LBR_CTL_CALL_STACK = 0x8,
+    LBR_CTL_COND = 0x10000,
+    LBR_CTL_NEAR_REL_JMP = 0x20000,
+    LBR_CTL_NEAR_IND_JMP = 0x40000,
+    LBR_CTL_NEAR_REL_CALL = 0x80000,
+    LBR_CTL_NEAR_IND_CALL = 0x100000,
+    LBR_CTL_NEAR_RET = 0x200000,
+    LBR_CTL_OTHER_BRANCH = 0x400000,
+    LBR_CTL_CPL = LBR_CTL_OS | LBR_CTL_USR,
+    LBR_CTL_CLASSES = 0x7F0000,
+    LBR_CTL_ALL = 0x7F000F
+};
+
+/* MSR_LBR_SELECT (SDM vol. 4, 1C8H): a set bit suppresses, but for EN_CALLSTACK. */
+enum lbr_select {
+    LBR_SELECT_CPL_EQ_0 = 0x1,
+    LBR_SELECT_CPL_NEQ_0 = 0x2,
+    LBR_SELECT_JCC = 0x4,
+    LBR_SELECT_NEAR_REL_CALL = 0x8,
+    LBR_SELECT_NEAR_IND_CALL = 0x10,
+    LBR_SELECT_NEAR_RET = 0x20,
+    LBR_SELECT_NEAR_IND_JMP = 0x40,
+    LBR_SELECT_NEAR_REL_JMP = 0x80,
+    LBR_SELECT_FAR_BRANCH = 0x100,
+    LBR_SELECT_EN_CALLSTACK = 0x200,
+    LBR_SELECT_ALL = 0x3FF
+};
+
 /* One record; the triple of XSAVE component 15. */
 typedef struct lbr_entry {
     uint64_t from;

@@ -13,9 +13,8 @@ from pylbr.arbitration.microsteps cimport (
     guest_control,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
-from pylbr.cpu.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_clear_ler, hw_restore, hw_set_ctl,
-)
+from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI
+from pylbr.cpu.hardware cimport hw_clear_ler, hw_restore, hw_set_ctl
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 

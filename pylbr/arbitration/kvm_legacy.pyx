@@ -11,9 +11,8 @@ from pylbr.arbitration.microsteps cimport (
     OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
-from pylbr.cpu.hardware cimport (
-    DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_set_ctl, hw_set_debugctl,
-)
+from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
+from pylbr.cpu.hardware cimport hw_set_ctl, hw_set_debugctl
 from pylbr.host.perf cimport FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 

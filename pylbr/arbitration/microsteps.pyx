@@ -9,9 +9,10 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from lbrcore.lbr cimport LBR_LEGACY
+from pylbr.arch.bits cimport SELECT_CPL_EQ_0
 from pylbr.cpu.hardware cimport (
-    CTL_ANY, CTL_ANY_USR, SELECT_CPL_EQ_0, hw_freeze, hw_peek, hw_reset_records, hw_restore,
-    hw_set_ctl, hw_vm_entry, hw_vm_exit, hw_write_entry,
+    CTL_ANY, CTL_ANY_USR, hw_freeze, hw_peek, hw_reset_records, hw_restore, hw_set_ctl,
+    hw_vm_entry, hw_vm_exit, hw_write_entry,
 )
 from pylbr.host.perf cimport (
     EVENT_INACTIVE, EXCLUDE_GUEST, perf_close, perf_open, perf_rotate, perf_schedule,

@@ -14,9 +14,10 @@ from pylbr.arbitration.microsteps cimport (
     GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, guest_image, use_hardware,
     vcpu_index,
 )
+from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, Image, hw_peek, hw_reset_records,
-    hw_restore, hw_restore_msrs, hw_save, hw_save_msrs, hw_set_ctl, hw_set_debugctl, hw_write_entry,
+    Image, hw_peek, hw_reset_records, hw_restore, hw_restore_msrs, hw_save, hw_save_msrs,
+    hw_set_ctl, hw_set_debugctl, hw_write_entry,
 )
 from pylbr.host.perf cimport (
     CALL_STACK, EVENT_ACTIVE, EVENT_SLOTS, EXCLUDE_GUEST, EXCLUDE_HOST, FRESH_USER, PINNED,

@@ -16,9 +16,9 @@ from pylbr.arbitration.microsteps cimport (
     GUEST_XRSTORS, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context,
     guest_control, guest_image, use_hardware, vcpu_index,
 )
+from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI
 from pylbr.cpu.hardware cimport (
-    CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, hw_init, hw_peek, hw_reset_records, hw_restore,
-    hw_save, hw_set_ctl, image_clear,
+    hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl, image_clear,
 )
 from pylbr.host.perf cimport (
     CALL_STACK, EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule,

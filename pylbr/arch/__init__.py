@@ -6,7 +6,7 @@ from pylbr.arch.features import AmdLbr, ArchLbr, CpuModel, LegacyLbr, Pmu
 from pylbr.arch.fields import Field, FieldKind
 from pylbr.arch.formats import FORMATS, LbrFormat
 from pylbr.arch.models import MODELS, architectural, model
-from pylbr.arch.perf_events import EVENTS, FIXED_EVENTS, PerfEvent, Weight
+from pylbr.arch.perf_events import EVENTS, FIXED_EVENTS, PerfEvent
 from pylbr.arch.registers import REGISTERS, Access, MsrRegister, Register, find, registers
 from pylbr.arch.validate import check, objections
 from pylbr.arch.vmx import ExitReason
@@ -15,6 +15,6 @@ __all__ = [
     "Access", "AmdLbr", "ArchLbr", "BRANCH_CLASSES", "BranchRow", "CPUID_FIELDS", "CpuModel",
     "CpuidField", "EVENTS", "ExitReason", "FIXED_EVENTS", "FORMATS", "Field", "FieldKind",
     "LbrFormat", "LegacyLbr", "MODELS", "MsrRegister", "PerfEvent", "Pmu", "REGISTERS",
-    "Register", "Weight", "architectural", "br_type_name", "check", "cpuid", "find", "leaves",
+    "Register", "architectural", "br_type_name", "check", "cpuid", "find", "leaves",
     "model", "objections", "registers",
 ]

@@ -10,7 +10,7 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Field, FieldKind
 from pylbr.arch.formats import FORMATS
 from pylbr.arch.models import MODELS
-from pylbr.arch.perf_events import EVENTS, Weight
+from pylbr.arch.perf_events import EVENTS
 from pylbr.arch.register import Access, MsrRegister, Register
 from pylbr.arch.registers import REGISTERS
 
@@ -143,12 +143,10 @@ def _formats() -> Iterator[str]:
 def _events() -> Iterator[str]:
     yield "## Events that a branch stream carries"
     yield ""
-    weights = {Weight.BRANCH: "branches", Weight.INSTRUCTIONS: "instructions",
-               Weight.CYCLES: "cycles"}
     yield from _table(
         ("event", "select", "umask", "counts", "tables"),
         ((e.name, f"{e.select:02X}H", f"{e.umask:02X}H",
-          ("mispredicted " if e.mispredicted else "") + weights[e.weight],
+          ("mispredicted " if e.mispredicted else "") + e.unit.name.lower(),
           ", ".join(sorted(e.tables))) for e in EVENTS),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pylbr.arch.bits import INFO_CYC_CNT, INFO_IN_TSX, INFO_MISPRED, INFO_TSX_ABORT
 from pylbr.arch.fields import ALL_ONES, sign_extend
 
 __all__ = ["ARCH_FORMAT", "FORMATS", "LbrFormat"]
@@ -16,8 +17,6 @@ __all__ = ["ARCH_FORMAT", "FORMATS", "LbrFormat"]
 #: IA32_PERF_CAPABILITIES[5:0] of a processor with architectural LBRs.
 ARCH_FORMAT = 0x3F
 
-MISPRED, IN_TSX, TSX_ABORT = 1 << 63, 1 << 62, 1 << 61
-CYCLES = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class LbrFormat:
     def info_mask(self) -> int:
         """Bits of a record's ``info`` that the format can show."""
         flags = ALL_ONES ^ (ALL_ONES >> self.from_flags)
-        return flags | (CYCLES if self.to_cycles else 0) | self.info
+        return flags | (INFO_CYC_CNT if self.to_cycles else 0) | self.info
 
     def encode_from(self, from_: int, info: int) -> int:
         """The FROM register of a record."""
@@ -74,13 +73,13 @@ class LbrFormat:
 
     def encode_to(self, to: int, info: int) -> int:
         """The TO register of a record."""
-        return (info & CYCLES) << 48 | to & ((1 << 48) - 1) if self.to_cycles else to
+        return (info & INFO_CYC_CNT) << 48 | to & ((1 << 48) - 1) if self.to_cycles else to
 
     def decode_to(self, value: int, info: int) -> tuple[int, int]:
         """TO register and present ``info`` to address and new ``info``."""
         if not self.to_cycles:
             return value, info
-        return sign_extend(value, 48), (info & ~CYCLES) | value >> 48
+        return sign_extend(value, 48), (info & ~INFO_CYC_CNT) | value >> 48
 
     def encode_single(self, from_: int, to: int) -> int:
         """Both addresses in one register."""
@@ -103,9 +102,9 @@ FORMATS: dict[int, LbrFormat] = {
         LbrFormat(4, "EIP_FLAGS2", "FROM[63] MISPRED, [62] IN_TSX, [61] TSX_ABORT, "
                   "[60:0] address", from_flags=3, effective=True),
         LbrFormat(5, "INFO", "INFO[63] MISPRED, [62] IN_TSX, [61] TSX_ABORT, [15:0] cycles",
-                  info=MISPRED | IN_TSX | TSX_ABORT | CYCLES),
+                  info=INFO_MISPRED | INFO_IN_TSX | INFO_TSX_ABORT | INFO_CYC_CNT),
         LbrFormat(6, "TIME", "FROM[63] MISPRED; TO[63:48] cycles, TO[47:0] address",
                   from_flags=1, to_cycles=True),
-        LbrFormat(7, "INFO2", "INFO[63] MISPRED, [15:0] cycles", info=MISPRED | CYCLES),
+        LbrFormat(7, "INFO2", "INFO[63] MISPRED, [15:0] cycles", info=INFO_MISPRED | INFO_CYC_CNT),
     )
 }

@@ -7,20 +7,12 @@ mispredicted ones only, or the instructions or cycles between branches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from lbrcore import BranchClass
+from lbrcore.events import Unit
 from pylbr.arch.branches import BRANCH_CLASSES
 
-__all__ = ["EVENTS", "FIXED_EVENTS", "PerfEvent", "Weight", "event"]
-
-
-class Weight(IntEnum):
-    """How much one branch adds to a counter."""
-
-    BRANCH = 0  #: 1
-    INSTRUCTIONS = 1  #: its `instructions`
-    CYCLES = 2  #: its `cycles`
+__all__ = ["EVENTS", "FIXED_EVENTS", "PerfEvent", "event"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +28,8 @@ class PerfEvent:
         Bit n: class n counts.
     mispredicted : bool
         Only if mispredicted.
-    weight : Weight
+    unit : Unit
+        What one branch adds to a counter.
     tables : frozenset of str
         Which `Pmu.events` have it.
     """
@@ -46,7 +39,7 @@ class PerfEvent:
     umask: int
     classes: int
     mispredicted: bool = False
-    weight: Weight = Weight.BRANCH
+    unit: Unit = Unit.BRANCHES
     tables: frozenset[str] = frozenset({"architectural", "skylake", "golden-cove"})
 
 
@@ -72,8 +65,8 @@ _AMD = frozenset({"amd"})
 #: SDM vol. 3, 18.2.1.2 (architectural events); vol. 3, chapter 19 (Skylake);
 #: Golden Cove: perfmon event tables; AMD: PPR, core PMCs.
 EVENTS: tuple[PerfEvent, ...] = (
-    PerfEvent("CPU_CLK_UNHALTED.THREAD", 0x3C, 0x00, _EVERY, weight=Weight.CYCLES),
-    PerfEvent("INST_RETIRED.ANY", 0xC0, 0x00, _EVERY, weight=Weight.INSTRUCTIONS),
+    PerfEvent("CPU_CLK_UNHALTED.THREAD", 0x3C, 0x00, _EVERY, unit=Unit.CYCLES),
+    PerfEvent("INST_RETIRED.ANY", 0xC0, 0x00, _EVERY, unit=Unit.INSTRUCTIONS),
     PerfEvent("BR_INST_RETIRED.ALL_BRANCHES", 0xC4, 0x00, _ALL),
     PerfEvent("BR_MISP_RETIRED.ALL_BRANCHES", 0xC5, 0x00, _ALL, mispredicted=True),
     PerfEvent("BR_INST_RETIRED.NEAR_CALL", 0xC4, 0x02, _CALL, tables=_NEWER),
@@ -99,8 +92,8 @@ EVENTS: tuple[PerfEvent, ...] = (
               tables=_GOLDEN_COVE),
     PerfEvent("BR_MISP_RETIRED.RET", 0xC5, 0x08, _RETURN, True, tables=_GOLDEN_COVE),
     PerfEvent("BR_MISP_RETIRED.INDIRECT", 0xC5, 0x80, _INDIRECT, True, tables=_GOLDEN_COVE),
-    PerfEvent("CPU_CLK_UNHALTED", 0x76, 0x00, _EVERY, weight=Weight.CYCLES, tables=_AMD),
-    PerfEvent("RETIRED_INSTRUCTIONS", 0xC0, 0x00, _EVERY, weight=Weight.INSTRUCTIONS,
+    PerfEvent("CPU_CLK_UNHALTED", 0x76, 0x00, _EVERY, unit=Unit.CYCLES, tables=_AMD),
+    PerfEvent("RETIRED_INSTRUCTIONS", 0xC0, 0x00, _EVERY, unit=Unit.INSTRUCTIONS,
               tables=_AMD),
     PerfEvent("RETIRED_BRANCH_INSTRUCTIONS", 0xC2, 0x00, _ALL, tables=_AMD),
     PerfEvent("RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED", 0xC3, 0x00, _ALL, True, tables=_AMD),
@@ -111,8 +104,8 @@ EVENTS: tuple[PerfEvent, ...] = (
 #: What fixed counters 0 to 3 count; None is not carried by a branch stream (reference
 #: cycles, top-down slots).
 FIXED_EVENTS: tuple[PerfEvent | None, ...] = (
-    PerfEvent("INST_RETIRED.ANY", 0, 1, _EVERY, weight=Weight.INSTRUCTIONS),
-    PerfEvent("CPU_CLK_UNHALTED.THREAD", 0, 2, _EVERY, weight=Weight.CYCLES),
+    PerfEvent("INST_RETIRED.ANY", 0, 1, _EVERY, unit=Unit.INSTRUCTIONS),
+    PerfEvent("CPU_CLK_UNHALTED.THREAD", 0, 2, _EVERY, unit=Unit.CYCLES),
     None,
     None,
 )

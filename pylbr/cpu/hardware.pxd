@@ -4,21 +4,20 @@ DEBUGCTL, and the VMX transitions that touch either.  No policy, no allocation."
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport lbr_branch, lbr_entry, lbr_state
+from pylbr.arch.bits cimport (
+    CTL_CALL_STACK, CTL_CLASSES, CTL_CPL, CTL_LBREN, CTL_NEAR_IND_CALL, CTL_NEAR_REL_CALL,
+    CTL_NEAR_RET, CTL_USR, SELECT_CPL_EQ_0, SELECT_EN_CALLSTACK, SELECT_FAR_BRANCH, SELECT_JCC,
+    SELECT_NEAR_IND_JMP, SELECT_NEAR_REL_JMP,
+)
 
+# What perf and the hypervisors set, of bits that `pylbr.arch.bits` has.
 cdef enum:
-    CTL_LBREN = 0x1
-    CTL_OS = 0x2
-    CTL_USR = 0x4
-    CTL_CALL_STACK = 0x8
-    CTL_CLASSES = 0x7F0000
-    CTL_ALL = 0x7F000F
-    CTL_ANY = 0x7F0007          # LBREn, both rings, every class
-    CTL_ANY_USR = 0x7F0005
-    CTL_STACK_USR = 0x38000D    # LBREn, USR, CALL_STACK, near calls and RET
-    SELECT_CPL_EQ_0 = 0x1       # MSR_LBR_SELECT: suppress the kernel's branches
-    SELECT_STACK_USR = 0x3C5    # ... all but near calls and RET too; EN_CALLSTACK
-    DEBUGCTL_LBR = 0x1
-    DEBUGCTL_FREEZE_LBRS_ON_PMI = 0x800
+    CTL_ANY = CTL_LBREN | CTL_CPL | CTL_CLASSES
+    CTL_ANY_USR = CTL_LBREN | CTL_USR | CTL_CLASSES
+    CTL_STACK_USR = (CTL_LBREN | CTL_USR | CTL_CALL_STACK | CTL_NEAR_REL_CALL | CTL_NEAR_IND_CALL
+                     | CTL_NEAR_RET)
+    SELECT_STACK_USR = (SELECT_CPL_EQ_0 | SELECT_JCC | SELECT_NEAR_IND_JMP | SELECT_NEAR_REL_JMP
+                        | SELECT_FAR_BRANCH | SELECT_EN_CALLSTACK)
 
 # The registers of component 15, laid out as XSAVES writes them (SDM vol. 1, 13.5.12).
 ctypedef struct Image:

@@ -9,6 +9,7 @@ from lbrcore.lbr cimport (
     lbr_record, lbr_reset, lbr_slot, lbr_write_entry, lbr_write_ler,
 )
 from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
+from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 
 
 cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil:

@@ -30,7 +30,7 @@ class Armed:
     ----------
     counters : tuple of int
         Their bits in the global registers.
-    selectors : tuple of (table, need, weight)
+    selectors : tuple of (table, need, unit)
         What each counts, as of ``lbrcore.pmu.Bank``.
     interrupts : int
         Bits of all counters whose overflow interrupts, those that do not count included.
@@ -51,7 +51,7 @@ def _selector(what: PerfEvent, user: bool, kernel: bool, need: int) -> tuple[int
     table = (what.classes if kernel else 0) | (what.classes << 16 if user else 0)
     if what.mispredicted:
         need |= BranchFlag.MISPRED
-    return table, int(need), int(what.weight)
+    return table, int(need), int(what.unit)
 
 
 class PmuState:

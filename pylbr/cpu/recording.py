@@ -173,12 +173,12 @@ class Recording(Base):
 
     def _with_events(self, branches: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """Fill in `events` of the counters that log and whose event the stream carries."""
-        for bit, (table, need, weight) in self.pmu.armed().logging:
+        for bit, (table, need, unit) in self.pmu.armed().logging:
             place = branches["class"].astype(np.uint32) | (branches["cpl_from"] > 0) * 16
             hit = (np.uint32(table) >> place) & 1
             hit &= (branches["flags"] & need) == need
             amount = (np.ones(len(branches), np.uint64), branches["instructions"],
-                      branches["cycles"])[weight]
+                      branches["cycles"])[unit]
             branches["events"][:, bit] = np.minimum(hit * amount, 3)
         return branches
 

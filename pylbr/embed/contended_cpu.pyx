@@ -25,7 +25,8 @@ from pylbr.arbitration.microsteps cimport (
     OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step, vcpu_reset,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
-from pylbr.cpu.hardware cimport CTL_LBREN, DEBUGCTL_LBR, Image, hw_peek
+from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_LBR
+from pylbr.cpu.hardware cimport Image, hw_peek
 from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
 
 from pylbr.errors import ConfigurationError

@@ -7,9 +7,9 @@ get on, and if pinned goes to ERROR until it is enabled again.
 
 from lbrcore.lbr cimport LBR_ARCHITECTURAL
 
+from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, SELECT_CPL_EQ_0
 from pylbr.cpu.hardware cimport (
-    CTL_ANY, CTL_ANY_USR, CTL_STACK_USR, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR,
-    SELECT_CPL_EQ_0, SELECT_STACK_USR, hw_set_ctl, hw_set_debugctl,
+    CTL_ANY, CTL_ANY_USR, CTL_STACK_USR, SELECT_STACK_USR, hw_set_ctl, hw_set_debugctl,
 )
 
 cdef enum:

@@ -10,17 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lbrcore.config import Flavour, LbrConfig
+from pylbr.arch.bits import (
+    CPUID_1C_EBX_BRANCH_FILTER,
+    CPUID_1C_EBX_CALL_STACK_MODE,
+    CPUID_1C_EBX_CPL_FILTER,
+    CTL_CALL_STACK,
+    CTL_CLASSES,
+    CTL_CPL,
+    CTL_LBREN,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+)
 from pylbr.errors import ConfigurationError, GeneralProtection
 
 __all__ = ["GuestCpuid", "Host", "Offer", "offer"]
 
-#: IA32_PERF_CAPABILITIES[5:0] where the LBRs are architectural (spec 1.1).
-ARCHITECTURAL_FORMAT = 0x3F
 #: IA32_LBR_CTL bits that each bit of CPUID.1CH:EBX offers (spec 1.1).
-CTL_OF_EBX = {0: 0x6, 1: 0x7F0000, 2: 0x8}
-
-IA32_LBR_CTL, IA32_LBR_DEPTH = 0x14CE, 0x14CF
-_DATA = (0x1200, 0x1500, 0x1600)
+CTL_OF_EBX = {
+    CPUID_1C_EBX_CPL_FILTER: CTL_CPL, CPUID_1C_EBX_BRANCH_FILTER: CTL_CLASSES,
+    CPUID_1C_EBX_CALL_STACK_MODE: CTL_CALL_STACK,
+}
+_DATA = (IA32_LBR_0_INFO, IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP)
 
 
 @dataclass(frozen=True)
@@ -143,11 +156,12 @@ def offer(host: Host, guest: GuestCpuid, *, any_depth: bool = False) -> Offer:
         raise ConfigurationError(
             f"CPUID.1CH:EAX: depth bitmap {guest.depth_bitmap:#x} must have bits of {allowed:#x} "
             "only, and at least one")
-    mask = 1
+    mask = CTL_LBREN
     for bit, ctl in CTL_OF_EBX.items():
-        if guest.filters >> bit & 1:
+        if guest.filters & bit:
             if host.lbr.ctl_mask & ctl != ctl:
-                raise ConfigurationError(f"CPUID.1CH:EBX[{bit}]: the host has no such filter")
+                raise ConfigurationError(
+                    f"CPUID.1CH:EBX[{bit.bit_length() - 1}]: the host has no such filter")
             mask |= ctl
     depths = tuple(8 * (n + 1) for n in range(8) if guest.depth_bitmap >> n & 1)
     return Offer(depths, mask)

@@ -4,6 +4,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
+from pylbr.arch.bits cimport INFO_BR_TYPE, INFO_CYC_CNT_VALID, INFO_MISPRED
+
 from lbrcore import BranchClass
 from pylbr.trace.perf_abi import ENTRY_DTYPE, TYPE_SHIFT, branch_type
 
@@ -23,9 +25,6 @@ cdef enum:
     COUNTERS = 1 << 19
     IRET = 11  # BranchClass
 
-cdef uint64_t MISPRED = <uint64_t>1 << 63
-cdef uint64_t CYC_VALID = <uint64_t>1 << 60
-cdef uint64_t BR_TYPE = <uint64_t>0xF << 56
 cdef uint64_t[16] TYPE_OF_CLASS
 for _class in BranchClass:
     TYPE_OF_CLASS[<int>_class] = <uint64_t>(<int>branch_type(_class)) << <int>TYPE_SHIFT
@@ -36,7 +35,7 @@ cdef inline uint64_t type_of(uint64_t info, uint64_t mask, int known) noexcept n
     cdef int code
     if known >= 0:
         return TYPE_OF_CLASS[known] if known < 16 else 0
-    if mask & BR_TYPE:
+    if mask & INFO_BR_TYPE:
         code = (info >> 56) & 0xF
         if code <= 5:
             return TYPE_OF_CLASS[code]
@@ -46,12 +45,12 @@ cdef inline uint64_t type_of(uint64_t info, uint64_t mask, int known) noexcept n
 cdef inline uint64_t flags_of(uint64_t info, uint64_t mask) noexcept nogil:
     """Third word of perf_branch_entry but for the type."""
     cdef uint64_t flags = 0
-    if mask & MISPRED:
+    if mask & INFO_MISPRED:
         flags = 2 - (info >> 63)            # mispred 1, predicted 2
     info &= mask
     flags |= (info >> 60) & 4               # in_tx, from bit 62
     flags |= (info >> 58) & 8               # abort, from bit 61
-    if info & CYC_VALID or not mask & CYC_VALID:
+    if info & INFO_CYC_CNT_VALID or not mask & INFO_CYC_CNT_VALID:
         flags |= (info & 0xFFFF) << 4
     return flags
 
@@ -70,12 +69,12 @@ def convert(batch, uint64_t branch_sample_type):
     cdef const int64_t[::1] starts = batch.starts
     cdef const uint8_t[::1] classes = batch.classes
     cdef uint64_t mask = batch.info_mask
-    cdef bint typed = (mask & BR_TYPE) != 0 or (branch_sample_type & TYPE_SAVE) != 0
+    cdef bint typed = (mask & INFO_BR_TYPE) != 0 or (branch_sample_type & TYPE_SAVE) != 0
     cdef bint drop_kernel = (branch_sample_type & USER) != 0 \
         and (branch_sample_type & KERNEL) == 0
     cdef bint both_or_neither = ((branch_sample_type & USER) != 0) \
         == ((branch_sample_type & KERNEL) != 0)
-    cdef bint stop_at_zero = (mask & BR_TYPE) != 0 or (branch_sample_type & CALL_STACK) != 0
+    cdef bint stop_at_zero = (mask & INFO_BR_TYPE) != 0 or (branch_sample_type & CALL_STACK) != 0
     cdef bint as_it_is = not stop_at_zero and not typed and both_or_neither \
         and (branch_sample_type & ANY) != 0
     cdef Py_ssize_t n = nr.shape[0], i, j

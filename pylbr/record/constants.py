@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from lbrcore.events import Unit
+
 __all__ = [
     "BLOCK_DTYPE", "Counted", "EVENT", "IMAGE", "KERNEL_ENTRY", "KERNEL_EXIT", "NO_BRANCH",
     "PAYLOAD", "PAYLOAD_BITS", "WordEvent",
@@ -51,8 +53,8 @@ class WordEvent(IntEnum):
 class Counted(IntEnum):
     """What the period between samples counts (``wire_counted``)."""
 
-    BRANCHES = 0
-    INSTRUCTIONS = 1
-    CYCLES = 2
+    BRANCHES = Unit.BRANCHES
+    INSTRUCTIONS = Unit.INSTRUCTIONS
+    CYCLES = Unit.CYCLES
     TAKEN = 3
     TIME = 4

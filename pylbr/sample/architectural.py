@@ -19,6 +19,19 @@ from lbrcore.replay import SampleBuffer
 from lbrcore.rows import Rows
 from lbrcore.scan import find as find_row
 from lbrcore.scan import total
+from pylbr.arch.bits import (
+    CTL_LBREN,
+    DBG_EXTN_CFG_LBRV2EN,
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    DEBUGCTL_LBR,
+    EVTSEL_EN,
+    EVTSEL_EN_LBR_LOG,
+    EVTSEL_INT,
+    EVTSEL_OS,
+    EVTSEL_USR,
+    IA32_DEBUGCTL,
+    STATUS_LBR_FRZ,
+)
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import find, registers
 from pylbr.cpu import Processor
@@ -27,11 +40,6 @@ from pylbr.sample.setup import SampleSetup
 
 __all__ = ["ProcessorReplay"]
 
-_DEBUGCTL = 0x1D9
-_LBREN, _FREEZE_LBRS_ON_PMI = 1 << 0, 1 << 11  # of IA32_DEBUGCTL; LBREn of IA32_LBR_CTL too
-_LBRV2EN = 1 << 6
-_LBR_FRZ = 1 << 58
-_USR, _OS, _INT, _EN, _LBR_LOG = 1 << 16, 1 << 17, 1 << 20, 1 << 22, 1 << 35
 #: Selects no event that a trace carries; what it counts is in the trace's `events`.
 _OF_THE_TRACE = 0xFF
 #: Branches handed to the processor at once: in place, gathered from columns, and while counters
@@ -66,7 +74,7 @@ class _Msrs(NamedTuple):
             tuple(find(model, counter.format(n)).index for n in numbers),
             find(model, kind.format(control)).index if has_global else None,
             find(model, kind.format(status)).index if has_global else None,
-            find(model, enable).index if enable else _DEBUGCTL,
+            find(model, enable).index if enable else IA32_DEBUGCTL,
         )
 
 
@@ -145,39 +153,39 @@ class ProcessorReplay:
         """Set the processor up and let it record and count."""
         wrmsr, msrs, model = self.cpu.wrmsr, self._msrs, self.setup.processor
         control = self.setup.control()
-        self._debugctl = _FREEZE_LBRS_ON_PMI if self.setup.freeze else 0
+        self._debugctl = DEBUGCTL_FREEZE_LBRS_ON_PMI if self.setup.freeze else 0
         if model.arch:
             wrmsr(find(model, "IA32_LBR_DEPTH").index, self.setup.facility().depth)
             self._enabled = control
         elif model.amd:
             wrmsr(find(model, "LBR_SELECT").index, control)
-            self._enabled = _LBRV2EN
+            self._enabled = DBG_EXTN_CFG_LBRV2EN
         else:
             if model.legacy and model.legacy.select:
                 wrmsr(find(model, "MSR_LBR_SELECT").index, control)
-            self._debugctl |= _LBREN
+            self._debugctl |= DEBUGCTL_LBR
             self._enabled = self._debugctl
-        wrmsr(_DEBUGCTL, self._debugctl)
+        wrmsr(IA32_DEBUGCTL, self._debugctl)
         wrmsr(msrs.enable, self._enabled)
-        log = _LBR_LOG if self.setup.logs else 0
+        log = EVTSEL_EN_LBR_LOG if self.setup.logs else 0
         used = 0
         for counter in self._inside:
             n = counter.place or 0
             what = self.setup.events[counter.index]
-            rings = (_USR if counter.event.cpls & 0b1110 else 0) | (
-                _OS if counter.event.cpls & 1 else 0)
+            rings = (EVTSEL_USR if counter.event.cpls & 0b1110 else 0) | (
+                EVTSEL_OS if counter.event.cpls & 1 else 0)
             may_log = log if self.lbr.config.event_counters >> n & 1 else 0
-            wrmsr(msrs.select[n], (what.select or 0) | rings | _INT | _EN | may_log)
+            wrmsr(msrs.select[n], (what.select or 0) | rings | EVTSEL_INT | EVTSEL_EN | may_log)
             wrmsr(counter.msr, -counter.left & self._loadable)
             used |= 1 << n
         for n in range(4 if log else 0):
             if self.lbr.config.event_counters >> n & 1 and not used >> n & 1:
-                wrmsr(msrs.select[n], _OF_THE_TRACE | _USR | _OS | _EN | log)
+                wrmsr(msrs.select[n], _OF_THE_TRACE | EVTSEL_USR | EVTSEL_OS | EVTSEL_EN | log)
                 used |= 1 << n
         if msrs.global_ctrl is not None:
             wrmsr(msrs.global_ctrl, used)
         streamlined = model.pmu.version >= 4 or model.amd
-        self._acknowledged = used | (_LBR_FRZ if streamlined else 0)
+        self._acknowledged = used | (STATUS_LBR_FRZ if streamlined else 0)
         self._rearms = bool(self.setup.freeze) and not streamlined
 
     def pmi(self, cpu: Processor) -> bool:
@@ -225,7 +233,9 @@ class ProcessorReplay:
                 if register.row.home in _RECORDS:
                     cpu.wrmsr(index, 0)
         on = cpu.rdmsr(self._msrs.enable)
-        cpu.wrmsr(self._msrs.enable, on & ~(_LBRV2EN if model.amd else _LBREN))
+        enable = (DBG_EXTN_CFG_LBRV2EN if model.amd else CTL_LBREN if model.arch
+                  else DEBUGCTL_LBR)
+        cpu.wrmsr(self._msrs.enable, on & ~enable)
         cpu.wrmsr(self._msrs.enable, on)
 
     # The trace

@@ -14,6 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lbrcore import ENTRY_DTYPE
+from pylbr.arch.bits import (
+    INFO_BR_TYPE,
+    INFO_CYC_CNT,
+    INFO_CYC_CNT_VALID,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+)
 
 __all__ = [
     "INFO_ALL",
@@ -26,13 +34,6 @@ __all__ = [
     "SampleBatch",
 ]
 
-# IA32_LBR_x_INFO (SDM vol. 4).
-INFO_CYC_CNT = 0xFFFF
-INFO_BR_TYPE = 0xF << 56
-INFO_CYC_CNT_VALID = 1 << 60
-INFO_TSX_ABORT = 1 << 61
-INFO_IN_TSX = 1 << 62
-INFO_MISPRED = 1 << 63
 #: Every field but the counts of logged events (bits 32..47).
 INFO_ALL = (
     INFO_CYC_CNT | INFO_BR_TYPE | INFO_CYC_CNT_VALID | INFO_TSX_ABORT | INFO_IN_TSX | INFO_MISPRED

@@ -10,6 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbrcore import BranchClass, Flavour, LbrConfig, LbrState
+from pylbr.arch.bits import (
+    CTL_CALL_STACK,
+    CTL_LBREN,
+    CTL_OS,
+    CTL_USR,
+    SELECT_CPL_EQ_0,
+    SELECT_CPL_NEQ_0,
+    SELECT_EN_CALLSTACK,
+)
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import ConfigurationError
 from pylbr.trace.perf_abi import BranchSample
@@ -28,8 +37,6 @@ BRANCH_WORDS = {
     "hw_index": BranchSample.HW_INDEX,
 }  # fmt: skip
 
-_LBREN, _OS, _USR, _CALL_STACK = 1, 2, 4, 8        # IA32_LBR_CTL
-_CPL_EQ_0, _CPL_NEQ_0, _EN_CALLSTACK = 1, 2, 0x200  # MSR_LBR_SELECT
 _RINGS = BranchSample.USER | BranchSample.KERNEL
 _OTHER = frozenset(row.cls for row in BRANCH_CLASSES if row.br_type == 8)
 _NEAR_CALLS = frozenset({BranchClass.NEAR_REL_CALL, BranchClass.NEAR_IND_CALL})
@@ -115,9 +122,9 @@ def lbr_ctl(branch_sample_type: int) -> int:
     """IA32_LBR_CTL as Linux writes it, with recording on."""
     wanted = BranchSample(branch_sample_type)
     classes = _classes(wanted)
-    value = _LBREN | (_CALL_STACK if wanted & BranchSample.CALL_STACK else 0)
-    value |= (_OS if wanted & BranchSample.KERNEL else 0)
-    value |= (_USR if wanted & BranchSample.USER else 0)
+    value = CTL_LBREN | (CTL_CALL_STACK if wanted & BranchSample.CALL_STACK else 0)
+    value |= (CTL_OS if wanted & BranchSample.KERNEL else 0)
+    value |= (CTL_USR if wanted & BranchSample.USER else 0)
     for row in BRANCH_CLASSES:
         if row.ctl_bit is not None and row.cls in classes:
             value |= 1 << row.ctl_bit
@@ -127,9 +134,9 @@ def lbr_ctl(branch_sample_type: int) -> int:
 def _lbr_select(branch_sample_type: int) -> int:
     wanted = BranchSample(branch_sample_type)
     classes = _classes(wanted)
-    value = _EN_CALLSTACK if wanted & BranchSample.CALL_STACK else 0
-    value |= (0 if wanted & BranchSample.KERNEL else _CPL_EQ_0)
-    value |= (0 if wanted & BranchSample.USER else _CPL_NEQ_0)
+    value = SELECT_EN_CALLSTACK if wanted & BranchSample.CALL_STACK else 0
+    value |= (0 if wanted & BranchSample.KERNEL else SELECT_CPL_EQ_0)
+    value |= (0 if wanted & BranchSample.USER else SELECT_CPL_NEQ_0)
     for row in BRANCH_CLASSES:
         if row.select_bit is not None and row.cls not in classes:
             value |= 1 << row.select_bit

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from lbrcore import BranchFlag
-from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
+from lbrcore.events import ALL_CLASSES, CountedEvent
 from pylbr.arch.perf_events import EVENTS, PerfEvent, event
 from pylbr.errors import ConfigurationError
 from pylbr.trace.perf_abi import AttrFlag, SampleType
@@ -109,7 +109,7 @@ def parse_event(
             + ", ".join([*_GENERIC, EVERY_BRANCH, *_names(table)]))
     kind, config, row = found
     counted = replace(
-        plain, classes=row.classes, unit=Unit(row.weight),
+        plain, classes=row.classes, unit=row.unit,
         flags=_MISPREDICTED if row.mispredicted else plain.flags)
     return SampledEvent(text, counted, kind, config, row.umask << 8 | row.select)
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from lbrcore import INFO_CLASS, LbrConfig, LbrState
 from lbrcore.events import Unit
+from pylbr.arch.bits import DEBUGCTL_FREEZE_LBRS_ON_PMI, IA32_DEBUGCTL
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as model_named
 from pylbr.cpu import Processor, facility
@@ -22,7 +23,6 @@ __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 
 DEFAULT_MODEL = "sapphire-rapids"
 
-_DEBUGCTL, _FREEZE_LBRS_ON_PMI = 0x1D9, 1 << 11
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _facility(config: LbrConfig, branch_sample_type: int, depth: int | None) -> 
 def _freezes(model: CpuModel) -> bool:
     """Whether IA32_DEBUGCTL has FREEZE_LBRS_ON_PMI."""
     try:
-        Processor(model).wrmsr(_DEBUGCTL, _FREEZE_LBRS_ON_PMI)
+        Processor(model).wrmsr(IA32_DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     except GeneralProtection:
         return False
     return True

@@ -14,9 +14,8 @@ from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot,
 from pylbr.arbitration.microsteps cimport (
     MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )
-from pylbr.cpu.hardware cimport (
-    CTL_ANY, CTL_CALL_STACK, CTL_CLASSES, CTL_STACK_USR, Hardware, Image,
-)
+from pylbr.arch.bits cimport CTL_CALL_STACK, CTL_CLASSES
+from pylbr.cpu.hardware cimport CTL_ANY, CTL_STACK_USR, Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
 from pylbr.verify.world cimport F_NESTED, F_PEBS, F_STACK, F_VPMI, Ideal
 

@@ -12,7 +12,7 @@ from pylbr.arbitration.microsteps cimport (
     GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, Cpu, Policy, guest_control,
 )
-from pylbr.cpu.hardware cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
+from pylbr.arch.bits cimport CTL_LBREN, CTL_OS, SELECT_CPL_EQ_0
 from pylbr.host.perf cimport CALL_STACK, USER_ONLY
 from pylbr.kvm.vcpu cimport LEVEL1, LEVEL2, LEVEL2_CONTROLS
 from pylbr.verify.world cimport FAULT, JUMP, KERNEL, RETURN

@@ -21,9 +21,8 @@ from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
 from pylbr.arbitration.microsteps cimport (
     DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
 )
-from pylbr.cpu.hardware cimport (
-    DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR, hw_peek, image_empty,
-)
+from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
+from pylbr.cpu.hardware cimport hw_peek, image_empty
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport (
     F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,

@@ -14,7 +14,7 @@ from pylbr.arbitration.microsteps cimport (
     OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_ROTATE, OP_SWITCH, OWNER_HOST, Vcpu,
     current_context, guest_execute, nmi, pebs_record, start, step, vcpu_reset,
 )
-from pylbr.cpu.hardware cimport CTL_CLASSES
+from pylbr.arch.bits cimport CTL_CLASSES
 from pylbr.host.perf cimport (
     EVENT_ERROR, EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext, perf_needs_rotation,
 )
