@@ -54,6 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
     )
     parser.add_argument(
+        "--preagg-form", choices=("branches", "traces"), default="branches",
+        help="lines of .preagg: branches and runs (B, F, f; every BOLT), or traces of both (T; "
+        "BOLT 21 and newer); default: branches",
+    )
+    parser.add_argument(
         "--rows-per-file", metavar="N", type=int,
         help="make OUT.parquet a directory of files with N branches each",
     )
@@ -113,14 +118,20 @@ def _convert_stacks(
     if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
         raise TraceError(args.output, "is the file that is read; name another")
     counted = Stacks(source.metadata, _counted(source, update), source.path)
+    counted.reopen = source.reopen
     return STACK_WRITERS[suffix](counted, args)
 
 
 def _counted(source: Stacks, update: Callable[[int], None]) -> Iterator[Record]:
+    """The records; a stream without samples is a fault, which ends the writing."""
+    count = 0
     for record in source:
         yield record
         if isinstance(record, Samples):
             update(len(record))
+            count += len(record)
+    if not count:
+        raise TraceError(source.path, "holds no samples: nothing to convert")
 
 
 def _perf_data(source: Stacks, args: argparse.Namespace) -> int:
@@ -146,17 +157,31 @@ def _linked(source: Stacks, args: argparse.Namespace) -> tuple[LinkProfile, int]
         raise CommandError(f"{args.output}: is about one binary; name it with --binary ELF")
     profile = collect(source)
     try:
-        return link_profile(profile, args.binary), profile.samples
+        linked = link_profile(profile, args.binary)
+    except TraceError:
+        raise
     except (OSError, ValueError) as error:
         raise CommandError(f"{args.binary}: cannot be read as a 64-bit ELF file: {error}")\
             from error
+    if not linked.edges and not linked.ips:
+        raise TraceError(
+            source.path, f"{args.binary} was mapped, but none of the {profile.samples:,} samples "
+            f"and {linked.branches:,} branches is in it"
+        )
+    outside = linked.branches - linked.inside
+    if outside:
+        print(
+            f"pylbr convert: {outside / linked.branches:.1%} of the branches are outside of "
+            f"{args.binary}", file=sys.stderr,
+        )
+    return linked, profile.samples
 
 
 def _preagg(source: Stacks, args: argparse.Namespace) -> int:
     from pylbr.profile.preagg import write_preagg
 
     profile, count = _linked(source, args)
-    write_preagg(args.output, profile)
+    write_preagg(args.output, profile, args.preagg_form)
     return count
 
 

@@ -17,7 +17,7 @@ from pylbr.profile.aggregate import Profile, collect
 from pylbr.profile.history import Paths
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Stacks, Trace, open_any
-from pylbr.trace.stacks import Record, Samples
+from pylbr.trace.stacks import Record, Samples, StacksMetadata
 
 HELP = "show hot branches, functions, mispredicts, branch history"
 
@@ -67,11 +67,16 @@ def run(args: argparse.Namespace) -> int:
                 )
             profile = collect_trace(source, bar.update)
         else:
-            counted = _counted(source, bar.update)
-            profile = collect(paths.watch(counted) if args.by == "history" else counted)
+            counted = Stacks(StacksMetadata(), _counted(source, bar.update), source.path)
+            counted.reopen, counted.build_ids = source.reopen, source.build_ids
+            profile = collect(counted, paths if args.by == "history" else None)
+    if args.by == "mispredicts" and not profile.mispredicts_measured:
+        raise CommandError(f"{args.input}: mispredicts were not recorded")
     rows = _rows(args, profile, paths)
     if args.json:
-        json.dump({"file": args.input, **_totals(profile), args.by: rows}, sys.stdout, indent=2)
+        head = {"file": args.input, **_totals(profile)}
+        order = {"ordered_by": report.order_of(profile, args.by)}
+        json.dump({**head, **order, args.by: rows}, sys.stdout, indent=2)
         print()
     elif args.csv:
         _print_csv(_flat(rows))
@@ -99,12 +104,13 @@ def _rows(args: argparse.Namespace, profile: Profile, paths: Paths) -> list[dict
     return view[args.by](profile, args.limit)
 
 
-def _totals(profile: Profile) -> dict[str, int]:
+def _totals(profile: Profile) -> dict[str, int | None]:
+    missed = int(profile.edges["mispredicted"].sum())
     return {
         "samples": profile.samples, "branches": profile.entries,
         "distinct_branches": len(profile.edges),
-        "mispredicted": int(profile.edges["mispredicted"].sum()),
-        "broken_runs": profile.broken,
+        "mispredicted": missed if profile.mispredicts_measured else None,
+        "broken_runs": profile.broken, "not_taken": profile.not_taken,
     }
 
 
@@ -124,9 +130,11 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
     if rows:
         writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({k: _NOT_MEASURED if v is None else v for k, v in row.items()}
+                         for row in rows)
 
 
+_NOT_MEASURED = "n/a"
 _ADDRESSES = ("from", "to", "first", "last", "branch")
 #: Columns whose heading is not their name.
 _HEADINGS = {"mispredict_rate": "missed", "mean_cycles": "cycles/pass"}
@@ -139,11 +147,13 @@ def _print_text(args: argparse.Namespace, profile: Profile, rows: list[dict[str,
         head += f" in {profile.samples:,} samples"
     head += f", {totals['distinct_branches']:,} distinct"
     if totals["mispredicted"]:
-        head += f", {totals['mispredicted'] / totals['branches']:.1%} mispredicted"
+        head += f", {totals['mispredicted'] / profile.entries:.1%} mispredicted"
+    if profile.not_taken:
+        head += f"; {profile.not_taken:,} not taken, which are left out"
     if profile.broken:
-        head += f"; {profile.broken:,} neighbours are not connected"
+        head += f"; {profile.broken:,} adjacent entries are not connected by straight-line code"
     print(f"{args.input}: {head}")
-    print(f"{report.VIEWS[args.by]}:\n")
+    print(f"{report.heading(profile, args.by)}:\n")
     if not rows:
         print("  none")
     elif args.by == "history":
@@ -170,6 +180,8 @@ def _shown(row: dict[str, Any], with_pid: bool) -> dict[str, str]:
             continue
         elif name == "pid":
             text[name] = str(value)
+        elif value is None:
+            text[_HEADINGS.get(name, name)] = _NOT_MEASURED
         elif name in ("share", "mispredict_rate"):
             text[_HEADINGS.get(name, name)] = f"{value:.2%}"
         elif isinstance(value, float):
@@ -182,7 +194,10 @@ def _shown(row: dict[str, Any], with_pid: bool) -> dict[str, str]:
 def _print_table(rows: list[dict[str, str]]) -> None:
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     number = {
-        name: all(row[name][:1].isdigit() and not row[name].startswith("0x") for row in rows)
+        name: all(
+            row[name] == _NOT_MEASURED
+            or (row[name][:1].isdigit() and not row[name].startswith("0x")) for row in rows
+        )
         for name in rows[0]
     }
     for row in [{name: name for name in rows[0]}, *rows]:

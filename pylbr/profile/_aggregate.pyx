@@ -24,6 +24,15 @@ cdef struct triple:
     uint64_t target
     uint64_t flags
 
+cdef inline uint64_t cycles_of(const triple *entry) noexcept nogil:
+    return (entry.flags >> 4) & 0xFFFF
+
+cdef inline bint is_not_taken(const triple *entry) noexcept nogil:
+    return (entry.flags >> 33) & 1
+
+cdef inline bint is_empty(const triple *entry) noexcept nogil:
+    return (entry.source | entry.target) == 0
+
 
 cdef inline uint64_t mixed(uint64_t first, uint64_t last, uint64_t origin,
                            int64_t pid) noexcept nogil:
@@ -37,11 +46,20 @@ cdef inline uint64_t mixed(uint64_t first, uint64_t last, uint64_t origin,
 cdef class PairTable:
     """Counts by (pid, first address, last address, origin); an open hash table.
 
-    Used by one thread at a time.
+    Used by one thread at a time.  Entries 0 -> 0 are no branches and are not counted; nor are
+    those with the flag of a branch that was not taken.
+
+    Attributes
+    ----------
+    flags : int
+        All flags of counted entries, combined by OR: those that were ever recorded.
+    not_taken : int
+        Entries that `add_edges` left out because they were not taken.
     """
 
     cdef row *rows
     cdef Py_ssize_t mask, used
+    cdef readonly uint64_t flags, not_taken
 
     def __cinit__(self):
         self.mask = (1 << 12) - 1
@@ -80,9 +98,8 @@ cdef class PairTable:
         return 0
 
     cdef inline int count(self, uint64_t first, uint64_t last, uint64_t origin, int64_t pid,
-                          uint64_t flags) except -1 nogil:
+                          uint64_t flags, uint64_t cycles) except -1 nogil:
         cdef row *r = self.slot(first, last, origin, pid)
-        cdef uint64_t cycles = (flags >> 4) & 0xFFFF
         if r.count == 0:
             if 2 * self.used > self.mask:
                 self.grow()
@@ -97,24 +114,40 @@ cdef class PairTable:
         return 0
 
     def add_edges(self, samples):
-        """Count (FROM, TO) of every entry."""
+        """Count (FROM, TO) of every entry.
+
+        Returns
+        -------
+        int
+            Entries counted.
+        """
         cdef const int64_t[::1] offsets = samples.offsets
         cdef const int32_t[::1] pid = samples.pid
         cdef const uint64_t[::1] words = samples.entries.view("u8")
         cdef const triple *entry
-        cdef Py_ssize_t i, j
+        cdef Py_ssize_t i, j, counted = 0
         if words.shape[0] == 0:
-            return
+            return 0
         with nogil:
             entry = <const triple *>&words[0]
             for i in range(pid.shape[0]):
                 for j in range(offsets[i], offsets[i + 1]):
-                    self.count(entry[j].source, entry[j].target, 0, pid[i], entry[j].flags)
+                    if is_empty(entry + j):
+                        continue
+                    if is_not_taken(entry + j):
+                        self.not_taken += 1
+                        continue
+                    self.flags |= entry[j].flags
+                    counted += 1
+                    self.count(entry[j].source, entry[j].target, 0, pid[i], entry[j].flags,
+                               cycles_of(entry + j))
+        return counted
 
     def add_runs(self, samples):
-        """Count (TO of an entry, FROM of the one after it in time): code that ran straight.
+        """Count (TO of a branch, FROM of the next one in time): code that ran straight.
 
-        Runs are told apart by the FROM of the branch that they begin with, too.
+        Runs are told apart by the FROM of the branch that they begin with, too.  A branch that
+        was not taken lies within a run, and its cycles are the run's; an empty entry ends one.
 
         Returns
         -------
@@ -125,18 +158,29 @@ cdef class PairTable:
         cdef const int32_t[::1] pid = samples.pid
         cdef const uint64_t[::1] words = samples.entries.view("u8")
         cdef const triple *entry
+        cdef const triple *newer
         cdef Py_ssize_t i, j, broken = 0
+        cdef uint64_t cycles
         if words.shape[0] == 0:
             return 0
         with nogil:
             entry = <const triple *>&words[0]
             for i in range(pid.shape[0]):
-                for j in range(offsets[i], offsets[i + 1] - 1):
-                    if entry[j].source < entry[j + 1].target:
-                        broken += 1
+                newer, cycles = NULL, 0
+                for j in range(offsets[i], offsets[i + 1]):
+                    if is_empty(entry + j):
+                        newer = NULL
                         continue
-                    self.count(entry[j + 1].target, entry[j].source, entry[j + 1].source,
-                               pid[i], entry[j].flags)
+                    if is_not_taken(entry + j):
+                        cycles += cycles_of(entry + j)
+                        continue
+                    if newer != NULL:
+                        if newer.source < entry[j].target:
+                            broken += 1
+                        else:
+                            self.count(entry[j].target, newer.source, entry[j].source, pid[i],
+                                       newer.flags, cycles)
+                    newer, cycles = entry + j, cycles_of(entry + j)
         return broken
 
     def add_ips(self, samples):
@@ -146,7 +190,7 @@ cdef class PairTable:
         cdef Py_ssize_t i
         with nogil:
             for i in range(pid.shape[0]):
-                self.count(ip[i], 0, 0, pid[i], 0)
+                self.count(ip[i], 0, 0, pid[i], 0, 0)
 
     def to_array(self):
         """Rows as `PAIR_DTYPE`, ordered by pid, first and last address, origin."""

@@ -9,8 +9,8 @@ from pylbr.trace.perf_abi import BRANCH_TYPE_NAMES, NEW_TYPE_NAMES, SPEC_NAMES
 
 cdef enum:
     EXTEND_ABI = 15
-    # " 0x<16>/0x<16>/M/X/A/65535/<type>/<spec> "; the longest names have 10 and 21 letters.
-    ENTRY_ROOM = 1 + 18 + 1 + 18 + 7 + 6 + 1 + 12 + 1 + 24 + 1
+    # " 0x<16>/0x<16>/MN/X/A/65535/<type>/<spec> "; the longest names have 10 and 21 letters.
+    ENTRY_ROOM = 1 + 18 + 1 + 18 + 8 + 6 + 1 + 12 + 1 + 24 + 1
     IP_ROOM = 18
 
 cdef struct triple:
@@ -78,8 +78,12 @@ cdef inline char *put_entry(char *at, const triple *entry, bint spec) noexcept n
     at = put_hex(at + 3, entry.source)
     at[0], at[1], at[2] = b"/", b"0", b"x"
     at = put_hex(at + 3, entry.target)
-    at[0], at[2], at[4], at[6] = b"/", b"/", b"/", b"/"
+    at[0] = b"/"
     at[1] = b"P" if flags & 2 else (b"M" if flags & 1 else b"-")
+    if (flags >> 33) & 1:
+        at[2] = b"N"
+        at += 1
+    at[2], at[4], at[6] = b"/", b"/", b"/"
     at[3] = b"X" if flags & 4 else b"-"
     at[5] = b"A" if flags & 8 else b"-"
     at = put_decimal(at + 7, (flags >> 4) & 0xFFFF)

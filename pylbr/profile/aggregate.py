@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pylbr.errors import TraceError
 from pylbr.profile._aggregate import PairTable
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.dtypes import BRANCH_COUNT_DTYPE, IP_DTYPE
+from pylbr.profile.history import Paths
 from pylbr.profile.symbols import Symbols
-from pylbr.trace.stacks import Record, Samples
+from pylbr.trace.perf_abi import EntryFlag
+from pylbr.trace.stacks import Record, Samples, Stacks
 
 __all__ = ["FunctionCounts", "Profile", "collect"]
+
+_TOLD = EntryFlag.MISPRED | EntryFlag.PREDICTED
 
 
 @dataclass(slots=True)
@@ -61,6 +67,13 @@ class Profile:
     samples, entries : int
     broken : int
         Neighbours with FROM before the TO of the one before: no straight code connects them.
+    spaces : AddressSpaces
+        What the ``pid`` of the tables refers to: the identifier of an address space, which
+        `AddressSpaces.pid_of` gives the process of.
+    not_taken : int
+        Entries of branches that were not taken; they are counted nowhere else.
+    mispredicts_measured : bool
+        Whether any entry says how it was predicted.
     """
 
     edges: NDArray[np.void]
@@ -70,6 +83,13 @@ class Profile:
     entries: int
     broken: int
     spaces: AddressSpaces = field(default_factory=AddressSpaces)
+    not_taken: int = 0
+    mispredicts_measured: bool = True
+
+    @property
+    def cycles_measured(self) -> bool:
+        """Whether any entry has a count of cycles."""
+        return bool(self.edges["timed"].any())
 
     @cached_property
     def runs(self) -> NDArray[np.void]:
@@ -136,23 +156,89 @@ class Profile:
         )
 
 
-def collect(records: Iterable[Record]) -> Profile:
-    """Count a stream of stacks (`pylbr.trace.stacks.Stacks` is one); it is read to its end."""
-    edges, runs, ips = PairTable(), PairTable(), PairTable()
-    spaces = AddressSpaces()
-    samples = entries = broken = 0
-    for record in records:
-        if not isinstance(record, Samples):
-            spaces.add(record)
-            continue
-        edges.add_edges(record)
-        broken += runs.add_runs(record)
-        samples += len(record)
-        entries += len(record.entries)
-        ips.add_ips(record)
-    counted = ips.to_array()
-    table = np.empty(len(counted), IP_DTYPE)
-    table["address"], table["pid"], table["count"] = (
-        counted["first"], counted["pid"], counted["count"],
-    )  # fmt: skip
-    return Profile(edges.to_array(), runs.to_array(), table, samples, entries, broken, spaces)
+class _Counts:
+    """Tables of one reading of a stream."""
+
+    def __init__(self, build_ids: Mapping[str, bytes], spaces: AddressSpaces | None = None) -> None:
+        self.edges, self.runs, self.ips = PairTable(), PairTable(), PairTable()
+        self.spaces = AddressSpaces(build_ids) if spaces is None else spaces
+        self.samples = self.entries = self.broken = 0
+
+    def read(self, records: Iterable[Record], watch: Callable[[Samples], object] | None) -> None:
+        """Count until the end, or until it proves to be in vain."""
+        for record in records:
+            if not isinstance(record, Samples):
+                self.spaces.add(record)
+                continue
+            keyed = self.spaces.keyed(record)
+            if self.spaces.late:
+                continue
+            self.entries += self.edges.add_edges(keyed)
+            self.broken += self.runs.add_runs(keyed)
+            self.ips.add_ips(keyed)
+            self.samples += len(keyed)
+            if watch is not None:
+                watch(keyed)
+
+    def profile(self) -> Profile:
+        counted = self.ips.to_array()
+        table = np.empty(len(counted), IP_DTYPE)
+        table["address"], table["pid"], table["count"] = (
+            counted["first"], counted["pid"], counted["count"],
+        )  # fmt: skip
+        return Profile(
+            self.edges.to_array(), self.runs.to_array(), table, self.samples, self.entries,
+            self.broken, self.spaces, self.edges.not_taken,
+            mispredicts_measured=bool(self.edges.flags & _TOLD),
+        )  # fmt: skip
+
+
+def collect(records: Iterable[Record], paths: Paths | None = None) -> Profile:
+    """Count a stream of stacks, read to its end.
+
+    Where a mapping or task that concerns samples comes after them in the stream, though not in
+    time, the stream is read once more.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        A `pylbr.trace.stacks.Stacks`, or anything else that yields records.
+    paths : Paths, optional
+        Counts the branch history as well.
+
+    Raises
+    ------
+    TraceError
+        The stream has to be read once more and cannot be, or samples without a pid may be of
+        several processes.
+    """
+    path = records.path if isinstance(records, Stacks) else "<memory>"
+    build_ids = records.build_ids if isinstance(records, Stacks) else {}
+    watch = None if paths is None else paths.add
+    counts = _Counts(build_ids)
+    counts.read(records, watch)
+    fault = counts.spaces.settle()
+    if fault:
+        raise TraceError(path, fault)
+    if counts.spaces.late:
+        counts = _Counts(build_ids, counts.spaces.in_order())
+        if paths is not None:
+            paths.clear()
+        with _once_more(records, path) as again:
+            counts.read(again, watch)
+        if counts.spaces.late:
+            raise TraceError(path, "its mappings and tasks contradict each other")
+    return counts.profile()
+
+
+def _once_more(records: Iterable[Record], path: str) -> AbstractContextManager[Iterable[Record]]:
+    """The same stream from its beginning."""
+    if isinstance(records, Stacks):
+        if records.reopen is not None:
+            return records.reopen()
+    elif iter(records) is not records:
+        return nullcontext(records)
+    raise TraceError(
+        path, "its records are not in the order of time and have to be read twice; "
+        "give a file that can be"
+    )

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from lbrcore import BranchClass
-from pylbr.profile.addresses import AddressSpaces, Mapped
+from pylbr.profile.address_space import AddressSpaces, Mapped
 from pylbr.trace.classify import classify
 from pylbr.trace.perf_abi import TYPE_SHIFT, BranchType, EntryFlag, branch_type
 from pylbr.trace.stacks import Samples
@@ -61,7 +61,8 @@ class TypeDecoder:
         wanted = np.flatnonzero(~typed & (flags & np.uint64(EntryFlag.ABORT) == 0))
         if not len(wanted):
             return samples
-        owner = np.repeat(samples.pid, np.diff(samples.offsets))[wanted].astype("i8")
+        space = self._spaces.keyed(samples).pid.astype("i8")
+        owner = np.repeat(space, np.diff(samples.offsets))[wanted]
         source, target = samples.entries["from"][wanted], samples.entries["to"][wanted]
         keys = np.stack([owner.view("u8"), source], axis=1)
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)

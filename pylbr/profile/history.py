@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from pylbr.trace.stacks import Record, Samples
+from pylbr.trace.perf_abi import EntryFlag
+from pylbr.trace.stacks import Samples
 
 __all__ = ["Paths"]
 
@@ -30,6 +31,7 @@ class Paths:
 
     def add(self, samples: Samples) -> None:
         """Count the path of each sample."""
+        samples = _taken(samples)
         starts = samples.offsets[:-1]
         long_enough = np.flatnonzero(np.diff(samples.offsets) >= self.length)
         rows = starts[long_enough][:, None] + np.arange(self.length)
@@ -42,12 +44,10 @@ class Paths:
             self._counts[key.tobytes()] += count
         self.samples += len(rows)
 
-    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The same records; those that are samples are counted on the way."""
-        for record in records:
-            if isinstance(record, Samples):
-                self.add(record)
-            yield record
+    def clear(self) -> None:
+        """Forget everything that was counted."""
+        self.samples = 0
+        self._counts.clear()
 
     def most_common(self, limit: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
         """(count, pid, [(from, to), ... newest first]) of the most frequent paths."""
@@ -59,3 +59,15 @@ class Paths:
             branches = list(zip(words[1::2].tolist(), words[2::2].tolist(), strict=True))
             result.append((count, pid, branches))
         return result
+
+
+def _taken(samples: Samples) -> Samples:
+    """The samples without empty entries and branches that were not taken."""
+    entries = samples.entries
+    kept = (entries["from"] | entries["to"] != 0) & (
+        entries["flags"] & np.uint64(EntryFlag.NOT_TAKEN) == 0
+    )
+    if kept.all():
+        return samples
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return replace(samples, offsets=before[samples.offsets], entries=entries[kept])

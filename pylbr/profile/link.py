@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pylbr.errors import TraceError
 from pylbr.profile.aggregate import Profile
 from pylbr.profile.symbols import ElfImage
 
@@ -16,6 +17,7 @@ __all__ = ["LinkProfile", "link_profile"]
 
 #: An address outside of the binary.
 OUTSIDE = -1
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,47 +29,114 @@ class LinkProfile:
     image : ElfImage
     edges : dict of (from, to) to (count, mispredicted)
         One of the two may be `OUTSIDE`.
-    runs : dict of (first, last) to (count, entered)
-        `last` is the address of the branch that ends the run; `entered` of the `count` began
-        with a branch from outside of the binary.
+    traces : dict of (origin, first, last) to count
+        Straight code: FROM of the branch that leads to it, which may be `OUTSIDE`, its first
+        address, and that of the branch that ends it.
     ips : dict of address to count
+    branches : int
+        Taken branches of the whole profile, those that the binary has no part in included.
     """
 
     image: ElfImage
     edges: dict[tuple[int, int], tuple[int, int]]
-    runs: dict[tuple[int, int], tuple[int, int]]
+    traces: dict[tuple[int, int, int], int]
     ips: dict[int, int]
+    branches: int = 0
+
+    @property
+    def runs(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """(first, last) to (count, entered): `entered` of the `count` began outside."""
+        counts: Counter[tuple[int, int]] = Counter()
+        entered: Counter[tuple[int, int]] = Counter()
+        for (origin, first, last), count in self.traces.items():
+            counts[first, last] += count
+            entered[first, last] += count if origin == OUTSIDE else 0
+        return {key: (counts[key], entered[key]) for key in sorted(counts)}
+
+    @property
+    def inside(self) -> int:
+        """Taken branches that leave from the binary or lead to it."""
+        return sum(count for count, _ in self.edges.values())
 
 
 class _Linker:
-    """(pid, address) -> link address in one binary."""
+    """(address space, address) -> link address in one binary."""
 
     def __init__(self, profile: Profile, path: str) -> None:
         self._spaces = profile.spaces
-        self._real = os.path.realpath(path)
         self.image = ElfImage(path)
-        self._same: dict[str, bool] = {}
+        self._files = matching_files(self.image, profile)
         self._known: dict[tuple[int, int], int] = {}
 
-    def _is_binary(self, path: str) -> bool:
-        if path not in self._same:
-            self._same[path] = os.path.realpath(path) == self._real
-        return self._same[path]
-
-    def address(self, pid: int, address: int) -> int:
-        key = pid, address
+    def address(self, space: int, address: int) -> int:
+        key = space, address
         if key not in self._known:
             link = None
-            mapped = self._spaces.find(pid, address)
-            if mapped is not None and self._is_binary(mapped.path):
+            mapped = self._spaces.find(space, address)
+            if mapped is not None and (mapped.path, mapped.build_id) in self._files:
                 link = self.image.link_address(mapped.offset + address - mapped.start)
             self._known[key] = OUTSIDE if link is None else link
         return self._known[key]
 
-    def addresses(self, pids: NDArray[np.int64], addresses: NDArray[np.uint64]) -> list[int]:
+    def addresses(self, spaces: NDArray[np.int64], addresses: NDArray[np.uint64]) -> list[int]:
         return [
-            self.address(p, a) for p, a in zip(pids.tolist(), addresses.tolist(), strict=True)
+            self.address(s, a) for s, a in zip(spaces.tolist(), addresses.tolist(), strict=True)
         ]
+
+
+def _same_build(one: bytes, other: bytes) -> bool:
+    """Whether two build-ids are known and equal, as far as the shorter one goes."""
+    size = min(len(one), len(other))
+    return size > 0 and one[:size] == other[:size]
+
+
+def matching_files(image: ElfImage, profile: Profile) -> set[tuple[str, bytes]]:
+    """(path, build-id) of what is mapped of the binary: by build-id, path, unique base name.
+
+    Raises
+    ------
+    TraceError
+        Nothing that is mapped matches.
+    """
+    files = profile.spaces.files()
+    own, real = image.build_id, os.path.realpath(image.path)
+    found = {file for file in files if _same_build(file[1], own)}
+    if found:
+        return found
+    named = {file for file in files if os.path.realpath(file[0]) == real}
+    named = named or {
+        file for file in files if os.path.basename(file[0]) == os.path.basename(real)
+    }
+    others = {build for _, build in named if build and own}
+    if others:
+        raise TraceError(
+            image.path, f"has the build-id {own.hex()}; what was recorded under that name has "
+            + ", ".join(sorted(build.hex() for build in others))
+        )
+    if len({path for path, _ in named}) == 1:
+        return named
+    if named:
+        paths = ", ".join(sorted(path for path, _ in named))
+        raise TraceError(image.path, f"may be any of {paths}, by its name; give its own path")
+    raise TraceError(
+        image.path, f"was not recorded under this path or name, nor with its build-id "
+        f"({own.hex() or 'it has none'}); the samples are in {_places(profile)}"
+    )
+
+
+def _places(profile: Profile) -> str:
+    """The files that most branches leave from, with their share."""
+    edges, counts = profile.edges, Counter[str]()
+    for space, address, count in edges[["pid", "first", "count"]].tolist():
+        mapped = profile.spaces.find(space, address)
+        counts[mapped.path if mapped else "nothing that is mapped"] += count
+    if not counts:
+        return "no file: there are no branches"
+    names = [
+        f"{path} ({count / counts.total():.0%})"
+        for path, count in counts.most_common(_MOST_NAMES)
+    ]
+    return ", ".join(names) + (", ..." if len(counts) > _MOST_NAMES else "")
 
 
 def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
@@ -77,12 +146,13 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
     ------
     OSError, ValueError
         `path` is not a readable ELF file.
+    TraceError
+        It is none of the files that were recorded.
     """
     linker = _Linker(profile, os.fspath(path))
     taken: Counter[tuple[int, int]] = Counter()
     missed: Counter[tuple[int, int]] = Counter()
-    runs: Counter[tuple[int, int]] = Counter()
-    entered: Counter[tuple[int, int]] = Counter()
+    traces: Counter[tuple[int, int, int]] = Counter()
     ips: Counter[int] = Counter()
     edges = profile.edges
     for first, last, count, mispredicted in zip(
@@ -97,8 +167,7 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
     columns = [linker.addresses(table["pid"], table[n]) for n in ("first", "last", "origin")]
     for first, last, origin, count in zip(*columns, table["count"].tolist(), strict=True):
         if OUTSIDE not in (first, last):
-            runs[first, last] += count
-            entered[first, last] += count if origin == OUTSIDE else 0
+            traces[origin, first, last] += count
     for address, count in zip(
         linker.addresses(profile.ips["pid"], profile.ips["address"]),
         profile.ips["count"].tolist(), strict=True,
@@ -106,5 +175,7 @@ def link_profile(profile: Profile, path: str | os.PathLike[str]) -> LinkProfile:
         if address != OUTSIDE:
             ips[address] += count
     edge_counts = {key: (taken[key], missed[key]) for key in sorted(taken)}
-    run_counts = {key: (runs[key], entered[key]) for key in sorted(runs)}
-    return LinkProfile(linker.image, edge_counts, run_counts, dict(sorted(ips.items())))
+    return LinkProfile(
+        linker.image, edge_counts, dict(sorted(traces.items())), dict(sorted(ips.items())),
+        int(edges["count"].sum()),
+    )  # fmt: skip

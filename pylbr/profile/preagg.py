@@ -6,9 +6,16 @@
     F <first> <last> <count>                 straight run; <last> is the branch that ends it
     f <first> <last> <count>                 the same, begun by a branch from outside
 
+and, in the form that LLVM has from version 21 on, which has no mispredicts::
+
+    T <from> <to> <last> <count>             taken branch and the straight run that follows;
+                                             ffffffffffffffff: the newest of a stack, no run
+
 Addresses are hexadecimal without 0x, at the binary's link addresses; one outside of the binary
 is ``X:0``.  Runs in the procedure linkage table are left out: BOLT has no use for them, and counts
 them as mismatching in this form alone.
+
+Sources: ``bolt/include/bolt/Profile/DataAggregator.h`` of LLVM 16, 19 and 2026.
 """
 
 from __future__ import annotations
@@ -19,15 +26,23 @@ from collections.abc import Iterator
 from pylbr.profile.link import OUTSIDE, LinkProfile
 from pylbr.trace.output import AtomicFile
 
-__all__ = ["preagg_lines", "write_preagg"]
+__all__ = ["FORMS", "preagg_lines", "write_preagg"]
+
+#: BOLT 16 to 20 read the first alone, later ones both.
+FORMS = ("branches", "traces")
+_NO_RUN = (1 << 64) - 1
 
 
 def _address(address: int) -> str:
     return "X:0" if address == OUTSIDE else f"{address:x}"
 
 
-def preagg_lines(profile: LinkProfile) -> Iterator[str]:
-    """Lines without their newline; edges first, each kind by address."""
+def preagg_lines(profile: LinkProfile, form: str = "branches") -> Iterator[str]:
+    """Lines without their newline, each kind by address; `form` is one of `FORMS`."""
+    return _trace_lines(profile) if form == "traces" else _branch_lines(profile)
+
+
+def _branch_lines(profile: LinkProfile) -> Iterator[str]:
     for (first, last), (count, mispredicted) in profile.edges.items():
         yield f"B {_address(first)} {_address(last)} {count} {mispredicted}"
     for (first, last), (count, entered) in profile.runs.items():
@@ -39,8 +54,22 @@ def preagg_lines(profile: LinkProfile) -> Iterator[str]:
             yield f"f {first:x} {last:x} {entered}"
 
 
-def write_preagg(path: str | os.PathLike[str], profile: LinkProfile) -> None:
-    """Write `profile` for ``perf2bolt -pa``.
+def _trace_lines(profile: LinkProfile) -> Iterator[str]:
+    without_run = {edge: count for edge, (count, _) in profile.edges.items()}
+    lines = {}
+    for (origin, first, last), count in profile.traces.items():
+        if not profile.image.in_plt(first):
+            without_run[origin, first] -= count
+            lines[origin, first, last] = count
+    lines |= {(*edge, _NO_RUN): count for edge, count in without_run.items() if count}
+    for (origin, first, last), count in sorted(lines.items()):
+        yield f"T {_address(origin)} {_address(first)} {last:x} {count}"
+
+
+def write_preagg(
+    path: str | os.PathLike[str], profile: LinkProfile, form: str = "branches"
+) -> None:
+    """Write `profile` for ``perf2bolt -pa``, in one of `FORMS`.
 
     Raises
     ------
@@ -48,5 +77,5 @@ def write_preagg(path: str | os.PathLike[str], profile: LinkProfile) -> None:
         The file cannot be written; nothing is left under its name then.
     """
     with AtomicFile(path) as output:
-        for line in preagg_lines(profile):
+        for line in preagg_lines(profile, form):
             output.file.write(line.encode() + b"\n")

@@ -26,6 +26,7 @@ from pylbr.trace.perf_abi import (
     SPEC_NAMES,
     BranchSample,
     BranchType,
+    EntryFlag,
     Record,
     SampleType,
     branch_type,
@@ -141,35 +142,53 @@ class PairTable:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[int, int, int, int], list[int]] = {}
+        self.flags = self.not_taken = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _count(self, pid: int, first: int, last: int, origin: int, flags: int) -> None:
+    def _count(
+        self, pid: int, first: int, last: int, origin: int, flags: int = 0, cycles: int = 0
+    ) -> None:
         row = self._rows.setdefault((pid, first, last, origin), [0, 0, 0, 0])
-        cycles = flags >> 4 & 0xFFFF
         for column, amount in enumerate((1, flags & 3 == 1, cycles, cycles != 0)):
             row[column] += amount
 
-    def add_edges(self, samples: Samples) -> None:
+    def add_edges(self, samples: Samples) -> int:
+        counted = 0
         for i in range(len(samples)):
             for source, target, flags in samples.stack(i).tolist():
-                self._count(int(samples.pid[i]), source, target, 0, flags)
+                if source == target == 0:
+                    continue
+                if flags & EntryFlag.NOT_TAKEN:
+                    self.not_taken += 1
+                    continue
+                self.flags |= flags
+                counted += 1
+                self._count(int(samples.pid[i]), source, target, 0, flags, flags >> 4 & 0xFFFF)
+        return counted
 
     def add_runs(self, samples: Samples) -> int:
         broken = 0
         for i in range(len(samples)):
-            stack = samples.stack(i).tolist()
-            for (source, _, flags), (origin, target, _) in zip(stack, stack[1:], strict=False):
-                if source < target:
-                    broken += 1
+            newer, cycles = None, 0
+            for source, target, flags in samples.stack(i).tolist():
+                own = flags >> 4 & 0xFFFF
+                if source == target == 0:
+                    newer = None
+                elif flags & EntryFlag.NOT_TAKEN:
+                    cycles += own
                 else:
-                    self._count(int(samples.pid[i]), target, source, origin, flags)
+                    if newer is not None and newer[0] < target:
+                        broken += 1
+                    elif newer is not None:
+                        self._count(int(samples.pid[i]), target, newer[0], source, newer[1], cycles)
+                    newer, cycles = (source, flags), own
         return broken
 
     def add_ips(self, samples: Samples) -> None:
         for ip, pid in zip(samples.ip.tolist(), samples.pid.tolist(), strict=True):
-            self._count(pid, ip, 0, 0, 0)
+            self._count(pid, ip, 0, 0)
 
     def to_array(self) -> NDArray[np.void]:
         rows = [
@@ -181,6 +200,7 @@ class PairTable:
 
 def _entry_text(source: int, target: int, flags: int, spec: bool) -> str:
     hit = "P" if flags & 2 else "M" if flags & 1 else "-"
+    hit += "N" * bool(flags & EntryFlag.NOT_TAKEN)
     kind, new = flags >> 20 & 15, flags >> 26 & 15
     name = BRANCH_TYPE_NAMES[kind]
     if kind == BranchType.EXTEND_ABI:

@@ -82,8 +82,9 @@ class _Spaces:
 
     def _add(self, pid: int, tid: int, name: str) -> Iterator[Record]:
         self._tasks.add(tid)
-        yield Comm(pid, tid, name or f"task-{tid}", exec_=pid == tid)
-        if pid in self._processes:
+        new = pid not in self._processes  # an exec ends what was mapped before it
+        yield Comm(pid, tid, name or f"task-{tid}", exec_=new and pid == tid)
+        if not new:
             return
         self._processes.add(pid)
         for module in self._metadata.modules:

@@ -9,7 +9,10 @@ import numpy as np
 from pylbr.profile.aggregate import Profile
 from pylbr.profile.history import Paths
 
-__all__ = ["VIEWS", "edge_rows", "function_rows", "history_rows", "mispredict_rows", "run_rows"]
+__all__ = [
+    "VIEWS", "edge_rows", "function_rows", "heading", "history_rows", "mispredict_rows",
+    "order_of", "run_rows",
+]  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -18,9 +21,21 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _place(profile: Profile, name: str, pid: int, address: int) -> Row:
+def _mean(total: float, count: float) -> float | None:
+    """Mean of what was measured `count` times; None if never."""
+    return total / count if count else None
+
+
+def _missed(profile: Profile, mispredicted: int, count: int) -> Row:
+    """How often a branch was mispredicted; None where that was not recorded."""
+    if not profile.mispredicts_measured:
+        return {"mispredict_rate": None, "mispredicted": None}
+    return {"mispredict_rate": _share(mispredicted, count), "mispredicted": mispredicted}
+
+
+def _place(profile: Profile, name: str, space: int, address: int) -> Row:
     """Address, as text since JSON's numbers end at 2^53, and symbol of one end."""
-    return {name: f"{address:#x}", f"{name}_symbol": str(profile.symbols.place(pid, address))}
+    return {name: f"{address:#x}", f"{name}_symbol": str(profile.symbols.place(space, address))}
 
 
 def edge_rows(profile: Profile, limit: int) -> list[Row]:
@@ -31,27 +46,28 @@ def edge_rows(profile: Profile, limit: int) -> list[Row]:
     return [
         {
             "share": _share(count, total), "count": count,
-            "mispredict_rate": _share(mispredicted, count), "mispredicted": mispredicted,
-            "pid": pid, **_place(profile, "from", pid, first), **_place(profile, "to", pid, last),
+            **_missed(profile, mispredicted, count), "pid": profile.spaces.pid_of(space),
+            **_place(profile, "from", space, first), **_place(profile, "to", space, last),
         }
-        for first, last, _, count, mispredicted, _, _, pid in edges[order].tolist()
+        for first, last, _, count, mispredicted, _, _, space in edges[order].tolist()
     ]  # fmt: skip
 
 
 def run_rows(profile: Profile, limit: int) -> list[Row]:
     """The straight runs in which most cycles, or without cycles most passes, were spent."""
     runs = profile.runs
-    total = int(runs["cycles"].sum())
-    weight = runs["cycles"] if total else runs["count"]
+    measured = profile.cycles_measured
+    weight = runs["cycles"] if measured else runs["count"]
     order = np.argsort(-weight.astype("i8"), kind="stable")[:limit]
     whole = int(weight.sum())
     return [
         {
-            "share": _share(cycles if total else count, whole), "count": count,
-            "cycles": cycles, "mean_cycles": _share(cycles, timed), "pid": pid,
-            **_place(profile, "first", pid, first), **_place(profile, "last", pid, last),
+            "share": _share(cycles if measured else count, whole), "count": count,
+            "cycles": cycles if timed else None, "mean_cycles": _mean(cycles, timed),
+            "pid": profile.spaces.pid_of(space),
+            **_place(profile, "first", space, first), **_place(profile, "last", space, last),
         }
-        for first, last, _, count, _, cycles, timed, pid in runs[order].tolist()
+        for first, last, _, count, _, cycles, timed, space in runs[order].tolist()
     ]  # fmt: skip
 
 
@@ -63,9 +79,9 @@ def mispredict_rows(profile: Profile, limit: int) -> list[Row]:
         {
             "share": _share(mispredicted, total), "mispredicted": mispredicted,
             "mispredict_rate": _share(mispredicted, count), "count": count, "targets": targets,
-            "pid": pid, **_place(profile, "branch", pid, address),
+            "pid": profile.spaces.pid_of(space), **_place(profile, "branch", space, address),
         }
-        for address, pid, targets, count, mispredicted in branches[:limit].tolist()
+        for address, space, targets, count, mispredicted in branches[:limit].tolist()
         if mispredicted
     ]  # fmt: skip
 
@@ -73,14 +89,15 @@ def mispredict_rows(profile: Profile, limit: int) -> list[Row]:
 def function_rows(profile: Profile, limit: int) -> list[Row]:
     """The functions in which most cycles, or without cycles most branches, were counted."""
     functions = profile.functions()
+    measured = profile.cycles_measured
     cycles = sum(f.cycles for f in functions)
     branches = sum(f.branches for f in functions)
     return [
         {
-            "share": _share(f.cycles, cycles) if cycles else _share(f.branches, branches),
-            "cycles": f.cycles, "branches": f.branches,
-            "mispredict_rate": _share(f.mispredicted, f.branches),
-            "mispredicted": f.mispredicted, "entered": f.entered, "samples": f.samples,
+            "share": _share(f.cycles, cycles) if measured else _share(f.branches, branches),
+            "cycles": f.cycles if measured else None, "branches": f.branches,
+            **_missed(profile, f.mispredicted, f.branches), "entered": f.entered,
+            "samples": f.samples if profile.samples else None,
             "function": f.function, "file": f.path,
         }
         for f in functions[:limit]
@@ -91,21 +108,37 @@ def history_rows(profile: Profile, paths: Paths, limit: int) -> list[Row]:
     """The most frequent ways to a sample, the newest branch first."""
     return [
         {
-            "share": _share(count, paths.samples), "count": count, "pid": pid,
+            "share": _share(count, paths.samples), "count": count,
+            "pid": profile.spaces.pid_of(space),
             "path": [
-                {**_place(profile, "from", pid, first), **_place(profile, "to", pid, last)}
+                {**_place(profile, "from", space, first), **_place(profile, "to", space, last)}
                 for first, last in branches
             ],
         }
-        for count, pid, branches in paths.most_common(limit)
+        for count, space, branches in paths.most_common(limit)
     ]  # fmt: skip
 
 
-#: View -> what it shows.
+#: View -> what it shows and in what order, where that was recorded.
 VIEWS = {
-    "edges": "taken branches, the most frequent first",
+    "edges": "taken branches, by count",
     "functions": "functions, by cycles",
-    "history": "the last branches before a sample, the most frequent ways first",
-    "mispredicts": "mispredicted branches",
+    "history": "the last branches before a sample, by count",
+    "mispredicts": "branch instructions, by mispredicts",
     "runs": "code between two branches, by cycles",
 }
+_WITHOUT_CYCLES = {"functions": "branches", "runs": "count"}
+
+
+def order_of(profile: Profile, view: str) -> str:
+    """What the rows of a view are ordered by."""
+    if view in _WITHOUT_CYCLES and not profile.cycles_measured:
+        return _WITHOUT_CYCLES[view]
+    return VIEWS[view].rpartition(" by ")[2]
+
+
+def heading(profile: Profile, view: str) -> str:
+    """`VIEWS` as it applies to a profile."""
+    what, _, usual = VIEWS[view].rpartition(" by ")
+    order = order_of(profile, view)
+    return f"{what} by {order}" + ("" if order == usual else f" (no {usual} were recorded)")

@@ -11,7 +11,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, Section
 from numpy.typing import NDArray
 
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 
 __all__ = ["ElfImage", "Place", "Symbols"]
 

@@ -39,7 +39,7 @@ ENTRY_ROW_DTYPE = np.dtype(
     [
         ("sample", "u8"), ("position", "u4"), ("from", "u8"), ("to", "u8"), ("mispred", "?"),
         ("predicted", "?"), ("in_tx", "?"), ("abort", "?"), ("cycles", "u2"), ("type", "u1"),
-        ("spec", "u1"), ("new_type", "u1"), ("priv", "u1"),
+        ("spec", "u1"), ("new_type", "u1"), ("priv", "u1"), ("not_taken", "?"),
     ]
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def entry_rows(samples: Samples, first_sample: int = 0) -> NDArray[np.void]:
     flags = entries["flags"]
     for name, bit in (
         ("mispred", EntryFlag.MISPRED), ("predicted", EntryFlag.PREDICTED),
-        ("in_tx", EntryFlag.IN_TX), ("abort", EntryFlag.ABORT),
+        ("in_tx", EntryFlag.IN_TX), ("abort", EntryFlag.ABORT), ("not_taken", EntryFlag.NOT_TAKEN),
     ):  # fmt: skip
         rows[name] = flags & np.uint64(bit) != 0
     for name, shift, width in (

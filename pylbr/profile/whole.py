@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lbrcore import BranchClass, BranchFlag
 from pylbr.profile._aggregate import PairTable
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import Profile
 from pylbr.profile.dtypes import IP_DTYPE
 from pylbr.trace.perf_abi import ENTRY_DTYPE, EntryFlag
@@ -36,10 +36,12 @@ def _taken(chunk: Chunk, before: int) -> tuple[NDArray[np.void], NDArray[np.uint
         entries[side] = chunk.column(side)[kept]
     total = np.cumsum(chunk.column("cycles"), dtype="u8") + np.uint64(before)
     cycles = np.minimum(np.diff(total[kept], prepend=np.uint64(0)), np.uint64(_MOST_CYCLES))
-    missed = chunk.column("flags")[kept] & np.uint8(BranchFlag.MISPRED) != 0
-    entries["flags"] = cycles << np.uint64(4) | np.where(
-        missed, np.uint64(EntryFlag.MISPRED), np.uint64(EntryFlag.PREDICTED)
-    )
+    entries["flags"] = cycles << np.uint64(4)
+    if "flags" in chunk.columns:
+        missed = chunk.column("flags")[kept] & np.uint8(BranchFlag.MISPRED) != 0
+        entries["flags"] |= np.where(
+            missed, np.uint64(EntryFlag.MISPRED), np.uint64(EntryFlag.PREDICTED)
+        )
     since = (int(total[-1]) if len(total) else before) - (int(total[kept[-1]]) if len(kept) else 0)
     task = chunk.task
     return entries, np.zeros(len(kept), "u4") if task is None else task[kept], since
@@ -77,6 +79,7 @@ def collect_trace(trace: Trace, update: Callable[[int], object] | None = None) -
     return Profile(
         table, runs.to_array(), np.empty(0, IP_DTYPE), 0, entries, broken,
         _spaces(trace, np.unique(table["pid"]).tolist()),
+        mispredicts_measured=bool(edges.flags & EntryFlag.PREDICTED),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final, Self, TextIO
 import numpy as np
 
 from pylbr.profile._aggregate import PairTable
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.symbols import Symbols
 from pylbr.record.output import PerfDataOutput
@@ -57,7 +57,7 @@ class LiveOutput:
 
     def samples(self, batch: SampleBatch) -> None:
         """See `Sink`."""
-        self._edges.add_edges(perf_samples(batch, self._filter))
+        self._edges.add_edges(self._spaces.keyed(perf_samples(batch, self._filter)))
         self._file.samples(batch)
 
     def branches(self, task: int, branches: np.ndarray) -> None:

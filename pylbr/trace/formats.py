@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -186,7 +187,10 @@ def open_any(
     path: str | os.PathLike[str], format: str | None = None, **options: Any
 ) -> Trace | Stacks:
     """Open a trace or a file of stacks; `options` as `Options`."""
-    return detect(path, format).open(os.fspath(path), Options(**options))
+    found = detect(path, format).open(os.fspath(path), Options(**options))
+    if isinstance(found, Stacks) and not stat.S_ISFIFO(os.stat(path).st_mode):
+        found.reopen = lambda: open_stacks(path, format, **options)
+    return found
 
 
 def open_trace(path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Trace:

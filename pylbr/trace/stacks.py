@@ -253,6 +253,13 @@ class Stacks:
         What the records come from, for messages.
     close : callable, optional
         Called at the end.
+
+    Attributes
+    ----------
+    reopen : callable or None
+        Gives the same stream from its beginning, where the source can be read twice.
+    build_ids : dict of str to bytes
+        Build-ids by path, as far as the head of the file has them.
     """
 
     def __init__(
@@ -263,6 +270,8 @@ class Stacks:
         self.path = str(path)
         self._records = iter(records)
         self._close = close
+        self.reopen: Callable[[], Stacks] | None = None
+        self.build_ids = {build.path: build.build_id for build in metadata.build_ids}
 
     @property
     def metadata(self) -> StacksMetadata:

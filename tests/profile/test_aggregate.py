@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pylbr.profile._entries as some_module
+from pylbr.errors import TraceError
 from pylbr.profile import _aggregate, reference
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import collect
 from pylbr.profile.link import OUTSIDE, link_profile
 from pylbr.profile.symbols import ElfImage, Place, Symbols
 from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
-from pylbr.trace.stacks import Comm, Fork, Mmap, Samples
+from pylbr.trace.stacks import Mmap, Samples
 
 LIBRARY = some_module.__file__
 MISSED = entry_flags(mispredicted=True, cycles=5)
@@ -27,9 +28,11 @@ def stacks(stack, **columns):
     return Samples.build(np.cumsum([0, *nr]), np.array(flat, ENTRY_DTYPE), **columns)
 
 
-# Few addresses, so that pairs repeat; all flag bits that are counted.
+# Few addresses, so that pairs repeat and entries are empty; all flag bits that are counted.
 entries = st.tuples(
-    st.integers(0, 5), st.integers(0, 5), st.integers(0, 3).map(lambda bits: bits | bits << 4)
+    st.integers(0, 5), st.integers(0, 5),
+    st.builds(lambda bits, not_taken: bits | bits << 4 | not_taken << 33,
+              st.integers(0, 3), st.booleans()),
 )
 
 
@@ -40,11 +43,11 @@ def test_twins_agree(drawn):
     tables = []
     for module in (_aggregate, reference):
         edges, runs, ips = (module.PairTable() for _ in range(3))
-        edges.add_edges(samples)
+        counted = edges.add_edges(samples), edges.flags, edges.not_taken
         broken = runs.add_runs(samples)
         assert len(edges) == len(edges.to_array())
         ips.add_ips(samples)
-        tables.append((*(t.to_array().tolist() for t in (edges, runs, ips)), broken))
+        tables.append((*(t.to_array().tolist() for t in (edges, runs, ips)), broken, counted))
     assert tables[0] == tables[1]
 
 
@@ -87,57 +90,27 @@ def test_runs_are_the_sum_over_origins():
     assert profile.runs.tolist() == [(0x10, 0x14, 0, 3, 0, 21, 3, 0)]
 
 
+def test_empty_entries_are_no_branches_and_end_a_run():
+    records = [stacks([[(0x14, 0x40, HIT), (0, 0, 0), (0x30, 0x10, HIT), (0, 0, 0)]])]
+    profile = collect(records)
+    assert profile.edges["first"].tolist() == [0x14, 0x30] and profile.entries == 2
+    assert len(profile.traces) == profile.broken == 0
+
+
+def test_branches_that_were_not_taken_lie_within_a_run():
+    through = entry_flags(predicted=True, cycles=3, not_taken=True)
+    stack = [(0x28, 0x40, HIT), (0x20, 0x22, through), (0x18, 0x1A, through), (0x30, 0x10, HIT)]
+    profile = collect([stacks([stack])])
+    assert profile.edges[["first", "last"]].tolist() == [(0x28, 0x40), (0x30, 0x10)]
+    assert profile.traces.tolist() == [(0x10, 0x28, 0x30, 1, 0, 13, 1, 0)]
+    assert (profile.entries, profile.not_taken, profile.broken) == (2, 2, 0)
+
+
 def test_nothing_gives_nothing():
     profile = collect([])
     assert profile.samples == 0
     assert len(profile.edges) == len(profile.branches()) == len(profile.runs) == 0
     assert profile.functions() == []
-
-
-def test_later_mappings_hide_earlier_ones():
-    spaces = AddressSpaces()
-    spaces.add(Mmap(1, 1, 0x1000, 0x3000, 0, "/a"))
-    spaces.add(Mmap(1, 1, 0x2000, 0x1000, 0x50, "/b"))
-    spaces.add(Comm(1, 1, "name", True))
-    found = [spaces.find(1, at) for at in (0xFFF, 0x1000, 0x2000, 0x3000, 0x4000)]
-    assert [f and (f.path, f.offset) for f in found] == [
-        None, ("/a", 0), ("/b", 0x50), ("/a", 0x2000), None,
-    ]  # fmt: skip
-
-
-@given(st.lists(st.tuples(
-    st.integers(1, 3), st.integers(0, 30), st.integers(0, 12), st.integers(0, 3)
-), max_size=12))  # fmt: skip
-def test_address_spaces_are_what_page_tables_would_be(steps):
-    """Byte by byte against a dict for each process; a step maps, or forks where the last is 0."""
-    spaces, pages = AddressSpaces(), {}
-    for number, (pid, start, length, parent) in enumerate(steps):
-        if parent == 0 and pid != 3:
-            spaces.add(Fork(3, pid, 3, pid))
-            pages[3] = dict(pages.get(pid, {}))
-        else:
-            spaces.add(Mmap(pid, pid, start, length, 100 * number, str(number)))
-            for at in range(length):
-                pages.setdefault(pid, {})[start + at] = (str(number), 100 * number + at)
-    for pid in (1, 2, 3):
-        found = {}
-        for at in range(45):
-            mapped = spaces.find(pid, at)
-            if mapped is not None:
-                found[at] = (mapped.path, mapped.offset + at - mapped.start)
-        assert found == pages.get(pid, {})
-
-
-def test_a_child_has_its_parents_mappings_until_it_maps_others():
-    spaces = AddressSpaces()
-    spaces.add(Mmap(1, 1, 0x1000, 0x1000, 0, "/a"))
-    spaces.add(Mmap(-1, 0, 0xFFFF_8000_0000_0000, 0x1000, 0, "[kernel.kallsyms]_text"))
-    spaces.add(Fork(2, 1, 2, 1))
-    spaces.add(Fork(1, 1, 3, 1))
-    spaces.add(Mmap(2, 2, 0x1000, 0x1000, 0, "/b"))
-    assert spaces.find(1, 0x1000).path == "/a" and spaces.find(2, 0x1000).path == "/b"
-    assert spaces.find(2, 0xFFFF_8000_0000_0001).path == "[kernel.kallsyms]_text"
-    assert spaces.pids() == [-1, 1, 2] and len(spaces.mappings(1)) == 1
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +152,43 @@ def test_functions_collect_what_lies_in_them(image):
     assert linked.edges == {(OUTSIDE, start): (1, 0), (start + size - 1, start): (1, 1)}
     assert linked.runs == {(start, start + size - 1): (1, 1)}
     assert linked.ips == {start + size - 1: 1}
+
+
+def linked_with(tmp_path, name, mapped, build_id):
+    """Counts for a copy of the library, whose recording names `mapped`."""
+    image = ElfImage(LIBRARY)
+    copy = tmp_path / name
+    if not copy.exists():
+        copy.write_bytes(Path(LIBRARY).read_bytes())
+    records = [
+        Mmap(9, 9, 0x7F00_0000_0000 + vaddr, size, offset, path, build_id=build_id)
+        for path in mapped for offset, size, vaddr in image.segments
+    ]
+    start, _ = image.functions()["PyInit__entries"]
+    start += 0x7F00_0000_0000
+    return link_profile(collect([*records, stacks([[(start + 4, start, HIT)]], pid=9)]), copy)
+
+
+@pytest.mark.parametrize("mapped, known", [
+    (["/elsewhere/other.so"], True), (["/elsewhere/x.so"], False), (["/elsewhere/x.so"], True),
+])  # fmt: skip
+def test_a_binary_is_found_by_build_id_or_by_its_name(tmp_path, image, mapped, known):
+    if known and not image.build_id:
+        pytest.skip("the compiler writes no build-id")
+    linked = linked_with(tmp_path, "x.so", mapped, image.build_id if known else b"")
+    assert sum(count for count, _ in linked.edges.values()) == linked.branches == 1
+
+
+@pytest.mark.parametrize("mapped, build_id, message", [
+    (["/elsewhere/other.so"], b"", r"nor with its build-id .*; the samples are in /elsewhere/oth"),
+    (["/elsewhere/x.so"], bytes(20), r"what was recorded under that name has 00000000"),
+    ([], b"", r"the samples are in nothing that is mapped \(100%\)"),
+])  # fmt: skip
+def test_a_binary_that_was_not_recorded_is_an_error(tmp_path, image, mapped, build_id, message):
+    if build_id and not image.build_id:
+        pytest.skip("the compiler writes no build-id")
+    with pytest.raises(TraceError, match=message):
+        linked_with(tmp_path, "x.so", mapped, build_id)
 
 
 def test_what_cannot_be_named_is_said_once(tmp_path, image):

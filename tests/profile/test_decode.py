@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pylbr.profile.addresses import AddressSpaces
+from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.decode import TypeDecoder
 from pylbr.trace.perf_abi import ENTRY_DTYPE, BranchType, EntryFlag, entry_flags
 from pylbr.trace.stacks import Mmap, Samples

@@ -100,6 +100,45 @@ def test_history(stacks, start, capsys):
     assert "none" in report(capsys, stacks, "--by", "history", "--length", "9")
 
 
+@pytest.fixture(scope="module")
+def unmeasured(tmp_path_factory, start):
+    """Stacks without cycles and without a word on prediction; empty and not-taken entries."""
+    path = tmp_path_factory.mktemp("report") / "x.perf.data"
+    not_taken = entry_flags(not_taken=True)
+    entries = np.array([
+        (start + 8, start, 0), (start + 4, start + 6, not_taken), (start + 9, start, 0), (0, 0, 0),
+    ], ENTRY_DTYPE)  # fmt: skip
+    metadata = StacksMetadata(events=(Event(name="branches:u", branch_sample_type=9),))
+    write_perf_data(path, (metadata, [
+        Samples.build(np.array([0, 4]), entries, ip=start, pid=PID, tid=PID, time=7)
+    ]))  # fmt: skip
+    return path
+
+
+def test_what_was_not_measured_is_no_zero(unmeasured, start, capsys):
+    found = json.loads(report(capsys, unmeasured, "--json"))
+    assert (found["branches"], found["not_taken"], found["mispredicted"]) == (2, 1, None)
+    assert found["edges"][0]["mispredict_rate"] is found["edges"][0]["mispredicted"] is None
+    (run,) = json.loads(report(capsys, unmeasured, "--by", "runs", "--json"))["runs"]
+    assert (run["first"], run["last"]) == (hex(start), hex(start + 8))
+    assert run["cycles"] is run["mean_cycles"] is None and run["count"] == 1
+    functions = json.loads(report(capsys, unmeasured, "--by", "functions", "--json"))
+    assert functions["ordered_by"] == "branches"
+    assert functions["functions"][0]["cycles"] is None
+    assert functions["functions"][0]["branches"] == 2
+    head, views, _, _, row, *_ = report(capsys, unmeasured, "--by", "runs").splitlines()
+    assert head.endswith("2 branches in 1 samples, 2 distinct; 1 not taken, which are left out")
+    assert views == "code between two branches, by count (no cycles were recorded):"
+    assert row.split()[:4] == ["100.00%", "1", "n/a", "n/a"]
+    assert "n/a" in report(capsys, unmeasured, "--csv")
+    (way,) = json.loads(report(capsys, unmeasured, "--by", "history", "--length", "2", "--json"))[
+        "history"
+    ]
+    assert [step["from"] for step in way["path"]] == [hex(start + 8), hex(start + 9)]
+    assert main(["report", str(unmeasured), "--by", "mispredicts"]) == 2
+    assert "mispredicts were not recorded" in capsys.readouterr().err
+
+
 def test_paths_need_a_length():
     with pytest.raises(ValueError, match="at least one"):
         Paths(0)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pylbr.profile import _text, reference, tables
 from pylbr.profile.autofdo import autofdo_text, write_autofdo
 from pylbr.profile.link import OUTSIDE, LinkProfile
-from pylbr.profile.perfscript import PerfScript, write_perf_script
-from pylbr.profile.preagg import write_preagg
+from pylbr.profile.perfscript import FORMS, PerfScript, write_perf_script
+from pylbr.profile.preagg import preagg_lines, write_preagg
 from pylbr.trace.formats import open_stacks
 from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
 from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
@@ -80,6 +80,21 @@ def test_form_6_12_adds_the_speculation():
     )
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_branch_that_was_not_taken_is_marked(form):
+    entries = np.array([
+        (0x10, 0x12, entry_flags(predicted=True, not_taken=True)),
+        (0x14, 0x16, entry_flags(mispredicted=True, not_taken=True)),
+        (0x18, 0x1A, entry_flags(not_taken=True)),
+    ], ENTRY_DTYPE)  # fmt: skip
+    samples = Samples.build(np.array([0, 3]), entries)
+    line = PerfScript(METADATA, ["brstack"], form=form).text(samples).decode()
+    assert [entry.split("/")[2] for entry in line.split()] == ["PN", "MN", "-N"]
+    slow = reference.format_stacks(samples, None, False, True, form != "6.1")
+    assert slow.decode() == line
+    assert tables.entry_rows(samples)["not_taken"].all()
+
+
 def test_unknown_fields_and_forms_are_refused():
     with pytest.raises(ValueError, match="'sym' is none of comm, pid"):
         PerfScript(METADATA, ["sym"])
@@ -106,22 +121,34 @@ class OffsetImage:
 
 LINKED = LinkProfile(
     image=OffsetImage(),
-    edges={(0x10, 0x20): (5, 2), (OUTSIDE, 0x10): (1, 0), (0x24, OUTSIDE): (3, 3)},
-    runs={(0x20, 0x24): (4, 0), (0x26, 0x28): (3, 2), (0x2A, 0x2C): (1, 1),
-          (0x2E, 0x2E): (9, 0)}, ips={0x22: 6},
+    edges={(OUTSIDE, 0x26): (2, 0), (OUTSIDE, 0x2A): (1, 0), (0x10, 0x20): (5, 2),
+           (0x12, 0x26): (1, 0), (0x14, 0x2E): (9, 0), (0x24, OUTSIDE): (3, 3)},
+    traces={(0x10, 0x20, 0x24): 4, (OUTSIDE, 0x26, 0x28): 2, (0x12, 0x26, 0x28): 1,
+            (OUTSIDE, 0x2A, 0x2C): 1, (0x14, 0x2E, 0x2E): 9}, ips={0x22: 6},
 )  # fmt: skip
 
 
 def test_preaggregated_text(tmp_path):
     write_preagg(tmp_path / "x", LINKED)
     assert (tmp_path / "x").read_text() == (
-        "B 10 20 5 2\nB X:0 10 1 0\nB 24 X:0 3 3\n"
+        "B X:0 26 2 0\nB X:0 2a 1 0\nB 10 20 5 2\nB 12 26 1 0\nB 14 2e 9 0\nB 24 X:0 3 3\n"
         "F 20 24 4\nF 26 28 1\nf 26 28 2\nf 2a 2c 1\n"
     )
 
 
+def test_preaggregated_traces_hold_branch_and_run():
+    """The newest entry of a stack has no run, nor has a way into the PLT or out of the binary."""
+    assert list(preagg_lines(LINKED, "traces")) == [
+        "T X:0 26 28 2", "T X:0 2a 2c 1", "T 10 20 24 4", "T 10 20 ffffffffffffffff 1",
+        "T 12 26 28 1", "T 14 2e ffffffffffffffff 9", "T 24 X:0 ffffffffffffffff 3",
+    ]  # fmt: skip
+
+
 def test_autofdo_text(tmp_path):
-    assert autofdo_text(LINKED) == "4\n10-14:4\n16-18:3\n1a-1c:1\n1e-1e:9\n1\n12:6\n1\n0->10:5\n"
+    assert autofdo_text(LINKED) == (
+        "4\n10-14:4\n16-18:3\n1a-1c:1\n1e-1e:9\n1\n12:6\n"
+        "3\n0->10:5\n2->16:1\n4->1e:9\n"
+    )
     assert autofdo_text(LinkProfile(OffsetImage(), {}, {}, {})) == "0\n0\n0\n"
     write_autofdo(tmp_path / "x", LINKED)
     assert (tmp_path / "x").read_text() == autofdo_text(LINKED)
@@ -135,9 +162,9 @@ def test_tables_hold_every_field():
     ]  # fmt: skip
     entries = tables.entry_rows(SAMPLES, first_sample=10)
     assert entries.tolist() == [
-        (10, 0, 0x401005, 0x1, False, True, False, False, 12, 1, 0, 0, 0),
-        (10, 1, 0xFFFF_FFFF_8100_0000, 0, True, True, True, True, 65535, 0, 0, 0, 0),
-        (10, 2, 0x10, 0x2, True, False, False, False, 0, 15, 3, 2, 0),
+        (10, 0, 0x401005, 0x1, False, True, False, False, 12, 1, 0, 0, 0, False),
+        (10, 1, 0xFFFF_FFFF_8100_0000, 0, True, True, True, True, 65535, 0, 0, 0, 0, False),
+        (10, 2, 0x10, 0x2, True, False, False, False, 0, 15, 3, 2, 0, False),
     ]  # fmt: skip
 
 
