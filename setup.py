@@ -23,13 +23,18 @@ FLAGS = {
     "lbrcore.capi": ["-fno-tree-slp-vectorize"],
 }
 
+#: What reads the memory that the recorder's plugin writes.
+WIRE = dict.fromkeys(
+    ["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"], ["pylbr/record/plugin"]
+)
+
 
 def extension(name: str) -> Extension:
     return Extension(
         name,
         [name.replace(".", "/") + ".pyx"],
-        include_dirs=["lbrcore/include", "pylbr/record"],
-        depends=["lbrcore/include/lbrcore.h", "pylbr/record/wire.h"],
+        include_dirs=["lbrcore/include", *WIRE.get(name, [])],
+        depends=["lbrcore/include/lbrcore.h"] + [f"{place}/wire.h" for place in WIRE.get(name, [])],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         # No debug information: it would double the time and the size.
         extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]

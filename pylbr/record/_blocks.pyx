@@ -23,12 +23,6 @@ from pylbr.record.constants import BLOCK_DTYPE, KERNEL_ENTRY, KERNEL_EXIT
 cdef uint64_t ENTRY = KERNEL_ENTRY
 cdef uint64_t EXIT = KERNEL_EXIT
 
-cdef extern from *:
-    """
-    _Static_assert(sizeof(wire_block) == 32 && sizeof(wire_slot) == 128 &&
-                   sizeof(wire_header) == 144, "constants.py repeats these");
-    """
-
 
 cdef inline int emit(block_walk* walk, lbr_branch* out, uint64_t from_, uint64_t to,
                      uint8_t cls, uint8_t cpl_from, uint8_t cpl_to) noexcept nogil:

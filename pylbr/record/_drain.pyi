@@ -46,8 +46,9 @@ class Drain:
     def free(self, number: int) -> None:
         """Make a slot ready for another thread; its memory must be zero."""
 
-    def poll(self, number: int) -> tuple[list[tuple[int, int, bytes]], bool]:
-        """Read the messages of a slot: (type, time in ns, bytes) of all but samples, and
+    def poll(self, number: int, shift: int = 0) -> tuple[list[tuple[int, int, bytes]], bool]:
+        """Read the messages of a slot, `shift` added to pid and tid of its samples: (type,
+        time in ns, bytes) of all but samples, and
         False if samples have filled the room; `take` them then and call again."""
 
     def chunk(self, number: int, unfinished: bool = False) -> npt.NDArray[np.uint32] | None:

@@ -18,7 +18,7 @@ from lbrcore.lbr cimport (
 )
 from pylbr.record._blocks cimport (
     WALK_BRANCHES, WIRE_DONE, WIRE_FREE, WIRE_LIVE, WIRE_MAGIC, WIRE_PAD, WIRE_PAYLOAD,
-    WIRE_SAMPLE, block_walk, walk_word, wire_block, wire_header, wire_message, wire_slot,
+    WIRE_SAMPLE, WIRE_WINDOW_WORDS, block_walk, walk_word, wire_block, wire_header, wire_message, wire_slot,
 )
 
 cdef extern from *:
@@ -30,9 +30,6 @@ cdef extern from *:
     uint64_t load_64 "WIRE_LOAD"(uint64_t) noexcept nogil
     void store_32 "WIRE_STORE"(uint32_t, uint32_t) noexcept nogil
     void store_64 "WIRE_STORE"(uint64_t, uint64_t) noexcept nogil
-
-cdef enum:
-    WINDOW_WORDS = 8192  # the longest that the plugin sends
 
 
 @cython.final
@@ -83,7 +80,7 @@ cdef class Drain:
         if self.layout.magic != WIRE_MAGIC or self.layout.size > <uint64_t> len(self.memory):
             raise ValueError("memory: not as Wire makes it")
         self.facility, self.capacity = state, capacity
-        self.room = np.empty(WALK_BRANCHES * WINDOW_WORDS * sizeof(lbr_branch), np.uint8)
+        self.room = np.empty(WALK_BRANCHES * WIRE_WINDOW_WORDS * sizeof(lbr_branch), np.uint8)
         cdef unsigned char[::1] room = self.room
         self.branches = <lbr_branch*> &room[0]
         memset(&self.walk, 0, sizeof(block_walk))
@@ -145,8 +142,8 @@ cdef class Drain:
         slot.written = slot.read = slot.chunks_written = slot.chunks_read = 0
         store_32(slot.state, WIRE_FREE)
 
-    def poll(self, uint32_t number):
-        """Read the messages of a slot.
+    def poll(self, uint32_t number, int32_t shift=0):
+        """Read the messages of a slot; `shift` is added to pid and tid of its samples.
 
         Returns
         -------
@@ -175,7 +172,7 @@ cdef class Drain:
             if head.type == WIRE_SAMPLE:
                 if self.count == self.capacity:
                     break
-                self._sample(slot, &head, <uint32_t*> (ring + at + sizeof(wire_message)))
+                self._sample(slot, &head, shift, <uint32_t*> (ring + at + sizeof(wire_message)))
             elif head.type != WIRE_PAD:
                 body = ring + at + sizeof(wire_message)
                 messages.append((head.type, head.time, body[:head.bytes]))
@@ -217,7 +214,7 @@ cdef class Drain:
     cdef uint32_t _used(self) noexcept nogil:
         return min(load_32((<wire_header*> self.base).slots_used), self.layout.slots)
 
-    cdef void _sample(self, wire_slot* slot, const wire_message* head,
+    cdef void _sample(self, wire_slot* slot, const wire_message* head, int32_t shift,
                       const uint32_t* body) noexcept nogil:
         """Send a window through the facility and read its records into the next row."""
         cdef const uint32_t* words = body + 2
@@ -226,7 +223,7 @@ cdef class Drain:
         cdef int got
         cdef uint64_t period
         cdef lbr_entry* entries = <lbr_entry*> &self.entries[row, 0]
-        if count < 1 or count > WINDOW_WORDS or words[count - 1] >= WIRE_PAYLOAD:
+        if count < 1 or count > WIRE_WINDOW_WORDS or words[count - 1] >= WIRE_PAYLOAD:
             self.damaged += 1
             return
         self.walk.block_count = min(
@@ -247,7 +244,7 @@ cdef class Drain:
         memcpy(&period, body, 8)
         self.ip[row] = self.walk.blocks[words[count - 1]].start
         self.time[row], self.period[row] = head.time, period
-        self.pid[row], self.tid[row] = <int32_t> slot.pid, <int32_t> slot.tid
+        self.pid[row], self.tid[row] = <int32_t> slot.pid + shift, <int32_t> slot.tid + shift
         self.cpu[row] = head.cpu
         self.nr[row] = self._classes(entries, n, row)
         self.count += 1

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from pylbr.errors import UnsupportedFeature
 
-__all__ = ["Tools", "cache_directory", "find_qemu", "tools"]
+__all__ = ["Tools", "cache_directory", "compile_plugin", "find_qemu", "tools"]
 
 _HERE: Final = Path(__file__).parent
-PLUGIN: Final = ("plugin.c", "guest.c", "repair.c")
-_LAUNCH: Final = ("launch.c",)
-_HEADERS: Final = ("wire.h", "decode.h", "recorder.h", "qemu_plugin.h")
+#: What runs inside the recorded program's process.
+PLUGIN: Final = tuple(sorted(_HERE.glob("plugin/*.c")))
+_LAUNCH: Final = (_HERE / "launch.c",)
+_HEADERS: Final = (*sorted(_HERE.glob("plugin/*.h")), _HERE / "decode.h")
 _FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
+_INCLUDE: Final = (f"-I{_HERE}", f"-I{_HERE / 'plugin'}")
+_PLUGIN_FLAGS: Final = ("-shared", "-fPIC", "-fvisibility=hidden")
+_DIGEST_BYTES: Final = 32
 #: What a user can install; Debian 13's qemu-user has no plugins, its own build has.
 _REMEDY: Final = "install a QEMU user mode with TCG plugins (Debian 12: qemu-user)"
 
@@ -69,21 +75,73 @@ def tools() -> Tools:
         No suitable QEMU, no C compiler, or the compiler fails.
     """
     qemu = find_qemu()
-    plugin = _built("plugin.so", PLUGIN, ("-shared", "-fPIC", "-fvisibility=hidden"))
+    plugin = _built("plugin.so", PLUGIN, _PLUGIN_FLAGS)
     return Tools(qemu, str(plugin), str(_built("launch", _LAUNCH, ())))
 
 
-def _built(name: str, sources: tuple[str, ...], flags: tuple[str, ...]) -> Path:
+def compile_plugin(target: Path, *flags: str) -> None:
+    """Build the plugin, with further flags for the compiler."""
+    _compile(target, PLUGIN, (*_PLUGIN_FLAGS, *flags))
+
+
+def _built(name: str, sources: tuple[Path, ...], flags: tuple[str, ...]) -> Path:
     digest = hashlib.sha256(" ".join(_FLAGS + flags).encode())
     for source in sources + _HEADERS:
-        digest.update((_HERE / source).read_bytes())
-    target = cache_directory() / digest.hexdigest()[:16] / name
-    if not target.exists():
-        _compile(target, [str(_HERE / source) for source in sources], flags)
+        digest.update(source.read_bytes())
+    target = _directory() / digest.hexdigest()[:16] / name
+    if not _intact(target):
+        _compile(target, sources, flags)
     return target
 
 
-def _compile(target: Path, sources: list[str], flags: tuple[str, ...]) -> None:
+def _ours(path: Path) -> bool:
+    """Whether no other user can have written it, or can put something else there."""
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _directory() -> Path:
+    """The cache; where others may write to it, a directory for this process alone."""
+    kept = cache_directory()
+    try:
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if all(_ours(path) for path in (kept, *kept.iterdir())):
+            return kept
+    except OSError as error:
+        raise _unusable(error, kept) from error
+    return _own_directory()
+
+
+@cache
+def _own_directory() -> Path:
+    directory = tempfile.mkdtemp(prefix="pylbr-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
+
+
+def _intact(target: Path) -> bool:
+    """Whether the file is what `_compile` made, whose last bytes are a digest of the others."""
+    try:
+        data = target.read_bytes()
+        return _ours(target) and _digest(data[:-_DIGEST_BYTES]) == data[-_DIGEST_BYTES:]
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unusable(error, target) from error
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _unusable(error: OSError, path: Path) -> UnsupportedFeature:
+    return UnsupportedFeature(
+        f"{error.filename or path}: {error.strerror}; set XDG_CACHE_HOME to a directory "
+        "that can be written"
+    )
+
+
+def _compile(target: Path, sources: tuple[Path, ...], flags: tuple[str, ...]) -> None:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise UnsupportedFeature("no C compiler found to build the recorder: install gcc or clang")
@@ -92,15 +150,16 @@ def _compile(target: Path, sources: list[str], flags: tuple[str, ...]) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             output = Path(scratch) / target.name
             result = subprocess.run(
-                [compiler, *_FLAGS, *flags, "-o", str(output), *sources],
+                [compiler, *_FLAGS, *_INCLUDE, *flags, "-o", str(output), *map(str, sources)],
                 capture_output=True, text=True, errors="replace", check=False,
             )  # fmt: skip
             if result.returncode:
                 first = next((x for x in result.stderr.splitlines() if "error" in x), "no message")
                 raise UnsupportedFeature(f"{compiler} cannot build the recorder: {first}")
+            data = output.read_bytes()
+            with output.open("ab") as file:  # after the end of an ELF file: no loader reads it
+                file.write(_digest(data))
+            output.chmod(0o700)
             os.replace(output, target)
     except OSError as error:
-        raise UnsupportedFeature(
-            f"{error.filename or target}: {error.strerror}; set XDG_CACHE_HOME to a directory "
-            "that can be written"
-        ) from error
+        raise _unusable(error, target) from error

@@ -8,7 +8,6 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,7 +17,7 @@ import numpy as np
 from pylbr.errors import TraceError
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import PerfDataWriter
-from pylbr.record.constants import IMAGE, Counted
+from pylbr.record.constants import Counted
 from pylbr.record.engine import Engine, Request
 from pylbr.sample.batch import SampleBatch
 from pylbr.trace.metadata import Metadata, Module
@@ -154,7 +153,6 @@ class TraceOutput:
         self._path, self._request, self._engine = path, request, engine
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
-        self._images: dict[int, int] = {}
         self._row = 0
         self._writer: Writer | None = None
         self.count = 0
@@ -162,12 +160,7 @@ class TraceOutput:
 
     def record(self, record: Mmap | Comm | Fork | Exit) -> None:
         """See `Sink`."""
-        if isinstance(record, Comm) and record.exec_ and record.pid in self._images:
-            self._images[record.pid] += 1
-        if isinstance(record, Fork) and record.pid != record.ppid:
-            self._images[record.pid] = 0
-        image = self._images.setdefault(record.pid, 0) * IMAGE
-        pid, tid = record.pid + image, record.tid + image
+        pid, tid = record.pid, record.tid
         if isinstance(record, Mmap):
             module = Module(
                 record.path, record.start, record.length, record.file_offset,
@@ -177,12 +170,8 @@ class TraceOutput:
         elif isinstance(record, Comm):
             self._tasks[tid] = TraceTask(tid, pid, record.name)
         elif isinstance(record, Fork):
-            parent = record.ppid + self._images.get(record.ppid, 0) * IMAGE
-            known = self._tasks.get(parent)
+            known = self._tasks.get(record.ptid)
             self._tasks[tid] = TraceTask(tid, pid, known.name if known else "")
-            if parent != pid:
-                inherited = self._modules.get(parent, [])
-                self._modules[pid] = [replace(module, pid=pid) for module in inherited]
 
     def samples(self, batch: SampleBatch) -> None:
         """See `Sink`; a trace takes none."""

@@ -27,7 +27,8 @@ def qemu_command(tools: Tools, program: Program, wire: str, environment: dict[st
     taken out of `environment` and passed on with ``-E``."""
     option = ",".join(
         f"{key}{value.replace(',', ',,')}"
-        for key, value in (("", tools.plugin), ("wire=", wire), ("plugin=", tools.plugin))
+        for key, value in (("", tools.plugin), ("wire=", wire), ("plugin=", tools.plugin),
+                           ("comm=", _comm(program.name)))
     )
     loader = [name for name in environment if name.startswith("LD_")]
     passed = [word for name in loader for word in ("-E", f"{name}={environment.pop(name)}")]
@@ -35,6 +36,11 @@ def qemu_command(tools: Tools, program: Program, wire: str, environment: dict[st
         tools.qemu, "-plugin", option, *passed, "-0", program.arguments[0], program.path,
         *program.arguments[1:],
     ]  # fmt: skip
+
+
+def _comm(name: str) -> str:
+    """A name as the kernel cuts it (TASK_COMM_LEN, with its NUL)."""
+    return os.fsdecode(os.fsencode(name)[:15])
 
 
 class Process:

@@ -28,10 +28,13 @@ class Program:
         The ELF file.
     arguments : tuple of str
         Its argv, the zeroth included.
+    name : str
+        That of its process: the last part of the path given to execve, a script's too.
     """
 
     path: str
     arguments: tuple[str, ...]
+    name: str
 
 
 def resolve(command: Sequence[str]) -> Program:
@@ -45,12 +48,12 @@ def resolve(command: Sequence[str]) -> Program:
     path = command[0] if "/" in command[0] else shutil.which(command[0])
     if path is None:
         raise CommandError(f"{command[0]}: not found in PATH", 127)
-    arguments = list(command)
+    arguments, name = list(command), os.path.basename(path)
     for _ in range(_SCRIPT_LEVELS):
         head = _head(path)
         if not head.startswith(b"#!"):
             check_elf(path, head)
-            return Program(path, tuple(arguments))
+            return Program(path, tuple(arguments), name)
         words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
         if not words:
             raise CommandError(f"{path}: no interpreter behind #!", 126)

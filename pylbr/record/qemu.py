@@ -131,7 +131,7 @@ class _Run:
     def _messages(self, task: Task) -> bool:
         any_message, complete = False, False
         while not complete:
-            messages, complete = self._drain.poll(task.slot)
+            messages, complete = self._drain.poll(task.slot, task.shift)
             if not complete:
                 self._flush()
             for kind, when, body in messages:
@@ -141,7 +141,7 @@ class _Run:
                     continue
                 if getattr(record, "exec_", False):
                     for other in self._tasks.others(task):
-                        self._end(other, replaced=True)
+                        self._end(other, replaced_at=record.time)
                 self._sink.record(record)
         return any_message
 
@@ -163,12 +163,11 @@ class _Run:
             if gone.setdefault(task.pid, is_gone(task.pid)):
                 self._end(task)
 
-    def _end(self, task: Task, replaced: bool = False) -> None:
+    def _end(self, task: Task, replaced_at: int | None = None) -> None:
         self._messages(task)
         self._chunks(task, unfinished=True)
-        exit_ = self._tasks.end(task, time.monotonic_ns(), replaced)
-        if not replaced:
-            self._sink.record(exit_)
+        when = time.monotonic_ns() if replaced_at is None else replaced_at
+        self._sink.record(self._tasks.end(task, when, replaced_at is not None))
         self._wire.forget(task.slot)
         self._drain.free(task.slot)
 

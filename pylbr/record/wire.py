@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import struct
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
-from pylbr.record.constants import BLOCK_DTYPE, Counted
+from pylbr.record._wire import (
+    BLOCK_DTYPE,
+    FULL,
+    HEADER_DTYPE,
+    MAGIC,
+    SAMPLED,
+    SLOT_BYTES,
+    VERSION,
+)
+from pylbr.record.constants import Counted
 
 __all__ = ["Wire", "WireOptions"]
 
-_HEADER: Final = "<4IQ10I7Q4IQ"
-_STOPPED_AT: Final = 120
-_LOST_AT: Final = 136
-_MAGIC, _VERSION = 0x4552424C, 1
-_SLOT_BYTES: Final = 128
 _PAGE: Final = 4096
 
 #: Blocks, with room for one instruction length each of 8 a block; a browser has about 2 million.
@@ -76,36 +79,41 @@ class Wire:
 
     def __init__(self, options: WireOptions) -> None:
         self.options = options
-        at, places = _PAGE, []
-        for size in (
-            options.slots * _SLOT_BYTES, _BLOCKS * BLOCK_DTYPE.itemsize, 2 * _BLOCKS * 4,
-            _LENGTH_BYTES, options.slots * options.ring_words * 4,
-            options.slots * _MESSAGE_BYTES,
-        ):  # fmt: skip
-            places.append(at)
+        sizes = {
+            "slots": options.slots * SLOT_BYTES, "blocks": _BLOCKS * BLOCK_DTYPE.itemsize,
+            "buckets": 2 * _BLOCKS * 4, "lengths": _LENGTH_BYTES,
+            "rings": options.slots * options.ring_words * 4,
+            "messages": options.slots * _MESSAGE_BYTES,
+        }  # fmt: skip
+        at, self._places = _PAGE, {}
+        for name, size in sizes.items():
+            self._places[name] = at
             at += -(-size // _PAGE) * _PAGE
-        self._places = dict(
-            zip(("slots", "blocks", "buckets", "lengths", "rings", "messages"), places, strict=True)
-        )
         self._fd = os.memfd_create("pylbr-record")
         os.ftruncate(self._fd, at)
         self.memory = mmap.mmap(self._fd, at)
         self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        self.memory[: struct.calcsize(_HEADER)] = struct.pack(
-            _HEADER, _MAGIC, _VERSION, options.full, options.counted, options.period,
-            options.accept, options.depth, options.slots, _BLOCKS, 2 * _BLOCKS, _LENGTH_BYTES,
-            options.ring_words, options.chunk_words, _MESSAGE_BYTES, 0, *places, at,
-            0, 1, 0, 0, 0,
-        )  # fmt: skip
+        self._header: Any = np.frombuffer(self.memory, HEADER_DTYPE, 1)[0]
+        fields = {
+            "magic": MAGIC, "version": VERSION, "mode": FULL if options.full else SAMPLED,
+            "counted": options.counted, "period": options.period, "accept": options.accept,
+            "depth": options.depth, "slots": options.slots, "blocks": _BLOCKS,
+            "buckets": 2 * _BLOCKS, "length_bytes": _LENGTH_BYTES,
+            "ring_words": options.ring_words, "chunk_words": options.chunk_words,
+            "message_bytes": _MESSAGE_BYTES, "size": at, "next_block": 1,
+            **{f"{name}_at": place for name, place in self._places.items()},
+        }  # fmt: skip
+        for name, value in fields.items():
+            self._header[name] = value
 
     def stop(self) -> None:
         """Tell all threads to record no more."""
-        self.memory[_STOPPED_AT : _STOPPED_AT + 4] = b"\1\0\0\0"
+        self._header["stopped"] = 1
 
     @property
     def lost_threads(self) -> int:
         """Threads that found no slot and blocks that found no room."""
-        return int.from_bytes(self.memory[_LOST_AT : _LOST_AT + 8], "little")
+        return int(self._header["lost_threads"])
 
     def forget(self, slot: int) -> None:
         """Give the memory of a slot back and make it zero."""
@@ -115,12 +123,12 @@ class Wire:
 
     def blocks(self) -> np.ndarray:
         """Array of BLOCK_DTYPE: a copy of the table as it is now."""
-        count = min(int.from_bytes(self.memory[124:128], "little"), _BLOCKS)
+        count = min(int(self._header["next_block"]), _BLOCKS)
         return np.frombuffer(self.memory, BLOCK_DTYPE, count, self._places["blocks"]).copy()
 
     def lengths(self) -> np.ndarray:
         """Array of u1: a copy of the pool of instruction lengths as it is now."""
-        count = min(int.from_bytes(self.memory[128:132], "little"), _LENGTH_BYTES)
+        count = min(int(self._header["next_length"]), _LENGTH_BYTES)
         return np.frombuffer(self.memory, np.uint8, count, self._places["lengths"]).copy()
 
     def close(self) -> None:
@@ -128,6 +136,7 @@ class Wire:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            self._header = None
             with contextlib.suppress(BufferError):
                 self.memory.close()
 

@@ -41,5 +41,6 @@ size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);
 const char *qemu_plugin_path_to_binary(void);
+uint64_t qemu_plugin_start_code(void);
 
 #endif

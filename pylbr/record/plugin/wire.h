@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC 0x4552424cu /* "LBRE" */
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 
 /* A word of a ring: a block's number, or with bit 31 or 30 set something that happened
  * between two blocks.  Each word tells by itself what it is, so that a ring reads in both
@@ -26,7 +26,7 @@ enum wire_event {
     WIRE_SYNCHRONOUS = 2,  /* payload: faulting address (3 words); handler follows */
     WIRE_SIGRETURN = 3     /* no payload; the interrupted code follows */
 };
-#define WIRE_SIGNAL_WORDS 4u
+#define WIRE_WINDOW_WORDS 8192 /* the longest that a sample holds */
 
 enum wire_mode { WIRE_SAMPLED = 0, WIRE_FULL = 1 };
 enum wire_counted { WIRE_BRANCHES = 0, WIRE_INSTRUCTIONS = 1, WIRE_CYCLES = 2, WIRE_TAKEN = 3,
@@ -89,9 +89,10 @@ enum wire_message_type {
     WIRE_PAD = 0,    /* to the end of the ring */
     WIRE_SAMPLE = 1, /* u64 period; words, oldest first; the last is the block about to run */
     WIRE_MMAP = 2,   /* u64 address, length, file offset; path */
-    WIRE_COMM = 3,   /* program started: path of its file */
+    WIRE_COMM = 3,   /* program started: u32 tid; its name */
     WIRE_NATIVE = 4, /* an execve that leaves the recording: path, NUL, reason */
-    WIRE_KILLED = 5, /* the process is about to be killed, for QEMU would hang: path */
+    WIRE_KILLED = 5, /* the process is about to be killed: path, NUL, reason */
+    WIRE_NAME = 6,   /* a thread has another name: u32 tid; name */
 };
 
 typedef struct wire_message {
