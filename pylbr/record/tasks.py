@@ -107,6 +107,8 @@ class Tasks:
         elif tid != pid:
             owner = pid + process.shift
             said.append(Fork(owner, owner, tid + process.shift, owner, started))
+            if process.names.get(tid, (started, ""))[0] < started:
+                del process.names[tid]  # readers begin with the parent's anew
         else:
             process.image += 1
             process.mappings, process.names = [], {}

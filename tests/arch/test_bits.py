@@ -60,7 +60,7 @@ def test_one_numbering_of_units():
              "CYCLES": numbers.UNIT_CYCLES}
     assert {unit.name: unit.value for unit in Unit} == units
     assert enumerators("lbr_unit") == {f"LBR_UNIT_{name}": n for name, n in units.items()}
-    wire = (ROOT / "pylbr/record/wire.h").read_text()
+    wire = (ROOT / "pylbr/record/plugin/wire.h").read_text()
     for counted in Counted:
         assert re.search(rf"\bWIRE_{counted.name} = {counted.value}\b", wire)
         assert units.get(counted.name, counted.value) == counted.value

@@ -177,6 +177,21 @@ static void follow_exec(recorder_cpu *cpu, char *path, const char *comm, uint64_
     report_native(cpu, path, strerror(errno));
 }
 
+/* A path that leads through a descriptor, which execve() may close: the file's own, or, where it
+ * has none any more, that of a descriptor that stays open. */
+static char *kept_open(char *path) {
+    char real[PATH_MAX], *again = NULL;
+    struct stat named, meant;
+    if (!path || (strncmp(path, "/proc/", 6) && strncmp(path, "/dev/fd/", 8)) ||
+        stat(path, &meant))
+        return path;
+    if (realpath(path, real) && !stat(real, &named) && named.st_ino == meant.st_ino &&
+        named.st_dev == meant.st_dev)
+        return strdup(real);
+    int fd = open(path, O_RDONLY);
+    return fd < 0 || asprintf(&again, "/proc/self/fd/%d", fd) < 0 ? path : again;
+}
+
 /* The file that execve() or execveat() shall run, and the name that its process will have: the
  * last part of the path as it was given, or the number of a descriptor. */
 static char *exec_path(uint64_t address, int directory, int flags, char comm[16]) {
@@ -189,16 +204,16 @@ static char *exec_path(uint64_t address, int directory, int flags, char comm[16]
     if (!strcmp(path, "/proc/self/exe"))
         return strdup(qemu_plugin_path_to_binary());
     if (directory == AT_FDCWD || path[0] == '/')
-        return path;
-    if (!*path)
-        snprintf(comm, 16, "%d", directory);
+        return kept_open(path);
     snprintf(link, sizeof link, "/proc/self/fd/%d", directory);
+    if (!*path) {
+        snprintf(comm, 16, "%d", directory);
+        return flags & AT_EMPTY_PATH ? kept_open(strdup(link)) : NULL;
+    }
     ssize_t length = readlink(link, real, sizeof real - 1);
-    if (length <= 0 || (!*path && !(flags & AT_EMPTY_PATH)))
+    if (length <= 0)
         return NULL;
     real[length] = 0;
-    if (!*path)
-        return strdup(real);
     return asprintf(&whole, "%s/%s", real, path) < 0 ? NULL : whole;
 }
 
