@@ -6,10 +6,17 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build test quick test-safe cover bench lint docs
+.PHONY: help build lib install-lib test quick test-safe cover bench lint docs
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
+
+lib: build  ## liblbrcore for C, without Python, into build/library
+	$(PYTHON) tools/amalgamate.py build/library
+	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library
+
+install-lib:  ## install what `make lib` built: PREFIX, DESTDIR
+	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library install
 
 test:  ## all tests, as the README says
 	./check

@@ -381,7 +381,7 @@ cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
 cdef inline uint64_t lbr_canonical(const lbr_state* state, uint64_t address) noexcept nogil:
     """Address as MSRs and XSAVE show it: bits above MAXLINADDR-1 copy bit MAXLINADDR-1."""
     cdef int shift = 64 - state.config.linear_width
-    return <uint64_t> (<long long> (address << shift) >> shift)
+    return <uint64_t> (<int64_t> (address << shift) >> shift)
 
 
 cdef inline lbr_entry lbr_get(const lbr_state* state, uint32_t i) noexcept nogil:
@@ -401,6 +401,7 @@ cdef inline void lbr_clear(lbr_state* state) noexcept nogil:
 cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil
 cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil
 cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil
+cdef const char* lbr_strerror(int result) noexcept nogil
 cdef void lbr_destroy(lbr_state* state) noexcept nogil
 cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil
 cdef void lbr_reset(lbr_state* state) noexcept nogil

@@ -80,6 +80,21 @@ cdef void lbr_reset(lbr_state* state) noexcept nogil:
     lbr_control_changed(state)
 
 
+cdef const char* lbr_strerror(int result) noexcept nogil:
+    """What an `lbr_result` stands for, in one line."""
+    if result == LBR_OK:
+        return "no error"
+    if result == LBR_EINVAL:
+        return "an argument is out of its range"
+    if result == LBR_GP:
+        return "the access faults with #GP(0)"
+    if result == LBR_ENOMEM:
+        return "memory ran out"
+    if result == LBR_ESHORT:
+        return "the buffer ends before the area does"
+    return "not a result of lbrcore"
+
+
 # ---------------------------------------------------------------- recording
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil:

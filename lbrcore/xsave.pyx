@@ -31,8 +31,13 @@ cdef enum:
     EXTENDED = 576
     ENTRIES = 40
 
-cdef uint64_t COMPACTED = <uint64_t> 1 << 63
-cdef uint64_t LBR_BIT = <uint64_t> 1 << LBR_COMPONENT
+cdef extern from *:
+    """
+    #define LBR_COMPACTED (1ull << 63)
+    #define LBR_BIT (1ull << 15)
+    """
+    const uint64_t COMPACTED "LBR_COMPACTED"
+    const uint64_t LBR_BIT
 
 
 cdef inline uint64_t _load(const void* bytes_, size_t offset) noexcept nogil:

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The machine may be loaded: no time limit per example.
+settings.register_profile("loaded", settings(), deadline=None)
+settings.load_profile("loaded")
 
 
 def heed_interrupts() -> None:

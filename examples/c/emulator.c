@@ -1,24 +1,17 @@
 /* A small interpreter with a last-branch record facility.
  *
- * The facility is reached through lbrcore's function table.  A program that is no
- * Python extension starts an interpreter once, to load the table; after that no
- * Python runs and no lock is held.
- *
- *   cc -O2 emulator.c $(python3-config --includes) -I"$LBRCORE_INCLUDE" \
- *      $(python3-config --embed --ldflags)
+ *   cc -O2 emulator.c $(pkg-config --cflags --libs lbrcore)
  *
  * emulator          run the program below and print its last branches
- * emulator --time N record N branches through the table, print nanoseconds each
+ * emulator --time N record N branches by a call and inlined, print nanoseconds per branch
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "lbrcore.h"
+#include "lbrcore_inline.h"
 
 enum op { OP_ADD, OP_SUB, OP_MOV, OP_JNZ, OP_CALL, OP_RET, OP_PUSH, OP_POP, OP_HALT };
 
@@ -51,17 +44,16 @@ static const insn program[] = {
 
 static uint64_t address(int64_t index) { return BASE + WIDTH * (uint64_t)index; }
 
-/* What an emulator adds: one branch, told to the facility. */
-static void branch(const lbrcore_api *lbr, lbr_state *state, int64_t from, int64_t to,
-                   enum lbr_class cls, uint32_t *since) {
+/* What an emulator adds: one call per branch. */
+static void branch(lbr_state *state, int64_t from, int64_t to, enum lbr_class cls, uint32_t *since) {
     lbr_branch taken = {.from = address(from), .to = address(to), .cycles = *since,
                         .instructions = *since, .cls = (uint8_t)cls,
                         .cpl_from = 3, .cpl_to = 3};
-    lbr->record(state, &taken);
+    lbr_record(state, &taken);
     *since = 0;
 }
 
-static int64_t run(const lbrcore_api *lbr, lbr_state *state) {
+static int64_t run(lbr_state *state) {
     int64_t reg[4] = {0}, stack[STACK];
     int64_t pc = 0;
     int sp = 0;
@@ -79,17 +71,17 @@ static int64_t run(const lbrcore_api *lbr, lbr_state *state) {
         case OP_JNZ:
             if (reg[i.reg]) {
                 next = i.value;
-                branch(lbr, state, pc, next, LBR_COND, &since);
+                branch(state, pc, next, LBR_COND, &since);
             }
             break;
         case OP_CALL:
             stack[sp++] = next;
             next = i.value;
-            branch(lbr, state, pc, next, LBR_NEAR_REL_CALL, &since);
+            branch(state, pc, next, LBR_NEAR_REL_CALL, &since);
             break;
         case OP_RET:
             next = stack[--sp];
-            branch(lbr, state, pc, next, LBR_NEAR_RET, &since);
+            branch(state, pc, next, LBR_NEAR_RET, &since);
             break;
         case OP_HALT:
             return reg[1];
@@ -98,52 +90,55 @@ static int64_t run(const lbrcore_api *lbr, lbr_state *state) {
     }
 }
 
-static void show(const lbrcore_api *lbr, const lbr_state *state) {
+static void show(const lbr_state *state) {
     lbr_entry entries[LBR_MAX_DEPTH];
-    uint32_t depth = lbr->read_records(state, entries);
+    uint32_t depth = lbr_read_records(state, entries);
     for (uint32_t i = 0; i < depth && entries[i].from; i++)
         printf("%2" PRIu32 " %#" PRIx64 " -> %#" PRIx64 " type %" PRIu64 " cycles %" PRIu64 "\n",
                i, entries[i].from, entries[i].to, entries[i].info >> 56 & 15,
                entries[i].info & 0xFFFF);
 }
 
-static void measure(const lbrcore_api *lbr, lbr_state *state, long count) {
-    struct timespec start, end;
+static double seconds_since(const struct timespec *start) {
+    struct timespec end;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    return (double)(end.tv_sec - start->tv_sec) + 1e-9 * (double)(end.tv_nsec - start->tv_nsec);
+}
+
+static void measure(lbr_state *state, long count) {
+    struct timespec start;
     lbr_branch taken = {.from = BASE, .to = BASE + 64, .cycles = 3, .instructions = 3,
                         .cls = LBR_NEAR_REL_JMP, .cpl_from = 3, .cpl_to = 3};
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
     for (long i = 0; i < count; i++) {
         taken.from = BASE + (uint64_t)(i & 0xFFF);
-        lbr->record(state, &taken);
+        lbr_record(state, &taken);
     }
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-    double seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
-    printf("%.3f ns a branch\n", seconds * 1e9 / (double)count);
+    printf("call %.3f ns per branch\n", seconds_since(&start) * 1e9 / (double)count);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+    for (long i = 0; i < count; i++) {
+        taken.from = BASE + (uint64_t)(i & 0xFFF);
+        lbr_record_inline(state, &taken);
+    }
+    printf("inline %.3f ns per branch\n", seconds_since(&start) * 1e9 / (double)count);
 }
 
 int main(int argc, char **argv) {
-    Py_InitializeEx(0);
-    const lbrcore_api *lbr = lbrcore_import();
-    if (!lbr) {
-        PyErr_Print();
-        return 1;
-    }
     /* 32 deep, every class and both rings can be filtered. */
     const lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 0x0F,
                                .linear_width = 48, .ctl_mask = 0x7F000F,
                                .info_mask = 0xFF0000000000FFFF};
-    lbr_state *state = lbr->create(&config);
-    if (!state || lbr->write_ctl(state, 0x7F0007) != LBR_OK) {
+    lbr_state *state = lbr_create(&config);
+    if (!state || lbr_write_ctl(state, 0x7F0007) != LBR_OK) {
         fprintf(stderr, "emulator: no facility of this configuration\n");
         return 1;
     }
     if (argc == 3 && !strcmp(argv[1], "--time")) {
-        measure(lbr, state, atol(argv[2]));
+        measure(state, atol(argv[2]));
     } else {
-        printf("fib(10) = %" PRId64 "\n", run(lbr, state));
-        show(lbr, state);
+        printf("fib(10) = %" PRId64 "\n", run(state));
+        show(state);
     }
-    lbr->destroy(state);
-    Py_Finalize();
+    lbr_destroy(state);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* lbrcore: the data layout and the function table for C11 and C++17.
  *
- * This header holds no logic.  The facility is written in Cython; a C program
- * reaches it through the table in the capsule "lbrcore._C_API", a Cython
- * program by `cimport lbrcore`, which inlines it.
+ * This header holds no logic.  The facility is written in Cython.  A C program links liblbrcore,
+ * which needs no Python, or, inside a Python process, takes the table from the capsule
+ * "lbrcore._C_API"; a Cython program inlines the facility by `cimport lbrcore`.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,6 +14,17 @@
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "lbrcore needs a little-endian machine"
+#endif
+#if UINTPTR_MAX < UINT64_MAX
+#error "lbrcore needs a 64-bit machine"
+#endif
+
+#if defined(_WIN32)
+#define LBR_API
+#elif defined(__GNUC__)
+#define LBR_API __attribute__((visibility("default")))
+#else
+#define LBR_API
 #endif
 
 #ifdef __cplusplus
@@ -179,8 +190,52 @@ typedef struct lbr_xsave_layout {
     uint64_t aligned; /* bit i: component i starts on a 64-byte boundary */
 } lbr_xsave_layout;
 
-/* The table.  Members are only ever appended.  Every function may be called without
- * the GIL; none keeps a pointer that it was given. */
+/* The functions of liblbrcore.  None keeps a pointer that it was given, takes a lock or allocates,
+ * but for lbr_create.  Pointers to states, branches, entries and areas must not be NULL. */
+
+/* The library's table, with the same functions.  Compare abi_version and the sizes. */
+struct lbrcore_api;
+LBR_API const struct lbrcore_api *lbr_api(void);
+LBR_API const char *lbr_strerror(int result);
+
+/* Memory.  lbr_create: NULL when the configuration is not valid or memory ran out. */
+LBR_API int lbr_config_valid(const lbr_config *config);
+LBR_API lbr_state *lbr_create(const lbr_config *config);
+LBR_API void lbr_destroy(lbr_state *state);
+LBR_API void lbr_copy(lbr_state *target, const lbr_state *source);
+LBR_API void lbr_reset(lbr_state *state);
+
+/* Recording.  lbr_record_batch: oldest first; all or nothing.  lbrcore_inline.h has
+ * lbr_record_inline for branches whose fields are known to be in range. */
+LBR_API int lbr_record(lbr_state *state, const lbr_branch *branch);
+LBR_API int lbr_record_batch(lbr_state *state, const lbr_branch *branches, size_t count);
+LBR_API int lbr_record_rare(lbr_state *state, const lbr_branch *branch); /* for the inline part */
+
+/* Control.  LBR_GP for reserved bits and depths that are not offered. */
+LBR_API int lbr_write_ctl(lbr_state *state, uint64_t value);
+LBR_API int lbr_write_depth(lbr_state *state, uint64_t value);
+LBR_API void lbr_set_enable(lbr_state *state, int enable);
+LBR_API void lbr_set_frozen(lbr_state *state, int frozen);
+LBR_API void lbr_set_event_mask(lbr_state *state, int mask);
+LBR_API int lbr_write_tos(lbr_state *state, uint32_t tos); /* legacy */
+
+/* Records.  i counts from the newest; LBR_GP for i >= depth. */
+LBR_API int lbr_read_entry(const lbr_state *state, uint32_t i, lbr_entry *entry);
+LBR_API int lbr_write_entry(lbr_state *state, uint32_t i, const lbr_entry *entry);
+LBR_API uint32_t lbr_read_records(const lbr_state *state, lbr_entry *entries);
+LBR_API void lbr_read_ler(const lbr_state *state, lbr_entry *entry);
+LBR_API void lbr_write_ler(lbr_state *state, const lbr_entry *entry);
+
+/* XSAVE component 15 by itself, and the instructions on a compacted area. */
+LBR_API int lbr_pack(const lbr_state *state, void *component, size_t size);
+LBR_API int lbr_unpack(lbr_state *state, const void *component, size_t size);
+LBR_API int lbr_xsaves(const lbr_state *state, void *area, size_t size,
+                       const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t xinuse);
+LBR_API int lbr_xrstors(lbr_state *state, const void *area, size_t size,
+                        const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t supported);
+
+/* The table for programs inside a Python process.  Members are only ever appended.  Every function
+ * may be called without the GIL. */
 typedef struct lbrcore_api {
     uint32_t abi_version;
     uint32_t struct_size; /* of this table, as built */

@@ -1,14 +1,19 @@
-"""The C function table, called as a C program calls it, is equal to the reference twin."""
+"""The C functions, called as a C program calls them, are equal to the reference twin.
+
+Those of the table in the capsule, and those of liblbrcore.
+"""
 
 import ctypes
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lbrcore
 from lbrcore import BRANCH_DTYPE, CTL_ALL, ENTRY_DTYPE, INFO_ALL, LbrConfig
 from lbrcore.reference import ReferenceLbr
+from tests.core.library import library
 from tests.core.test_twin import branch_batches, call_batches
 
 
@@ -37,23 +42,31 @@ class Table(ctypes.Structure):
     ]
 
 
-def table() -> Table:
+def capsule() -> Table:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = P, [ctypes.py_object, ctypes.c_char_p]
     return Table.from_address(get(lbrcore._C_API, b"lbrcore._C_API"))
 
 
+def linked() -> Table:
+    get = library().lbr_api
+    get.restype = P
+    return Table.from_address(get())
+
+
+TABLES = pytest.mark.parametrize("table", [capsule, linked])
 STEPS = st.one_of(
     st.tuples(st.integers(0, 0x7FF).map(lambda n: n & 0xF | n >> 4 << 16), branch_batches()),
     st.tuples(st.just(0x7F0007), branch_batches()),
     st.tuples(st.just(0x38000D), call_batches()))
 
 
+@TABLES
 @given(
     st.lists(STEPS, min_size=1, max_size=3),
     st.sampled_from([INFO_ALL, 0xFF0000000000FFFF, 0]), st.sampled_from([0, 0xF]),
     st.sampled_from([2, 5, 32]))
-def test_one_record_at_a_time(steps, info_mask, event_counters, depth):
+def test_one_record_at_a_time(table, steps, info_mask, event_counters, depth):
     api = table()
     ours = LbrConfig(depth=depth, linear_width=48, ctl_mask=CTL_ALL, info_mask=info_mask,
                      event_counters=event_counters)
@@ -74,9 +87,10 @@ def test_one_record_at_a_time(steps, info_mask, event_counters, depth):
         api.destroy(state)
 
 
+@TABLES
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255),
        st.sampled_from([0, 0x7F0007, 0x38000D]))
-def test_what_is_out_of_range_is_refused(cls, flags, cpl_from, cpl_to, ctl):
+def test_what_is_out_of_range_is_refused(table, cls, flags, cpl_from, cpl_to, ctl):
     api = table()
     config = Config(flavour=0, depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL,
                     info_mask=INFO_ALL)

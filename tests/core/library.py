@@ -1,0 +1,42 @@
+"""liblbrcore, generated and built once per run of the tests."""
+
+import ctypes
+import functools
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def generate(directory: Path) -> Path:
+    """lbrcore.c and lbrcore_inline.h, of the C that the build of the extensions left."""
+    subprocess.run([sys.executable, str(ROOT / "tools" / "amalgamate.py"), str(directory)],
+                   check=True, timeout=60)
+    return directory
+
+
+def install(build: Path, prefix: Path, **variables: str) -> Path:
+    subprocess.run(
+        ["make", "-s", "-C", str(ROOT / "lbrcore" / "library"), f"SOURCE={build}",
+         f"PREFIX={prefix}", *(f"{name}={value}" for name, value in variables.items()), "install"],
+        check=True, timeout=120)
+    return prefix
+
+
+@functools.cache
+def prefix() -> Path:
+    """Where the library is installed: include/, lib/."""
+    held = tempfile.TemporaryDirectory(prefix="liblbrcore-")
+    _held.append(held)
+    root = Path(held.name)
+    return install(generate(root / "build"), root / "usr", CFLAGS="-O2 -Werror")
+
+
+_held: list[tempfile.TemporaryDirectory] = []  # removed at exit
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(prefix() / "lib" / "liblbrcore.so.1"))

@@ -1,0 +1,122 @@
+"""liblbrcore: the facility for programs without Python."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.core.library import ROOT, generate, install, library, prefix
+
+EXAMPLE = ROOT / "examples" / "c" / "emulator.c"
+
+
+def shown(*command: str, **environment: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **environment}).stdout
+
+
+def test_it_exports_the_header_and_nothing_else():
+    text = (ROOT / "lbrcore" / "include" / "lbrcore.h").read_text()
+    declared = set(re.findall(r"LBR_API [^;(]*?\b(lbr_\w+)\(", text))
+    so = str(prefix() / "lib" / "liblbrcore.so.1")
+    exported = {line.split()[-1].split("@")[0] for line in shown("nm", "-D", so).splitlines()
+                if " T " in line}
+    assert exported == declared and len(declared) > 20
+
+
+def test_it_needs_no_python_and_little_of_libc():
+    for name in ("liblbrcore.so.1", "liblbrcore.a"):
+        flags = ["-D"] if name.endswith(".1") else []
+        wanted = shown("nm", *flags, "-u", str(prefix() / "lib" / name))
+        names = {word.split("@")[0] for word in re.findall(r" U (\S+)", wanted)}
+        assert names <= {"calloc", "free", "memcpy", "memset", "__stack_chk_fail",
+                         "_GLOBAL_OFFSET_TABLE_"}, name
+
+
+def test_it_is_small(tmp_path):
+    so = tmp_path / "stripped.so"
+    shown("strip", "-o", str(so), str(prefix() / "lib" / "liblbrcore.so.1"))
+    assert so.stat().st_size <= 200_000
+
+
+def test_results_have_a_text():
+    text = library().lbr_strerror
+    text.restype = ctypes.c_char_p
+    texts = [text(result) for result in range(-4, 1)]
+    assert len(set(texts)) == 5 and text(7) == b"not a result of lbrcore"
+
+
+def test_the_example_runs_with_what_pkg_config_says(tmp_path):
+    lib = prefix() / "lib"
+    flags = (lib / "pkgconfig" / "lbrcore.pc").read_text()
+    assert f"prefix={prefix()}" in flags
+    program = tmp_path / "emulator"
+    shown("gcc", "-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", str(EXAMPLE),
+          f"-I{prefix() / 'include'}", f"-L{lib}", "-llbrcore", "-o", str(program))
+    static = tmp_path / "static"
+    shown("gcc", "-O2", str(EXAMPLE), f"-I{prefix() / 'include'}", str(lib / "liblbrcore.a"),
+          "-static", "-o", str(static))
+    shared_out = shown(str(program), LD_LIBRARY_PATH=str(lib))
+    assert shared_out == shown(str(static)) and shared_out.startswith("fib(10) = 55\n 0 0x401038")
+
+
+@pytest.mark.parametrize("standard", ["-std=c++17", "-std=c++20"])
+def test_the_headers_are_c_plus_plus_too(standard, tmp_path):
+    source = tmp_path / "use.cpp"
+    source.write_text('#include <lbrcore_inline.h>\n'
+                      "int use(lbr_state *s, lbr_branch *b) { return lbr_record_inline(s, b); }\n")
+    shown("g++", standard, "-Wall", "-Wextra", "-Werror", "-Wno-unused-label", "-c", str(source),
+          f"-I{prefix() / 'include'}", "-o", str(tmp_path / "use.o"))
+
+
+@pytest.mark.parametrize("target, reason", [
+    (["-m32", "-D__x86_64__=0", "-D__SIZEOF_POINTER__=4", "-fsyntax-only"], "64-bit"),
+    (["-D__BYTE_ORDER__=4321", "-fsyntax-only"], "little-endian"),
+])
+def test_other_machines_are_refused_when_compiled(target, reason):
+    source = f"-I{ROOT / 'lbrcore' / 'include'}"
+    program = "#include <stdint.h>\n#undef UINTPTR_MAX\n#define UINTPTR_MAX %s\n" \
+        "#include <lbrcore.h>\n" % ("0xffffffffu" if reason == "64-bit" else "UINT64_MAX")
+    flags = [flag for flag in target if flag.startswith(("-D__BYTE", "-fsyntax"))]
+    result = subprocess.run(["gcc", "-w", *flags, source, "-x", "c", "-"], input=program,
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode and f"lbrcore needs a {reason} machine" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [
+    "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all",
+    "-O3 -march=native -flto",
+])
+def test_the_example_under(flags, tmp_path):
+    build = generate(tmp_path / "build")
+    usr = install(build, tmp_path / "usr", CFLAGS=flags, LDFLAGS=flags)
+    program = tmp_path / "emulator"
+    shown("gcc", *flags.split(), str(EXAMPLE), f"-I{usr / 'include'}",
+          str(usr / "lib" / "liblbrcore.a"), "-o", str(program))
+    assert shown(str(program)).startswith("fib(10) = 55\n")
+
+
+def test_destdir_is_respected(tmp_path):
+    install(generate(tmp_path / "build"), Path("/opt/lbr"), DESTDIR=str(tmp_path / "root"))
+    root = tmp_path / "root/opt/lbr"
+    assert (root / "include/lbrcore.h").exists() and (root / "lib/liblbrcore.so").is_symlink()
+    assert "prefix=/opt/lbr\n" in (root / "lib/pkgconfig/lbrcore.pc").read_text()
+
+
+@pytest.mark.slow
+def test_cmake_finds_it(tmp_path):
+    if not shutil.which("cmake"):
+        pytest.skip("needs cmake")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(x C)\nfind_package(lbrcore REQUIRED)\n"
+        f"add_executable(emulator {EXAMPLE})\n"
+        "target_link_libraries(emulator lbrcore::lbrcore)\n")
+    shown("cmake", "-S", str(tmp_path), "-B", str(tmp_path / "b"),
+          f"-DCMAKE_PREFIX_PATH={prefix()}")
+    shown("cmake", "--build", str(tmp_path / "b"))
+    assert shown(str(tmp_path / "b/emulator")).startswith("fib(10) = 55\n")
