@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preagg-form", choices=("branches", "traces"), default="branches",
         help="lines of .preagg: branches and runs (B, F, f; every BOLT), or traces of both (T; "
-        "BOLT 21 and newer); default: branches",
+        "BOLT 22 and newer); default: branches",
     )
     parser.add_argument(
         "--rows-per-file", metavar="N", type=int,

@@ -6,7 +6,7 @@
     F <first> <last> <count>                 straight run; <last> is the branch that ends it
     f <first> <last> <count>                 the same, begun by a branch from outside
 
-and, in the form that LLVM has from version 21 on, which has no mispredicts::
+and, in the form that newer ones (22) read as well, which has no mispredicts::
 
     T <from> <to> <last> <count>             taken branch and the straight run that follows;
                                              ffffffffffffffff: the newest of a stack, no run
@@ -28,7 +28,7 @@ from pylbr.trace.output import AtomicFile
 
 __all__ = ["FORMS", "preagg_lines", "write_preagg"]
 
-#: BOLT 16 to 20 read the first alone, later ones both.
+#: BOLT 16 and 19 read the first alone, 22 both.
 FORMS = ("branches", "traces")
 _NO_RUN = (1 << 64) - 1
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-LLVM = {version: Path(f"/usr/lib/llvm-{version}/bin") for version in (16, 19)}
-VERSIONS = sorted(LLVM)
+LLVM = {version: Path(f"/usr/lib/llvm-{version}/bin") for version in (16, 19, 22)}
+VERSIONS = (16, 19)
+BOLTS = (*VERSIONS, 22)  # the first that reads trace lines
 
 
 def need(program: str | os.PathLike[str]) -> str:
