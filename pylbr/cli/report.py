@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -135,6 +136,7 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 
 _NOT_MEASURED = "n/a"
+_NARROWEST = 12  # columns of text on a narrow terminal
 _ADDRESSES = ("from", "to", "first", "last", "branch")
 #: Columns whose heading is not their name.
 _HEADINGS = {"mispredict_rate": "missed", "mean_cycles": "cycles/pass"}
@@ -164,10 +166,13 @@ def _print_text(args: argparse.Namespace, profile: Profile, rows: list[dict[str,
 
 
 def _print_paths(rows: list[dict[str, Any]]) -> None:
+    room = _width()
     for row in rows:
         print(f"{row['share']:7.2%}  {row['count']:,} samples")
         for step in row["path"]:
-            print(f"         {step['from_symbol']} -> {step['to_symbol']}")
+            ends = step["from_symbol"], step["to_symbol"]
+            source, target = (_cut(end, (room - 13) // 2) for end in ends) if room else ends
+            print(f"         {source} -> {target}")
 
 
 def _shown(row: dict[str, Any], with_pid: bool) -> dict[str, str]:
@@ -200,9 +205,35 @@ def _print_table(rows: list[dict[str, str]]) -> None:
         )
         for name in rows[0]
     }
+    _narrow(widths, [name for name in rows[0] if not number[name]])
     for row in [{name: name for name in rows[0]}, *rows]:
         cells = [
-            row[name].rjust(width) if number[name] else row[name].ljust(width)
+            row[name].rjust(width) if number[name] else _cut(row[name], width).ljust(width)
             for name, width in widths.items()
         ]
         print("  ".join(cells).rstrip())
+
+
+def _width() -> int:
+    """Columns of the terminal; 0 where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def _narrow(widths: dict[str, int], texts: list[str]) -> None:
+    """Take from the widest columns of text what the terminal has no room for."""
+    room = _width()
+    surplus = sum(widths.values()) + 2 * (len(widths) - 1) - room if room else 0
+    while surplus > 0 and texts:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
+        surplus -= 1
+
+
+def _cut(text: str, width: int) -> str:
+    """`text`, or its two ends where it is too wide: a name's last part and file matter."""
+    if len(text) <= width:
+        return text
+    tail = max(width - 1, 0) // 2
+    return text[: max(width - 1 - tail, 0)] + "\u2026" + text[len(text) - tail :]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pylbr.errors import TraceError
 from pylbr.profile.aggregate import Profile
-from pylbr.profile.symbols import ElfImage
+from pylbr.trace.elf import ElfImage
 
 __all__ = ["LinkProfile", "link_profile"]
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import NoteSection
-
 from pylbr.errors import TraceError
+from pylbr.trace.elf import ElfImage
 from pylbr.trace.metadata import Module
 
 __all__ = ["elf_modules", "parse_module"]
 
-_PF_X = 1
 _PAGE = 0x1000
 
 
@@ -35,27 +31,20 @@ def elf_modules(
         Not a readable ELF file, or without code.
     """
     try:
-        with open(path, "rb") as file:
-            elf = ELFFile(file)
-            note = elf.get_section_by_name(".note.gnu.build-id")
-            notes = list(note.iter_notes()) if isinstance(note, NoteSection) else []
-            build_id = str(notes[0]["n_desc"]) if notes else ""
-            segments = [
-                segment.header for segment in elf.iter_segments()
-                if segment.header.p_type == "PT_LOAD" and segment.header.p_flags & _PF_X
-            ]
+        image = ElfImage(path)
     except OSError as error:
         raise TraceError(path, f"cannot be read: {error.strerror}") from error
-    except (ELFError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise TraceError(path, f"is no ELF file: {error}") from error
+    segments = [segment for segment in image.segments if segment.executable]
     if not segments:
         raise TraceError(path, "has no executable segment")
     modules = []
     for segment in segments:
-        before = segment.p_vaddr % _PAGE  # mapped by whole pages
+        before = segment.address % _PAGE  # mapped by whole pages
         modules.append(Module(
-            os.fspath(path), base + segment.p_vaddr - before, segment.p_filesz + before,
-            segment.p_offset - before, build_id, pid,
+            os.path.abspath(path), base + segment.address - before, segment.size + before,
+            segment.offset - before, image.build_id.hex(), pid,
         ))
     return tuple(modules)
 

@@ -12,8 +12,8 @@ from elftools.elf.elffile import ELFFile
 
 from lbrcore import ENTRY_DTYPE, BranchClass
 from pylbr.profile.entries import perf_samples
-from pylbr.profile.symbols import ElfImage
 from pylbr.sample.batch import SampleBatch
+from pylbr.trace.elf import ElfImage
 from pylbr.trace.perf_abi import BranchSample, SampleType
 from pylbr.trace.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
 
@@ -98,7 +98,7 @@ def _decode(binary: Path, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray
     sizes = np.zeros(len(addresses), "u8")
     classes = np.full(len(addresses), 255, "u1")
     for i, address in enumerate(addresses.tolist()):
-        offset = next(o + address - v for o, n, v in image.segments if v <= address < v + n)
+        offset = next(o + address - v for o, n, v, _ in image.segments if v <= address < v + n)
         instruction = next(decoder.disasm(data[offset : offset + 16], address, 1))
         sizes[i] = instruction.size
         name = instruction.mnemonic.removeprefix("bnd ").removeprefix("notrack ")

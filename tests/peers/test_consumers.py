@@ -32,7 +32,7 @@ from pylbr.profile.link import link_profile
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import PerfScript, write_perf_script
 from pylbr.profile.preagg import FORMS, write_preagg
-from pylbr.profile.symbols import ElfImage
+from pylbr.trace.elf import ElfImage
 from pylbr.trace.stacks import Samples, Stacks
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]

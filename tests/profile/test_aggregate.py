@@ -13,7 +13,8 @@ from pylbr.profile import _aggregate, reference
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import collect
 from pylbr.profile.link import OUTSIDE, link_profile
-from pylbr.profile.symbols import ElfImage, Place, Symbols
+from pylbr.profile.symbols import Place, Symbols
+from pylbr.trace.elf import ElfImage
 from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
 from pylbr.trace.stacks import Mmap, Samples
 
@@ -128,7 +129,7 @@ def test_functions_are_found_by_address(image):
 def mapped_library(image, base=0x7F00_0000_0000, pid=9):
     """MMAP2 records that map `image` at `base`."""
     return [Mmap(pid, pid, base + vaddr, size, offset, LIBRARY, build_id=image.build_id)
-            for offset, size, vaddr in image.segments]  # fmt: skip
+            for offset, size, vaddr, _ in image.segments]  # fmt: skip
 
 
 def test_functions_collect_what_lies_in_them(image):
@@ -162,7 +163,7 @@ def linked_with(tmp_path, name, mapped, build_id):
         copy.write_bytes(Path(LIBRARY).read_bytes())
     records = [
         Mmap(9, 9, 0x7F00_0000_0000 + vaddr, size, offset, path, build_id=build_id)
-        for path in mapped for offset, size, vaddr in image.segments
+        for path in mapped for offset, size, vaddr, _ in image.segments
     ]
     start, _ = image.functions()["PyInit__entries"]
     start += 0x7F00_0000_0000
@@ -229,7 +230,7 @@ def test_a_stripped_file_is_named_by_its_debug_file(tmp_path, monkeypatch):
     name = image.build_id.hex()
     (tmp_path / name[:2]).mkdir()
     (tmp_path / name[:2] / f"{name[2:]}.debug").write_bytes(whole)
-    monkeypatch.setattr("pylbr.profile.symbols.DEBUG_FILES", str(tmp_path))
+    monkeypatch.setattr("pylbr.trace.elf.DEBUG_FILES", str(tmp_path))
     assert ElfImage(stripped).functions() == image.functions()
     assert set(only_dynamic) < set(image.functions())
 

@@ -13,9 +13,9 @@ from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.cli import main
 from pylbr.profile.history import Paths
 from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.symbols import ElfImage
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Metadata, Module, Part, StreamTrace, Task, Writer
+from pylbr.trace.elf import ElfImage
 from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
 from pylbr.trace.stacks import Event, Mmap, Samples, StacksMetadata
 
@@ -40,7 +40,7 @@ def stacks(tmp_path_factory, start):
     entries = np.array(way * 2 + other, ENTRY_DTYPE)
     samples = Samples.build(np.array([0, 3, 6, 8]), entries, ip=start, pid=PID, tid=PID)
     maps = [Mmap(PID, PID, BASE + vaddr, size, offset, LIBRARY)
-            for offset, size, vaddr in ElfImage(LIBRARY).segments]  # fmt: skip
+            for offset, size, vaddr, _ in ElfImage(LIBRARY).segments]  # fmt: skip
     metadata = StacksMetadata(events=(Event(name="branches:u", branch_sample_type=9),))
     write_perf_data(path, (metadata, [*maps, samples]))
     return path
@@ -137,6 +137,18 @@ def test_what_was_not_measured_is_no_zero(unmeasured, start, capsys):
     assert [step["from"] for step in way["path"]] == [hex(start + 8), hex(start + 9)]
     assert main(["report", str(unmeasured), "--by", "mispredicts"]) == 2
     assert "mispredicts were not recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("view", ["edges", "functions", "history"])
+def test_a_terminal_is_not_wide_enough_for_every_name(stacks, view, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "64")
+    lines = report(capsys, stacks, "--by", view, "--length", "2").splitlines()[3:]
+    assert any("\u2026" in line for line in lines) and max(map(len, lines)) <= 96
+    if view == "history":
+        assert max(map(len, lines)) <= 64
+    monkeypatch.setenv("COLUMNS", "400")
+    assert "\u2026" not in report(capsys, stacks, "--by", view)
 
 
 def test_paths_need_a_length():

@@ -1,0 +1,247 @@
+"""ELF files of x86-64: segments, build-id, functions and stubs of the procedure linkage table."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection, Section
+from numpy.typing import NDArray
+
+from pylbr.trace.elf_plt import stub_names
+
+__all__ = ["ElfImage", "Segment"]
+
+_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
+     ("size", "<u8")]
+)  # fmt: skip
+_RELOCATION = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
+#: Where distributions put what they strip from programs.
+DEBUG_FILES = "/usr/lib/debug/.build-id"
+_STT_FUNC, _STT_GNU_IFUNC = 2, 10
+_GLOB_DAT, _JUMP_SLOT, _IRELATIVE = 6, 7, 37
+_NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
+_PF_X = 1
+
+
+class Segment(NamedTuple):
+    """A PT_LOAD segment: where in the file, how much of it, its link address, and if it is code."""
+
+    offset: int
+    size: int
+    address: int
+    executable: bool
+
+
+class ElfImage:
+    """Segments, functions and build-id of an ELF file of 64 bits.
+
+    The functions of a stripped file are those of its separate debug file, if there is one
+    under `DEBUG_FILES`.
+
+    Attributes
+    ----------
+    path : str
+    segments : list of Segment
+    build_id : bytes
+        Empty if there is none.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is not such a file, or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        with open(path, "rb") as file:
+            try:
+                self._read(ELFFile(file))
+            except Exception as error:  # pyelftools fails in many ways on a damaged file
+                raise ValueError(f"{self.path}: not a sound ELF file: {error}") from error
+
+    def _read(self, elf: ELFFile) -> None:
+        if elf.elfclass != 64 or not elf.little_endian:
+            raise ValueError("not one of 64 bits, little endian")
+        self.segments = [
+            Segment(s["p_offset"], s["p_filesz"], s["p_vaddr"], bool(s["p_flags"] & _PF_X))
+            for s in elf.iter_segments("PT_LOAD")
+        ]
+        self.build_id = _build_id(elf)
+        self._functions = _Functions.of(elf)
+        debug = self._debug_file()
+        if debug and next(elf.iter_sections("SHT_SYMTAB"), None) is None:
+            with open(debug, "rb") as other:
+                self._functions = _Functions.of(ELFFile(other))
+        self._plt = [
+            range(s["sh_addr"], s["sh_addr"] + s["sh_size"])
+            for s in elf.iter_sections() if s.name.startswith(".plt")
+        ]  # fmt: skip
+        slots, lazy = _linkage(elf, self._functions)
+        self._stubs: list[tuple[int, str]] = []
+        for section in elf.iter_sections("SHT_PROGBITS"):
+            if section.name.startswith(".plt"):
+                code = _content(elf, section)
+                self._stubs += stub_names(code, section["sh_addr"], section["sh_entsize"],
+                                          slots, lazy)  # fmt: skip
+        self._stubs.sort()
+
+    def _debug_file(self) -> str:
+        """Path of the separate debug file, by build-id; empty if there is none."""
+        name = self.build_id.hex()
+        path = f"{DEBUG_FILES}/{name[:2]}/{name[2:]}.debug"
+        return path if len(name) > 2 and os.path.isfile(path) else ""
+
+    def link_address(self, offset: int) -> int | None:
+        """Address at which the linker placed byte `offset` of the file; code before data."""
+        for segment in sorted(self.segments, key=lambda s: not s.executable):
+            if segment.offset <= offset < segment.offset + segment.size:
+                return int(segment.address + offset - segment.offset)
+        return None
+
+    def file_offset(self, address: int) -> int:
+        """Where in the file the byte at a link address is.
+
+        Raises
+        ------
+        ValueError
+            No segment has it.
+        """
+        for start, size, first, _ in self.segments:
+            if first <= address < first + size:
+                return int(start + address - first)
+        raise ValueError(f"{self.path}: nothing of the file is at {address:#x}")
+
+    def in_plt(self, address: int) -> bool:
+        """Whether a link address is that of a procedure linkage table."""
+        return any(address in section for section in self._plt)
+
+    def function_at(self, address: int) -> tuple[str, int] | None:
+        """Name and offset of the function or ``name@plt`` stub that covers a link address."""
+        if self.in_plt(address):
+            at = np.searchsorted(self._stub_starts, np.uint64(address), side="right") - 1
+            if at < 0 or address - self._stubs[at][0] >= _STUB or not self._stubs[at][1]:
+                return None
+            return self._stubs[at][1], address - self._stubs[at][0]
+        return self._functions.at(address)
+
+    @cached_property
+    def _stub_starts(self) -> NDArray[np.uint64]:
+        return np.array([start for start, _ in self._stubs], np.uint64)
+
+    def functions(self) -> dict[str, tuple[int, int]]:
+        """Name -> (link address, size); of several with one name, the last."""
+        return self._functions.by_name()
+
+
+#: No stub is longer.
+_STUB = 16
+
+
+class _Functions:
+    """Function symbols by address, one for each, and how far each reaches."""
+
+    def __init__(
+        self, symbols: NDArray[np.void], names: bytes, ends: NDArray[np.uint64]
+    ) -> None:
+        self._symbols, self._names, self._ends = symbols, names, ends
+        self._starts = np.ascontiguousarray(symbols["value"])
+
+    @classmethod
+    def of(cls, elf: ELFFile) -> _Functions:
+        """Those of .symtab, else of .dynsym."""
+        for kind in ("SHT_SYMTAB", "SHT_DYNSYM"):
+            for section in elf.iter_sections(kind):
+                table = _symbols(elf, section)
+                kinds = table["info"] & 15
+                table = table[
+                    ((kinds == _STT_FUNC) | (kinds == _STT_GNU_IFUNC)) & (table["section"] != 0)
+                ]
+                # Of aliases the last one stays: sized before unsized, global before local.
+                table = table[np.lexsort((table["info"] >> 4, table["size"] > 0, table["value"]))]
+                if len(table):
+                    table = table[np.append(table["value"][1:] != table["value"][:-1], True)]
+                    names = _content(elf, elf.get_section(section["sh_link"]))
+                    return cls(table, names, _ends(elf, table))
+        return cls(np.empty(0, _SYMBOL), b"", np.empty(0, np.uint64))
+
+    def at(self, address: int) -> tuple[str, int] | None:
+        """Name and offset of the function that covers a link address."""
+        at = int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
+        if at < 0 or address >= self._ends[at]:
+            return None
+        symbol = self._symbols[at]
+        return self._name(symbol), address - int(symbol["value"])
+
+    def by_name(self) -> dict[str, tuple[int, int]]:
+        return {self._name(s): (int(s["value"]), int(s["size"])) for s in self._symbols}
+
+    def _name(self, symbol: np.void) -> str:
+        return _text(self._names, int(symbol["name"]))
+
+
+def _ends(elf: ELFFile, table: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Where symbols end; those without a size at the end of their section, at the latest."""
+    sections = [s["sh_addr"] + s["sh_size"] for s in elf.iter_sections()]
+    bounds = np.zeros(1 << 16, np.uint64)  # of no section, as SHN_ABS: the symbol has no extent
+    bounds[: len(sections)] = np.array(sections, np.uint64)[: len(bounds)]
+    bounds = bounds[table["section"]]
+    return np.where(table["size"] > 0, table["value"] + table["size"], bounds)
+
+
+def _build_id(elf: ELFFile) -> bytes:
+    for section in elf.iter_sections("SHT_NOTE"):
+        for note in section.iter_notes() if isinstance(section, NoteSection) else ():
+            if note["n_type"] == _NOTE_BUILD_ID:
+                return bytes.fromhex(note["n_desc"])
+    return b""
+
+
+def _content(elf: ELFFile, section: Section) -> bytes:
+    """Bytes of a section, which must lie in the file as they are."""
+    if section.compressed or section["sh_offset"] + section["sh_size"] > elf.stream_len:
+        raise ValueError(f"section {section.name} is compressed or reaches past the end")
+    return bytes(section.data())
+
+
+def _rows(data: bytes, dtype: np.dtype) -> NDArray[np.void]:
+    return np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
+
+
+def _symbols(elf: ELFFile, section: Section) -> NDArray[np.void]:
+    return _rows(_content(elf, section), _SYMBOL)
+
+
+def _text(names: bytes, start: int) -> str:
+    return names[start : names.find(b"\0", start)].decode("utf-8", "replace")
+
+
+def _linkage(elf: ELFFile, functions: _Functions) -> tuple[dict[int, str], list[str]]:
+    """Names by the slots of the global offset table, and in the order of .rela.plt."""
+    slots: dict[int, str] = {}
+    lazy: list[str] = []
+    for section in elf.iter_sections("SHT_RELA"):
+        rows = _rows(_content(elf, section), _RELOCATION)
+        rows = rows[np.isin(rows["type"], (_GLOB_DAT, _JUMP_SLOT, _IRELATIVE))]
+        if not len(rows):
+            continue
+        table = elf.get_section(section["sh_link"]) if section["sh_link"] else None
+        dynamic = table is not None and table["sh_type"] in ("SHT_DYNSYM", "SHT_SYMTAB")
+        symbols = _symbols(elf, table) if dynamic else np.empty(0, _SYMBOL)
+        names = _content(elf, elf.get_section(table["sh_link"])) if dynamic else b""
+        for slot, kind, symbol, addend in rows.tolist():
+            if kind == _IRELATIVE:
+                found = functions.at(addend % (1 << 64))
+                name = found[0] if found and found[1] == 0 else ""
+            else:
+                name = _text(names, int(symbols[symbol]["name"])) if symbol < len(symbols) else ""
+            slots[slot] = name
+            if section.name == ".rela.plt":
+                lazy.append(name)
+    return slots, lazy
