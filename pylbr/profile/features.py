@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pylbr.profile.sideband import padded
 from pylbr.trace.perf_abi import Feature
+from pylbr.trace.perf_event_names import event_name
 from pylbr.trace.stacks import BuildId, StacksMetadata
 
 __all__ = ["feature_bodies"]
@@ -37,7 +38,7 @@ def _build_id(build: BuildId) -> bytes:
 def _event_desc(metadata: StacksMetadata, attrs: Sequence[bytes]) -> bytes:
     body = struct.pack("<II", len(attrs), len(attrs[0]))
     for event, attr in zip(metadata.events, attrs, strict=True):
-        body += attr + struct.pack("<I", len(event.ids)) + _string(event.name or "branches")
+        body += attr + struct.pack("<I", len(event.ids)) + _string(event_name(event))
         body += struct.pack(f"<{len(event.ids)}Q", *event.ids)
     return body
 

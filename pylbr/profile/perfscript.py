@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pylbr.errors import TraceError
 from pylbr.profile._text import format_stacks
 from pylbr.trace.output import AtomicFile
+from pylbr.trace.perf_event_names import event_name
 from pylbr.trace.stacks import Comm, Exit, Fork, Mmap, Record, Samples, Stacks, StacksMetadata
 
 __all__ = ["FIELDS", "FORMS", "PerfScript", "write_perf_script"]
@@ -17,6 +18,8 @@ FIELDS = ("comm", "pid", "tid", "cpu", "time", "period", "event", "ip", "brstack
 #: Versions of perf whose text differs: 6.12 ends an entry with how it was speculated.
 FORMS = ("6.1", "6.12")
 _NSEC_PER_SEC = 1_000_000_000
+#: Frames from here on are marks (PERF_CONTEXT_*), which perf does not print.
+_CONTEXT_MAX = 2**64 - 4095
 
 
 class PerfScript:
@@ -55,7 +58,7 @@ class PerfScript:
         self._fields = frozenset(fields)
         self._spec = form != "6.1"
         self._mmap_events, self._task_events = mmap_events, task_events
-        names = [event.name for event in metadata.events]
+        names = [event_name(event) for event in metadata.events]
         width = max(map(len, names), default=0)
         self._names = [f"{name:>{width}}: ".encode() for name in names]
         self._comms: dict[int, str] = {0: "swapper"}
@@ -64,9 +67,13 @@ class PerfScript:
     def text(self, record: Record) -> bytes:
         """Lines of one record; empty for what is not shown."""
         if isinstance(record, Samples):
-            prefixes = self._prefixes(record) if self._head else None
+            chained = "ip" in self._fields and record.chain is not None
+            prefixes = self._prefixes(record) if self._head or chained else None
+            if prefixes is not None and chained:
+                prefixes = _with_chains(prefixes, record)
             return format_stacks(
-                record, prefixes, "ip" in self._fields, "brstack" in self._fields, self._spec
+                record, prefixes, "ip" in self._fields and not chained,
+                "brstack" in self._fields, self._spec,
             )
         if isinstance(record, Comm):
             self._comms[record.tid] = record.name
@@ -118,6 +125,18 @@ class PerfScript:
                 strict=True,
             )
         ]  # fmt: skip
+
+
+def _with_chains(prefixes: list[bytes], samples: Samples) -> list[bytes]:
+    """Columns and below them the call chain, in place of the address; names are not padded."""
+    offsets, chain = samples.chain_offsets, samples.chain
+    assert offsets is not None and chain is not None
+    frames = [b"\t%16x\n" % frame if frame < _CONTEXT_MAX else b"" for frame in chain.tolist()]
+    return [
+        prefix.lstrip(b" ") + b"\n" + b"".join(frames[first:last])
+        for prefix, first, last in zip(
+            prefixes, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+    ]
 
 
 def mmap_text(record: Mmap) -> str:

@@ -12,19 +12,26 @@ from pylbr.trace._digits cimport (
 from pylbr.trace.brstack import NAMES, PADDING
 
 cdef enum:
-    MAX_TOKENS = 64
-    WIDE = 17  # blanks and digits of an instruction pointer, as perf pads it
+    # Widths of columns, as perf pads them: see `pylbr.trace.brstack`.
+    NARROW = 5
+    WIDER = 7
+    PERIOD_WIDTH = 10
+    WORD = 16
+    NO_FLAGS = 24
+    MISC_WIDTH = 6
+    COMM_WIDTH = 16
     TYPE_SHIFT = 20
     SPEC_SHIFT = 24
     NEW_TYPE_SHIFT = 26
-    # Kinds of tokens.
-    OTHER = 0
-    DECIMAL = 1
-    HEXADECIMAL = 2
-    TASK = 3
+    # Column.
+    TASK = 1
+    PID_OR_TID = 2
     CPU = 4
-    TIME = 5
-    EVENT = 6
+    TIME = 8
+    PERIOD = 16
+    EVENT = 32
+    IP = 64
+    COMM = 128
     # Why the parser stopped.
     AT_END = 0
     NO_ENTRIES = 1
@@ -35,12 +42,7 @@ cdef struct Row:
     uint64_t ip, time, period, event, comm
     int32_t pid, tid
     uint32_t cpu, line_start
-
-cdef struct Token:
-    const uint8_t *at
-    const uint8_t *end
-    Py_ssize_t width
-    int kind
+    uint64_t columns
 
 cdef struct Entry:
     uint64_t source, target, flags
@@ -221,70 +223,41 @@ cdef inline const uint8_t *entry(
 
 
 cdef const uint8_t *first_entry(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """Where ``0x`` begins a word of the line; NULL if nowhere."""
+    """Where a word begins that is an entry, or would be one; NULL if nowhere."""
     cdef const uint8_t *begin = at
+    cdef const uint8_t *word_at
     while at < end:
         at = <const uint8_t *>memchr(at, 0x78, end - at)  # "x"
         if at == NULL:
             return NULL
         if at > begin and (at - 1)[0] == 0x30 and (at - 1 == begin or blank((at - 2)[0])):
-            return at - 1
+            word_at = at + 1
+            while not ends(word_at, end) and word_at[0] != 0x2F and word_at[0] != 0x28:
+                word_at += 1
+            if word_at < end and (word_at[0] == 0x28 or (  # "(", "/0x"
+                    word_at[0] == 0x2F and end - word_at > 2 and word_at[1] == 0x30
+                    and word_at[2] == 0x78)):
+                return at - 1
         at += 1
     return NULL
 
 
-cdef int kind_of(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """What a word of the prefix is."""
-    cdef Py_ssize_t i, size = end - at, decimals = 0, hexadecimals = 0, slash = 0, dot = 0
-    for i in range(size):
-        if 0x30 <= at[i] <= 0x39:
-            decimals += 1
-        elif hexadecimal(at[i]) >= 0:
-            hexadecimals += 1
-        elif at[i] == 0x2F:
-            slash += 1
-        elif at[i] == 0x2E:
-            dot += 1
-    if at[0] == 0x5B and at[size - 1] == 0x5D and decimals and decimals == size - 2:  # "[1]"
-        return CPU
-    if at[size - 1] == 0x3A:  # ":"
-        if dot == 1 and decimals == size - 2 and decimals and at[0] != 0x2E:
-            return TIME
-        return EVENT if size > 1 else OTHER
-    if size - (at[0] == 0x2D) == decimals and decimals:
-        return DECIMAL
-    if decimals + hexadecimals == size and size <= 16:
-        return HEXADECIMAL
-    if slash == 1 and decimals and decimals == size - 1 - (at[0] == 0x2D) and \
-            at[size - 1] != 0x2F and at[at[0] == 0x2D] != 0x2F:
-        return TASK
-    return OTHER
+cdef inline bint digit(uint8_t c) noexcept nogil:
+    return 0x30 <= c <= 0x39
 
 
 cdef uint64_t decimal(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """A decimal number, modulo 2**64; stops at what is no digit."""
+    """A decimal number behind blanks, modulo 2**64; stops at what is no digit."""
     cdef uint64_t value = 0
-    cdef bint negative = at[0] == 0x2D
+    cdef bint negative
+    while at < end and at[0] == 0x20:
+        at += 1
+    negative = at < end and at[0] == 0x2D
     at += negative
-    while at < end and 0x30 <= at[0] <= 0x39:
+    while at < end and digit(at[0]):
         value = value * 10 + (at[0] - 0x30)
         at += 1
     return 0 - value if negative else value
-
-
-cdef uint64_t nanoseconds(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """Seconds with a fraction of any length."""
-    cdef uint64_t value = 0, scale = 1000000000
-    while at[0] != 0x2E:
-        value = value * 10 + (at[0] - 0x30)
-        at += 1
-    value *= scale
-    at += 1
-    while at < end and 0x30 <= at[0] <= 0x39 and scale > 1:
-        scale /= 10
-        value += scale * (at[0] - 0x30)
-        at += 1
-    return value
 
 
 cdef uint64_t mixed(const uint8_t *at, const uint8_t *end) noexcept nogil:
@@ -296,86 +269,197 @@ cdef uint64_t mixed(const uint8_t *at, const uint8_t *end) noexcept nogil:
     return value
 
 
-cdef int split(const uint8_t *at, const uint8_t *end, Token *tokens) noexcept nogil:
-    """Words of the prefix, at most MAX_TOKENS; returns how many."""
-    cdef const uint8_t *begin
-    cdef int count = 0
-    while count < MAX_TOKENS:
-        begin = at
-        while at < end and blank(at[0]):
-            at += 1
-        if at >= end:
-            break
-        tokens[count].at = at
-        while at < end and not blank(at[0]):
-            at += 1
-        tokens[count].end = at
-        tokens[count].width = at - begin
-        tokens[count].kind = kind_of(tokens[count].at, at)
-        count += 1
-    return count
+cdef inline const uint8_t *over_blanks(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    while at < end and at[0] == 0x20:
+        at += 1
+    return at
 
 
-cdef void anchored(
-    const Token *tokens, int i, int anchor, Row *row
+cdef inline const uint8_t *over_number(
+    const uint8_t *at, const uint8_t *end, bint signed_
 ) noexcept nogil:
-    """Take over a word that tells by its form what it is."""
-    cdef const Token *token = &tokens[i]
-    cdef const uint8_t *slash
-    if token.kind == TASK:
-        row.pid = <int32_t>decimal(token.at, token.end)
-        slash = <const uint8_t *>memchr(token.at, 0x2F, token.end - token.at)
-        row.tid = <int32_t>decimal(slash + 1, token.end)
-    elif token.kind == CPU:
-        row.cpu = <uint32_t>decimal(token.at + 1, token.end)
-    elif token.kind == TIME:
-        row.time = nanoseconds(token.at, token.end)
-    else:
-        row.event = mixed(token.at, token.end - 1)
-        if i > anchor and anchor > 0 and tokens[i - 1].kind == DECIMAL:
-            row.period = decimal(tokens[i - 1].at, tokens[i - 1].end)
+    """Behind blanks and a decimal number; NULL if there is none."""
+    cdef const uint8_t *begin
+    at = over_blanks(at, end)
+    if signed_ and at < end and at[0] == 0x2D:
+        at += 1
+    begin = at
+    while at < end and digit(at[0]):
+        at += 1
+    return at if at > begin else NULL
+
+
+cdef inline bint fits(const uint8_t *at, Py_ssize_t size, Py_ssize_t width) noexcept nogil:
+    """Whether a right-aligned column is `width` wide, or wider because it had to be."""
+    return size == width or (size > width and at[0] != 0x20)
+
+
+cdef const uint8_t *task(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """``pid/tid``, or one of them: the place behind, `at` if there is none, NULL if it is none
+    that perf prints."""
+    cdef const uint8_t *pid = over_number(at, end, True)
+    cdef const uint8_t *tid
+    cdef Py_ssize_t width, size
+    if pid == NULL or pid >= end:
+        return at
+    size = pid - at
+    if pid[0] == 0x2F:
+        tid = over_number(pid + 1, end, True)
+        if tid == NULL or pid[1] == 0x20 or tid >= end or tid[0] != 0x20:
+            return at
+        width = WIDER if size == WIDER else NARROW
+        if not fits(at, size, width):
+            return NULL
+        row.pid = <int32_t>decimal(at, pid)
+        row.tid = <int32_t>decimal(pid + 1, tid)
+        row.columns |= TASK
+        size = max(width - (tid - pid - 1), 0) + 1
+        return tid + size if over_blanks(tid, end) - tid >= size else NULL
+    if pid[0] == 0x20 and (size == NARROW or size == WIDER or (size == 6 and at[0] != 0x20)):
+        row.pid = row.tid = <int32_t>decimal(at, pid)
+        row.columns |= PID_OR_TID
+        return pid + 1
+    return at
+
+
+cdef const uint8_t *processor(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """``[001]``."""
+    cdef const uint8_t *behind
+    if at >= end or at[0] != 0x5B:
+        return at
+    behind = at + 1
+    while behind < end and digit(behind[0]):
+        behind += 1
+    if not 3 <= behind - at - 1 <= 10 or end - behind < 2 or behind[0] != 0x5D or \
+            behind[1] != 0x20:
+        return at
+    row.cpu = <uint32_t>decimal(at + 1, behind)
+    row.columns |= CPU
+    return behind + 2
+
+
+cdef const uint8_t *over_misc(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Letters for privilege and guest, padded."""
+    cdef int i = 0
+    if end - at < MISC_WIDTH:
+        return at
+    while i < MISC_WIDTH and (
+            at[i] == 0x4B or at[i] == 0x55 or at[i] == 0x48 or at[i] == 0x47 or at[i] == 0x67):
+        i += 1
+    if i == 0 or i == MISC_WIDTH:
+        return at
+    while i < MISC_WIDTH:
+        if at[i] != 0x20:
+            return at
+        i += 1
+    return at + MISC_WIDTH
+
+
+cdef const uint8_t *seconds(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """``1.500000:``, micro- or nanoseconds."""
+    cdef const uint8_t *dot = over_number(at, end, False)
+    cdef const uint8_t *behind
+    if dot == NULL or dot >= end or dot[0] != 0x2E or not fits(at, dot - at, NARROW):
+        return at
+    behind = dot + 1
+    while behind < end and digit(behind[0]):
+        behind += 1
+    if (behind - dot != 7 and behind - dot != 10) or end - behind < 2 or behind[0] != 0x3A or \
+            behind[1] != 0x20:
+        return at
+    row.time = decimal(at, dot) * 1000000000 + decimal(dot + 1, behind) * (
+        1000 if behind - dot == 7 else 1)
+    row.columns |= TIME
+    return behind + 2
+
+
+cdef const uint8_t *period(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    cdef const uint8_t *behind = over_number(at, end, False)
+    cdef Py_ssize_t size = behind - at
+    if behind == NULL or behind >= end or behind[0] != 0x20 or \
+            not fits(at, size, PERIOD_WIDTH) or (size == WORD and at[0] != 0x20):
+        return at
+    row.period = decimal(at, behind)
+    row.columns |= PERIOD
+    return behind + 1
+
+
+cdef const uint8_t *event_name(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """``cycles:``, padded."""
+    cdef const uint8_t *begin = over_blanks(at, end)
+    cdef const uint8_t *behind = begin
+    cdef bint raw = end - begin > 4 and not memcmp(begin, b"raw ", 4) and begin[4] != 0x20
+    if raw:
+        behind += 4  # "raw 0x20c4" of an event without a name
+    elif begin < end and digit(begin[0]):
+        return at
+    while behind < end and behind[0] != 0x20:
+        behind += 1
+    if behind - begin < (6 if raw else 2) or (behind - 1)[0] != 0x3A or behind >= end:
+        return at
+    row.event = mixed(begin, behind - 1)
+    row.columns |= EVENT
+    return behind + 1
+
+
+cdef Py_ssize_t word_width(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """Width of a hexadecimal number and the blanks before it, 0 if there is none."""
+    cdef const uint8_t *begin = over_blanks(at, end)
+    cdef const uint8_t *behind = begin
+    while behind < end and hexadecimal(behind[0]) >= 0:
+        behind += 1
+    if not 1 <= behind - begin <= 16 or (behind < end and behind[0] != 0x20):
+        return 0
+    return behind - at
+
+
+cdef bint address_column(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """The instruction pointer behind numbers of no account; whether all is understood."""
+    cdef const uint8_t *behind
+    cdef Py_ssize_t width = word_width(at, end)
+    if width == NO_FLAGS + WORD or width == NO_FLAGS + WORD + 1:
+        at += NO_FLAGS
+    while word_width(at, end) == WORD:
+        at += WORD
+    if at < end and at[0] == 0x20 and word_width(at, end) == WORD + 1:
+        behind = over_blanks(at, end)
+        row.ip = 0
+        while behind < at + WORD + 1:
+            row.ip = row.ip << 4 | <uint64_t>hexadecimal(behind[0])
+            behind += 1
+        row.columns |= IP
+        return True
+    return over_blanks(at, end) == end
+
+
+cdef bint columns(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+    """All columns but the task's name; whether there is nothing else."""
+    at = task(at, end, row)
+    if at == NULL:
+        return False
+    at = processor(at, end, row)
+    at = over_misc(at, end)
+    at = seconds(at, end, row)
+    at = period(at, end, row)
+    at = event_name(at, end, row)
+    return address_column(at, end, row)
 
 
 cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
-    """What stands before the entries; whether any of it says that this is a sample.
+    """What stands before the entries; whether it is as perf prints it.
 
     See `pylbr.trace.brstack.parse_prefix` for the rules.
     """
-    cdef Token tokens[MAX_TOKENS]
-    cdef int count, i, head = -1, anchor = 0, ip = -1, run = -1
-    cdef const uint8_t *begin
-    count = split(at, end, tokens)
-    for i in range(count):
-        if tokens[i].kind == EVENT and anchor and tokens[anchor - 1].kind == EVENT:
-            continue  # a symbol that ends in a colon
-        if tokens[i].kind >= TASK:
-            anchored(tokens, i, anchor, row)
-            if head < 0:
-                head = i
-            anchor = i + 1
-    for i in range(anchor, count):
-        if tokens[i].kind == DECIMAL or tokens[i].kind == HEXADECIMAL:
-            if tokens[i].width >= WIDE:
-                ip = i
-                break
-            if run < 0 or (run == i - 1 and tokens[anchor - 1 if anchor else 0].kind != EVENT):
-                run = i
-    if ip < 0:
-        ip = run
-    if ip >= 0 and tokens[ip].at[0] != 0x2D:
-        row.ip = 0
-        begin = tokens[ip].at
-        while begin < tokens[ip].end:
-            row.ip = row.ip << 4 | <uint64_t>hexadecimal(begin[0])
-            begin += 1
-    if head < 0:
-        head = ip
-    if head > 0 and tokens[head].kind != TASK and tokens[head - 1].kind == DECIMAL:
-        head -= 1
-        row.pid = row.tid = <int32_t>decimal(tokens[head].at, tokens[head].end)
-    if head > 0:
-        row.comm = mixed(tokens[0].at, tokens[head - 1].end)
-    return count == 0 or anchor > 0 or ip >= 0
+    cdef uint32_t line_start = row.line_start
+    if columns(at, end, row):
+        return True
+    row[0] = Row(0, 0, 1, 0, 0, 0, 0, 0, line_start, 0)
+    if end - at <= COMM_WIDTH or at[0] != 0x20 or at[COMM_WIDTH] != 0x20 or \
+            at[COMM_WIDTH - 1] == 0x20 or not columns(at + COMM_WIDTH + 1, end, row):
+        return False
+    row.comm = mixed(over_blanks(at, end), at + COMM_WIDTH)
+    row.columns |= COMM
+    return True
 
 
 cdef Py_ssize_t entries_of(
@@ -451,7 +535,7 @@ def parse(
             if count == most:
                 why = NO_ROOM
                 break
-            row[count] = Row(0, 0, 1, 0, 0, 0, 0, 0, <uint32_t>at)
+            row[count] = Row(0, 0, 1, 0, 0, 0, 0, 0, <uint32_t>at, 0)
             if not prefix(start, here, &row[count]):
                 why = NO_ENTRIES
                 break

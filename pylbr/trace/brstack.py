@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from enum import IntFlag
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -18,17 +19,18 @@ from pylbr.trace.perf_abi import (
 )
 
 __all__ = [
-    "AT_END", "BAD_ENTRY", "NAMES", "NO_ENTRIES", "NO_ROOM", "PADDING", "ROW_DTYPE", "Prefix",
-    "hash_of", "parse_entries", "parse_line", "parse_prefix",
-    "prefix_of",
+    "AT_END", "BAD_ENTRY", "NAMES", "NO_ENTRIES", "NO_ROOM", "PADDING", "ROW_DTYPE", "Column",
+    "FIRST_ENTRY", "Prefix", "hash_of", "parse_entries", "parse_head", "parse_line",
+    "parse_prefix", "prefix_of",
 ]
 
 #: Bytes that must lie behind a window for the compiled parser.
 PADDING: Final = 64
-#: One line: hashes of the names of event and task; `line_start` is an offset in the window.
+#: One line: hashes of the names of event and task; `line_start` is an offset in the window,
+#: `columns` of `Column`.
 ROW_DTYPE: Final = np.dtype([
     ("ip", "u8"), ("time", "u8"), ("period", "u8"), ("event", "u8"), ("comm", "u8"),
-    ("pid", "i4"), ("tid", "i4"), ("cpu", "u4"), ("line_start", "u4"),
+    ("pid", "i4"), ("tid", "i4"), ("cpu", "u4"), ("line_start", "u4"), ("columns", "u8"),
 ])
 AT_END, NO_ENTRIES, BAD_ENTRY, NO_ROOM = range(4)
 
@@ -47,16 +49,37 @@ _ENTRY: Final = re.compile(
     rb"0x([0-9a-fA-F]{1,16})(?:\((?:(?!\)/).)*\))?/0x([0-9a-fA-F]{1,16})(?:\((?:(?!\)/).)*\))?"
     rb"/([MPN-]{1,2})/([X-])/([A-])(?:/(\d+)(?:/([^ \t]*))?)?(?=[ \t]|$)", re.DOTALL
 )
-_FIRST: Final = re.compile(rb"(?:^|(?<=[ \t]))0x")
-_WORD: Final = re.compile(rb"([ \t]*)([^ \t]+)")
-_KINDS: Final = (
-    ("time", re.compile(rb"\d+\.\d*:")), ("event", re.compile(rb"[^\n]+:")),
-    ("cpu", re.compile(rb"\[\d+\]")), ("decimal", re.compile(rb"-?\d+")),
-    ("hexadecimal", re.compile(rb"[0-9a-fA-F]{1,16}")), ("task", re.compile(rb"-?\d+/\d+")),
-)
-_ANCHORS: Final = ("time", "event", "cpu", "task")
-_MAX_WORDS: Final = 64
-_WIDE: Final = 17
+#: The first word that is an entry, or would be one: 0xFROM/0xTO or 0xFROM(file)/0xTO.
+FIRST_ENTRY: Final = re.compile(rb"(?:^|(?<=[ \t]))0x[^ \t/(]*(?:\(|/0x)")
+_TASK: Final = re.compile(rb"( *-?\d+)/(-?\d+)( +)")
+_NUMBER: Final = re.compile(rb"( *-?\d+) ")
+_CPU: Final = re.compile(rb"\[(\d{3,10})\] ")
+_MISC: Final = re.compile(rb"(?=.{6})[KUHGg]{1,5} +")
+_TIME: Final = re.compile(rb"( *\d+)\.(\d{6}|\d{9}): ")
+#: Its name, or "raw 0x20c4" of one that has none.
+_EVENT: Final = re.compile(rb" *((?:raw |(?=[^ 0-9]))[^ ]+): ")
+_PADDED_COMM: Final = re.compile(rb" .{14}[^ ] ", re.DOTALL)  # a task's name has 15 bytes
+_HEXADECIMAL: Final = re.compile(rb"( *)([0-9a-fA-F]{1,16})(?= |$)")
+#: Columns as perf pads them: a task's number (until 6.1, and later), a period, an unsigned
+#: number of 64 bits, the blanks of empty flags, ``misc``, a task's name.
+_NARROW, _WIDER, _PERIOD, _WORD, _NO_FLAGS, _MISC_WIDTH, _COMM = 5, 7, 10, 16, 24, 6, 16
+
+
+class Column(IntFlag):
+    """What a line has before its entries."""
+
+    TASK = 1
+    PID_OR_TID = 2
+    CPU = 4
+    TIME = 8
+    PERIOD = 16
+    EVENT = 32
+    IP = 64
+    COMM = 128
+
+
+#: Columns that are known by more than their width.
+_MARKED: Final = Column.TASK | Column.CPU | Column.TIME | Column.EVENT
 
 
 class Prefix(NamedTuple):
@@ -70,6 +93,7 @@ class Prefix(NamedTuple):
     pid: int = 0
     tid: int = 0
     cpu: int = 0
+    columns: int = 0
 
 
 def hash_of(name: bytes) -> int:
@@ -85,104 +109,153 @@ def _int32(value: int) -> int:
 
 
 def parse_prefix(text: bytes) -> Prefix | None:
-    """Fields before the entries; None if nothing in `text` looks like one.
+    """Fields before the entries, as perf prints them; None if `text` is anything else.
 
-    perf prints, each only if asked for: task name, pid or tid or pid/tid, [cpu], seconds,
-    period, event name, instruction pointer, symbol, file.  Words with marks of their own
-    (``1/2``, ``[001]``, ``1.5:``, ``cycles:``) are anchors.  The instruction pointer is the
-    first number behind the last anchor that fills 17 columns, or, in text that was squeezed,
-    the first number behind the event, or the last of the first run of numbers where there is
-    no event.  A decimal right before the first anchor, or before the instruction pointer if
-    there is none, is a pid.
+    perf prints, each only if asked for, and in this order: task name, pid or tid or pid/tid,
+    [cpu], misc, seconds, period, event name, flags, data address, weight, instruction
+    pointer, and behind that a symbol and a file.  A column that a name of its own marks
+    (``1/2``, ``[001]``, ``1.500000:``, ``cycles:``) is known by it; numbers are told apart
+    by their widths, which are fixed: a lone pid or tid fills 5 or 7 columns, a period 10, a
+    data address or weight 16, an instruction pointer 17.  Nothing else is accepted, so that
+    text whose blanks were squeezed is refused.
     """
-    words = []
-    for gap, word in _WORD.findall(text)[:_MAX_WORDS]:
-        kind = next((name for name, form in _KINDS if form.fullmatch(word)), "other")
-        words.append((kind, word, len(gap) + len(word)))
-    found: dict = {}
-    head, anchor = -1, 0
-    for i, (kind, word, _) in enumerate(words):
-        if kind not in _ANCHORS:
+    found = _columns(text)
+    if found is None and _PADDED_COMM.match(text):
+        comm = text[:_COMM].lstrip(b" ")
+        found = _columns(text[_COMM + 1:])
+        if found is not None:
+            found |= {"comm": comm, "columns": found["columns"] | int(Column.COMM)}
+    return None if found is None else Prefix(**found)
+
+
+def parse_head(text: bytes, whole_line: bool = False) -> Prefix | None:
+    """`parse_prefix` also of a line whose task name does not fill 16 columns.
+
+    perf prints longer names in full; and where call chains follow, which begin on the next
+    line (`whole_line`), shorter ones without blanks before them.
+    """
+    found = parse_prefix(text)
+    if found is not None:
+        return found
+    for at in range(1 if whole_line else _COMM, len(text)):
+        if text[at] != 0x20 or text[at - 1] == 0x20:
             continue
-        if kind == "event" and anchor and words[anchor - 1][0] == "event":
-            continue  # a symbol that ends in a colon
-        if kind == "task":
-            pid, tid = word.split(b"/")
-            found["pid"], found["tid"] = _int32(int(pid)), _int32(int(tid))
-        elif kind == "cpu":
-            found["cpu"] = int(word[1:-1]) % 2**32
-        elif kind == "time":
-            whole, fraction = word[:-1].split(b".")
-            found["time"] = (int(whole) * 10**9 + int((fraction + b"0" * 9)[:9])) % 2**64
-        else:
-            found["event"] = word[:-1]
-            if i > anchor > 0 and words[i - 1][0] == "decimal":
-                found["period"] = int(words[i - 1][1]) % 2**64
-        head = i if head < 0 else head
-        anchor = i + 1
-    ip = _instruction_pointer(words, anchor)
-    if ip >= 0 and not words[ip][1].startswith(b"-"):
-        found["ip"] = int(words[ip][1], 16) % 2**64
-    head = ip if head < 0 else head
-    if head > 0 and words[head][0] != "task" and words[head - 1][0] == "decimal":
-        head -= 1
-        found["pid"] = found["tid"] = _int32(int(words[head][1]))
-    if head > 0:
-        found["comm"] = text[:sum(width for _, _, width in words[:head])].lstrip(b" \t")
-    if words and not anchor and ip < 0:
+        rest = _columns(text[at + 1:])
+        if rest is not None and (whole_line or rest["columns"] & _MARKED):
+            columns = rest.pop("columns") | int(Column.COMM)
+            return Prefix(**rest, comm=text[:at].lstrip(b" "), columns=columns)
+    return None
+
+
+def _fits(column: bytes, width: int) -> bool:
+    """Whether a right-aligned column is `width` wide, or wider because it had to be."""
+    return len(column) == width or (len(column) > width and column[0] != 0x20)
+
+
+def _columns(text: bytes) -> dict[str, Any] | None:
+    """All columns but the task's name; None if something is none of them."""
+    found: dict[str, Any] = {}
+    at = columns = 0
+    if match := _TASK.match(text):
+        pid, tid, blanks = match.groups()
+        width = _WIDER if len(pid) == _WIDER else _NARROW
+        pad = max(width - len(tid), 0)
+        if not _fits(pid, width) or len(blanks) < pad + 1:
+            return None
+        found["pid"], found["tid"] = _int32(int(pid)), _int32(int(tid))
+        at, columns = match.start(3) + pad + 1, columns | Column.TASK
+    elif (match := _NUMBER.match(text)) and (
+        len(match[1]) in (_NARROW, _WIDER) or (len(match[1]) == 6 and match[1][0] != 0x20)
+    ):
+        found["pid"] = found["tid"] = _int32(int(match[1]))
+        at, columns = match.end(), columns | Column.PID_OR_TID
+    if match := _CPU.match(text, at):
+        found["cpu"] = int(match[1]) % 2**32
+        at, columns = match.end(), columns | Column.CPU
+    if (match := _MISC.match(text, at)) and match.end() >= at + _MISC_WIDTH:
+        at += _MISC_WIDTH
+    if (match := _TIME.match(text, at)) and _fits(match[1], _NARROW):
+        found["time"] = (int(match[1]) * 10**9 + int(match[2].ljust(9, b"0"))) % 2**64
+        at, columns = match.end(), columns | Column.TIME
+    if (match := _NUMBER.match(text, at)) and _fits(match[1], _PERIOD) and \
+            not (len(match[1]) == _WORD and match[1][0] != 0x20) and b"-" not in match[1]:
+        found["period"] = int(match[1]) % 2**64
+        at, columns = match.end(), columns | Column.PERIOD
+    if match := _EVENT.match(text, at):
+        found["event"] = match[1]
+        at, columns = match.end(), columns | Column.EVENT
+    ip = _instruction_pointer(text, at)
+    if ip is not None:
+        found["ip"] = int(ip, 16)
+        columns |= Column.IP
+    elif not _only_numbers(text, at):
         return None
-    return Prefix(**found)
+    return found | {"columns": int(columns)}
 
 
-def _instruction_pointer(words: list[tuple[str, bytes, int]], anchor: int) -> int:
-    """Index of the word that is the instruction pointer, -1 if none is."""
-    run = -1
-    for i in range(anchor, len(words)):
-        if words[i][0] in ("decimal", "hexadecimal"):
-            if words[i][2] >= _WIDE:
-                return i
-            if run < 0 or (run == i - 1 and words[max(anchor - 1, 0)][0] != "event"):
-                run = i
-    return run
+def _skip_numbers(text: bytes, at: int) -> int:
+    """Offset behind empty flags, a data address, a weight: each fills its width."""
+    match = _HEXADECIMAL.match(text, at)
+    if match and match.end() - at in (_NO_FLAGS + _WORD, _NO_FLAGS + _WORD + 1):
+        at += _NO_FLAGS
+    while (match := _HEXADECIMAL.match(text, at)) and match.end() - at == _WORD:
+        at = match.end()
+    return at
 
 
-def parse_entries(text: bytes) -> list[tuple[int, int, int]] | None:
-    """Entries as (from, to, flags), newest first; None if one is malformed."""
+def _instruction_pointer(text: bytes, at: int) -> bytes | None:
+    at = _skip_numbers(text, at)
+    match = _HEXADECIMAL.match(text, at)
+    return match[2] if match and match.end() - at == _WORD + 1 and match[1] else None
+
+
+def _only_numbers(text: bytes, at: int) -> bool:
+    return not text[_skip_numbers(text, at):].strip(b" ")
+
+
+def parse_entries(text: bytes) -> tuple[list[tuple[int, int, int]] | None, int]:
+    """Entries as (from, to, flags), newest first, and the offset behind them.
+
+    None if one is malformed; what is no entry at all ends them.
+    """
     entries, at = [], 0
     while at < len(text):
         match = _ENTRY.match(text, at)
         if match is None:
-            return None
+            return (None if text.startswith(b"0x", at) else entries), at
         source, target, event, in_tx, abort, cycles, rest = match.groups()
         if cycles and int(cycles) > 0xFFFF:
-            return None
+            return None, at
         flags = (b"M" in event) | (b"P" in event) << 1 | (b"N" in event) << 33
         flags |= (in_tx == b"X") << 2 | (abort == b"A") << 3 | int(cycles or 0) << 4
         for name in (rest or b"").split(b"/"):
             if name not in (b"", b"-"):
                 if name not in NAMES:
-                    return None
+                    return None, at
                 flags |= NAMES[name]
         entries.append((int(source, 16), int(target, 16), flags))
         at = match.end()
         while at < len(text) and text[at] in b" \t":
             at += 1
-    return entries
+    return entries, at
 
 
 def prefix_of(line: bytes) -> Prefix | None:
     """`parse_prefix` of what stands before the first entry of a line."""
-    first = _FIRST.search(line)
+    first = FIRST_ENTRY.search(line)
     return parse_prefix(line if first is None else line[:first.start()])
 
 
 def parse_line(line: bytes) -> tuple[int, Prefix | None, list[tuple[int, int, int]]]:
     """A line without its end: why it is no sample with entries or `AT_END`, and its parts."""
-    first = _FIRST.search(line)
+    first = FIRST_ENTRY.search(line)
     if first is None or line.startswith(b"#"):
         return NO_ENTRIES, None, []
     prefix = parse_prefix(line[:first.start()])
     if prefix is None:
         return NO_ENTRIES, None, []
-    entries = parse_entries(line[first.start():])
-    return (BAD_ENTRY, prefix, []) if entries is None else (AT_END, prefix, entries)
+    text = line[first.start():]
+    entries, end = parse_entries(text)
+    if entries is None or end < len(text):
+        return BAD_ENTRY, prefix, []
+    return AT_END, prefix, entries

@@ -8,7 +8,6 @@ events, samples whose call chain spreads them over several lines, samples with a
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,22 +20,21 @@ from pylbr.errors import TraceError
 from pylbr.trace import stacks
 from pylbr.trace._brstack import parse
 from pylbr.trace.brstack import (
-    AT_END,
-    BAD_ENTRY,
     NO_ENTRIES,
     NO_ROOM,
     PADDING,
     ROW_DTYPE,
+    Column,
     Prefix,
     hash_of,
-    parse_line,
-    parse_prefix,
     prefix_of,
 )
 from pylbr.trace.formats import Format, Head, Options
 from pylbr.trace.lines import MAX_LINE
-from pylbr.trace.perf_abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER
+from pylbr.trace.perf_abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER, SampleType
+from pylbr.trace.perf_event_names import named_event
 from pylbr.trace.perf_events_text import parse_event
+from pylbr.trace.perf_script_samples import LineFault, SampleLines, batch, is_sample
 from pylbr.trace.source import ByteSource
 
 __all__ = ["PERF_SCRIPT", "PerfScript"]
@@ -49,11 +47,13 @@ _SHORTEST_ENTRY: Final = 14
 _AHEAD: Final = 3
 #: Samples of several lines are handed out in batches of this many.
 _BATCH: Final = 1 << 10
-_FRAME: Final = re.compile(rb"[ \t]+([0-9a-f]{1,16})(?:[ \t]|$)")
-_SYMBOLIC: Final = re.compile(rb"/[MPN-]{1,2}/[X-]/[A-](/|$)")
 _UPPER: Final = np.uint64(1 << 63)
 _USER, _KERNEL = np.uint16(MISC_USER), np.uint16(MISC_KERNEL)
 _COLUMNS: Final = ("ip", "pid", "tid", "time", "cpu", "period")
+#: What the samples of a text have, by its columns.
+_SAMPLE_TYPES: Final = {
+    Column.TIME: SampleType.TIME, Column.CPU: SampleType.CPU, Column.PERIOD: SampleType.PERIOD,
+}
 
 
 class PerfScript(stacks.Stacks):
@@ -78,10 +78,11 @@ class PerfScript(stacks.Stacks):
         parser = _Parser(self.path)
         for _ in parser.records(samples=False):
             pass
+        kind = stacks.Event().sample_type | parser.sample_type
         names = (name.decode("utf-8", "surrogateescape") for name in parser.events)
-        events = tuple(stacks.Event(name=name) for name in names)
+        events = tuple(named_event(name, kind) for name in names)
         return stacks.StacksMetadata(
-            events=events or (stacks.Event(),), provenance={"source": self.path}
+            events=events or (named_event("", kind),), provenance={"source": self.path}
         )
 
 
@@ -165,10 +166,16 @@ class _Parser:
         self.events: list[bytes] = []
         self._events: dict[int, int] = {}
         self._names: dict[int, bytes] = {}
-        self._pending: Prefix | None = None
-        self._head = b""
-        self._slow: list[tuple[Prefix, np.ndarray]] = []
+        self._slow = SampleLines()
+        self._columns = 0
         self._base = self._line = 0
+
+    @property
+    def sample_type(self) -> int:
+        """`SampleType` of what the samples had so far beside the fields of all."""
+        columns = self._columns | self._slow.columns
+        kind = sum(kind for column, kind in _SAMPLE_TYPES.items() if columns & column)
+        return int(kind | (SampleType.CALLCHAIN if self._slow.chains else 0))
 
     def records(self, samples: bool = True) -> Iterator[stacks.Record]:
         """Everything in the file; without `samples`, only the names of events are learnt."""
@@ -178,14 +185,20 @@ class _Parser:
                 for window, found in _windows(source, pool):
                     yield from self._lines(window, found)
                     self._base += window.size
+            self._finish()
         except TraceError:
             yield from self._flush()
             raise
-        self._flush_pending()
         yield from self._flush()
 
-    def _fault(self, what: str, at: int = 0) -> TraceError:
-        return TraceError(self._path, f"line {self._line + 1}: {what}", self._base + at)
+    def _finish(self, at: int = 0) -> None:
+        try:
+            self._slow.finish()
+        except LineFault as error:
+            raise self._fault(str(error), at, error.before) from error
+
+    def _fault(self, what: str, at: int = 0, before: int = 0) -> TraceError:
+        return TraceError(self._path, f"line {self._line + 1 - before}: {what}", self._base + at)
 
     # Windows --------------------------------------------------------------------------
 
@@ -196,7 +209,7 @@ class _Parser:
         at = 0
         while at < window.size:
             why = NO_ENTRIES
-            if self._pending is None:
+            if not self._slow.unfinished:
                 at, count, why, lines = found or window.parse(at)
                 if count:
                     yield from self._flush()
@@ -209,13 +222,14 @@ class _Parser:
             if end < 0:
                 raise self._fault(
                     f"is longer than {MAX_LINE} bytes; this is no perf script text", at)
-            yield from self._one_line(bytes(window.text[at:end]), at, why == BAD_ENTRY)
+            yield from self._one_line(bytes(window.text[at:end]), at)
             self._line += 1
             at = end + 1
 
     def _samples(self, window: _Window, count: int) -> Iterator[stacks.Record]:
         """The rows that the compiled parser found."""
         rows = window.rows[:count]
+        self._columns |= int(np.bitwise_or.reduce(rows["columns"]))
         events = self._event_indices(window, rows)
         if not self._wanted:
             return
@@ -293,102 +307,49 @@ class _Parser:
 
     # Single lines ---------------------------------------------------------------------
 
-    def _one_line(self, line: bytes, at: int, bad: bool) -> Iterator[stacks.Record]:
-        """A line that is no sample with entries, or one while a sample is incomplete."""
+    def _one_line(self, line: bytes, at: int) -> Iterator[stacks.Record]:
+        """A line that the compiled parser does not take, or one of an unfinished sample."""
         if line.startswith(b"#"):
             return
         if b"PERF_RECORD_" in line:
-            self._flush_pending()
+            self._finish(at)
             yield from self._flush()
             record = parse_event(line)
             if record is None:
                 raise self._fault("is no event as perf prints it", at)
             if isinstance(record, stacks.Comm):
                 self._names[record.tid] = record.name.encode("utf-8", "surrogateescape")
+            if isinstance(record, stacks.Mmap):
+                self._slow.map(record)
             if not isinstance(record, tuple):
                 yield record
             return
-        if self._pending is not None and self._continued(line, at):
-            return
-        self._flush_pending()
-        if not line.strip():
-            return
-        why, prefix, entries = parse_line(line)
-        if bad or why == BAD_ENTRY:
-            raise self._fault("an entry that perf does not print", at)
-        frame = _FRAME.match(line) if line.startswith(b"\t") else None
-        if frame is not None:
-            self._pending, self._head = Prefix(ip=int(frame[1], 16)), b""
-            return
-        if prefix is None:
-            if _SYMBOLIC.search(line):
-                raise self._fault(
-                    "symbols in place of addresses; print them with perf script -F +brstack", at
-                )
-            prefix = parse_prefix(line)
-        if prefix is None:
-            raise self._fault("is no line of perf script", at)
-        for name in self._named(prefix):
-            yield from self._flush()
-            yield name
-        if why == AT_END:
-            self._slow.append((prefix, np.array(entries, ENTRY_DTYPE)))
-        else:
-            self._pending, self._head = prefix, line  # perhaps a call chain follows
-        if len(self._slow) >= _BATCH:
+        try:
+            self._slow.feed(line)
+        except LineFault as error:
+            raise self._fault(str(error), at, error.before) from error
+        if len(self._slow.done) >= _BATCH:
             yield from self._flush()
 
-    def _continued(self, line: bytes, at: int) -> bool:
-        """Whether the line goes on with the sample whose head has been read."""
-        prefix = self._pending
-        if prefix is None:
-            return False
-        why, own, entries = parse_line(line)
-        if why == BAD_ENTRY:
-            raise self._fault("an entry that perf does not print", at)
-        if why == AT_END and own == Prefix():
-            self._slow.append((prefix, np.array(entries, ENTRY_DTYPE)))
-            self._pending = None
-            return True
-        frame = _FRAME.match(line)
-        if why == NO_ENTRIES and frame is not None and line.startswith(b"\t"):
-            if self._head:
-                # What looked like an address in the first line was none.
-                prefix = parse_prefix(self._head + b" 0") or prefix
-                self._pending, self._head = prefix._replace(ip=int(frame[1], 16)), b""
-            return True
-        return False
-
-    def _flush_pending(self) -> None:
-        """A sample that ended without entries."""
-        if self._pending is not None:
-            self._slow.append((self._pending, np.empty(0, ENTRY_DTYPE)))
-            self._pending = None
-
-    def _flush(self) -> Iterator[stacks.Samples]:
-        """Samples that were put together line by line."""
-        if not self._slow:
-            return
-        rows, parts = zip(*self._slow, strict=True)
-        self._slow = []
-        events = [self._learn(hash_of(row.event), row.event) for row in rows]
-        ip = np.array([row.ip for row in rows], np.uint64)
-        columns = {name: [getattr(row, name) for row in rows]
-                   for name in ("pid", "tid", "time", "cpu", "period")}
-        yield stacks.Samples.build(
-            np.cumsum([0, *map(len, parts)]), np.concatenate(parts), ip=ip,
-            event=events,
-            misc=np.where(ip < _UPPER, MISC_USER, MISC_KERNEL), **columns,
-        )
+    def _flush(self) -> Iterator[stacks.Record]:
+        """Samples that were put together line by line, and before them their tasks' names."""
+        samples, self._slow.done = self._slow.done, []
+        first = 0
+        for i, sample in enumerate(samples):
+            self._learn(hash_of(sample.prefix.event), sample.prefix.event)
+            for name in self._named(sample.prefix):
+                if i > first:
+                    yield batch(samples[first:i], self._events)
+                    first = i
+                yield name
+        if first < len(samples):
+            yield batch(samples[first:], self._events)
 
 
 def _is_perf_script(head: Head) -> bool:
     if b"\0" in head.data[:4096]:
         return False
-    return any(
-        parse_line(line)[0] == AT_END for line in head.lines()
-        if b"0x" in line and b"/" in line
-    )
+    return any(is_sample(line) for line in head.lines() if b"0x" in line and b"/" in line)
 
 
 PERF_SCRIPT = Format(

@@ -135,8 +135,8 @@ P, M, X, A, N = 2, 1, 4, 8, 1 << 33
 )
 def test_forms_of_an_entry(tmp_path, text, flags):
     path = tmp_path / "t.txt"
-    path.write_text(f"     401000 {text}  {text}\n")
-    assert brstack.parse_entries(text.encode()) == [(0x10, 0x20, flags)]
+    path.write_text(f"           401000 {text}  {text}\n")
+    assert brstack.parse_entries(text.encode()) == ([(0x10, 0x20, flags)], len(text))
     _, batches, _ = load(path)
     assert stacks_of(batches) == [[(0x10, 0x20, flags)] * 2]
     assert column(batches, "ip").tolist() == [0x401000]
@@ -146,21 +146,34 @@ def test_forms_of_an_entry(tmp_path, text, flags):
     ("line", "prefix"),
     [
         ("", Prefix()),
-        ("          401136 ", Prefix(ip=0x401136)),
+        ("           401136 ", Prefix(ip=0x401136)),
         (" ffffffffb42071f2 ", Prefix(ip=0xffffffffb42071f2)),
-        (" 401136 ", Prefix(ip=0x401136)),
-        ("   5805           401136 ", Prefix(ip=0x401136, pid=5805, tid=5805)),
-        ("dd 5805 401136 ", Prefix(ip=0x401136, pid=5805, tid=5805, comm=b"dd")),
-        ("            perf  5805/5806  12631.245939:          1 cycles:ppp:         401136 "
+        ("          401136 ", Prefix()),  # a data address, or a weight
+        (" 5805            401136 ", Prefix(ip=0x401136, pid=5805, tid=5805)),
+        ("   5805            401136 ", Prefix(ip=0x401136, pid=5805, tid=5805)),
+        ("16984  ", Prefix(pid=16984, tid=16984)),
+        (" 401136 ", Prefix(pid=401136, tid=401136)),
+        ("              dd  5805            401136 ",
+         Prefix(ip=0x401136, pid=5805, tid=5805, comm=b"dd")),
+        ("            perf  5805/5806  12631.245939:          1 cycles:ppp:            401136 "
          "main+0x4 (/bin/a) ",
          Prefix(0x401136, 12631245939000, 1, b"cycles:ppp", b"perf", 5805, 5806)),
-        ("a b c 12 [003] 1.5: 77 cpu/branches,u/: 401136 add (/bin/a) ",
+        ("           a b c    12 [003]     1.500000:         77 cpu/branches,u/:            401136 "
+         "add (/bin/a) ",
          Prefix(0x401136, 1500000000, 77, b"cpu/branches,u/", b"a b c", 12, 12, 3)),
-        ("x -1/0 [001] 2.000000001: ", Prefix(0, 2000000001, 1, b"", b"x", -1, 0, 1)),
+        ("               x      -1/0       [001]     2.000000001: ",
+         Prefix(0, 2000000001, 1, b"", b"x", -1, 0, 1)),
+        ("     foobar [worker] 21332          1 branches:            401020 ",
+         Prefix(0x401020, 0, 1, b"branches", b"foobar [worker]", 21332, 21332)),
+        ("      0x1/2 a: b 4194303/4194303 [127] 123456.000004:         33 raw 0x20c4:  ",
+         Prefix(0, 123456000004000, 33, b"raw 0x20c4", b"0x1/2 a: b", 4194303, 4194303, 127)),
+        ("           12 34     9/9     10000000000 cycles:             beef              77"
+         " ffffffff81000010 ",
+         Prefix(0xffffffff81000010, 0, 10**10, b"cycles", b"12 34", 9, 9)),
     ],
 )
 def test_prefixes(tmp_path, line, prefix):
-    assert brstack.parse_prefix(line.encode()) == prefix
+    assert brstack.parse_head(line.encode())._replace(columns=0) == prefix
     path = tmp_path / "t.txt"
     path.write_text(f"{line}0x1/0x2/P/-/-/0/\n")
     names, batches, others = load(path)
@@ -175,12 +188,15 @@ def test_call_chains_and_empty_stacks(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text(
         "# a comment\n"
-        "prog 7/8 [001] 1.000001: 5 cycles: \n"
+        "prog     7/8     [001]     1.000001:          5 cycles: \n"
         "\t          401136 main+0x10 (/bin/a)\n\t          7f0011 start (/lib/c)\n"
         " 0x10/0x20/P/-/-/1/  0x30/0x40/M/-/-/2/ \n\n"
-        "prog 7/8 [001] 1.000002: 6 cycles: \n\t          401140 main (/bin/a)\n\n"
-        "prog 7/8 [001] 1.000003: 7 branches:           401150 main (/bin/a)\n"
-        "prog 7/8 [001] 1.000004: 8 branches:           401160 main (/bin/a) 0x50/0x60/P/-/-/3/"
+        "prog     7/8     [001]     1.000002:          6 cycles: \n"
+        "\t          401140 main (/bin/a)\n\n"
+        "            prog     7/8     [001]     1.000003:          7 branches:            401150 "
+        "main (/bin/a)\n"
+        "            prog     7/8     [001]     1.000004:          8 branches:            401160 "
+        "main (/bin/a) 0x50/0x60/P/-/-/3/"
     )
     names, batches, others = load(path)
     assert names == ["cycles", "branches"]
@@ -188,17 +204,21 @@ def test_call_chains_and_empty_stacks(tmp_path):
     assert column(batches, "period").tolist() == [5, 6, 7, 8]
     assert column(batches, "event").tolist() == [0, 0, 1, 1]
     assert list(map(len, stacks_of(batches))) == [2, 0, 0, 1]
+    (chained,) = (batch for batch in batches if batch.chain is not None)
+    assert chained.chain.tolist() == [0x401136, 0x7f0011, 0x401140]
+    assert chained.chain_offsets.tolist() == [0, 2, 3, 3, 3]
     assert others == [Comm(7, 8, "prog", time=1000001000, cpu=1)]
 
 
-@pytest.mark.parametrize("between", [b"", b"\n\t  401136 main (/bin/a)\n"])
+@pytest.mark.parametrize(
+    "between", [b"           401136", b"\n\t          401136 main (/bin/a)\n"])
 def test_names_that_a_task_takes_on_stand_before_its_samples(tmp_path, between):
     """Whatever part reads the lines."""
     path = tmp_path / "t.txt"
     names = ["sh", "prog", "prog", "sh", "other", "sh"]
     path.write_bytes(b"".join(
-        b"%s %d/%d [001] 5 cycles:  %s 0x10/0x20/P/-/-/1/\n" % (
-            name.encode(), tid, tid, between or b"401136")
+        b"%16s %5d/%-5d [001]          5 cycles: %s 0x10/0x20/P/-/-/1/\n" % (
+            name.encode(), tid, tid, between)
         for name, tid in zip(names, [8, 8, 9, 8, 9, 8], strict=True)))
     told, seen = {}, []
     with trace.open_stacks(path) as stacks:
@@ -215,8 +235,8 @@ def test_names_that_a_task_takes_on_stand_before_its_samples(tmp_path, between):
 def test_what_stands_before_an_error_is_handed_out(tmp_path, monkeypatch, end):
     """Also windows that were read ahead, and samples of several lines."""
     monkeypatch.setattr(perf_script, "_WINDOW", 4096)
-    text = b"".join(b"%20x 0x10/0x20/P/-/-/1/\n" % i for i in range(20_000))
-    text += b"a 1/1 5 cycles: \n\t  %x main\n 0x10/0x20/P/-/-/1/\n" % 20_000
+    text = b"".join(b"%17x 0x10/0x20/P/-/-/1/\n" % i for i in range(20_000))
+    text += b"a     1/1              5 cycles: \n\t%16x main\n 0x10/0x20/P/-/-/1/\n" % 20_000
     path = tmp_path / "t.gz"
     cut = gzip.compress(text)[:-20]
     path.write_bytes(cut if end == "cut" else gzip.compress(text + b"\nno sample\n"))
@@ -233,14 +253,16 @@ def test_what_stands_before_an_error_is_handed_out(tmp_path, monkeypatch, end):
 def test_event_lines(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text(
-        "a 1/1 [002] 0.5: PERF_RECORD_COMM exec: a b:1/2\n"
-        "a 1/1 0.5: PERF_RECORD_FORK(5:6):(1:2)\n"
-        "a 1/1 0.5: PERF_RECORD_EXIT(5:6):(1:2)\n"
-        "a 1/1 0.5: PERF_RECORD_MMAP2 1/2: [0x400000(0x1000) @ 0x2000 08:0a 55 66]: r-xp /x y\n"
-        "a 1/1 0.5: PERF_RECORD_MMAP2 1/2: [0x400000(0x1000) @ 0 <00ff>]: rw-s /z\n"
+        "               a     1/1     [002]     0.500000: PERF_RECORD_COMM exec: a b:1/2\n"
+        "               a     1/1         0.500000: PERF_RECORD_FORK(5:6):(1:2)\n"
+        "               a     1/1         0.500000: PERF_RECORD_EXIT(5:6):(1:2)\n"
+        "               a     1/1         0.500000: PERF_RECORD_MMAP2 1/2: [0x400000(0x1000) @ "
+        "0x2000 08:0a 55 66]: r-xp /x y\n"
+        "               a     1/1         0.500000: PERF_RECORD_MMAP2 1/2: [0x400000(0x1000) @ "
+        "0 <00ff>]: rw-s /z\n"
         "PERF_RECORD_LOST lost 17\n"
-        "a 1/1 0.5: PERF_RECORD_SWITCH OUT\n"
-        "          401000 0x1/0x2/P/-/-/0/\n"
+        "               a     1/1         0.500000: PERF_RECORD_SWITCH OUT\n"
+        "           401000 0x1/0x2/P/-/-/0/\n"
     )
     _, _, others = load(path)
     assert others == [
@@ -255,19 +277,19 @@ def test_event_lines(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("          401000 0x1/0x2/Q/-/-/0/", "an entry that perf does not print"),
-        ("          401000 0x1/0x2/P/-/-/65536/", "an entry that perf does not print"),
-        ("          401000 0x1/0x2/P/-/-/0/NOTHING", "an entry that perf does not print"),
-        ("          401000 0x/0x2/P/-/-/0/", "an entry that perf does not print"),
-        ("          401000 0x11111111111111111/0x2/P/-/-/0/", "an entry that perf"),
-        ("          401000 main+0x4/main+0x10/P/-/-/0/", "symbols in place of addresses"),
+        ("           401000 0x1/0x2/Q/-/-/0/", "an entry that perf does not print"),
+        ("           401000 0x1/0x2/P/-/-/65536/", "an entry that perf does not print"),
+        ("           401000 0x1/0x2/P/-/-/0/NOTHING", "an entry that perf does not print"),
+        ("           401000 0x/0x2/P/-/-/0/", "an entry that perf does not print"),
+        ("           401000 0x11111111111111111/0x2/P/-/-/0/", "an entry that perf"),
+        ("           401000 main+0x4/main+0x10/P/-/-/0/", "symbols in place of addresses"),
         ("some text", "is no line of perf script"),
-        ("a 1/1 0.5: PERF_RECORD_MMAP2 nonsense", "is no event as perf prints it"),
+        ("    1/1     PERF_RECORD_MMAP2 nonsense", "is no event as perf prints it"),
     ],
 )
 def test_bad_lines(tmp_path, line, message):
     path = tmp_path / "t.txt"
-    good = "          401000 0x1/0x2/P/-/-/0/\n"
+    good = "           401000 0x1/0x2/P/-/-/0/\n"
     path.write_text(good * 3 + line + "\n" + good)
     with pytest.raises(TraceError, match=f"line 4: .*{message}") as caught:
         load(path)
@@ -281,7 +303,7 @@ def test_windows_of_any_size(shared, tmp_path, monkeypatch):
         for stack in stacks_of(original)
     ]
     path = tmp_path / "t.txt"
-    path.write_text("".join(f"{i:20x} {line}\n" for i, line in enumerate(lines * 40)))
+    path.write_text("".join(f"{i:17x} {line}\n" for i, line in enumerate(lines * 40)))
     whole = stacks_of(load(path)[1])
     assert len(whole) == 13 * 40
     for window in (64, 1000, 5000, 77_777):
@@ -293,7 +315,7 @@ def test_windows_of_any_size(shared, tmp_path, monkeypatch):
 
 def test_a_line_without_end_is_refused(tmp_path):
     path = tmp_path / "t.txt"
-    path.write_bytes(b"          401000 0x1/0x2/P/-/-/0/\n" + b" 401000" * 1_000_000)
+    path.write_bytes(b"           401000 0x1/0x2/P/-/-/0/\n" + b" 401000" * 1_000_000)
     with pytest.raises(TraceError, match="line 2: is longer than"):
         load(path)
 
@@ -327,7 +349,7 @@ def compiled_once(line: bytes):
     assert at == size
     row = rows[0]
     found = tuple(int(row[n]) for n in ("ip", "time", "period", "event", "comm", "pid", "tid",
-                                        "cpu"))
+                                        "cpu", "columns"))
     return why, found, entries[:offsets[1]].tolist()
 
 
@@ -340,13 +362,45 @@ def plain(line: bytes):
     return why, tuple(hashed), entries
 
 
+#: What may stand in a column, and the columns as perf pads them.
 words = st.sampled_from([
     b"perf", b"dd", b"a", b"5805", b"-1", b"5805/5806", b"-1/0", b"[003]", b"[]", b"12.5:",
     b"12631.245939123:", b".5:", b"cycles:", b"cycles:ppp:", b":", b"401136", b"ffffffffb42071f2",
     b"beef", b"main+0x10", b"(/bin/a)", b"12345678901234567", b"7/", b"/7", b"1/2/3", b"#",
-    b"99999999999999999999999", b"0x", b"[unknown]", b"1.2.3:", b"-", b"[1", b"x:y:",
+    b"99999999999999999999999", b"0x", b"[unknown]", b"1.2.3:", b"-", b"[1", b"x:y:", b"0x1/2",
+    b"0x1(", b"1/ 2", b"1/-", b"K", b"UG", b"[0000000000001]",
 ])
 blanks = st.sampled_from([b" ", b"  ", b"\t", b"           ", b"                 "])
+#: In the order in which perf prints them.
+COLUMN_ORDER = [
+    b"%16s ", b"%5d/%-5d ", b"%7d/%-7d ", b"%5d ", b"%7d ", b"[%03d] ", b"U     ", b"KUHG  ",
+    b"%5d.000001: ", b"%5d.000000001: ", b"%10d ", b"cycles:u: ", b" branches: ", b"%24s",
+    b"%16x", b" %16x", b" main+0x10 (/bin/a)", b" ",
+]
+forms = st.sampled_from([*COLUMN_ORDER, b" %16x"])
+values = st.sampled_from([0, 1, 9, 123, 99_999, 999_999, 4_194_304, 12_345_678_901, 2**40,
+                          10**15 + 7, 2**63, 2**64 - 1, -1])
+
+
+@st.composite
+def padded_columns(draw):
+    """Columns in the order in which perf prints them, or nearly."""
+    text = b""
+    for form in sorted(draw(st.lists(forms, max_size=8)), key=COLUMN_ORDER.index) if draw(
+            st.integers(0, 4)) else draw(st.lists(forms, max_size=8)):
+        if form == b"%16s ":
+            text += form % draw(words)
+        elif form == b"%24s":
+            text += form % draw(st.sampled_from([b"", b"  jcc                   "]))
+        elif b"/" in form and b"%" in form:
+            text += form % (draw(values), draw(values))
+        elif b"x" in form and b"%" in form:
+            text += form % abs(draw(values))
+        else:
+            text += form % draw(values) if b"%" in form else form
+    return text
+
+
 names = st.sampled_from([*brstack.NAMES, b"", b"-", b"NONE", b"COND_", b"CON"])
 numbers = st.sampled_from([b"0", b"7", b"42", b"65535", b"65536", b"999999", b"", b"00012", b"1x"])
 hexes = st.one_of(
@@ -377,15 +431,18 @@ good_entries = st.tuples(
 
 @st.composite
 def lines(draw):
-    head = b"".join(draw(blanks) + draw(words) for _ in range(draw(st.integers(0, 9))))
-    if draw(st.booleans()):
-        head = head.lstrip()
+    if draw(st.integers(0, 2)):
+        head = draw(padded_columns())
+    else:
+        head = b"".join(draw(blanks) + draw(words) for _ in range(draw(st.integers(0, 9))))
+        if draw(st.booleans()):
+            head = head.lstrip()
     entries = draw(st.lists(st.one_of(good_entries, good_entries, entry_texts()), max_size=5))
     tail = b"".join(draw(blanks) + entry for entry in entries)
     return (head + tail + draw(st.sampled_from([b"", b" ", b"  "])))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(lines())
 @example(b"           -1/0 []\x071.2.3:\t0x12/0x5/P/-/-/42/RET")
 @example(b" [unknown]:  401000 0x12/0x5/P/-/-/42/RET")
@@ -395,7 +452,7 @@ def test_twin(line):
     assert compiled(line) == plain(line)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(lines(), st.data())
 def test_twin_on_damaged_lines(line, data):
     if not line:
