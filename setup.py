@@ -4,6 +4,7 @@ LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of t
 """
 
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from setuptools import Extension, setup
 
 SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
+
+# The policies once more, with switches that leave their guards out.
+runpy.run_path("pylbr/verify/weave.py", run_name="__main__")
 
 #: Every .pyx is an extension.
 EXTENSIONS = sorted(

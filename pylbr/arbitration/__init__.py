@@ -1,38 +1,77 @@
-"""Who holds the LBRs: one interface, one policy a file."""
+"""Who holds the LBRs: one interface, one policy a file.
+
+A module of this package registers its policies by a dict ``POLICIES``, name -> class or other
+callable that makes one.  Another package's policy is an entry point of the group
+``pylbr.policies``, whose name is the policy's and whose object is such a callable.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
 
-from pylbr.arbitration.arch_lbr_v2 import ArchLbrV2
-from pylbr.arbitration.kvm_legacy import KvmLegacy
-from pylbr.arbitration.lease import Lease
-from pylbr.arbitration.mediated import Mediated
 from pylbr.arbitration.microsteps import Policy
-from pylbr.arbitration.request import Request
 from pylbr.errors import ConfigurationError
 
-__all__ = ["POLICIES", "Policy", "make_policy"]
+__all__ = ["ENTRY_POINT_GROUP", "POLICIES", "Policy", "known_flaws", "make_policy"]
 
-#: Name -> class, arguments, and the flaws that it has as it stands.
-POLICIES: dict[str, tuple[type[Policy], dict[str, bool], frozenset[str]]] = {
-    "kvm-legacy": (KvmLegacy, {}, frozenset()),
-    "kvm-legacy-2024": (KvmLegacy, {}, frozenset({"stale-snapshot"})),
-    "kvm-legacy-designed": (KvmLegacy, {"designed": True}, frozenset()),
-    "arch-lbr-v2": (
-        ArchLbrV2, {}, frozenset(ArchLbrV2.FLAWS) - {"no-entry-load", "pebs-baseline"},
-    ),
-    "arch-lbr-v2-fixed": (ArchLbrV2, {}, frozenset()),
-    "request": (Request, {}, frozenset()),
-    "mediated": (Mediated, {}, frozenset()),
-    "lease": (Lease, {}, frozenset()),
-}
+ENTRY_POINT_GROUP: Final = "pylbr.policies"
+
+Maker = Callable[..., Policy]
+
+
+def _installed(point: EntryPoint, **arguments: object) -> Policy:
+    try:
+        made = point.load()(**arguments)
+    except Exception as error:
+        raise ConfigurationError(f"policy {point.name!r} ({point.value}): {error}") from error
+    if not isinstance(made, Policy):
+        raise ConfigurationError(
+            f"policy {point.name!r} ({point.value}): it makes a {type(made).__name__}, not a "
+            f"pylbr.arbitration.Policy")
+    return made
+
+
+def _found() -> dict[str, Maker]:
+    """Policies by name; an installed package replaces none of ours."""
+    found: dict[str, Maker] = {
+        point.name: partial(_installed, point) for point in entry_points(group=ENTRY_POINT_GROUP)}
+    for module in pkgutil.iter_modules(__path__):
+        found |= getattr(importlib.import_module(f"{__name__}.{module.name}"), "POLICIES", {})
+    return dict(sorted(found.items()))
+
+
+#: Name -> what makes the policy.
+POLICIES: Final = _found()
 
 
 def make_policy(name: str, flaws: Iterable[str] = ()) -> Policy:
-    """The policy `name`, with further `flaws` (names out of its ``FLAWS``)."""
+    """The policy `name`, with further `flaws` (names out of `known_flaws`).
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such policy, it has no such flaw, or it cannot be loaded.
+    """
     if name not in POLICIES:
         raise ConfigurationError(
             f"there is no policy {name!r}; policies are {', '.join(POLICIES)}")
-    kind, arguments, own = POLICIES[name]
-    return kind(own | set(flaws), **arguments)
+    policy = POLICIES[name]()
+    flaws = frozenset(flaws)
+    if not flaws:
+        return policy
+    known = known_flaws(policy)
+    for flaw in sorted(flaws - known.keys()):
+        raise ConfigurationError(f"policy {name} has no flaw {flaw!r}; it has "
+                                 f"{', '.join(known) or 'none'}")
+    return POLICIES[name](flaws=flaws | getattr(policy, "flaws", frozenset()))
+
+
+def known_flaws(policy: Policy) -> dict[str, tuple[int, str] | tuple[int, str, str]]:
+    """Bugs that the code after which a policy is modelled has or had: name -> (bit, what it is[,
+    feature that shows it])."""
+    return getattr(policy, "FLAWS", {})

@@ -4,6 +4,8 @@ Without any, it is the series with every finding fixed: still a perf that takes 
 at any IPI and a guest that is not told.
 """
 
+from functools import partial
+
 from libc.string cimport memset
 
 from pylbr.arbitration.microsteps cimport (
@@ -68,6 +70,8 @@ cdef class ArchLbrV2(PinnedEvent):
         self.name = "arch-lbr-v2"
         self.freeze_clears_enable = True
         self.set_flaws(flaws)
+        self.claims = ()
+        self.by_design = ("P20", "P20b") if self.has(BOTH_SCHEDULED) else ("P20b",)
         self.guest_pebs = self.has(PEBS_BASELINE)
         self.late_freeze = self.has(LATE_FREEZE)
         self.sharing = 0 if self.has(BOTH_SCHEDULED) else FILTER_VLBR
@@ -180,3 +184,10 @@ cdef class ArchLbrV2(PinnedEvent):
             s.seen.image.depth = s.depth
             hw_restore(&c.hw, &s.seen.image)
             s.seen.image.ctl = v.ctl
+
+
+POLICIES = {
+    "arch-lbr-v2": partial(
+        ArchLbrV2, flaws=frozenset(ArchLbrV2.FLAWS) - {"no-entry-load", "pebs-baseline"}),
+    "arch-lbr-v2-fixed": ArchLbrV2,
+}

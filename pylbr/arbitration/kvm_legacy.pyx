@@ -5,6 +5,8 @@ guest event's constraint returns before the shared filter register is looked at:
 scheduled, and host LBRs stay off for as long as the guest has its event.
 """
 
+from functools import partial
+
 from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
     GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS,
@@ -39,6 +41,8 @@ cdef class KvmLegacy(PinnedEvent):
         self.late_freeze = True
         self.legacy = self.nested_controls = self.freeze_clears_enable = True
         self.sharing = FILTER_VLBR if designed else 0
+        self.claims = ()
+        self.by_design = ("P20b",) if designed else ("P20", "P20b")
         self.set_flaws(flaws)
         self.guest_pebs = self.has(PEBS_BASELINE)
 
@@ -113,3 +117,10 @@ cdef class KvmLegacy(PinnedEvent):
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
         """None of the LBR MSRs is in the list that user space saves."""
         self.release(s, c, v)
+
+
+POLICIES = {
+    "kvm-legacy": KvmLegacy,
+    "kvm-legacy-2024": partial(KvmLegacy, flaws={"stale-snapshot"}),
+    "kvm-legacy-designed": partial(KvmLegacy, designed=True),
+}

@@ -8,8 +8,7 @@ and the guest's `lost` flag says that its records broke off.  A host sample that
 the registers are not the host's, or whose window began late, says `cut`.
 """
 
-from pylbr.arbitration.single_owner import GUARDS
-from pylbr.arbitration.single_owner cimport NO_RECHECK, OWNED_FLAWS, SingleOwner
+from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware,
     vcpu_index,
@@ -17,30 +16,17 @@ from pylbr.arbitration.microsteps cimport (
 from pylbr.cpu.hardware cimport hw_restore, hw_save, hw_write_depth
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
-cdef enum Flaw:
-    NO_SWAP_BACK = OWNED_FLAWS, SILENT_CUT, KEEP_HOST_IMAGE, LATE_GRANT_REVOKE
-    KEEP_DEPTH
-
 
 cdef class Lease(SingleOwner):
     """Swap at the world switch while both sides record."""
 
-    FLAWS = {name: flaw for name, flaw in GUARDS.items() if name != "drop-frozen"} | {
-        "no-swap-back": (NO_SWAP_BACK, "the host gets the registers at put only"),
-        "silent-cut": (SILENT_CUT, "a window that began late is not marked"),
-        "keep-host-image": (KEEP_HOST_IMAGE, "the host's image outlives its event"),
-        "keep-depth": (KEEP_DEPTH, "the host goes on with the guest's IA32_LBR_DEPTH"),
-        "late-grant-revoke": (LATE_GRANT_REVOKE, "perf still counts as attached while swapped out"),
-    }
-
-    def __init__(self, flaws=()):
+    def __init__(self):
         self.name = "lease"
         self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
         self.nested_controls = self.guest_pebs = True
         self.any_depth = True
-        self.set_flaws(flaws)
 
     cdef bint host_traces_guests(self, Cpu* c) noexcept nogil:
         return c.perf.hosts and not c.perf.flags & EXCLUDE_GUEST
@@ -48,8 +34,7 @@ cdef class Lease(SingleOwner):
     cdef void suspend_host(self, System* s, Cpu* c) noexcept nogil:
         """Put the host's records aside until the VM exit."""
         use_hardware(s, c, OWNER_HOST)
-        if not self.has(LATE_GRANT_REVOKE):
-            c.perf.granted = 0
+        c.perf.granted = 0
         perf_disable(&c.perf, &c.hw)
         hw_save(&c.hw, &c.perf.context.saved)
         c.perf.context.saved_valid = 1
@@ -63,11 +48,11 @@ cdef class Lease(SingleOwner):
         SingleOwner.load_guest(self, s, c, v)
 
     cdef void attach(self, System* s, Cpu* c) noexcept nogil:
-        if c.hw.lbr.depth != s.host_depth and not self.has(KEEP_DEPTH):
+        if c.hw.lbr.depth != s.host_depth:
             hw_write_depth(&c.hw, s.host_depth)
         if c.perf.context.saved_valid:
             hw_restore(&c.hw, &c.perf.context.saved)
-        elif not self.has(SILENT_CUT):
+        else:
             c.perf.cut |= c.wanted
         c.perf.context.saved_valid = 0
         SingleOwner.attach(self, s, c)
@@ -75,8 +60,7 @@ cdef class Lease(SingleOwner):
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
         if not c.perf.hosts:
             c.perf.cut = 0
-            if not self.has(KEEP_HOST_IMAGE):
-                c.perf.context.saved_valid = 0
+            c.perf.context.saved_valid = 0
         SingleOwner.perf_update(self, s, c)
 
     cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
@@ -85,7 +69,7 @@ cdef class Lease(SingleOwner):
         return self.yield_guest(s, c, v, pc)
 
     cdef bint pending(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
-        return c.wanted and not self.has(NO_RECHECK)
+        return c.wanted
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0 and v.uses and c.owner == OWNER_HOST and not self.host_traces_guests(c):
@@ -102,8 +86,7 @@ cdef class Lease(SingleOwner):
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0:
             SingleOwner.after_exit(self, s, c, v, 0)
-            if (c.owner != OWNER_GUEST + vcpu_index(s, v) or not c.perf.hosts
-                    or self.has(NO_SWAP_BACK)):
+            if c.owner != OWNER_GUEST + vcpu_index(s, v) or not c.perf.hosts:
                 return DONE
         return self.yield_guest(s, c, v, pc)
 
@@ -112,3 +95,6 @@ cdef class Lease(SingleOwner):
         if instruction == GUEST_DEPTH and v.lost:
             return True
         return SingleOwner.exits(self, s, c, v, instruction)
+
+
+POLICIES = {"lease": Lease}

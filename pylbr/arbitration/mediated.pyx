@@ -4,30 +4,20 @@ Host events must exclude guests; they are scheduled out while a vCPU is loaded, 
 host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace of the host.
 """
 
-from pylbr.arbitration.single_owner import GUARDS
 from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, System, Vcpu
 from pylbr.host.perf cimport FILTER_EXCLUSION
-
-cdef set NOT_OURS = {
-    "xsaves-door", "no-restore-ctl", "no-pause-clear", "guest-runs-host-ctl", "no-recheck",
-    "keep-passthrough", "pmi-no-freeze", "pebs-door",
-    "stale-stack", "silent-stack",  # perf is never attached when a vCPU's thread leaves
-}
 
 
 cdef class Mediated(SingleOwner):
     """Swap whole facilities when a vCPU comes and goes."""
 
-    FLAWS = {name: flaw for name, flaw in GUARDS.items() if name not in NOT_OURS}
-
-    def __init__(self, flaws=()):
+    def __init__(self):
         self.name = "mediated"
         self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
         self.nested_controls = self.guest_pebs = True
-        self.set_flaws(flaws)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0:
@@ -48,3 +38,6 @@ cdef class Mediated(SingleOwner):
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         self.admit(c, v)
         return DONE
+
+
+POLICIES = {"mediated": Mediated}

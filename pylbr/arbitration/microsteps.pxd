@@ -92,9 +92,10 @@ cdef class Policy:
     """How host and guests share one facility.  Hooks run one micro-step a call: they take the
     step's number and give the next, or DONE."""
     cdef readonly str name
-    cdef readonly frozenset flaws
-    cdef uint64_t flaw_bits
     # What it documents
+    cdef readonly tuple claims              # properties that it promises; None: all of them
+    cdef readonly tuple by_design           # properties that it breaks in so many ways that a
+    #                                         search goes on after them
     cdef readonly bint legacy               # needs legacy LBRs
     cdef readonly bint guest_short          # records a guest misses show as empty entries
     cdef readonly bint guest_flag           # ... and by a flag
@@ -109,8 +110,6 @@ cdef class Policy:
     cdef readonly bint guest_pebs           # PEBS_BASELINE is offered: records may hold LBRs
     cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 
-    cdef int set_flaws(self, flaws) except -1
-    cdef bint has(self, int flaw) noexcept nogil
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil
     cdef void task_out(self, System* s, Cpu* c) noexcept nogil
     cdef void task_in(self, System* s, Cpu* c) noexcept nogil

@@ -1,15 +1,12 @@
-from collections.abc import Iterable
-from typing import ClassVar
-
 from typing_extensions import disjoint_base
 
 EVENT_ON_TASK: int
 
 @disjoint_base
 class Policy:
-    FLAWS: ClassVar[dict[str, tuple[int, str] | tuple[int, str, str]]]
     name: str
-    flaws: frozenset[str]
+    claims: tuple[str, ...] | None
+    by_design: tuple[str, ...] | None
     legacy: bool
     guest_short: bool
     guest_flag: bool
@@ -23,4 +20,4 @@ class Policy:
     freeze_clears_enable: bool
     guest_pebs: bool
     nested_controls: bool
-    def __new__(cls, flaws: Iterable[str] = ...) -> Policy: ...
+    def __new__(cls) -> Policy: ...

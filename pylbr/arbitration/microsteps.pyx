@@ -18,8 +18,6 @@ from pylbr.host.perf cimport (
     EVENT_INACTIVE, EXCLUDE_GUEST, perf_close, perf_open, perf_rotate, perf_schedule,
 )
 
-from pylbr.errors import ConfigurationError
-
 cdef enum:
     ON_TASK = 0x40              # argument of OP_OPEN and OP_CLOSE: the present task's context
 
@@ -288,29 +286,7 @@ cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil:
 # ---------------------------------------------------------------- the interface's defaults
 
 cdef class Policy:
-    """How host and guests share one facility.
-
-    Parameters
-    ----------
-    flaws : iterable of str
-        Names out of `FLAWS`: guards left out, or known bugs left in.
-    """
-
-    #: Name -> (bit, what it does[, feature that it needs]).
-    FLAWS = {}
-
-    cdef int set_flaws(self, flaws) except -1:
-        self.flaws = frozenset(flaws)
-        for name in self.flaws:
-            if name not in self.FLAWS:
-                raise ConfigurationError(
-                    f"policy {self.name} has no flaw {name!r}; it has {', '.join(self.FLAWS)}")
-            self.flaw_bits |= <uint64_t> 1 << <int> self.FLAWS[name][0]
-        return 0
-
-    cdef bint has(self, int flaw) noexcept nogil:
-        """Is this deviation from the correct policy switched on?"""
-        return (self.flaw_bits >> flaw) & 1
+    """How host and guests share one facility."""
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
         """The set of scheduled events has changed; interrupts are off."""

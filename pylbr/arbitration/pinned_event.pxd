@@ -7,6 +7,10 @@ from pylbr.host.perf cimport Event
 
 
 cdef class PinnedEvent(Policy):
+    cdef readonly frozenset flaws
+    cdef uint64_t flaw_bits
+    cdef int set_flaws(self, flaws) except -1
+    cdef bint has(self, int flaw) noexcept nogil
     cdef Event* event(self, System* s, Vcpu* v) noexcept nogil
     cdef bint active(self, System* s, Vcpu* v) noexcept nogil
     cdef void create(self, System* s, Cpu* c, Vcpu* v) noexcept nogil

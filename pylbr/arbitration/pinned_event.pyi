@@ -1,6 +1,10 @@
+from typing import ClassVar
+
 from typing_extensions import disjoint_base
 
 from pylbr.arbitration.microsteps import Policy
 
 @disjoint_base
-class PinnedEvent(Policy): ...
+class PinnedEvent(Policy):
+    FLAWS: ClassVar[dict[str, tuple[int, str] | tuple[int, str, str]]]
+    flaws: frozenset[str]

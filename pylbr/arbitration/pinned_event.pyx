@@ -27,7 +27,26 @@ from pylbr.host.perf cimport (
 
 
 cdef class PinnedEvent(Policy):
-    """What `kvm-legacy` and `arch-lbr-v2` share."""
+    """What `kvm-legacy` and `arch-lbr-v2` share.
+
+    Parameters
+    ----------
+    flaws : iterable of str
+        Names out of `FLAWS`: bugs that the code had or has.
+    """
+
+    #: Name -> (bit, what it does[, feature that it needs]).
+    FLAWS = {}
+
+    cdef int set_flaws(self, flaws) except -1:
+        self.flaws = frozenset(flaws)
+        for name in self.flaws:
+            self.flaw_bits |= <uint64_t> 1 << <int> self.FLAWS[name][0]
+        return 0
+
+    cdef bint has(self, int flaw) noexcept nogil:
+        """Is this bug in?"""
+        return (self.flaw_bits >> flaw) & 1
 
     cdef Event* event(self, System* s, Vcpu* v) noexcept nogil:
         cdef PerfContext* context = &s.thread[vcpu_index(s, v)]

@@ -6,8 +6,7 @@ image, and the image loses its records as soon as the guest would have recorded:
 short stack, as after a deep C-state.
 """
 
-from pylbr.arbitration.single_owner import GUARDS
-from pylbr.arbitration.single_owner cimport NO_RECHECK, SingleOwner
+from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, OWNER_GUEST, OWNER_NONE, System, Vcpu, vcpu_index,
 )
@@ -17,18 +16,12 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 cdef class Request(SingleOwner):
     """Ask, and be served at the next VM entry or when the vCPU is put."""
 
-    # No guest has the registers while a host event counts: there is nothing to acknowledge.  A
-    # sample may be short without a mark.
-    FLAWS = {name: flaw for name, flaw in GUARDS.items()
-             if name not in ("ack-by-host", "drop-frozen", "silent-stack")}
-
-    def __init__(self, flaws=()):
+    def __init__(self):
         self.name = "request"
         self.guest_short = self.host_short = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
         self.nested_controls = self.guest_pebs = True
-        self.set_flaws(flaws)
 
     cdef int safe_point(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0 and (not c.wanted or c.owner != OWNER_GUEST + vcpu_index(s, v)):
@@ -36,7 +29,7 @@ cdef class Request(SingleOwner):
         return self.yield_guest(s, c, v, pc)
 
     cdef bint pending(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
-        return c.wanted and not self.has(NO_RECHECK)
+        return c.wanted
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if c.owner == OWNER_NONE and v.uses:
@@ -46,3 +39,6 @@ cdef class Request(SingleOwner):
         else:
             self.keep_out(c, v)
         return DONE
+
+
+POLICIES = {"request": Request}

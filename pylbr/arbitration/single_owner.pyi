@@ -1,5 +1,3 @@
 from pylbr.arbitration.microsteps import Policy
 
-GUARDS: dict[str, tuple[int, str]]
-
 class SingleOwner(Policy): ...

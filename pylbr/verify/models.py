@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration import make_policy
+from pylbr.arbitration import Policy
 from pylbr.errors import ConfigurationError
 from pylbr.verify.explore import Explorer, Model
+from pylbr.verify.mutants import mutant
 from pylbr.verify.properties import NAMES, names_of
 
 __all__ = ["FEATURES", "KINDS", "STANDARD", "Configuration", "Result", "explore"]
@@ -69,7 +70,7 @@ class Configuration:
     policy : str
         Name out of `pylbr.arbitration.POLICIES`.
     flaws : tuple of str
-        Guards left out, on top of what the policy lacks as it stands.
+        Guards left out, or bugs on top of those that the policy has (`mutants.flaws_of`).
     depth, guests, cpus : int
     features, kinds : tuple of str
         Names out of `FEATURES` and `KINDS`.
@@ -86,8 +87,13 @@ class Configuration:
     kinds: tuple[str, ...] = STANDARD["kinds"]
     events: int = 1
 
-    def model(self) -> Model:
+    def model(self, policy: Policy | None = None) -> Model:
         """The model to run.
+
+        Parameters
+        ----------
+        policy : Policy, optional
+            Instead of the one that `policy` and `flaws` name.
 
         Raises
         ------
@@ -103,7 +109,7 @@ class Configuration:
         for kind, feature in NEEDS.items():
             if kind in self.kinds and feature not in self.features:
                 raise ConfigurationError(f"kind of event {kind!r} needs the feature {feature!r}")
-        policy = make_policy(self.policy, self.flaws)
+        policy = policy or mutant(self.policy, self.flaws)
         if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
             raise ConfigurationError(
                 f"depth: a model has 1 to 3 entries (legacy LBRs 1 or 2), not {self.depth}")

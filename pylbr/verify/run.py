@@ -12,7 +12,7 @@ from typing import TypeVar
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES
 from pylbr.verify.story import Story, story_of
-from pylbr.verify.suites import DESIGNED_IN, EQUIVALENT, FlawResult
+from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 
@@ -28,7 +28,7 @@ _done: Sequence[int] = ()           # of each task, in a worker: shared with the
 
 def search(configuration: Configuration, report: Progress) -> Result:
     """Explore, behind what the policy breaks by design too; `report` gets the states so far."""
-    return explore(configuration, ignore=DESIGNED_IN.get(configuration.policy, ()),
+    return explore(configuration, ignore=by_design(configuration.policy),
                    report=lambda states, _: report(states))
 
 

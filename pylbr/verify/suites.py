@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pylbr.arbitration import POLICIES
+from pylbr.arbitration import known_flaws, make_policy
+from pylbr.verify.guards import GUARDS, POLICIES
 from pylbr.verify.models import Configuration, Result, explore
+from pylbr.verify.mutants import flaws_of
 
 __all__ = [
-    "CORRECT", "DESIGNED_IN", "EQUIVALENT", "EXTENDED", "FlawResult", "hunt", "mutants",
-    "switches",
+    "CORRECT", "EQUIVALENT", "EXTENDED", "FlawResult", "broken_claims", "by_design", "hunt",
+    "mutants", "switches",
 ]
 
-#: Policies that must hold every property.
-CORRECT = ("request", "mediated", "lease")
+#: Our policies that claim every property: those that have guards.
+CORRECT = tuple(POLICIES)
 
-#: What the others break by design and by many ways; a search goes on behind these.
-DESIGNED_IN = {
-    "kvm-legacy": ("P20", "P20b"),
-    "kvm-legacy-2024": ("P20b",),
-    "kvm-legacy-designed": ("P20b",),
-    "arch-lbr-v2": ("P20", "P20b"),
-    "arch-lbr-v2-fixed": ("P20b",),
-}
+
+def by_design(policy: str) -> tuple[str, ...]:
+    """Properties that a policy breaks in so many ways that a search goes on after them."""
+    return make_policy(policy).by_design or ()
+
+
+def broken_claims(policy: str, broken: Iterable[str]) -> tuple[str, ...]:
+    """Properties out of `broken` that the policy claims to hold."""
+    claims = make_policy(policy).claims
+    return tuple(name for name in broken if claims is None or name in claims)
+
 
 #: Further sets, at depth 1: what they add to branches, switches, entries, exits and events.
 EXTENDED: dict[str, dict] = {
@@ -71,7 +76,7 @@ _GROUNDS: tuple[dict, ...] = (
     {"guests": 2, "depth": 2, "kinds": ("cpu-exclude", "cpu"),
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
 )
-#: Where a flaw is looked for that needs a feature: the third item of its row in ``FLAWS``.
+#: Where a flaw is looked for that needs a feature (`flaws_of`).
 _OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
     feature: tuple({"guests": 1, "depth": 1, "kinds": kinds, "features": ("nmi", feature, *more)}
                    for more in ((), ("migrate",)))
@@ -119,19 +124,19 @@ EQUIVALENT = {
 def _base(policy: str, ground: dict, known: dict) -> Result:
     key = (policy, str(ground))
     if key not in known:
-        known[key] = explore(Configuration(policy, **ground), ignore=DESIGNED_IN.get(policy, ()))
+        known[key] = explore(Configuration(policy, **ground), ignore=by_design(policy))
     return known[key]
 
 
 def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     """Look for a property that `flaw` breaks and `policy` without it does not."""
     known = {} if known is None else known
-    _, what, *needs = POLICIES[policy][0].FLAWS[flaw]
+    what, needs = flaws_of(policy)[flaw]
     result = None
-    for ground in _OWN_GROUNDS[needs[0]] if needs else _GROUNDS:
+    for ground in _OWN_GROUNDS[needs] if needs else _GROUNDS:
         base = _base(policy, ground, known)
         result = explore(Configuration(policy, (flaw,), **ground),
-                         ignore=DESIGNED_IN.get(policy, ()))
+                         ignore=by_design(policy))
         found = tuple(name for name in result.broken if name not in base.broken)
         if found:
             return FlawResult(policy, flaw, what, found, result)
@@ -142,11 +147,8 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
 def switches(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
     """Every known bug: the findings on v2, and merged KVM's."""
     known: dict = {}
-    for policy, flaws in (
-        ("arch-lbr-v2-fixed", POLICIES["arch-lbr-v2"][0].FLAWS),
-        ("kvm-legacy-designed", POLICIES["kvm-legacy"][0].FLAWS),
-    ):
-        for flaw in flaws:
+    for policy in ("arch-lbr-v2-fixed", "kvm-legacy-designed"):
+        for flaw in known_flaws(make_policy(policy)):
             if report:
                 report(f"{policy} +{flaw}")
             yield hunt(policy, flaw, known)
@@ -156,7 +158,9 @@ def mutants(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]
     """Every guard of every correct policy, left out by itself."""
     known: dict = {}
     for policy in CORRECT:
-        for flaw in POLICIES[policy][0].FLAWS:
+        for guard in GUARDS.values():
+            if policy not in guard.policies:
+                continue
             if report:
-                report(f"{policy} +{flaw}")
-            yield hunt(policy, flaw, known)
+                report(f"{policy} +{guard.name}")
+            yield hunt(policy, guard.name, known)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration import make_policy
 from pylbr.verify.explore import Model
 from pylbr.verify.models import FEATURES, KINDS, property_bits
-from pylbr.verify.suites import DESIGNED_IN
+from pylbr.verify.mutants import mutant
 from pylbr.verify.walk import Walk
 
 __all__ = ["Walked", "everything", "walk"]
@@ -45,7 +44,7 @@ class Walked:
 def everything(policy: str, flaws: Sequence[str] = (), *, depth: int = 32, guests: int = 4,
                cpus: int = 2) -> Model:
     """Every feature and every kind of event, two events at a time."""
-    made = make_policy(policy, flaws)
+    made = mutant(policy, flaws)
     hardware = (LbrConfig.legacy(depth, linear_width=64, info_mask=0) if made.legacy
                 else LbrConfig(depth=depth, linear_width=64, info_mask=0))
     return Model(made, hardware, cpus, guests, sum(FEATURES.values()), list(KINDS.values()), 2)
@@ -69,7 +68,7 @@ def walk(
         Called with the actions taken so far, some times a second.
     """
     model = everything(policy, flaws, guests=guests, cpus=cpus)
-    ignore = property_bits(DESIGNED_IN.get(policy, ()))
+    ignore = property_bits(model.policy.by_design or ())
     run = Walk(model, seed)
     start = time.process_time()
     while run.steps < actions and run.run(min(STRIDE, actions - run.steps), ignore):

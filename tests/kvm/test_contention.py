@@ -8,9 +8,9 @@ only that, and a policy with a hole shows what leaks through it.
 import pytest
 
 from lbrcore import LbrConfig
-from pylbr.arbitration import POLICIES, make_policy
 from pylbr.verify.explore import Model
 from pylbr.verify.models import FEATURES, KINDS
+from pylbr.verify.mutants import flaws_of, mutant
 from pylbr.verify.properties import names_of
 from pylbr.verify.replay import Run
 from pylbr.verify.suites import CORRECT
@@ -33,7 +33,7 @@ class Contest:
     """
 
     def __init__(self, policy, flaws=(), kind="cpu-exclude", when=None, depth=32):
-        made = make_policy(policy, flaws)
+        made = mutant(policy, flaws)
         hardware = (LbrConfig.legacy(depth, linear_width=64, info_mask=0) if made.legacy
                     else LbrConfig(depth=depth, linear_width=64, info_mask=0))
         model = Model(made, hardware, 1, 1, sum(FEATURES[name] for name in WHAT), [KINDS[kind]])
@@ -190,7 +190,7 @@ def test_a_host_that_traces_guests_sees_them_and_they_do_not_see_it(policy):
     ("kvm-legacy", None, "cpu-exclude"),
 ])
 def test_a_hole_shows_the_host_to_the_guest(policy, flaw, kind):
-    assert flaw is None or flaw in POLICIES[policy][0].FLAWS
+    assert flaw is None or flaw in flaws_of(policy)
     leaks = [contest for contest in contests(policy, (flaw,) if flaw else (), kind)
              if contest.leaked()[0]]
     assert leaks

@@ -2,14 +2,14 @@
 
 import pytest
 
-from pylbr.arbitration import POLICIES
 from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.mutants import flaws_of
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import KIND, GuestRun
 
 ON, RECORD = "sets LBREn", "gets a PEBS record with the LBR group"
 GUARDS = [(policy, flaw) for policy in CORRECT
-          for flaw, row in POLICIES[policy][0].FLAWS.items() if row[2:] == ("pebs",)]
+          for flaw, (_, needs) in flaws_of(policy).items() if needs == "pebs"]
 
 
 @pytest.mark.parametrize("policy", CORRECT)

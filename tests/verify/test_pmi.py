@@ -2,8 +2,8 @@
 
 import pytest
 
-from pylbr.arbitration import POLICIES
 from pylbr.verify.models import Configuration, explore
+from pylbr.verify.mutants import flaws_of
 from pylbr.verify.steps import INSTRUCTIONS
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
@@ -12,7 +12,7 @@ ON, FREEZE, PMI, ACK = ("sets LBREn", "sets FREEZE_LBRS_ON_PMI", "has a counter 
                         "acknowledges LBR_FRZ")
 EXIT_PMI = len(INSTRUCTIONS)
 GUARDS = [(policy, flaw) for policy in CORRECT
-          for flaw, row in POLICIES[policy][0].FLAWS.items() if row[2:] == ("vpmi",)]
+          for flaw, (_, needs) in flaws_of(policy).items() if needs == "vpmi"]
 
 
 def sampled(policy, *, freeze):

@@ -3,9 +3,10 @@
 import pytest
 
 from lbrcore.config import LbrConfig
-from pylbr.arbitration import POLICIES, make_policy
+from pylbr.arbitration import POLICIES
 from pylbr.errors import ConfigurationError
 from pylbr.verify.compare import program
+from pylbr.verify.mutants import mutant
 from pylbr.verify.simulation import Simulation
 from pylbr.verify.suites import CORRECT
 
@@ -17,7 +18,7 @@ STREAMS = [program(owner) for owner in range(4)]
 
 
 def simulation(policy, flaws=(), cpus=2, streams=STREAMS, **rates):
-    made = make_policy(policy, flaws)
+    made = mutant(policy, flaws)
     config = (LbrConfig.legacy(32, linear_width=64) if made.legacy
               else LbrConfig(linear_width=64))
     return Simulation(made, config, streams, 512, cpus=cpus, **{**BUSY, **rates})

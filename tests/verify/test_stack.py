@@ -2,15 +2,15 @@
 
 import pytest
 
-from pylbr.arbitration import POLICIES
 from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.mutants import flaws_of
 from pylbr.verify.replay import Run
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
 
 CALL, RETURN, JUMP = 0, 4, 8       # arguments of a branch
 GUARDS = [(policy, flaw) for policy in CORRECT
-          for flaw, row in POLICIES[policy][0].FLAWS.items() if row[2:] == ("stack",)]
+          for flaw, (_, needs) in flaws_of(policy).items() if needs == "stack"]
 
 
 @pytest.mark.parametrize("policy", CORRECT)

@@ -7,6 +7,7 @@ from pylbr.arbitration import make_policy
 from pylbr.errors import ConfigurationError
 from pylbr.verify.explore import Model
 from pylbr.verify.models import FEATURES, KINDS
+from pylbr.verify.mutants import mutant
 from pylbr.verify.suites import CORRECT
 from pylbr.verify.walk import Walk
 from pylbr.verify.walks import everything
@@ -50,7 +51,7 @@ def test_lease_lets_guests_have_another_depth(depth):
                   sum(FEATURES.values()), list(KINDS.values()), 2, depth)
     run = Walk(model, depth)
     assert run.run(500_000), run.broken
-    model = Model(make_policy("lease", ["keep-depth"]), LbrConfig(linear_width=64, info_mask=0),
+    model = Model(mutant("lease", ["keep-depth"]), LbrConfig(linear_width=64, info_mask=0),
                   1, 1, FEATURES["nmi"], [KINDS["cpu-exclude"]], 1, depth)
     # Left alone, the host soon has the guest's depth for good: only a walk's start shows it.
     assert not all(Walk(model, seed).run(1_000) for seed in range(1, 10))

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylbr.arbitration import POLICIES
+from pylbr.arbitration import POLICIES, make_policy
 from pylbr.verify.models import FEATURES, KINDS, Configuration, explore, property_bits
 from pylbr.verify.run import table
-from pylbr.verify.suites import DESIGNED_IN, EXTENDED
+from pylbr.verify.suites import EXTENDED, by_design
 
 HERE = Path(__file__).resolve().parent
 
@@ -57,13 +57,13 @@ def build(directory: Path, compiler: str = "g++") -> Path:
 
 def ignored(configuration: Configuration) -> tuple[str, ...]:
     """Properties behind which the search goes on."""
-    return DESIGNED_IN.get(configuration.policy, ())
+    return by_design(configuration.policy)
 
 
 def second(program: Path, configuration: Configuration, ignore: Iterable[str]) -> Count:
     """Search with the second model."""
     c = configuration
-    flaws = POLICIES[c.policy][2] | set(c.flaws)
+    flaws = getattr(make_policy(c.policy), "flaws", frozenset()) | set(c.flaws)
     done = subprocess.run(
         [program, f"policy={c.policy}", f"flaws={','.join(sorted(flaws))}", f"depth={c.depth}",
          f"guests={c.guests}", f"cpus={c.cpus}", f"events={c.events}",

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pylbr.arbitration import POLICIES
+from pylbr.arbitration import POLICIES, make_policy
 from pylbr.verify.models import NEEDS, STANDARD, Configuration, explore
+from pylbr.verify.mutants import flaws_of
 from pylbr.verify.properties import NAMES
 from pylbr.verify.suites import CORRECT, EQUIVALENT
 from tests.peers.peer_tools import need
@@ -19,12 +20,12 @@ SMALL = ("nmi", "migrate")
 
 def _needs(policy, flaw):
     """Features without which a flaw is never seen."""
-    return POLICIES[policy][0].FLAWS[flaw][2:]
+    return [needs] if (needs := flaws_of(policy)[flaw][1]) else []
 
 
 #: Every flaw of every policy: (policy, flaw).
-FLAWS = [(policy, flaw) for policy in POLICIES for flaw in POLICIES[policy][0].FLAWS
-         if flaw not in POLICIES[policy][2]]
+FLAWS = [(policy, flaw) for policy in POLICIES for flaw in flaws_of(policy)
+         if flaw not in getattr(make_policy(policy), "flaws", ())]
 #: What a flaw needs -> features and events that show it.
 SHOWN = {
     "pebs": {"features": ("pebs",), "kinds": ("cpu-exclude", "cpu-pebs")},
