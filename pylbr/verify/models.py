@@ -126,12 +126,36 @@ class Configuration:
 
     @classmethod
     def from_dict(cls, values: dict) -> Configuration:
-        """Of what `to_dict` gave."""
-        try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value
-                          for key, value in values.items()})
-        except TypeError as error:
-            raise ConfigurationError(f"configuration: {error}") from None
+        """Of what `to_dict` gave.
+
+        Raises
+        ------
+        ConfigurationError
+            Values of other types, or names that a configuration does not have.
+        """
+        if not isinstance(values, dict):
+            raise ConfigurationError("configuration: no names and values")
+        checked = {}
+        for name, value in values.items():
+            kind = _TYPES.get(name)
+            if kind is tuple and isinstance(value, (list, tuple)) and all(
+                    isinstance(item, str) for item in value):
+                checked[name] = tuple(value)
+            elif kind in (int, str) and type(value) is kind and not (
+                    kind is int and abs(value) >> 31):
+                checked[name] = value
+            else:
+                raise ConfigurationError(f"configuration: {str(name)[:40]} {str(value)[:40]!r}: "
+                                         "unknown, or of another type")
+        if "policy" not in checked:
+            raise ConfigurationError("configuration: the policy is missing")
+        return cls(**checked)
+
+
+#: Type of each value of a configuration.
+_TYPES: dict[str, type] = {
+    "policy": str, "flaws": tuple, "features": tuple, "kinds": tuple,
+    "depth": int, "guests": int, "cpus": int, "events": int}
 
 
 @dataclass

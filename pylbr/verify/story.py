@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylbr.errors import StateError
+from pylbr.errors import ConfigurationError, LbrError, StateError
 from pylbr.verify.models import KINDS, Configuration
 from pylbr.verify.properties import TITLES, names_of
 from pylbr.verify.replay import Run
@@ -15,6 +15,8 @@ from pylbr.verify.steps import MICRO_STEPS, sentence
 __all__ = ["Story", "story_of"]
 
 VERSION = 1
+#: No story file is larger: some thirty bytes an action, and paths have fewer than fifty.
+MAX_SIZE = 1 << 20
 
 
 @dataclass
@@ -49,10 +51,10 @@ class Story:
         run = Run(self.configuration.model())
         steps = []
         for number, action in enumerate(self.actions, 1):
-            before = run.cpu(action[1])
             try:
+                before = run.cpu(action[1])
                 broken = names_of(run.apply(action))
-            except ValueError as error:
+            except (ValueError, IndexError, OverflowError) as error:
                 raise StateError(f"story: step {number}: {error}") from None
             after = run.cpu(action[1])
             steps.append({
@@ -101,18 +103,48 @@ class Story:
             if value["format"] != "pylbr story" or value["version"] != VERSION:
                 raise StateError(f"story: format {value['format']!r} version "
                                  f"{value['version']!r}, expected 'pylbr story' {VERSION}")
-            actions = [(int(a), int(b), int(c)) for a, b, c in value["actions"]]
             return cls(Configuration.from_dict(value["configuration"]),
-                       str(value["property"]), actions)
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, StateError):
-                raise
+                       _property(value["property"]), [_action(a) for a in value["actions"]])
+        except LbrError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StateError(f"story: not a story file ({error!r})") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Story:
-        """Read a story file."""
-        return cls.from_json(Path(path).read_text())
+        """Read a story file.
+
+        Raises
+        ------
+        StateError, ConfigurationError
+            It is no story, or one of a configuration that cannot be; the path leads the message.
+        OSError
+        """
+        with open(path, "rb") as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise StateError(f"{path}: no story is longer than {MAX_SIZE} bytes")
+        try:
+            story = cls.from_json(data.decode())
+            story.replay()
+        except UnicodeDecodeError as error:
+            raise StateError(f"{path}: not a story file ({error})") from None
+        except (StateError, ConfigurationError) as error:
+            raise type(error)(f"{path}: {error}") from None
+        return story
+
+
+def _property(name: object) -> str:
+    if name not in TITLES:
+        raise StateError(f"story: there is no property {str(name)[:40]!r}")
+    return str(name)
+
+
+def _action(value: object) -> tuple[int, int, int]:
+    """Kind, CPU, argument: three numbers."""
+    if not isinstance(value, list) or len(value) != 3 or not all(type(n) is int for n in value):
+        raise StateError(f"story: {str(value)[:40]} is no action; three numbers are")
+    return value[0], value[1], value[2]
 
 
 def _evidence(step: dict, name: str) -> list[str]:

@@ -4,10 +4,18 @@ import json
 
 import pytest
 
+from pylbr.cli import main
 from pylbr.errors import ConfigurationError, StateError
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.timeline import timeline
+
+
+STORY = """{"format": "pylbr story", "version": 1, "property": "P1", "configuration": {
+"policy": "arch-lbr-v2", "flaws": [], "depth": 1, "guests": 1, "cpus": 1, "features": ["nmi",
+"migrate", "xsaves", "write", "depth", "nmi-branch"], "kinds": ["cpu-exclude", "cpu"], "events": 1},
+"actions": [[2, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0], [3, 0, 0], [7, 0, 3], [0, 0, 0], [0, 0, 0],
+[0, 0, 0], [9, 0, 1], [0, 0, 0]]}"""
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +51,33 @@ def test_file_round_trip(story, tmp_path):
 @pytest.mark.parametrize("damage", [
     lambda t: "", lambda t: "[]", lambda t: t.replace('"version": 1', '"version": 2'),
     lambda t: t.replace('"actions"', '"acts"'), lambda t: t.replace("pylbr story", "x"),
-], ids=["empty", "list", "version", "keys", "format"])
+    lambda t: t.replace('"depth": 1', '"depth": "x"'),
+    lambda t: t.replace('"cpus": 1', '"cpus": 1e9'),
+    lambda t: t.replace('"guests": 1', '"guests": [1]'), lambda t: t.replace('"P4"', '"P99"'),
+    lambda t: t.replace('"depth"', '"deep"'), lambda t: t.replace('"policy"', '"police"'),
+    lambda t: t.replace('"actions": [', '"actions": [7, '), lambda t: "[" * 100_000,
+    lambda t: t.replace('"depth": 1', '"depth": ' + "9" * 5000),
+], ids=["empty", "list", "version", "keys", "format", "depth", "float", "guests", "property",
+        "name", "no policy", "action", "nested", "digits"])
 def test_damaged_files_are_refused(story, damage):
-    with pytest.raises(StateError, match="story"):
+    with pytest.raises((StateError, ConfigurationError), match="story|configuration") as caught:
         Story.from_json(damage(story.to_json()))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["cpu", "depth"])
+@pytest.mark.parametrize("change", [
+    lambda t: t, lambda t: t[:200], lambda t: "\xff" + t, lambda t: t + " " * (1 << 20),
+    lambda t: t.replace("[2, ", "[256, ", 1), lambda t: t.replace("[2, ", "[-1, ", 1),
+], ids=["whole", "cut off", "not UTF-8", "too long", "kind", "negative"])
+def test_a_damaged_story_is_one_line(name, change, tmp_path, capsys):
+    text = {"cpu": STORY.replace("[2, 0, 1]", "[2, -1, 1]"),
+            "depth": STORY.replace('"depth": 1', '"depth": "x"')}[name]
+    path = tmp_path / "a.story.json"
+    path.write_text(change(text), encoding="latin-1")
+    assert main(["verify", "--replay", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(path) in error
 
 
 def test_impossible_actions_are_refused(story):
