@@ -216,7 +216,7 @@ class ClassFiller:
         size = min(_MAX_INSTRUCTION, module.size - offset)
         try:
             number = os.open(module.path, os.O_RDONLY)
-        except OSError:
+        except (OSError, ValueError):  # a NUL in the path
             return None
         try:
             return os.pread(number, size, module.file_offset + offset)

@@ -29,6 +29,8 @@ __all__ = ["CSV", "CsvTrace", "write_csv"]
 _ROWS: Final = 1 << 14
 _EVENTS: Final = ("events0", "events1", "events2", "events3")
 _NAMES: Final = (*(name for name in COLUMNS if name != "events"), *_EVENTS)
+#: Characters of the largest number, zeros before it allowed for.
+_LONGEST_NUMBER: Final = 100
 _CLASSES: Final = {kind.name: int(kind) for kind in BranchClass}
 
 
@@ -100,6 +102,8 @@ def _number(path: str, text: str, name: str, line: int) -> int:
     try:
         if name == "class" and text in _CLASSES:
             return _CLASSES[text]
+        if len(text) > _LONGEST_NUMBER:
+            raise ValueError
         return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
     except ValueError:
         raise TraceError(path, f"line {line}: {name} {text[:40]!r} is no number") from None

@@ -91,7 +91,8 @@ def run_job(
     """
     report, start = Report(target.name), time.monotonic()
     at = numbers.start
-    with mmap.mmap(-1, _STATE.size) as shared, tempfile.TemporaryDirectory() as folder:
+    with mmap.mmap(-1, _STATE.size) as shared, tempfile.TemporaryDirectory(
+            dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         log = Path(folder) / "findings"
         while at < numbers.stop and len(report.findings) < MOST:
             _STATE.pack_into(shared, 0, at, 0, 0, 0)

@@ -23,7 +23,8 @@ from pylbr.cpu import Core, Processor, decode, decode_core, encode, encode_core
 from pylbr.embed.image import Image
 from pylbr.embed.machine import Machine
 from pylbr.embed.savefile import pack, restore, save
-from pylbr.trace import Chunk, Metadata, Module, Task, Trace, drmemtrace
+from pylbr.errors import StateError
+from pylbr.trace import Chunk, Metadata, Module, Trace, drmemtrace
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from tests.fuzz import mutate
@@ -70,12 +71,12 @@ def read_file(suffix: str, form: str | None):
 
 @cache
 def container(suffix: str) -> tuple[bytes, ...]:
-    """A small container, all of its columns in use."""
+    """A small container."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"t{suffix}"
-        head = Metadata("skylake", (Module("/p", 0x400000, 0x1000, 0, "ab", 7),), (Task(8, 7),))
-        with trace.Writer(path, head, ("class", "events", "task")) as out:
-            out.write(branches(9), task=8)
+        head = Metadata("x", (Module("/p", 0x400000, 0x1000),))
+        with trace.Writer(path, head, ("class", "task")) as out:
+            out.write(branches(5), task=8)
         return (path.read_bytes(),)
 
 
@@ -165,9 +166,16 @@ def saved_machine() -> tuple[bytes, ...]:
 def read_machine(data: bytes, folder: Path) -> object:
     path = folder / "machine"
     path.write_bytes(data)
-    gc.collect()  # each engine holds a gigabyte of address space, the last one too
-    machine = restore(path)
-    return machine.run(500), machine.processor.records().tobytes()
+    try:
+        machine = restore(path)
+    except StateError as error:
+        if "checksum" not in str(error):  # an engine was made, a gigabyte of address space
+            gc.collect()
+        raise
+    found = machine.run(500), machine.processor.records().tobytes()
+    del machine
+    gc.collect()
+    return found
 
 
 def hostile_machine(rng: random.Random, seed: bytes) -> bytes:

@@ -190,3 +190,23 @@ def test_stacks_stay_stacks(shared, tmp_path, capsys):
         error = capsys.readouterr().err
         assert f"{sys.executable}: was not recorded" in error and "[kernel.kallsyms]" in error
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000])
+def test_an_absurd_number_in_csv_is_one_line(number, tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text(f"from,to,class\n{number},1,0\n")
+    assert main(["convert", str(path), "-o", str(tmp_path / "t.arrow")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "line 2: from" in error and len(error) < 300
+
+
+def test_a_module_with_nul_in_its_name_cannot_be_read(tmp_path, capsys):
+    path = tmp_path / "t.txt"
+    path.write_text(
+        " prog  7/8 [001] 1.000000001: PERF_RECORD_MMAP2 7/8: "
+        "[0x400000(0x1000) @ 0x1000 08:01 5 6]: r-xp /bin/p\0rog\n"
+        " prog  8 [001] 1.000000103: 1 branches:uH:   400005 main (x) => 400000 m (x)\n")
+    assert main(["convert", "--from", "itrace", str(path), "-o", str(tmp_path / "t.csv")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "cannot be read" in error

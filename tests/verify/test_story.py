@@ -10,7 +10,6 @@ from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.timeline import timeline
 
-
 STORY = """{"format": "pylbr story", "version": 1, "property": "P1", "configuration": {
 "policy": "arch-lbr-v2", "flaws": [], "depth": 1, "guests": 1, "cpus": 1, "features": ["nmi",
 "migrate", "xsaves", "write", "depth", "nmi-branch"], "kinds": ["cpu-exclude", "cpu"], "events": 1},
