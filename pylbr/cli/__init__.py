@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_streams
 from pylbr.errors import CommandError, LbrError
 
 __all__ = ["COMMANDS", "main"]
@@ -51,24 +52,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 done, 1 the command's own negative answer, 2 a mistake in the call or
-        the input, 130 interrupted.
+        Exit code: 0 done, 1 the command's own negative answer, 2 a mistake in the call, the input
+        or the output, 128 + n ended by signal n.
     """
+    open_standard_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    command = next((a for a in arguments if not a.startswith("-")), None)
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    name = f"pylbr {command}".rstrip()
+    try:
+        with ended_by_signals() as signals:
+            try:
+                code = _run(name, command, arguments)
+            except SystemExit:  # argparse: --help, or a mistake in the call
+                if trouble := flush():
+                    print(f"{name}: {trouble}", file=sys.stderr)
+                    return 2
+                raise
+            trouble = flush()
+    except BrokenPipeError:
+        # The reader of our output has gone: keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if trouble:
+        print(f"{name}: {trouble}", file=sys.stderr)
+        code = code or 2
+    return 128 + signals[0] if signals and code == 130 else code
+
+
+def _run(name: str, command: str, arguments: Sequence[str]) -> int:
+    """Run the command; what goes wrong is a line on standard error."""
     try:
         args = _parser(command).parse_args(arguments)
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:
-        print(f"pylbr {command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except (LbrError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader of our output has gone: keep Python from complaining at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        print(f"pylbr {command}: {error}", file=sys.stderr)
+        ours = isinstance(error, OSError) and error.filename is None  # no file: print's
+        what = f"output cannot be written: {error.strerror}" if ours else str(error)
+        print(f"{name}: {what}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"pylbr {command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        what = f"ended by {error}" if isinstance(error, Ended) else "interrupted"
+        print(f"{name}: {what}", file=sys.stderr)
         return 130

@@ -56,7 +56,7 @@ class ParquetTrace(ColumnarTrace):
                 raise TraceError(path, "holds files of different traces; keep them apart")
             self.metadata, self.columns = with_modules(first[0], modules), first[1]
             self._paths = paths
-            rows = []
+            rows: list[int] = []
             for i, file in enumerate(self._files):
                 rows += file.rows
                 self._groups += [(i, group) for group in range(len(file.rows))]

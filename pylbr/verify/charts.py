@@ -158,8 +158,11 @@ def save_charts(
     for name, chart in charts.items():
         path = directory / name
         temporary = path.with_name(path.name + ".part")
-        chart.savefig(temporary, format="svg", metadata={"Date": None})
-        plt.close(chart)
-        os.replace(temporary, path)
+        try:
+            chart.savefig(temporary, format="svg", metadata={"Date": None})
+            plt.close(chart)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         paths.append(path)
     return paths

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from multiprocessing import Array
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import Array, active_children, parent_process
 from pathlib import Path
 from typing import TypeVar
 
+from pylbr.errors import LbrError
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES
 from pylbr.verify.story import Story, story_of
@@ -23,6 +29,8 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 Progress = Callable[[int], None]
 
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _done: Sequence[int] = ()           # of each task, in a worker: shared with the parent
 
 
@@ -33,8 +41,34 @@ def search(configuration: Configuration, report: Progress) -> Result:
 
 
 def _share(done: Sequence[int]) -> None:
+    """Begin a worker: it ends with its parent, however that ends, and when it is told to."""
     global _done
     _done = done
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = parent_process()
+    if parent is None or not parent.is_alive():
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Raise the signals that come meanwhile at the end."""
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _SIGNALS if here}
+    before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _in_worker(run: Callable[[Task, Progress], Answer], number: int, task: Task) -> Answer:
@@ -58,13 +92,24 @@ def in_parallel(
     """
     done = Array("Q", len(tasks), lock=False)
     with ProcessPoolExecutor(jobs, initializer=_share, initargs=(done,)) as pool:
-        for future in [pool.submit(_in_worker, run, n, task) for n, task in enumerate(tasks)]:
-            while not future.done():
-                wait([future], timeout=0.2)
+        try:
+            with _signals_later():  # a pool cannot be interrupted while it starts
+                futures = [pool.submit(_in_worker, run, n, task) for n, task in enumerate(tasks)]
+            for future in futures:
+                while not future.done():
+                    wait([future], timeout=0.2)
+                    report(sum(done))
+                answer = future.result()
                 report(sum(done))
-            answer = future.result()
-            report(sum(done))
-            yield answer
+                yield answer
+        except BrokenProcessPool:
+            raise LbrError(
+                "a process of the search was killed, for want of memory perhaps; use fewer --jobs, "
+                "or search less") from None
+        except BaseException:  # an interrupt above all: what runs is not waited for
+            for worker in active_children():
+                worker.kill()
+            raise
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -150,5 +195,8 @@ def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

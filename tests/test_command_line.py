@@ -1,0 +1,189 @@
+"""Every command with closed standard streams, full disks and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pylbr.cli import COMMANDS
+from tests.fuzz.targets import saved_machine
+
+GZIP = str(Path(__file__).parent.parent / "examples" / "gzip.parquet")
+#: Command -> words of a call that answers on standard output; None: it writes files alone.
+ANSWERS = {
+    "record": None, "replay": None, "convert": None,
+    "report": ["{stacks}"], "inspect": [GZIP],
+    "run": ["{machine}", "--limit", "1000", "--report"],
+    "verify": ["--ownership", "lease"], "arbitrate": ["--branches", "2000", "lease"],
+    "msr": ["skylake"], "cpuid": ["skylake"],
+}
+
+
+def pylbr(*words: str, shell: str = "", **options):
+    """Run a command with redirections of the shell."""
+    environment = {name: value for name, value in os.environ.items()
+                   if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "pylbr", *words],
+        capture_output=True, text=True, env=environment, timeout=120, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    done = pylbr("replay", GZIP, "-c", "20000", "-o", str(folder / "stacks.perf.data"))
+    assert done.returncode == 0, done.stderr
+    (folder / "machine.vm").write_bytes(saved_machine()[0])
+    return {"stacks": str(folder / "stacks.perf.data"), "machine": str(folder / "machine.vm")}
+
+
+def words_of(command, files):
+    return [command, *(word.format(**files) for word in ANSWERS[command] or ["--help"])]
+
+
+def test_every_command_has_a_call():
+    assert set(ANSWERS) == set(COMMANDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ANSWERS)
+def test_closed_and_full_streams(command, files):
+    words = words_of(command, files)
+    whole = pylbr(*words)
+    assert "usage:" not in whole.stderr
+    for shell in ("2>&-", "2>/dev/full"):
+        quiet = pylbr(*words, shell=shell)
+        assert (quiet.returncode, quiet.stdout) == (whole.returncode, whole.stdout)
+    if not whole.stdout:
+        return
+    for shell, why in ((">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")):
+        lost = pylbr(*words, shell=shell)
+        assert lost.returncode == 2 if whole.returncode == 0 else lost.returncode
+        complaint = lost.stderr.replace(whole.stderr, "")
+        assert complaint.count("\n") == 1 and complaint.endswith(f"cannot be written: {why}\n")
+    assert pylbr(*words, shell=">&- 2>&-").returncode == (whole.returncode or 2)
+
+
+@pytest.mark.slow
+def test_files_are_whole_without_standard_streams(tmp_path):
+    """No output file gets the number of a closed stream."""
+    for name, shell in (("a", ""), ("b", "0<&- >&- 2>&-")):
+        done = pylbr("convert", GZIP, "-o", str(tmp_path / f"{name}.arrow"), shell=shell)
+        assert done.returncode == 0
+    assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
+
+
+def heed():
+    """As in a terminal's foreground, whatever runs the tests."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir()
+            for word in (task / "children").read_text().split()]
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 60
+    while not (found := condition()):
+        assert process.poll() is None and time.monotonic() < deadline, "never began"
+        time.sleep(0.005)
+    return found
+
+
+def gone(pids):
+    """Whether they end within a minute; a zombie has ended."""
+    def lives(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    deadline = time.monotonic() + 60
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(lives, pids))
+
+
+def long_run(command, folder, files):
+    """A call that takes minutes."""
+    if command == "convert":
+        source = folder / "t.csv"
+        with source.open("w") as out:
+            out.write("from,to,class\n" + "".join(
+                f"{i:#x},{i * 7919:#x},COND\n" for i in range(400_000)))
+        return ["convert", str(source), "-o", str(folder / "o.arrow")]
+    if command == "replay":
+        return ["replay", GZIP, "-c", "1", "-e", "instructions", "--engine", "architectural", "-o",
+                str(folder / "o.perf.data")]
+    if command == "run":
+        return ["run", files["machine"], "--limit", str(10 ** 12), "--trace",
+                str(folder / "o.arrow")]
+    return ["verify", "lease", "kvm-legacy", "--guests", "2", "--depth", "2", "--jobs", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["convert", "replay", "run", "verify"])
+def test_a_signal_leaves_nothing(command, number, files, tmp_path):
+    words = long_run(command, tmp_path, files)
+    before = set(tmp_path.iterdir())
+    process = subprocess.Popen([sys.executable, "-m", "pylbr", *words], preexec_fn=heed,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    workers = []
+    if command == "verify":
+        workers = wait_for(lambda: len(found := children(process.pid)) >= 2 and found, process)
+    else:
+        wait_for(lambda: list(tmp_path.glob(".*.part")), process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, error
+    assert error.count("\n") == 1 and error.startswith(f"pylbr {command}: "), error
+    assert set(tmp_path.iterdir()) == before
+    assert gone(workers)
+
+
+@pytest.mark.slow
+def test_an_ignored_hangup_stays_ignored(tmp_path):
+    """As under nohup."""
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "convert", GZIP, "-o", str(tmp_path / "o.csv")],
+        preexec_fn=ignore)
+    wait_for(lambda: list(tmp_path.glob(".*.part")), process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["o.csv"]
+
+
+@pytest.mark.slow
+def test_workers_die_with_a_killed_parent():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "verify", "lease", "kvm-legacy", "--jobs", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers = wait_for(lambda: len(found := children(process.pid)) >= 2 and found, process)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    assert gone(workers)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pylbr", "verify", "lease", "kvm-legacy", "--jobs", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    workers = wait_for(lambda: len(found := children(process.pid)) >= 2 and found, process)
+    time.sleep(0.5)
+    os.kill(workers[0], signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2 and error.count("\n") == 1 and "was killed" in error
