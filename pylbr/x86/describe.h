@@ -128,7 +128,7 @@ static inline uint32_t x86_flags_0f(const struct x86_insn *out) {
     unsigned reg = out->modrm >> 3 & 7;
     switch (out->opcode) {
     case 0x01: return x86_flags_0f01(out);
-    case 0x0b: case 0xb9: return X86_UNDEFINED_TRAP;
+    case 0x0b: return X86_UNDEFINED_TRAP;
     case 0x1e:
         if (out->prefix != 2 || out->operand != X86_OPERAND_REG)
             return 0;

@@ -54,7 +54,7 @@ enum x86_flag {
     X86_UIRET = 1 << 17,
     X86_LOCK = 1 << 18,
     X86_SHADOW_STACK = 1 << 19, /* reads or writes it or SSP: RDSSP, INCSSP, RSTORSSP, WRSS, ... */
-    X86_UNDEFINED_TRAP = 1 << 20, /* UD1, UD2: raises #UD */
+    X86_UNDEFINED_TRAP = 1 << 20, /* UD2: raises #UD */
     X86_RIP_RELATIVE = 1 << 21
 };
 

@@ -47,14 +47,20 @@ def constants() -> dict[str, int]:
 
 
 @lru_cache
+def compiled(source: str) -> ctypes.CDLL:
+    """A C file of this directory as a library; only decode_many.c does without libc."""
+    freestanding = FLAGS if source == "decode_many.c" else [
+        flag for flag in FLAGS if flag not in ("-ffreestanding", "-mgeneral-regs-only")]
+    with tempfile.TemporaryDirectory(prefix="pylbr-x86-") as folder:
+        path = Path(folder, "library.so")
+        subprocess.run(["gcc", *freestanding, "-shared", "-fPIC", "-o", str(path),
+                        str(HERE / source)], check=True)
+        return ctypes.CDLL(str(path))
+
+
+@lru_cache
 def _library() -> ctypes.CDLL:
-    folder = tempfile.mkdtemp(prefix="pylbr-x86-")
-    path = Path(folder, "decode.so")
-    subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", "-o", str(path),
-                    str(HERE / "decode_many.c")], check=True)
-    library = ctypes.CDLL(str(path))
-    path.unlink()
-    Path(folder).rmdir()
+    library = compiled("decode_many.c")
     library.insn_size.restype = ctypes.c_size_t
     library.decode_many.argtypes = [
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]

@@ -46,8 +46,8 @@ _KINDS = {
 }
 _CODES = {value: name for name, value in vars(Code).items() if isinstance(value, int)}
 _OPTIONS = (DecoderOptions.NONE, DecoderOptions.MPX)
-# What only processors of Cyrix and VIA have, and what vendors decode to different lengths.
-_LEFT_OUT_0F = {0x0E, 0x0F, 0xA6, 0xA7, 0xFF}
+# FEMMS and 3DNow!, PadLock, and UD1 and UD0, which not every decoder gives a ModRM.
+_LEFT_OUT_0F = {0x0E, 0x0F, 0xA6, 0xA7, 0xB9, 0xFF}
 
 
 @dataclass(frozen=True)
