@@ -27,18 +27,22 @@ FLAGS = {
     "lbrcore.capi": ["-fno-tree-slp-vectorize"],
 }
 
-#: What reads the memory that the recorder's plugin writes.
-WIRE = dict.fromkeys(
-    ["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"], ["pylbr/record/plugin"]
-)
+#: Directories of further headers: of what reads the memory that the recorder's plugin writes, and
+#: of x86 instructions.
+HEADERS = {
+    **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"],
+                    ["pylbr/record/plugin"]),
+    "pylbr.x86.blocks": ["pylbr/x86"],
+}
 
 
 def extension(name: str) -> Extension:
     return Extension(
         name,
         [name.replace(".", "/") + ".pyx"],
-        include_dirs=["lbrcore/include", *WIRE.get(name, [])],
-        depends=["lbrcore/include/lbrcore.h"] + [f"{place}/wire.h" for place in WIRE.get(name, [])],
+        include_dirs=["lbrcore/include", *HEADERS.get(name, [])],
+        depends=[str(header) for place in ("lbrcore/include", *HEADERS.get(name, []))
+                 for header in Path(place).glob("*.h")],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         # No debug information: it would double the time and the size.
         extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]

@@ -20,11 +20,11 @@ import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_MODE_64, Uc
 from unicorn import x86_const as reg
 
-from lbrcore.blocks_reference import ReferenceBlocks
 from pylbr.cpu import Processor
-from pylbr.embed.decode import decode_block
 from pylbr.embed.engine import Engine
 from pylbr.embed.unicorn import attach
+from pylbr.x86.blocks_reference import ReferenceBlocks
+from pylbr.x86.facts import decode_block
 from tests.core.library import prefix
 
 QUICK = os.environ.get("PYLBR_BENCH") == "quick"

@@ -49,8 +49,13 @@ class Installed:
 
     @property
     def include(self) -> Path:
-        """Directory of ``lbrcore.h``, as the installed package tells."""
+        """Directory of ``lbrcore.h``, as the installed package reports."""
         return Path(self.python("-c", "import lbrcore; print(lbrcore.get_include())").strip())
+
+    @property
+    def x86_include(self) -> Path:
+        """Directory of ``decode.h``, as the installed package reports."""
+        return Path(self.python("-c", "from pylbr import x86; print(x86.get_include())").strip())
 
     def python(self, *arguments: str, cwd: Path | None = None) -> str:
         """Standard output of Python run with `arguments` outside the checkout."""

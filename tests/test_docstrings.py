@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import lbrcore
+import pylbr.x86
 
 
 def compiled(package):
@@ -18,7 +19,7 @@ def compiled(package):
             yield module.name
 
 
-MODULES = [*compiled(lbrcore)]
+MODULES = [*compiled(lbrcore), *compiled(pylbr.x86)]
 
 
 def public(owner, home):
@@ -59,4 +60,4 @@ def test_help_shows_prose_and_signature(name):
 
 
 def test_the_core_is_among_them():
-    assert {"lbrcore.lbr", "lbrcore.replay", "lbrcore.blocks"} <= set(MODULES)
+    assert {"lbrcore.lbr", "lbrcore.replay", "pylbr.x86.blocks"} <= set(MODULES)

@@ -20,11 +20,11 @@ MAY_IMPORT = {
     "arbitration": {"lbrcore", "arch", "cpu", "host", "kvm"},
     "verify": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration"},
     "x86": {"lbrcore"},
-    "trace": {"lbrcore"},
+    "trace": {"lbrcore", "x86"},
     "sample": {"lbrcore", "arch", "cpu", "trace"},
-    "profile": {"lbrcore", "arch", "cpu", "trace", "sample"},
-    "record": {"lbrcore", "arch", "cpu", "trace", "sample", "profile", "embed"},
-    "embed": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration", "trace", "sample",
+    "profile": {"lbrcore", "arch", "cpu", "x86", "trace", "sample"},
+    "record": {"lbrcore", "arch", "cpu", "x86", "trace", "sample", "profile", "embed"},
+    "embed": {"lbrcore", "arch", "cpu", "x86", "host", "kvm", "arbitration", "trace", "sample",
               "profile"},
 }
 

@@ -5,7 +5,7 @@
  * afterwards.  At the end the plugin prints what the LBRs hold.
  *
  *   cc -O2 -shared -fPIC lbr_plugin.c -o lbr_plugin.so $(python3-config --includes)
- *      -I"$LBRCORE_INCLUDE" $(python3-config --embed --ldflags)
+ *      -I"$LBRCORE_INCLUDE" -I"$X86_INCLUDE" $(python3-config --embed --ldflags)
  *   qemu-x86_64 -plugin ./lbr_plugin.so,ctl=0x7f0007 ./program
  */
 #define _GNU_SOURCE
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decode.h"
 #include "lbrcore.h"
 
 /* Out of QEMU's plugin interface, version 1; Debian ships no header of it. */
@@ -45,7 +46,7 @@ const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
-enum { NO_BRANCH = 0xFF, MAX_VCPUS = 64 };
+enum { NO_BRANCH = X86_NO_BRANCH, MAX_VCPUS = 64 };
 
 /* What a block ends in; made once a translation, read at each execution, never freed. */
 typedef struct {
@@ -65,29 +66,14 @@ static vcpu vcpus[MAX_VCPUS];
 static uint64_t ctl = 0x7F0007;
 static uint8_t cpl = 3;
 
-/* Class and target of the branch instruction at `at` (SDM vol. 2). */
+/* Class and target of the branch instruction at `at`; what the decoder refuses is none. */
 static uint8_t classify(const uint8_t *code, size_t size, uint64_t at, uint64_t *target) {
-    size_t i = 0;
+    struct x86_insn insn;
     *target = 0;
-    while (i + 1 < size && (code[i] == 0x66 || code[i] == 0x67 || code[i] == 0xF2 ||
-                            code[i] == 0xF3 || code[i] == 0x2E || code[i] == 0x3E ||
-                            (code[i] & 0xF0) == 0x40))
-        i++;
-    const uint8_t op = code[i], next = i + 1 < size ? code[i + 1] : 0;
-    int32_t near = 0;
-    if (size >= 4) memcpy(&near, code + size - 4, 4);
-    const uint64_t by8 = at + size + (uint64_t)(int64_t)(int8_t)code[size - 1];
-    const uint64_t by32 = at + size + (uint64_t)(int64_t)near;
-    if ((op & 0xF0) == 0x70 || (op >= 0xE0 && op <= 0xE3)) return *target = by8, LBR_COND;
-    if (op == 0x0F && (next & 0xF0) == 0x80) return *target = by32, LBR_COND;
-    if (op == 0xEB) return *target = by8, LBR_NEAR_REL_JMP;
-    if (op == 0xE9) return *target = by32, LBR_NEAR_REL_JMP;
-    if (op == 0xE8) return *target = by32, by32 == at + size ? LBR_ZERO_CALL : LBR_NEAR_REL_CALL;
-    if (op == 0xC2 || op == 0xC3) return LBR_NEAR_RET;
-    if (op == 0xFF && (next >> 3 & 7) == 2) return LBR_NEAR_IND_CALL;
-    if (op == 0xFF && (next >> 3 & 7) == 4) return LBR_NEAR_IND_JMP;
-    if (op == 0x0F && next == 0x05) return LBR_SYSCALL;
-    return NO_BRANCH;
+    if (!x86_decode(code, size, &insn)) return NO_BRANCH;
+    if (insn.cls == LBR_COND || insn.cls == LBR_NEAR_REL_JMP || insn.cls == LBR_NEAR_REL_CALL)
+        *target = at + size + (uint64_t)insn.displacement;
+    return insn.cls;
 }
 
 /* A block begins: the one before it has ended, in the branch that it ends in. */

@@ -27,13 +27,12 @@ from unicorn import (
 from unicorn import x86_const as reg
 
 from lbrcore import BranchClass
-from lbrcore.blocks import BlockRecorder
-from lbrcore.blocks_reference import BlockFacts
 from pylbr.cpu import Processor
 from pylbr.embed import instructions
-from pylbr.embed.decode import decode_block
 from pylbr.embed.engine import Engine, GuestFault
 from pylbr.errors import GeneralProtection
+from pylbr.x86.blocks import BlockRecorder
+from pylbr.x86.facts import BlockFacts, decode_block
 
 __all__ = ["Link", "attach"]
 

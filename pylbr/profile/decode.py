@@ -13,9 +13,9 @@ import numpy as np
 
 from lbrcore import BranchClass
 from pylbr.profile.address_space import AddressSpaces, Mapped
-from pylbr.trace.classify import classify
 from pylbr.trace.perf_abi import TYPE_SHIFT, BranchType, EntryFlag, branch_type
 from pylbr.trace.stacks import Samples
+from pylbr.x86 import classify
 
 __all__ = ["TypeDecoder"]
 

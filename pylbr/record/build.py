@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import lbrcore
 from pylbr.errors import UnsupportedFeature
+from pylbr.x86 import get_include
 
 __all__ = ["Tools", "cache_directory", "compile_plugin", "find_qemu", "tools"]
 
@@ -21,9 +23,10 @@ _HERE: Final = Path(__file__).parent
 #: What runs inside the recorded program's process.
 PLUGIN: Final = tuple(sorted(_HERE.glob("plugin/*.c")))
 _LAUNCH: Final = (_HERE / "launch.c",)
-_HEADERS: Final = (*sorted(_HERE.glob("plugin/*.h")), _HERE / "decode.h")
+_FOLDERS: Final = (_HERE / "plugin", Path(get_include()), Path(lbrcore.get_include()))
+_HEADERS: Final = tuple(header for folder in _FOLDERS for header in sorted(folder.glob("*.h")))
 _FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
-_INCLUDE: Final = (f"-I{_HERE}", f"-I{_HERE / 'plugin'}")
+_INCLUDE: Final = tuple(f"-I{folder}" for folder in _FOLDERS)
 _PLUGIN_FLAGS: Final = ("-shared", "-fPIC", "-fvisibility=hidden")
 _DIGEST_BYTES: Final = 32
 #: What a user can install; Debian 13's qemu-user has no plugins, its own build has.

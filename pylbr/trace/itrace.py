@@ -20,7 +20,7 @@ import numpy as np
 from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr.errors import TraceError
 from pylbr.trace.brstack import parse_prefix
-from pylbr.trace.classify import ClassFiller
+from pylbr.trace.classes import ClassFiller
 from pylbr.trace.formats import Format, Head, Options
 from pylbr.trace.lines import Lines
 from pylbr.trace.metadata import Metadata, Module, Task

@@ -14,7 +14,7 @@ import numpy as np
 from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
 from lbrcore.summary import Summary
 from pylbr.errors import TraceError
-from pylbr.trace.classify import ClassFiller
+from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, column_dtype
 

@@ -1,16 +1,20 @@
 """x86-64 instructions: length, branch class and operands.
 
-`decode.h` is the decoder, freestanding C for the code that runs inside a recorded program and
-inside QEMU; `insn.h` describes its result.
+`decode.h` is the decoder for the code that runs inside a recorded program and inside QEMU,
+freestanding C; `insn.h` describes its result.  `classify` is the same in Python, in all modes;
+`facts` describes a block that an emulator translated, and `blocks` makes branches of executed
+blocks.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["include_directory"]
+from pylbr.x86.classify import Decoded, classify
+
+__all__ = ["Decoded", "classify", "get_include"]
 
 
-def include_directory() -> Path:
-    """Directory of ``decode.h``; it includes ``lbrcore.h`` of `lbrcore.get_include`."""
-    return Path(__file__).parent
+def get_include() -> str:
+    """Directory of ``decode.h``, which includes ``lbrcore.h`` of `lbrcore.get_include`."""
+    return str(Path(__file__).parent)

@@ -23,7 +23,7 @@ from pylbr.cpu import Processor
 from pylbr.embed.engine import GuestFault
 from pylbr.embed.unicorn import attach
 from pylbr.errors import ConfigurationError, GeneralProtection
-from pylbr.trace.classify import classify
+from pylbr.x86 import classify
 from tests.embed.assembler import assemble
 
 CODE, STACK, GDT = 0x10000, 0x80000, 0x1000

@@ -150,7 +150,8 @@ def qemu_plugin(installed: Installed, tmp_path: Path) -> list[str]:
             pytest.fail("qemu-x86_64 is not installed: apt-get install qemu-user")
         pytest.skip("qemu-x86_64 is not installed")
     plugin = build(EXAMPLES / "qemu_plugin" / "lbr_plugin.c", tmp_path / "lbr_plugin.so",
-                   installed, "-shared", "-fPIC", "-fvisibility=hidden")
+                   installed, "-shared", "-fPIC", "-fvisibility=hidden",
+                   f"-I{installed.x86_include}")
     (tmp_path / "guest.S").write_text(GUEST)
     subprocess.run(["gcc", "-nostdlib", "-static", "-Wl,-Ttext=0x401000", "-o", "guest",
                     "guest.S"], cwd=tmp_path, check=True, timeout=60)

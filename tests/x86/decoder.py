@@ -17,23 +17,25 @@ from pylbr import x86
 HERE = Path(__file__).parent
 #: As for code inside a recorded program: no libc, no vector registers.
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding",
-         "-mgeneral-regs-only", f"-I{lbrcore.get_include()}", f"-I{x86.include_directory()}")
+         "-mgeneral-regs-only", f"-I{lbrcore.get_include()}", f"-I{x86.get_include()}")
 _C_TYPES = {"uint8_t": "u1", "uint32_t": "<u4", "int64_t": "<i8"}
 
 
 def insn_dtype() -> np.dtype:
     """`struct x86_insn`, read off its declaration."""
-    text = (x86.include_directory() / "insn.h").read_text()
+    text = Path(x86.get_include(), "insn.h").read_text()
     body = re.search(r"struct x86_insn \{(.*?)\n\};", text, re.S).group(1)
     members = re.findall(r"^    (\w+) (\w+);", body, re.M)
     return np.dtype([(name, _C_TYPES[kind]) for kind, name in members], align=True)
 
 
+@lru_cache
 def constants() -> dict[str, int]:
     """The enumerations of insn.h and lbrcore.h, evaluated by the compiler."""
-    text = "".join(path.read_text() for path in (
-        x86.include_directory() / "insn.h", Path(lbrcore.get_include()) / "lbrcore.h"))
-    code = re.sub(r"/\*.*?\*/|^#(?!define).*?$", "", text, flags=re.S | re.M)
+    own = Path(x86.get_include(), "insn.h").read_text()
+    classes = re.search(r"enum lbr_class \{.*?\}",
+                        Path(lbrcore.get_include(), "lbrcore.h").read_text(), re.S).group()
+    code = re.sub(r"/\*.*?\*/|^#(?!define).*?$", "", own + classes, flags=re.S | re.M)
     names = sorted(set(re.findall(r"\b(?:X86|LBR)_[A-Z0-9_]+", code)))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "names.c")

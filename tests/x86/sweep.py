@@ -39,7 +39,8 @@ def _classes() -> np.ndarray:
     table = np.full(cs.X86_INS_ENDING, _NONE, np.uint8)
     named = {name[len("X86_INS_"):]: value for name, value in vars(cs).items()
              if name.startswith("X86_INS_")}
-    conditions = ("A AE B BE E G GE L LE NE NO NP NS O P S CXZ ECXZ RCXZ").split()
+    conditions = ["A", "AE", "B", "BE", "E", "G", "GE", "L", "LE", "NE", "NO", "NP", "NS", "O",
+                  "P", "S", "CXZ", "ECXZ", "RCXZ"]
     groups = {
         BranchClass.COND: ["J" + c for c in conditions] + ["LOOP", "LOOPE", "LOOPNE"],
         BranchClass.NEAR_RET: ["RET"],

@@ -1,6 +1,7 @@
 """The decoder against iced-x86 and capstone; what it says of single instructions."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def flags(*names):
 @needs_iced
 def test_the_opcode_table_is_what_its_generator_prints():
     """``python -m tests.x86.opcode_table > pylbr/x86/opcodes.h`` renews it."""
-    assert (x86.include_directory() / "opcodes.h").read_text() == opcode_table.header() + "\n"
+    assert Path(x86.get_include(), "opcodes.h").read_text() == opcode_table.header() + "\n"
 
 
 def iced_lengths(strings):

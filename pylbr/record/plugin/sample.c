@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #define _GNU_SOURCE
-#include "decode.h"
+#include "lbrcore.h"
 #include "recorder.h"
 
 static const wire_block *block_at(uint32_t number) {
@@ -13,7 +13,7 @@ static const wire_block *block_at(uint32_t number) {
 static int branch_taken(const wire_block *block, uint32_t next_word) {
     if (block->cls == WIRE_NO_BRANCH)
         return 0;
-    if (block->cls != CLS_COND || next_word >= WIRE_PAYLOAD)
+    if (block->cls != LBR_COND || next_word >= WIRE_PAYLOAD)
         return 1;
     return block_at(next_word)->start != block->start + block->size;
 }

@@ -42,7 +42,7 @@ typedef struct wire_block {
     uint16_t size;    /* bytes; start + size is the address behind */
     uint16_t last;    /* offset of the last instruction */
     uint16_t instructions;
-    uint16_t cost;    /* cycles in the model of decode.h */
+    uint16_t cost;    /* cycles in the model of cost.h */
     uint8_t cls;      /* enum lbr_class of the last instruction, or WIRE_NO_BRANCH */
     uint8_t reserved[3];
 } wire_block;

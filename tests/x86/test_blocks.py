@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbrcore import BranchClass, LbrConfig, LbrState
-from lbrcore.blocks import BlockRecorder
-from lbrcore.blocks_reference import (
-    BLOCK_FLUSH,
-    BLOCK_REP,
-    BLOCK_STORE,
-    ReferenceBlocks,
-    condition_holds,
-)
+from pylbr.x86.blocks import BlockRecorder
+from pylbr.x86.blocks_reference import ReferenceBlocks, condition_holds
+from pylbr.x86.facts import BLOCK_FLUSH, BLOCK_REP, BLOCK_STORE
 
 READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 CS, FLAGS, COUNT = 1, 2, 3

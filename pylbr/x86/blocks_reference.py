@@ -1,4 +1,4 @@
-"""The slow, obvious twin of ``lbrcore.blocks``, for tests and comparisons of speed.
+"""The slow, obvious twin of ``pylbr.x86.blocks``, for tests and comparisons of speed.
 
 It sees the same blocks and reports the same branches, one Python call per block.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lbrcore.dtypes import BranchClass
+from pylbr.x86.facts import (
+    BLOCK_FLUSH,
+    BLOCK_REP,
+    BLOCK_STORE,
+    CONDITION_32BIT,
+    CONDITION_JRCXZ,
+    CONDITION_LOOP,
+    CONDITION_LOOPE,
+    CONDITION_LOOPNE,
+    BlockFacts,
+)
 
-__all__ = [
-    "BLOCK_FLUSH", "BLOCK_REP", "BLOCK_STORE", "CONDITION_32BIT", "CONDITION_JRCXZ",
-    "CONDITION_LOOP", "CONDITION_LOOPE", "CONDITION_LOOPNE", "BlockFacts", "ReferenceBlocks",
-    "condition_holds",
-]
+__all__ = ["ReferenceBlocks", "condition_holds"]
 
-BLOCK_REP, BLOCK_FLUSH, BLOCK_STORE = 1, 2, 4
-CONDITION_LOOPNE, CONDITION_LOOPE, CONDITION_LOOP, CONDITION_JRCXZ = 16, 17, 18, 19
-CONDITION_32BIT = 32
-
-#: (instructions, address of the last one, class of its branch or None, target or None,
-#: condition, flags of the block)
-BlockFacts = tuple[int, int, int | None, int | None, int, int]
 _OF, _SF, _ZF, _PF, _CF = 0x800, 0x80, 0x40, 0x4, 0x1
 
 
@@ -53,7 +53,7 @@ def condition_holds(condition: int, flags: int, count: int) -> bool:
 
 
 class ReferenceBlocks:
-    """Twin of `lbrcore.blocks.BlockRecorder`.
+    """Twin of `pylbr.x86.blocks.BlockRecorder`.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 A translating emulator reports which block it enters; that the block before it ended in a branch,
 which one and whether it was taken follows from the two.  `classify` is asked once a block.
-The plain-Python twin is ``lbrcore.blocks_reference``.
+The plain-Python twin is ``pylbr.x86.blocks_reference``.
 """
 
 cimport cython

@@ -1,6 +1,6 @@
 """Executed blocks in, branches out; the hook that a translating emulator calls.
 
-    from lbrcore.blocks cimport BlockRecorder, blocks_enter
+    from pylbr.x86.blocks cimport BlockRecorder, blocks_enter
 
 A block is what the emulator translated as one: straight code whose last instruction may be a
 branch.  Thread rule: as the `lbr_state` that it feeds.
@@ -10,9 +10,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport LbrState, lbr_branch, lbr_state
 
-cdef enum:
-    NO_BRANCH = 0xFF
-
 # Facts of a block beside its branch, from `classify`.
 cdef enum block_flag:
     BLOCK_REP = 1       # last instruction repeats: the next block may be itself again
@@ -20,11 +17,15 @@ cdef enum block_flag:
     BLOCK_STORE = 4     # one instruction that stores: what is left of a block that wrote itself
 
 # Conditions beyond the sixteen of Jcc.
-cdef enum block_condition:
-    CONDITION_LOOPNE = 16
-    CONDITION_LOOPE = 17
-    CONDITION_LOOP = 18
-    CONDITION_JRCXZ = 19
+cdef extern from "insn.h":
+    enum:
+        CONDITION_LOOPNE "X86_LOOPNE"
+        CONDITION_LOOPE "X86_LOOPE"
+        CONDITION_LOOP "X86_LOOP"
+        CONDITION_JRCXZ "X86_JRCXZ"
+        NO_BRANCH "X86_NO_BRANCH"
+
+cdef enum:
     CONDITION_32BIT = 32  # counts in ECX
 
 ctypedef struct block_info:

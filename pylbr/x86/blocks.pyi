@@ -4,8 +4,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from lbrcore.blocks_reference import BlockFacts
 from lbrcore.lbr import LbrState
+from pylbr.x86.facts import BlockFacts
 
 @final
 class BlockRecorder:

@@ -6,17 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lbrcore import BranchClass as C
-from pylbr import trace
-from pylbr.errors import TraceError
-from pylbr.trace.classify import ClassFiller, Decoded, classify
-from pylbr.trace.modules import elf_modules, parse_module
+from pylbr.trace.modules import elf_modules
+from pylbr.x86 import Decoded, classify
+from tests.x86.decoder import constants, decode
 
 AT = 0x401000
 
@@ -128,80 +126,48 @@ def objdump_class(mnemonic, operand):
     return {"syscall": C.SYSCALL, "int3": C.SOFT_INT, "hlt": None}.get(mnemonic)
 
 
-# Filling a column ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def program(tmp_path):
-    """je +2 | nop | nop | call +0 | call -12 | ret | nop, at 0x401000."""
-    path = tmp_path / "prog"
-    path.write_bytes(bytes(0x1000) + bytes.fromhex("74029090e800000000e8f4ffffffc390"))
-    return path
-
-
-def test_filler(program):
-    filler = ClassFiller((trace.Module(str(program), AT, 16, 0x1000),), "t")
-    cases = [
-        (AT, AT + 4, C.COND), (AT, AT + 2, C.NOT_TAKEN), (AT + 4, AT + 9, C.ZERO_CALL),
-        (AT + 9, AT + 2, C.NEAR_REL_CALL), (AT + 14, AT + 1, C.NEAR_RET),
-        (AT + 15, 0xffffffff81000000, C.INTERRUPT),    # no branch there
-        (AT, 0xffffffff81000000, C.INTERRUPT),         # interrupted before the branch
+def every_opcode():
+    """Every opcode of the one-byte and the 0F map with prefixes and ModRM values, (n, 16)."""
+    prefixes = ["", "66", "f2", "f3", "48", "3e", "67", "f348"]
+    modrms = [mod << 6 | reg << 3 | rm for mod in (0, 3) for reg in range(8) for rm in (0, 4)]
+    strings = [
+        bytes.fromhex(prefix) + escape + bytes([opcode, modrm])
+        for prefix in prefixes for escape in (b"", b"\x0f") for opcode in range(256)
+        for modrm in (*modrms, 0xF8, 0xEC)
     ]
-    source, target, kinds = (np.array(column, np.uint64) for column in zip(*cases, strict=True))
-    assert filler.classes(source, target).tolist() == kinds.tolist()
+    table = np.zeros((len(strings), 16), np.uint8)
+    for row, string in zip(table, strings, strict=True):
+        row[:len(string)] = list(string)
+        row[len(string):12] = 0x10  # a displacement that leads nowhere near
+    return table
 
 
-def test_filler_by_process(program, tmp_path):
-    """Two processes have different files at one address."""
-    other = tmp_path / "other"
-    other.write_bytes(bytes.fromhex("c3"))
-    filler = ClassFiller(
-        (trace.Module(str(program), AT, 16, 0x1000, "", 7), trace.Module(str(other), AT, 1, 0, "",
-                                                                       8)), "t",
-        (trace.Task(70, 7), trace.Task(80, 8)),
-    )
-    source = np.full(2, AT, np.uint64)
-    target = np.full(2, AT + 4, np.uint64)
-    assert filler.classes(source, target, 0, np.array([70, 80])).tolist() == [C.COND, C.NEAR_RET]
+def test_recorder_and_readers_agree_on_every_opcode():
+    """decode.h is the recorder's, `classify` that of the readers and of the Unicorn link."""
+    strings = every_opcode()
+    found, checked = decode(strings), dict.fromkeys(C, 0)
+    wrong = []
+    for string, mine in zip(strings, found, strict=True):
+        code = string.tobytes()[:15]
+        other = classify(code, AT)
+        if not mine["length"] or other is None:
+            continue
+        branch = None if mine["cls"] == constants()["X86_NO_BRANCH"] else C(mine["cls"])
+        direct = branch in (C.COND, C.NEAR_REL_JMP, C.NEAR_REL_CALL, C.ZERO_CALL)
+        target = AT + int(mine["length"]) + int(mine["displacement"]) if direct else None
+        if (branch, mine["length"], target) != other:
+            wrong.append((code.hex(" "), branch, mine["length"], other))
+        elif branch is not None:
+            checked[branch] += 1
+    assert not wrong
+    assert all(checked[branch] for branch in set(C) - {
+        C.NOT_TAKEN, C.ZERO_CALL, C.INTERRUPT})
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        (0x10, "branch 5 has no class, and at its FROM 0x10 no module is mapped; name the program"),
-        (AT + 16, "no module is mapped"),
-        (0x500000, "lies /no/such, which cannot be read; put the file back"),
-        (0x600000, "holds no instruction; is it the file that ran"),
-    ],
-)
-def test_filler_says_what_is_missing(program, address, message):
-    modules = (
-        trace.Module(str(program), AT, 16, 0x1000), trace.Module("/no/such", 0x500000, 16),
-        trace.Module(str(program), 0x600000, 0x100, 0x100000),
-    )
-    filler = ClassFiller(modules, "t")
-    with pytest.raises(TraceError, match=message):
-        filler.classes(np.array([address], np.uint64), np.array([1], np.uint64), 5)
-
-
-def test_modules_of_an_elf_file():
-    modules = elf_modules(sys.executable)
-    assert modules and all(module.size > 0 for module in modules)
-    moved = parse_module(f"{sys.executable}@0x10000000")
-    assert [b.start - a.start for a, b in zip(modules, moved, strict=True)] == \
-        [0x10000000] * len(modules)
-    with pytest.raises(TraceError, match="'zz' is no hexadecimal address"):
-        parse_module(f"{sys.executable}@zz")
-    with pytest.raises(TraceError, match="is no ELF file"):
-        parse_module(__file__)
-
-
-def test_a_trace_without_classes(program, tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("from,to\n0x401000,0x401004\n0x401000,0x401002\n0x40100e,0x401004\n")
-    modules = (trace.Module(str(program), AT, 16, 0x1000),)
-    with trace.open(path, modules=modules) as source:
-        assert source.columns == ("from", "to")
-        (chunk,) = source.chunks()
-        assert chunk.column("class").tolist() == [C.COND, C.NOT_TAKEN, C.NEAR_RET]
-        assert chunk.branches["class"].tolist() == [C.COND, C.NOT_TAKEN, C.NEAR_RET]
+def test_a_refusal_is_no_branch_or_an_ambiguous_one():
+    """What decode.h refuses and capstone decodes: no branch is among it but those with 66."""
+    strings = every_opcode()
+    for string, mine in zip(strings, decode(strings), strict=True):
+        code = string.tobytes()[:15]
+        if not mine["length"] and (other := classify(code, AT)) and other.branch is not None:
+            assert mine["refusal"] == constants()["X86_AMBIGUOUS"], code.hex()

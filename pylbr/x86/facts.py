@@ -1,4 +1,4 @@
-"""What a block of translated code ends in, and which of its instructions need a hook."""
+"""Facts of a block of translated code: what it ends in, and how the emulator has to treat it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import capstone
 from capstone import x86
 
 from lbrcore import BranchClass
-from lbrcore.blocks_reference import (
-    BLOCK_FLUSH,
-    BLOCK_REP,
-    BLOCK_STORE,
-    CONDITION_32BIT,
-    CONDITION_JRCXZ,
-    CONDITION_LOOP,
-    CONDITION_LOOPE,
-    CONDITION_LOOPNE,
-    BlockFacts,
-)
-from pylbr.trace.classify import classify
+from pylbr.x86.classify import classify
 
-__all__ = ["Block", "decode_block"]
+__all__ = [
+    "BLOCK_FLUSH", "BLOCK_REP", "BLOCK_STORE", "CONDITION_32BIT", "CONDITION_JRCXZ",
+    "CONDITION_LOOP", "CONDITION_LOOPE", "CONDITION_LOOPNE", "Block", "BlockFacts",
+    "decode_block",
+]
+
+#: Flags of a block; ``blocks.pxd`` explains them.
+BLOCK_REP, BLOCK_FLUSH, BLOCK_STORE = 1, 2, 4
+#: Conditions beyond the sixteen of Jcc: enum x86_condition of ``insn.h``.
+CONDITION_LOOPNE, CONDITION_LOOPE, CONDITION_LOOP, CONDITION_JRCXZ = 16, 17, 18, 19
+#: Added to them: the counter is ECX.
+CONDITION_32BIT = 32
+
+#: (instructions, address of the last one, class of its branch or None, target or None,
+#: condition, flags of the block)
+BlockFacts = tuple[int, int, int | None, int | None, int, int]
 
 _COUNTED = {
     x86.X86_INS_LOOPNE: CONDITION_LOOPNE, x86.X86_INS_LOOPE: CONDITION_LOOPE,
@@ -41,7 +45,7 @@ class Block(NamedTuple):
     Attributes
     ----------
     facts : tuple
-        As `lbrcore.blocks.BlockRecorder` wants it.
+        As `pylbr.x86.blocks.BlockRecorder` takes them.
     mnemonics : tuple of (address, length, mnemonic)
         Its instructions, in order.
     """
