@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,9 @@ import lbrcore
 from pylbr.errors import UnsupportedFeature
 from pylbr.x86 import get_include
 
-__all__ = ["Tools", "cache_directory", "compile_plugin", "find_qemu", "tools"]
+__all__ = [
+    "Tools", "built", "cache_directory", "compile_plugin", "find_qemu", "launcher", "tools",
+]
 
 _HERE: Final = Path(__file__).parent
 #: What runs inside the recorded program's process.
@@ -78,8 +81,13 @@ def tools() -> Tools:
         No suitable QEMU, no C compiler, or the compiler fails.
     """
     qemu = find_qemu()
-    plugin = _built("plugin.so", PLUGIN, _PLUGIN_FLAGS)
-    return Tools(qemu, str(plugin), str(_built("launch", _LAUNCH, ())))
+    plugin = built("plugin.so", PLUGIN, _HEADERS, _PLUGIN_FLAGS)
+    return Tools(qemu, str(plugin), launcher())
+
+
+def launcher() -> str:
+    """Path of the launcher, compiled on first use."""
+    return str(built("launch", _LAUNCH, _HEADERS, ()))
 
 
 def compile_plugin(target: Path, *flags: str) -> None:
@@ -87,9 +95,18 @@ def compile_plugin(target: Path, *flags: str) -> None:
     _compile(target, PLUGIN, (*_PLUGIN_FLAGS, *flags))
 
 
-def _built(name: str, sources: tuple[Path, ...], flags: tuple[str, ...]) -> Path:
+def built(
+    name: str, sources: Sequence[Path], headers: Sequence[Path], flags: tuple[str, ...]
+) -> Path:
+    """What the compiler makes of the sources, from the cache if it has been made before.
+
+    Raises
+    ------
+    UnsupportedFeature
+        No C compiler, or it fails.
+    """
     digest = hashlib.sha256(" ".join(_FLAGS + flags).encode())
-    for source in sources + _HEADERS:
+    for source in (*sources, *headers):
         digest.update(source.read_bytes())
     target = _directory() / digest.hexdigest()[:16] / name
     if not _intact(target):
@@ -144,7 +161,7 @@ def _unusable(error: OSError, path: Path) -> UnsupportedFeature:
     )
 
 
-def _compile(target: Path, sources: tuple[Path, ...], flags: tuple[str, ...]) -> None:
+def _compile(target: Path, sources: Sequence[Path], flags: tuple[str, ...]) -> None:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise UnsupportedFeature("no C compiler found to build the recorder: install gcc or clang")

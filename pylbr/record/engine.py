@@ -12,7 +12,7 @@ import numpy as np
 from pylbr.errors import CommandError
 from pylbr.record.constants import Counted
 from pylbr.sample.batch import SampleBatch
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
+from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap
 
 __all__ = ["Engine", "Outcome", "Request", "Sink", "engine", "engines"]
 
@@ -20,6 +20,7 @@ __all__ = ["Engine", "Outcome", "Request", "Sink", "engine", "engines"]
 ENTRY_POINT_GROUP: Final = "pylbr.engines"
 #: Module and class of each engine of ours.
 BUILTIN: Final = {
+    "native": "pylbr.record.native.engine:NativeEngine",
     "qemu": "pylbr.record.qemu:QemuEngine", "unicorn": "pylbr.record.unicorn:UnicornEngine",
 }  # fmt: skip
 
@@ -61,8 +62,8 @@ class Request:
 class Sink(Protocol):
     """Takes what an engine finds, in the order in which it happened in each thread."""
 
-    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
-        """A mapping of code or a change of tasks."""
+    def record(self, record: Mmap | Comm | Fork | Exit | Lost) -> None:
+        """A mapping of code, a change of tasks, or samples that were lost."""
 
     def samples(self, batch: SampleBatch) -> None:
         """Samples; only if samples were asked for."""

@@ -1,4 +1,5 @@
-/* Runs a program so that nothing of it outlives pylbr: `launch FD PROGRAM [ARG...]`.
+/* Runs a program so that nothing of it outlives pylbr: `launch FD PROGRAM [ARG...]`, or
+ * `launch FD,GATE PATH NAME [ARG...]`, which waits until the descriptor GATE can be read.
  *
  * Orphans of the program become children of this process.  Writes to FD the program's pid,
  * then its wait status, each 4 bytes, and ends with the program; what the program left
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,7 +41,8 @@ static void report(int fd, int value) {
 int main(int argc, char **argv) {
     if (argc < 3)
         return 2;
-    int fd = atoi(argv[1]);
+    char *comma = strchr(argv[1], ',');
+    int fd = atoi(argv[1]), gate = comma ? atoi(comma + 1) : 0;
     pid_t parent = getppid();
     sigset_t watched, before;
     sigemptyset(&watched);
@@ -58,11 +61,16 @@ int main(int argc, char **argv) {
         if (getppid() != me)
             _exit(1);
         close(fd);
+        char opened;
+        if (gate && (read(gate, &opened, 1) != 1 || close(gate)))
+            _exit(1);
         sigprocmask(SIG_SETMASK, &before, NULL);
-        execvp(argv[2], argv + 2);
+        execvp(argv[2], argv + (gate ? 3 : 2));
         perror(argv[2]);
         _exit(127);
     }
+    if (gate)
+        close(gate);
     /* The terminal's signals are the program's; this process only waits. */
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);

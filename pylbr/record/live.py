@@ -15,7 +15,7 @@ from pylbr.profile.entries import perf_samples
 from pylbr.profile.symbols import Symbols
 from pylbr.record.output import PerfDataOutput
 from pylbr.sample.batch import SampleBatch
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
+from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap
 
 __all__ = ["LiveOutput"]
 
@@ -49,9 +49,9 @@ class LiveOutput:
         """Samples written."""
         return self._file.count
 
-    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
+    def record(self, record: Mmap | Comm | Fork | Exit | Lost) -> None:
         """See `Sink`."""
-        if not isinstance(record, Exit):  # its code keeps its names until the end
+        if not isinstance(record, Exit | Lost):  # its code keeps its names until the end
             self._spaces.add(record)
         self._file.record(record)
 

@@ -24,7 +24,7 @@ from pylbr.trace.metadata import Metadata, Module
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
 from pylbr.trace.schema import column_dtype
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Record, StacksMetadata
+from pylbr.trace.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
 from pylbr.trace.writer import BATCH_ROWS, GROUP_ROWS, Writer
 
 __all__ = ["PerfDataOutput", "TraceOutput", "describe"]
@@ -92,7 +92,7 @@ class PerfDataOutput:
         self._reserve = _Reserve(self._writer.directory)
         self.remarks: list[str] = []
 
-    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
+    def record(self, record: Mmap | Comm | Fork | Exit | Lost) -> None:
         """See `Sink`."""
         self._write(record)
 
@@ -158,8 +158,10 @@ class TraceOutput:
         self.count = 0
         self.remarks: list[str] = []
 
-    def record(self, record: Mmap | Comm | Fork | Exit) -> None:
+    def record(self, record: Mmap | Comm | Fork | Exit | Lost) -> None:
         """See `Sink`."""
+        if isinstance(record, Lost):
+            raise TypeError("a trace loses no samples")
         pid, tid = record.pid, record.tid
         if isinstance(record, Mmap):
             module = Module(

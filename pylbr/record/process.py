@@ -62,17 +62,23 @@ class Process:
 
     def __init__(self, tools: Tools, program: Program, wire: str) -> None:
         environment = dict(os.environ)
+        self._start(tools.launch, qemu_command(tools, program, wire, environment), environment)
+
+    def _start(
+        self, launch: str, command: list[str], environment: dict[str, str], gate: int | None = None
+    ) -> None:
+        """Run the command below the launcher; it waits for a byte of `gate` if there is one."""
         self.pid: int | None = None
         self.status: int | None = None
         self.remarks: list[str] = []
         self._data = b""
         self._reader, writer = os.pipe()
-        command = qemu_command(tools, program, wire, environment)
+        descriptors = str(writer) if gate is None else f"{writer},{gate}"
         try:
             # The program gets what pylbr was given: `pylbr record -- cat <(date)`.
             os.set_inheritable(writer, True)
             self._launcher = subprocess.Popen(
-                [tools.launch, str(writer), *command], close_fds=False, env=environment
+                [launch, descriptors, *command], close_fds=False, env=environment
             )
         except BaseException:
             os.close(self._reader)
@@ -122,6 +128,11 @@ class Process:
         while self.pid is not None and self._early:
             self._forward(self._early.pop(), None)
         return self.status is None
+
+    @property
+    def descriptor(self) -> int:
+        """To poll: readable when the program has started or ended."""
+        return self._reader
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond the program's end."""

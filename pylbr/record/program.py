@@ -73,7 +73,7 @@ def _head(path: str) -> bytes:
         )
         if privileged:
             raise CommandError(
-                f"{path}: set-user-id programs lose their privilege under QEMU; "
+                f"{path}: set-user-id programs lose their privilege when recorded; "
                 "record a copy, or run as its owner", 126,
             )  # fmt: skip
         with open(path, "rb") as file:

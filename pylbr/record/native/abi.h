@@ -1,0 +1,114 @@
+/* What pylbr and the blob share: the memory of a recorded program that both read and write.
+ *
+ * `shared` and the ring are one anonymous file, mapped by the program, by every process that it
+ * forks, and by pylbr, which checks whatever it reads there.  `state` is private to a process;
+ * pylbr fills it in while the program is stopped.  `layout` in blob.c gives pylbr the offsets.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef PYLBR_NATIVE_ABI_H
+#define PYLBR_NATIVE_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NATIVE_DEPTH 32
+#define NATIVE_RANGES 2048
+#define NATIVE_REGIONS 8
+#define NATIVE_LANES 32
+
+/* Why a window ended.  A stack of fewer than `depth` branches is cut by one of the others. */
+enum end {
+    END_FULL = 0,      /* `depth` accepted branches */
+    END_SYSCALL = 1,   /* a system call follows */
+    END_UNKNOWN = 2,   /* an instruction that is not copied: unknown, privileged, INT n, ... */
+    END_UNMAPPED = 3,  /* code that is not known to be executable, or out of reach of a region */
+    END_RSEQ = 4,      /* a restartable sequence */
+    END_LONG = 5,      /* too many blocks or cycles */
+    END_FAULT = 6,     /* the next instruction faults */
+    END_KINDS = 7
+};
+
+/* Why a tick made no window. */
+enum skip {
+    SKIP_STOPPED = 0,   /* the recording has ended */
+    SKIP_THREAD = 1,    /* no room for the thread */
+    SKIP_RESTING = 2,   /* the share of time that windows may take is used up */
+    SKIP_CODE = 3,      /* the program stands in code that is not known or not copied */
+    SKIP_LANES = 4,     /* every lane is in use */
+    SKIP_FRAME = 5,     /* a signal frame that is not understood, or 32-bit code */
+    SKIP_KINDS = 6
+};
+
+/* One stack, oldest branch first.  sequence: position in the ring when free, + 1 when filled. */
+struct record {
+    uint64_t sequence;
+    uint64_t tsc;      /* at the end of the window */
+    uint64_t ip;       /* where the program went on */
+    uint64_t cost;     /* TSC cycles, from the tick to the end of the window */
+    uint32_t key;      /* si_fd of the tick: which thread */
+    uint32_t cpu;
+    uint32_t ticks;    /* that this stack stands for */
+    uint16_t count;
+    uint8_t end;       /* enum end */
+    uint8_t reserved;
+    uint8_t classes[NATIVE_DEPTH];
+    uint64_t from[NATIVE_DEPTH], to[NATIVE_DEPTH];
+} __attribute__((aligned(128)));
+
+enum range_kind {
+    RANGE_CODE = 1,     /* executable, not writable */
+    RANGE_PATCHED = 2,  /* executable and writable, or of no file: one instruction at a time */
+    RANGE_RSEQ = 3      /* a restartable sequence: never copied */
+};
+
+/* Executable memory; sorted, without overlap. */
+struct range {
+    uint64_t start, end;
+    uint32_t kind, reserved;
+};
+
+struct shared {
+    uint32_t stopped;   /* by pylbr: make no more windows */
+    uint32_t depth;     /* accepted branches of a window */
+    uint32_t accept;    /* bit per lbr_class */
+    uint32_t blocks_max;
+    uint64_t cycles_max;/* of a window, TSC */
+    uint32_t rest;      /* a window of n cycles is followed by n * rest / 256 cycles without */
+    uint32_t tick_cost; /* TSC cycles of a tick outside its handler */
+    uint64_t head;      /* next position of the ring */
+    uint64_t full;      /* windows that found the ring full */
+    uint64_t skipped[SKIP_KINDS];
+    uint64_t ended[END_KINDS];
+    uint64_t generation;/* raised when translations may have become void */
+    uint64_t version;   /* of the table below: odd while it is written */
+    uint64_t range_count;
+    struct range ranges[NATIVE_RANGES];
+};
+
+/* A piece of memory near some code, cut into a slice for each lane. */
+struct region {
+    uint64_t start;
+    int64_t alias;      /* added to an address for writing; 0 where the region is writable */
+};
+
+struct state {
+    uint64_t shared, ring;       /* addresses */
+    uint64_t ring_mask;
+    uint64_t threads;            /* array of thread areas, by key */
+    uint32_t thread_count, thread_size;
+    uint64_t lanes;
+    uint32_t lane_count;
+    uint32_t pkeys;              /* whether the processor has protection keys enabled */
+    uint64_t fork_page;          /* wiped in the child of a fork: struct fork_page */
+    uint64_t region_count, slice;
+    struct region regions[NATIVE_REGIONS];
+};
+
+/* MADV_WIPEONFORK: in a new process no lane is in use, and all translations are void. */
+struct fork_page {
+    uint64_t epoch;
+    uint32_t busy[NATIVE_LANES];
+};
+
+#endif

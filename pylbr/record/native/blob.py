@@ -1,0 +1,143 @@
+"""The blob, compiled on first use, and the layout of the memory that it shares with pylbr."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from elftools.elf.elffile import ELFFile
+
+import lbrcore
+from pylbr.record.build import built
+
+__all__ = ["Blob", "END_NAMES", "End", "SKIP_NAMES", "blob", "build_blob"]
+
+_HERE: Final = Path(__file__).parent
+_SOURCES: Final = ("blob.c", "entry.S", "lane.c", "ranges.c", "ring.c", "translate.c", "window.c")
+_PAGE: Final = 4096
+#: Position-independent, of general registers only, and without anything from a C library.
+_FLAGS: Final = (
+    "-ffreestanding", "-fPIE", "-fvisibility=hidden", "-mgeneral-regs-only",
+    "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
+    "-mno-red-zone", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns",
+    "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,tick_entry", "-Wl,--build-id=none",
+    "-Wl,-z,norelro", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code",
+)  # fmt: skip
+
+#: ``enum end`` and ``enum skip`` of abi.h, in words.
+END_NAMES: Final = (
+    "full", "system call", "instruction that is not copied", "code out of reach",
+    "restartable sequence", "too long", "fault",
+)
+SKIP_NAMES: Final = (
+    "recording ended", "no room for the thread", "limit of overhead", "code not known",
+    "no lane free", "signal frame not known",
+)  # fmt: skip
+
+#: Structures of abi.h: names of the members in the order of `layout` in blob.c.
+_STRUCTURES: Final = {
+    "record": ("sequence", "tsc", "ip", "cost", "key", "cpu", "ticks", "count", "end", "classes",
+               "from", "to"),
+    "range": ("start", "end", "kind"),
+    "shared": ("stopped", "depth", "accept", "blocks_max", "cycles_max", "rest", "tick_cost",
+               "head", "full", "skipped", "ended", "generation", "version", "range_count",
+               "ranges"),
+    "region": ("start", "alias"),
+    "state": ("shared", "ring", "ring_mask", "threads", "thread_count", "thread_size", "lanes",
+              "lane_count", "pkeys", "fork_page", "region_count", "slice", "regions"),
+}  # fmt: skip
+_SHAPES: Final = {"classes": "u1", "from": "u8", "to": "u8", "skipped": "u8", "ended": "u8"}
+
+
+class End:
+    """Values of ``enum end`` that pylbr looks at."""
+
+    FULL = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """The blob as it lies in memory.
+
+    Attributes
+    ----------
+    image : bytes
+        Whole pages: code and constants, then data.
+    data : int
+        Offset of the data.
+    symbols : dict of str to int
+        Offsets in the image.
+    types : dict of str to dtype
+        Structures of abi.h.
+    lane_size, thread_head, stack_size : int
+        Bytes of a lane; of a thread's area before the vector registers; of its first part, an
+        alternate stack.
+    """
+
+    image: bytes
+    data: int
+    symbols: dict[str, int]
+    types: dict[str, np.dtype]
+    lane_size: int
+    thread_head: int
+    stack_size: int
+
+
+def build_blob() -> Path:
+    """Path of the blob as an ELF file.
+
+    Raises
+    ------
+    UnsupportedFeature
+        There is no compiler, or it fails.
+    """
+    x86 = _HERE.parents[1] / "x86"
+    headers = sorted((*_HERE.glob("*.h"), *x86.glob("*.h")))
+    include = (f"-I{x86.parent}", f"-I{lbrcore.get_include()}")
+    return built("blob.elf", [_HERE / name for name in _SOURCES], headers, (*_FLAGS, *include))
+
+
+@lru_cache(maxsize=1)
+def blob() -> Blob:
+    """The blob of this package; see `build_blob`."""
+    with build_blob().open("rb") as file:
+        elf = ELFFile(file)
+        loads = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        end = -(-max(s["p_vaddr"] + s["p_memsz"] for s in loads) // _PAGE) * _PAGE
+        image = bytearray(end)
+        for segment in loads:
+            at = segment["p_vaddr"]
+            image[at : at + segment["p_filesz"]] = segment.data()
+        data = min(s["p_vaddr"] for s in loads if s["p_flags"] & 2) // _PAGE * _PAGE
+        table: Any = elf.get_section_by_name(".symtab")
+        found = {s.name: (s["st_value"], s["st_size"]) for s in table.iter_symbols() if s.name}
+    symbols = {name: value for name, (value, _) in found.items()}
+    size = found["layout"][1]
+    layout = struct.unpack_from(f"<{size // 4}I", image, symbols["layout"])
+    types, rest = _types(layout)
+    return Blob(bytes(image), data, symbols, types, *rest)
+
+
+def _types(layout: tuple[int, ...]) -> tuple[dict[str, np.dtype], tuple[int, ...]]:
+    types: dict[str, np.dtype] = {}
+    at = 0
+    for name, members in _STRUCTURES.items():
+        size, places = layout[at], layout[at + 1 : at + 1 + 2 * len(members)]
+        at += 1 + 2 * len(members)
+        formats = [_format(*pair, types) for pair in zip(members, places[1::2], strict=True)]
+        types[name] = np.dtype(
+            {"names": members, "formats": formats, "offsets": places[::2], "itemsize": size}
+        )
+    return types, layout[at:]
+
+
+def _format(member: str, size: int, types: dict[str, np.dtype]) -> object:
+    item = types.get({"ranges": "range", "regions": "region"}.get(member, ""))
+    if item is None and member not in _SHAPES:
+        return f"i{size}" if member == "alias" else f"u{size}"
+    item = np.dtype(_SHAPES[member]) if item is None else item
+    return item, (size // item.itemsize,)

@@ -1,0 +1,208 @@
+"""The engine `native`: the program runs as it is, and some stretches of it are recorded."""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import shutil
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from lbrcore import ENTRY_DTYPE
+from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.record.build import launcher
+from pylbr.record.constants import Counted
+from pylbr.record.engine import Outcome, Request, Sink
+from pylbr.record.filters import accepted_classes
+from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, blob
+from pylbr.record.native.clock import Clock
+from pylbr.record.native.image import Limits
+from pylbr.record.native.inject import SIGNAL
+from pylbr.record.native.launched import Launched
+from pylbr.record.native.perf import SideBand, tick_event
+from pylbr.record.native.ptrace import Tracee, TraceeGone
+from pylbr.record.native.session import Session, Stacks
+from pylbr.record.process import exit_code
+from pylbr.record.program import resolve
+from pylbr.sample.batch import INFO_BR_TYPE, SampleBatch
+
+__all__ = ["NativeEngine", "usable"]
+
+_POLL_SECONDS: Final = 0.01
+_IDLE_SECONDS: Final = 0.1
+_LOADER_SECONDS: Final = 60.0
+_BLOCKS: Final = 4096
+_WINDOW_SECONDS: Final = 0.001
+_TICK_SECONDS: Final = 4e-6
+_TYPE_SHIFT: Final = 56
+_SECOND: Final = 1_000_000_000
+
+
+class NativeEngine:
+    """Runs x86-64 programs natively; each tick of a thread's CPU time makes a stack."""
+
+    name = "native"
+    cycles = "none"
+
+    def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
+        """See `Engine.run`."""
+        _check(request)
+        usable()
+        resolve(request.command)
+        path = request.command[0]
+        path = path if "/" in path else shutil.which(path) or path
+        run = _Run(request, sink)
+        try:
+            with Launched(launcher(), path, request.command) as process:
+                run.start(process)
+                run.follow(process, idle)
+            return run.finish(process)
+        finally:
+            run.close()
+
+
+def usable() -> None:
+    """Check that this machine can record natively.
+
+    Raises
+    ------
+    UnsupportedFeature
+        It cannot; the message says why.
+    """
+    if platform.machine() != "x86_64" or platform.system() != "Linux":
+        raise UnsupportedFeature("the native engine needs Linux on x86-64")
+    try:
+        SideBand(os.getpid()).close()
+        os.close(tick_event(os.getpid(), _SECOND, SIGNAL))
+    except OSError as error:
+        raise UnsupportedFeature(
+            f"perf_event_open is refused ({error.strerror}): it needs "
+            "kernel.perf_event_paranoid at 2 or below, or CAP_PERFMON; in a container also a "
+            "seccomp profile that allows it"
+        ) from error
+    blob()
+    launcher()
+
+
+def _check(request: Request) -> None:
+    if request.full:
+        raise CommandError("--full: the native engine takes samples; add --engine qemu")
+    if request.counted is not Counted.TIME:
+        raise CommandError("-c, -e: the native engine samples by time: -F HZ, or --engine qemu")
+    if request.cycles:
+        raise CommandError("--cycles: the native engine has no model of cycles; use --engine qemu")
+
+
+class _Run:
+    """One run of a program: from its memory to the sink."""
+
+    def __init__(self, request: Request, sink: Sink) -> None:
+        self._clock = Clock()
+        rate = self._clock.rate
+        limits = Limits(
+            depth=request.depth, accept=accepted_classes(request.control), blocks=_BLOCKS,
+            cycles=int(rate * _WINDOW_SECONDS), rest=0, tick_cost=int(rate * _TICK_SECONDS),
+        )  # fmt: skip
+        self._request, self._sink = request, sink
+        self._session = Session(blob(), limits, request.period, sink)
+        self._outcome = Outcome()
+        self._started = time.monotonic()
+
+    def start(self, process: Launched) -> None:
+        """Bring the program to its first instruction, the recorder in it."""
+        pid = process.wait_for_pid()
+        if pid is None:
+            return
+        try:
+            self._session.watch(pid)
+            with Tracee(pid) as tracee:
+                process.open_gate()
+                if tracee.run_to_exec():
+                    tracee.run_to(tracee.entry, _LOADER_SECONDS)
+                    self._session.enter(tracee)
+        except TraceeGone:
+            pass
+        except OSError as error:
+            raise UnsupportedFeature(f"the native engine cannot work: {error}") from error
+
+    def follow(self, process: Launched, idle: Callable[[], None]) -> None:
+        """Read along until the program has ended."""
+        poll = select.poll()
+        for fd in (*self._session.descriptors, process.descriptor):
+            poll.register(fd, select.POLLIN)
+        next_idle = time.monotonic() + _IDLE_SECONDS
+        while process.running():
+            poll.poll(_POLL_SECONDS * 1000)
+            self._sweep()
+            now = time.monotonic()
+            if now >= next_idle:
+                next_idle = now + _IDLE_SECONDS
+                self._clock.update()
+                idle()
+        self._outcome.seconds = time.monotonic() - self._started
+
+    def finish(self, process: Launched) -> Outcome:
+        """Read what is left, close the books."""
+        self._session.stop()
+        self._clock.update()
+        self._sweep()
+        self._outcome.remarks += process.remarks + self._session.remarks + self._counts()
+        self._outcome.exit_code = exit_code(process.status or 0)
+        return self._outcome
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _sweep(self) -> None:
+        for stacks in self._session.follow():
+            self._sink.samples(self._batch(stacks))
+
+    def _batch(self, stacks: Stacks) -> SampleBatch:
+        records, pid, tid = stacks
+        depth = self._request.depth
+        # Oldest first there, newest first here.
+        place = records["count"].astype(np.intp)[:, None] - 1 - np.arange(depth)
+        filled, place = place >= 0, np.maximum(place, 0)
+        entries = np.zeros((len(records), depth), ENTRY_DTYPE)
+        classes = np.where(filled, np.take_along_axis(records["classes"], place, 1), 0)
+        for name in ("from", "to"):
+            entries[name] = np.where(filled, np.take_along_axis(records[name], place, 1), 0)
+        entries["info"] = classes.astype(np.uint64) << np.uint64(_TYPE_SHIFT)
+        return SampleBatch.build(
+            ip=records["ip"], entries=entries, nr=records["count"].astype(np.uint32),
+            classes=classes.astype(np.uint8), pid=pid, tid=tid, cpu=records["cpu"],
+            time=self._clock.nanoseconds(records["tsc"]),
+            period=records["ticks"].astype(np.uint64) * np.uint64(self._request.period),
+            info_mask=INFO_BR_TYPE,
+        )  # fmt: skip
+
+    def _counts(self) -> list[str]:
+        """What is missing, and why."""
+        ended, skipped = self._total("ended"), self._total("skipped")
+        result = []
+        cut = _listed(ended[1:], END_NAMES[1:])
+        if cut:
+            result.append(f"{int(ended.sum()):,} windows, of which cut: {cut}")
+        lost = _listed(skipped, SKIP_NAMES)
+        if lost:
+            result.append(f"ticks without a window: {lost}")
+        damaged = sum(image.damaged for image in self._session.images)
+        for count, what in (
+            (int(self._total("full")), "stacks found no room"),
+            (damaged, "stacks were damaged"),
+            (self._session.unreached, "processes ended before they were reached"),
+        ):
+            if count:
+                result.append(f"{count:,} {what}")
+        return result
+
+    def _total(self, name: str) -> np.ndarray:
+        return np.sum([image.counts(name) for image in self._session.images] or [[0]], axis=0)
+
+
+def _listed(counts: np.ndarray, names: tuple[str, ...]) -> str:
+    return ", ".join(f"{n:,} {name}" for n, name in zip(counts, names, strict=False) if n)

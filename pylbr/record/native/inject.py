@@ -1,0 +1,184 @@
+"""Puts the blob into a stopped process."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from pylbr.record.native.blob import Blob
+from pylbr.record.native.image import RING, Image, Limits
+from pylbr.record.native.ptrace import Tracee
+from pylbr.record.native.ranges import mappings, place
+
+__all__ = ["Injection", "SIGNAL", "inject"]
+
+#: What a tick sends: ignored by default, so that a program that resets it lives on.
+SIGNAL: Final = 23  # SIGURG
+_FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
+
+_MMAP, _CLOSE, _SIGACTION, _MADVISE, _SIGALTSTACK, _MEMFD = 9, 3, 13, 28, 131, 319
+_READ, _WRITE, _EXEC = 1, 2, 4
+_SHARED, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE, _NOREPLACE = 1, 2, 0x10, 0x20, 0x4000, 0x100000
+_WIPEONFORK: Final = 18
+_MFD_CLOEXEC: Final = 1
+_SA_SIGINFO, _SA_RESTORER, _SA_ONSTACK, _SA_RESTART = 4, 0x04000000, 0x08000000, 0x10000000
+_SS_DISABLE: Final = 2
+_SA_FLAGS: Final = _SA_SIGINFO | _SA_RESTORER | _SA_ONSTACK | _SA_RESTART
+_PAGE: Final = 4096
+
+THREADS: Final = 1024
+SLICE: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Injection:
+    """A process with the blob in it.
+
+    Attributes
+    ----------
+    image : Image
+    own : list of (int, int)
+        Address ranges of the recorder.
+    base : int
+        Of the blob.
+    """
+
+    image: Image
+    base: int
+    own: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+class _Injector:
+    def __init__(self, tracee: Tracee, blob: Blob) -> None:
+        self.tracee, self.blob = tracee, blob
+        self.own: list[tuple[int, int]] = []
+
+    def map(
+        self, size: int, protection: int, flags: int, fd: int = -1, offset: int = 0, at: int = 0
+    ) -> int:
+        """mmap in the process; remembered as the recorder's own."""
+        address = self.tracee.call(_MMAP, at, _pages(size), protection, flags, fd, offset)
+        self.own.append((address, address + _pages(size)))
+        return address
+
+    def anonymous(self, size: int) -> int:
+        return self.map(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS | _NORESERVE)
+
+    def code(self, fd: int, offset: int) -> int:
+        """The blob, data behind its code; its address."""
+        size, data = len(self.blob.image), self.blob.data
+        base = self.map(size, _READ | _EXEC, _PRIVATE, fd, offset)
+        self.map(size - data, _READ | _WRITE, _PRIVATE | _FIXED, fd, offset + data, base + data)
+        return base
+
+    def regions(self, size: int) -> list[int]:
+        """Memory for copied code near all code there is."""
+        result = []
+        for at in place(mappings(self.tracee.tid), size):
+            flags = _PRIVATE | _ANONYMOUS | _NORESERVE | _NOREPLACE
+            result.append(self.map(size, _READ | _WRITE | _EXEC, flags, at=at))
+        return result
+
+    def write(self, base: int, symbol: str, data: bytes) -> None:
+        self.tracee.write(base + self.blob.symbols[symbol], data)
+
+
+def inject(tracee: Tracee, blob: Blob, limits: Limits, lanes: int, key: int) -> Injection:
+    """Map the blob and install its handler; `tracee` is stopped.
+
+    Parameters
+    ----------
+    lanes : int
+        Threads that can be in a window at a time.
+    key : int
+        Descriptor of the thread's tick event: names its area.
+
+    Raises
+    ------
+    OSError
+        A system call is refused: limits, seccomp, memory protection.
+    """
+    before = tracee.swap_mask((1 << 64) - 1)
+    try:
+        return _inject(_Injector(tracee, blob), limits, lanes, key)
+    finally:
+        tracee.swap_mask(before)
+
+
+def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
+    tracee, blob = i.tracee, i.blob
+    # The name is an empty string: padding of the vDSO's or a program's ELF header would do; so
+    # does a fresh page.
+    page = i.anonymous(_PAGE)
+    fd = tracee.call(_MEMFD, page, _MFD_CLOEXEC)
+    try:
+        own = os.open(f"/proc/{tracee.tid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            image = Image(own, blob, limits)
+        finally:
+            os.close(own)
+        shared = i.map(image.shared_size, _READ | _WRITE, _SHARED, fd)
+        ring = i.map(image.ring_size, _READ | _WRITE, _SHARED, fd, image.shared_size)
+        base = i.code(fd, image.shared_size + image.ring_size)
+    finally:
+        tracee.call(_CLOSE, fd)
+    tracee.call(_MADVISE, page, _PAGE, _WIPEONFORK)
+    thread_size = -(-(blob.thread_head + tracee.frame_size) // 64) * 64
+    threads = i.anonymous(THREADS * thread_size)
+    values = {
+        "shared": shared, "ring": ring, "ring_mask": RING - 1, "threads": threads,
+        "thread_count": THREADS, "thread_size": thread_size,
+        "lanes": i.anonymous(lanes * blob.lane_size), "lane_count": lanes,
+        "pkeys": int(_has_pkeys()), "fork_page": page, "slice": SLICE,
+    }  # fmt: skip
+    _write_state(i, base, values, i.regions(lanes * SLICE))
+    _install(i, base)
+    if key < THREADS:
+        _give_stack(i, base, threads + key * thread_size)
+    return Injection(image, base, i.own)
+
+
+def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
+    state = np.zeros(1, i.blob.types["state"])
+    for name, value in values.items():
+        state[name] = value
+    state["region_count"] = len(regions)
+    state["regions"]["start"][0, : len(regions)] = regions
+    i.write(base, "state", state.tobytes())
+
+
+def _install(i: _Injector, base: int) -> None:
+    mask = (1 << 64) - 1
+    for number in _FAULTS:
+        mask &= ~(1 << number - 1)
+    symbols = i.blob.symbols
+    action = struct.pack(
+        "<4Q", base + symbols["tick_entry"], _SA_FLAGS, base + symbols["restorer"], mask
+    )
+    i.write(base, "scratch", action)
+    i.tracee.call(_SIGACTION, SIGNAL, base + symbols["scratch"], 0, 8)
+
+
+def _give_stack(i: _Injector, base: int, stack: int) -> None:
+    """Set the alternate stack of a thread that has none."""
+    scratch = base + i.blob.symbols["scratch"]
+    i.tracee.call(_SIGALTSTACK, 0, scratch)
+    _, flags, _ = struct.unpack("<QQQ", i.tracee.read(scratch, 24))
+    if flags & _SS_DISABLE:
+        i.tracee.write(scratch, struct.pack("<QQQ", stack, 0, i.blob.stack_size))
+        i.tracee.call(_SIGALTSTACK, scratch, 0)
+
+
+def _has_pkeys() -> bool:
+    with open("/proc/cpuinfo") as file:
+        flags = next((line for line in file if line.startswith("flags")), "")
+    return "ospke" in flags.split()

@@ -1,0 +1,162 @@
+"""perf_event_open as far as the recorder uses it: ticks, and what perf says of tasks."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["SideBand", "SideRecord", "enable", "tick_event"]
+
+_PERF_EVENT_OPEN: Final = 298
+_SOFTWARE, _CPU_CLOCK, _DUMMY = 1, 0, 9
+_CLOEXEC: Final = 8
+_ENABLE, _PERIOD = 0x2400, 0x40082404
+_F_SETOWN_EX, _F_OWNER_TID, _F_SETSIG = 15, 0, 10
+_PAGES: Final = 64
+_TID, _TIME, _CPU = 1 << 1, 1 << 2, 1 << 7
+# Bits of perf_event_attr after `read_format`.
+_DISABLED, _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 0, 1 << 1, 1 << 5, 1 << 6
+_MMAP, _COMM, _TASK, _WATERMARK = 1 << 8, 1 << 9, 1 << 13, 1 << 14
+_SAMPLE_ID_ALL, _MMAP2, _COMM_EXEC, _USE_CLOCKID = 1 << 18, 1 << 23, 1 << 24, 1 << 25
+_CLOCK_MONOTONIC: Final = 1
+_ATTR_SIZE: Final = 112  # PERF_ATTR_SIZE_VER5
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _open(
+    config: int, flags: int, pid: int, cpu: int, period: int = 0, sample_type: int = 0,
+    watermark: int = 0,
+) -> int:  # fmt: skip
+    attr = struct.pack(
+        "<IIQQQQQII4QII", _SOFTWARE, _ATTR_SIZE, config, period, sample_type, 0, flags, watermark,
+        0, 0, 0, 0, 0, 0, _CLOCK_MONOTONIC,
+    ).ljust(_ATTR_SIZE, b"\0")  # fmt: skip
+    buffer = ctypes.create_string_buffer(attr, _ATTR_SIZE)
+    fd = int(_libc.syscall(_PERF_EVENT_OPEN, buffer, pid, cpu, -1, _CLOEXEC))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+def tick_event(tid: int, period: int, number: int) -> int:
+    """An event that sends a thread a signal each `period` ns of its CPU time in user mode, once
+    it is enabled.
+
+    Returns
+    -------
+    int
+        Descriptor; the signal's ``si_fd``.
+
+    Raises
+    ------
+    OSError
+    """
+    fd = _open(_CPU_CLOCK, _DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV, tid, -1, period)
+    try:
+        fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("<ii", _F_OWNER_TID, tid))
+        fcntl.fcntl(fd, _F_SETSIG, number)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def enable(fd: int) -> None:
+    """Let an event tick."""
+    fcntl.ioctl(fd, _ENABLE, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SideRecord:
+    """A record of perf: `kind` is ``perf_event_type``, `misc` its flags, `body` what follows
+    the header, `time` CLOCK_MONOTONIC."""
+
+    kind: int
+    misc: int
+    body: bytes
+    time: int
+
+
+class SideBand:
+    """What perf says of a process, its threads and its descendants: COMM, FORK, EXIT, MMAP2, LOST.
+
+    Parameters
+    ----------
+    tids : iterable of int
+
+    Raises
+    ------
+    OSError
+    """
+
+    def __init__(self, tid: int) -> None:
+        self._events: list[int] = []
+        self._rings: list[mmap.mmap] = []
+        flags = (
+            _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV | _MMAP | _MMAP2 | _COMM | _COMM_EXEC | _TASK
+            | _WATERMARK | _SAMPLE_ID_ALL | _USE_CLOCKID
+        )  # fmt: skip
+        try:
+            for cpu in sorted(_online()):
+                try:
+                    fd = _open(_DUMMY, flags, tid, cpu, 0, _TID | _TIME | _CPU, 1)
+                except OSError as error:
+                    if error.errno == errno.ENODEV:  # went offline
+                        continue
+                    raise
+                self._events.append(fd)
+                self._rings.append(mmap.mmap(fd, (1 + _PAGES) * mmap.PAGESIZE))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def descriptors(self) -> list[int]:
+        """To poll for POLLIN."""
+        return self._events
+
+    def records(self) -> list[SideRecord]:
+        """What has been written since the last call, by time."""
+        return sorted((r for ring in self._rings for r in _drain(ring)), key=lambda r: r.time)
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
+        for fd in self._events:
+            os.close(fd)
+        self._rings, self._events = [], []
+
+
+def _online() -> set[int]:
+    with open("/sys/devices/system/cpu/online") as file:
+        parts = [part.split("-") for part in file.read().strip().split(",")]
+    return {cpu for part in parts for cpu in range(int(part[0]), int(part[-1]) + 1)}
+
+
+def _drain(ring: mmap.mmap) -> Iterator[SideRecord]:
+    """struct perf_event_mmap_page: data_head at 1024, data_tail at 1032."""
+    head, tail = struct.unpack_from("<QQ", ring, 1024)
+    size = _PAGES * mmap.PAGESIZE
+    data = ring[mmap.PAGESIZE :] if head != tail else b""
+    doubled = data + data
+    while tail < head:
+        at = tail % size
+        kind, misc, length = struct.unpack_from("<IHH", doubled, at)
+        if length < 8:
+            break
+        body = doubled[at + 8 : at + length]
+        # sample_id: pid and tid, time, cpu
+        time = int.from_bytes(body[-16:-8], "little")
+        yield SideRecord(kind, misc, body[:-24], time)
+        tail += length
+    struct.pack_into("<Q", ring, 1032, tail)

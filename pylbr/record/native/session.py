@@ -1,0 +1,269 @@
+"""Processes under recording: followed through threads, forks and programs that they execute."""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from pylbr.record.engine import Sink
+from pylbr.record.native.blob import Blob
+from pylbr.record.native.image import Image, Limits
+from pylbr.record.native.inject import SIGNAL, Injection, inject
+from pylbr.record.native.perf import SideBand, SideRecord, enable, tick_event
+from pylbr.record.native.ptrace import Tracee, TraceeGone
+from pylbr.record.native.ranges import code_ranges, mappings
+from pylbr.record.tasks import mapping
+from pylbr.trace.stacks import Comm, Exit, Fork, Lost
+
+__all__ = ["Session"]
+
+_LOST, _COMM, _EXIT, _FORK, _MMAP2 = 2, 3, 4, 7, 10
+_COMM_EXEC: Final = 1 << 13
+_PROT_WRITE: Final = 2
+#: How long a dynamic loader may take before its program is recorded anyway, seconds.
+_LOADER_SECONDS: Final = 0.25
+
+
+#: Stacks (`record` of abi.h), and the process and the thread of each.
+Stacks = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process; `injection` is None until the blob is in it."""
+
+    pid: int
+    injection: Injection | None = None
+    injected: int = 0  # CLOCK_MONOTONIC, ns
+    threads: dict[int, int] = field(default_factory=dict)  # tid: descriptor of its ticks
+
+
+class Session:
+    """Everything that a recording follows.
+
+    Parameters
+    ----------
+    blob : Blob
+    limits : Limits
+    period : int
+        Nanoseconds between ticks.
+    sink : Sink
+
+    Attributes
+    ----------
+    remarks : list of str
+    """
+
+    def __init__(self, blob: Blob, limits: Limits, period: int, sink: Sink) -> None:
+        self._blob, self._limits, self._period, self._sink = blob, limits, period, sink
+        self._lanes = min(2 * (os.cpu_count() or 1), 16)
+        self._processes: dict[int, _Process] = {}
+        self._images: list[Image] = []
+        self._pending: list[int] = []
+        self._keys: dict[int, tuple[int, int]] = {}
+        self._side: SideBand | None = None
+        self.unreached = 0
+        self.remarks: list[str] = []
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    @property
+    def images(self) -> list[Image]:
+        """Memory that recorded processes write to."""
+        return self._images
+
+    def watch(self, pid: int) -> None:
+        """Follow a process and its descendants from now on."""
+        self._side = SideBand(pid)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """To poll: readable when there is something to follow."""
+        return self._side.descriptors if self._side else []
+
+    # ---- recording a process ----
+
+    def enter(self, tracee: Tracee) -> None:
+        """Record the process of a stopped thread from here on.
+
+        Raises
+        ------
+        OSError
+        TraceeGone
+        """
+        pid = tracee.tid
+        process = self._processes.setdefault(pid, _Process(pid))
+        for tid in list(process.threads):
+            self._forget(process, tid)
+        fd = self._tick(process, pid)
+        process.injection = inject(tracee, self._blob, self._limits, self._lanes, fd)
+        process.injected = time.monotonic_ns()
+        self._images.append(process.injection.image)
+        self._publish(process)
+        if fd >= 0:
+            enable(fd)
+
+    def attach(self, pid: int) -> None:
+        """Record a running process that has executed another program."""
+        try:
+            with Tracee(pid) as tracee:
+                tracee.interrupt()
+                registers = tracee.registers()
+                if self._is_loading(tracee, registers.rip):
+                    tracee.run_to(tracee.entry, _LOADER_SECONDS)
+                    registers = tracee.registers()
+                self.enter(tracee)
+                tracee.settle(registers)
+        except TraceeGone:
+            self.unreached += 1
+        except OSError as error:
+            self._remark(f"process {pid} is not recorded: {error.strerror}")
+
+    @staticmethod
+    def _is_loading(tracee: Tracee, rip: int) -> bool:
+        """Whether the thread is in the dynamic loader, before the program's first instruction."""
+        base = tracee.loader
+        if not base:
+            return False
+        found = mappings(tracee.tid)
+        path = next((m.path for m in found if m.start == base), None)
+        return any(m.path == path and m.start <= rip < m.end for m in found)
+
+    def _tick(self, process: _Process, tid: int) -> int:
+        try:
+            fd = tick_event(tid, self._period, SIGNAL)
+        except ProcessLookupError:
+            return -1
+        process.threads[tid] = fd
+        self._keys[fd] = (process.pid, tid)
+        return fd
+
+    def _forget(self, process: _Process, tid: int) -> None:
+        fd = process.threads.pop(tid, -1)
+        if fd >= 0:
+            self._keys.pop(fd, None)
+            os.close(fd)
+
+    def _publish(self, process: _Process) -> None:
+        if process.injection:
+            found = code_ranges(mappings(process.pid), process.injection.own)
+            if found:
+                process.injection.image.publish(found)
+
+    # ---- what perf says ----
+
+    def follow(self) -> list[Stacks]:
+        """Handle what has happened to tasks and mappings.
+
+        Returns
+        -------
+        list of Stacks
+        """
+        # In this order: what a thread wrote is read before its end is seen.
+        records = self._side.records() if self._side else []
+        stacks = [self._named(image.take()) for image in self._images]
+        changed: dict[int, _Process] = {}
+        for record in records:
+            self._handle(record, changed)
+        for process in changed.values():
+            self._publish(process)
+        pending, self._pending = self._pending, []
+        for pid in pending:
+            self.attach(pid)
+        return [found for found in stacks if len(found[0])]
+
+    def _named(self, stacks: np.ndarray) -> Stacks:
+        """Stacks, and process and thread of each."""
+        tasks = [self._keys.get(int(key), (0, 0)) for key in stacks["key"]]
+        pid, tid = np.array(tasks, np.int32).reshape(-1, 2).T
+        known = pid > 0
+        return stacks[known], pid[known], tid[known]
+
+    def stop(self) -> None:
+        """Make no more windows, send no more ticks."""
+        for image in self._images:
+            image.stop()
+        for process in self._processes.values():
+            for tid in list(process.threads):
+                self._forget(process, tid)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.stop()
+        if self._side:
+            self._side.close()
+            self._side = None
+
+    def _handle(self, record: SideRecord, changed: dict[int, _Process]) -> None:
+        body = record.body
+        if record.kind == _MMAP2:
+            self._mapped(record, changed)
+        elif record.kind == _COMM:
+            pid, tid = struct.unpack_from("<ii", body)
+            exec_ = bool(record.misc & _COMM_EXEC)
+            name = os.fsdecode(body[8:].split(b"\0", 1)[0])
+            self._sink.record(Comm(pid, tid, name, exec_, record.time))
+            if exec_:
+                self._executed(pid, record.time)
+        elif record.kind == _FORK:
+            pid, ppid, tid, ptid = struct.unpack_from("<iiii", body)
+            self._sink.record(Fork(pid, ppid, tid, ptid, record.time))
+            self._forked(pid, ppid, tid)
+        elif record.kind == _EXIT:
+            pid, ppid, tid, ptid = struct.unpack_from("<iiii", body)
+            self._sink.record(Exit(pid, ppid, tid, ptid, record.time))
+            self._ended(pid, tid)
+        elif record.kind == _LOST:
+            self._sink.record(Lost(struct.unpack_from("<QQ", body)[1], record.time))
+
+    def _mapped(self, record: SideRecord, changed: dict[int, _Process]) -> None:
+        pid, tid, start, length, offset = struct.unpack_from("<iiQQQ", record.body)
+        path = os.fsdecode(record.body[64:].split(b"\0", 1)[0])
+        process = self._processes.get(pid)
+        injection = process.injection if process else None
+        if process and injection:
+            if any(start < high and low < start + length for low, high in injection.own):
+                return
+            changed[pid] = process
+        self._sink.record(mapping(pid, tid, start, length, offset, path, record.time))
+
+    def _executed(self, pid: int, when: int) -> None:
+        """The process runs another program: the blob is gone from it."""
+        process = self._processes.setdefault(pid, _Process(pid))
+        if when > process.injected:
+            process.injection = None
+            if pid not in self._pending:
+                self._pending.append(pid)
+
+    def _forked(self, pid: int, parent: int, tid: int) -> None:
+        if pid == parent:
+            process = self._processes.get(pid)
+        else:
+            before = self._processes.get(parent)
+            process = self._processes[pid] = _Process(
+                pid, before.injection if before else None, before.injected if before else 0
+            )
+        if process and process.injection:
+            fd = self._tick(process, tid)
+            if fd >= 0:
+                enable(fd)
+        elif pid != parent:
+            self._pending.append(pid)
+
+    def _ended(self, pid: int, tid: int) -> None:
+        process = self._processes.get(pid)
+        if process:
+            self._forget(process, tid)
+            if not process.threads:
+                self._processes.pop(pid)
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks.append(text)

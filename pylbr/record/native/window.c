@@ -1,0 +1,191 @@
+/* A window: from a tick to `depth` accepted branches later.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "blob.h"
+
+static u32 read_pkru(void) {
+    u32 value;
+    __asm__ volatile("rdpkru" : "=a"(value) : "c"(0) : "rdx");
+    return value;
+}
+
+static void write_pkru(u32 value) {
+    __asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory");
+}
+
+/* ---- beginning ---- */
+
+/* What rt_sigreturn needs of the kernel's frame; 0 if it is not one that the blob can rebuild. */
+static int keep_frame(struct thread *thread, const struct ucontext *uc) {
+    const struct fpstate *fp = (const struct fpstate *)uc->regs.fpstate;
+    if (!fp || fp->magic1 != FP_MAGIC1 || fp->extended_size < FP_LEGACY + 4 ||
+        offsetof(struct thread, fpstate) + fp->extended_size > state.thread_size)
+        return 0;
+    thread->uc = *uc;
+    thread->uc.regs.fpstate = (u64)thread->fpstate;
+    copy(thread->fpstate, fp, FP_LEGACY);
+    u32 end = fp->extended_size - 4;
+    *(u32 *)(thread->fpstate + end) = *(const u32 *)((const u8 *)fp + end);
+    return 1;
+}
+
+static void load_registers(struct registers *to, const struct gregs *from) {
+    to->r15 = from->r15, to->r14 = from->r14, to->r13 = from->r13, to->r12 = from->r12;
+    to->r11 = from->r11, to->r10 = from->r10, to->r9 = from->r9, to->r8 = from->r8;
+    to->rdi = from->rdi, to->rsi = from->rsi, to->rbp = from->rbp, to->rbx = from->rbx;
+    to->rdx = from->rdx, to->rcx = from->rcx, to->rax = from->rax, to->rflags = from->rflags;
+}
+
+static void store_registers(struct gregs *to, const struct registers *from) {
+    to->r15 = from->r15, to->r14 = from->r14, to->r13 = from->r13, to->r12 = from->r12;
+    to->r11 = from->r11, to->r10 = from->r10, to->r9 = from->r9, to->r8 = from->r8;
+    to->rdi = from->rdi, to->rsi = from->rsi, to->rbp = from->rbp, to->rbx = from->rbx;
+    to->rdx = from->rdx, to->rcx = from->rcx, to->rax = from->rax, to->rflags = from->rflags;
+}
+
+static void release(struct lane *lane) {
+    __atomic_store_n(&fork_page()->busy[lane->number], 0, __ATOMIC_RELEASE);
+}
+
+static u64 skip(enum skip why) {
+    add(&shared()->skipped[why]);
+    return 0;
+}
+
+static void begin(struct lane *lane, struct thread *thread, u32 key, u64 began) {
+    lane->thread = thread;
+    lane->key = key;
+    lane->count = lane->blocks = 0;
+    lane->began = began;
+    lane->deadline = began + shared()->cycles_max;
+}
+
+/* Program code whose trap flag is set is being stepped; a window would hide the steps. */
+#define RFLAGS_TF 0x100u
+#define CS_64 0x33u
+#define POLL_IN 1
+
+#define SS_DISABLE 2u
+
+/* rt_sigreturn sets the alternate stack that it finds in the frame. */
+static void give_stack(struct thread *thread, struct ucontext *uc) {
+    u64 *stack = uc->stack; /* address, flags, size */
+    if ((u32)stack[1] & SS_DISABLE) {
+        stack[0] = (u64)thread->stack;
+        stack[1] = 0;
+        stack[2] = ALTERNATE_STACK;
+    }
+}
+
+/* Handler of the tick signal.  Returns 0, or never. */
+__attribute__((used)) u64 tick(int number, const struct siginfo *info, struct ucontext *uc) {
+    u64 began = tsc();
+    (void)number;
+    if (info->code != POLL_IN)
+        return 0;
+    if (state.pkeys)
+        write_pkru(0);
+    u32 key = (u32)info->fd;
+    if (key >= state.thread_count)
+        return skip(SKIP_THREAD);
+    struct thread *thread = (struct thread *)(state.threads + (u64)key * state.thread_size);
+    thread->ticks++;
+    give_stack(thread, uc);
+    if (__atomic_load_n(&shared()->stopped, __ATOMIC_RELAXED))
+        return skip(SKIP_STOPPED);
+    if (began - thread->ended < thread->rest)
+        return skip(SKIP_RESTING);
+    if (uc->regs.cs != CS_64 || uc->regs.rflags & RFLAGS_TF)
+        return skip(SKIP_FRAME);
+    if (!range_at(uc->regs.rip))
+        return skip(SKIP_CODE);
+    struct lane *lane = lane_take();
+    if (!lane)
+        return skip(SKIP_LANES);
+    struct block *block = block_at(lane, uc->regs.rip);
+    int kept = block && keep_frame(thread, uc);
+    if (!kept) {
+        release(lane);
+        return skip(block ? SKIP_FRAME : SKIP_CODE);
+    }
+    begin(lane, thread, key, began);
+    load_registers(&lane->regs, &uc->regs);
+    const struct fpstate *fp = (const struct fpstate *)uc->regs.fpstate;
+    window_run(lane, block, uc->regs.rsp);
+    load_vectors(fp, fp->xfeatures);
+    resume(&lane->regs);
+}
+
+/* ---- block after block ---- */
+
+/* Make `resume` continue in a block. */
+void window_run(struct lane *lane, struct block *block, u64 rsp) {
+    struct face *face = lane_face(lane, block->region);
+    face->rsp = rsp;
+    face->go = (u64)block->code;
+    lane->regs.leave = face->leave;
+}
+
+static void note(struct lane *lane, const struct exit *x, u64 to) {
+    if (!(shared()->accept >> x->cls & 1))
+        return;
+    u32 n = lane->count++;
+    lane->from[n] = x->from;
+    lane->to[n] = to;
+    lane->classes[n] = x->cls;
+}
+
+static struct block *next_block(struct lane *lane, struct exit *x, u64 pc) {
+    struct block *block = x->next;
+    if (block && block->pc == pc && block_holds(block))
+        return block;
+    u32 flushes = lane->flushes;
+    block = block_at(lane, pc);
+    if (lane->flushes == flushes) /* `x` was not thrown away to make room */
+        x->next = block;
+    return block;
+}
+
+/* A block has ended. */
+__attribute__((used)) void dispatch(struct registers *regs) {
+    struct lane *lane = (struct lane *)((u8 *)regs - offsetof(struct lane, regs));
+    struct face *face = (struct face *)regs->face;
+    struct exit *x = &lane->exits[face->exit];
+    u64 pc = x->kind == EXIT_INDIRECT ? face->target : x->to, rsp = face->rsp;
+    if (state.pkeys) {
+        lane->pkru = read_pkru();
+        write_pkru(0);
+    }
+    if (x->kind == EXIT_CUT)
+        window_end(lane, pc, rsp, x->end);
+    if (x->kind != EXIT_GO_ON)
+        note(lane, x, pc);
+    if (lane->count == shared()->depth)
+        window_end(lane, pc, rsp, END_FULL);
+    if (++lane->blocks > shared()->blocks_max || tsc() > lane->deadline)
+        window_end(lane, pc, rsp, END_LONG);
+    struct block *block = next_block(lane, x, pc);
+    if (!block)
+        window_end(lane, pc, rsp, lane->failed);
+    window_run(lane, block, rsp);
+    if (state.pkeys)
+        write_pkru(lane->pkru);
+}
+
+/* ---- end ---- */
+
+void window_end(struct lane *lane, u64 pc, u64 rsp, enum end why) {
+    struct thread *thread = lane->thread;
+    const struct fpstate *fp = (const struct fpstate *)thread->fpstate;
+    add(&shared()->ended[why]);
+    if (lane->count)
+        ring_write(lane, pc, why);
+    store_registers(&thread->uc.regs, &lane->regs);
+    thread->uc.regs.rip = pc;
+    thread->uc.regs.rsp = rsp;
+    thread->ended = tsc();
+    thread->rest = (thread->ended - lane->began + shared()->tick_cost) * shared()->rest / 256;
+    resume_signal(&thread->uc, thread->fpstate, fp->xfeatures, &fork_page()->busy[lane->number],
+                  lane->pkru, state.pkeys);
+}
