@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_streams
 from pylbr.errors import CommandError, LbrError
+from pylbr.printable import printable
 
 __all__ = ["COMMANDS", "main"]
 
@@ -85,14 +86,14 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
         args = _parser(command).parse_args(arguments)
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         raise
     except (LbrError, OSError) as error:
         ours = isinstance(error, OSError) and error.filename is None  # no file: print's
         what = f"output cannot be written: {error.strerror}" if ours else str(error)
-        print(f"{name}: {what}", file=sys.stderr)
+        print(f"{name}: {printable(what)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         what = f"ended by {error}" if isinstance(error, Ended) else "interrupted"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pylbr.cli.progress import progress
+from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
 from pylbr.trace import Stacks, Trace, copy, open_any
 from pylbr.trace.formats import formats, suffix_of
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
                     "written", file=sys.stderr,
                 )
                 return 130
+        print_notes("convert", source)
     if sys.stderr.isatty():
         print(f"{count:,} {unit} -> {args.output}", file=sys.stderr)
     return 0

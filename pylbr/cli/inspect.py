@@ -8,7 +8,8 @@ import os
 import sys
 from typing import Any
 
-from pylbr.cli.progress import progress
+from pylbr.cli.progress import print_notes, progress
+from pylbr.printable import printable
 from pylbr.trace import Stacks, Trace, open_any
 from pylbr.trace.formats import detect
 from pylbr.trace.summary import describe_stacks, describe_trace
@@ -48,11 +49,12 @@ def run(args: argparse.Namespace) -> int:
             found |= describe_trace(source, bar.update if args.all else None)
         elif isinstance(source, Stacks):
             found |= describe_stacks(source, bar.update)
+    print_notes("inspect", source)
     if args.json:
         json.dump(found, sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(_lines(found)))
+        print("\n".join(printable(line) for line in _lines(found)))
     return 0
 
 

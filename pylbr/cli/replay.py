@@ -9,7 +9,7 @@ import sys
 
 from pylbr.arch.models import MODELS
 from pylbr.cli.convert import STACK_WRITERS
-from pylbr.cli.progress import progress
+from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                     f"pylbr replay: interrupted after {done:,} branches; {args.output} was not "
                     "written", file=sys.stderr)
                 return 130
+        print_notes("replay", source)
     if sys.stderr.isatty():
         print(f"{done:,} branches, {count:,} samples -> {args.output}", file=sys.stderr)
     return 0

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pylbr.cli.progress import progress
+from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
+from pylbr.printable import printable
 from pylbr.profile import report
 from pylbr.profile.aggregate import Profile, collect
 from pylbr.profile.history import Paths
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             counted = Stacks(StacksMetadata(), _counted(source, bar.update), source.path)
             counted.reopen, counted.build_ids = source.reopen, source.build_ids
             profile = collect(counted, paths if args.by == "history" else None)
+    print_notes("report", source)
     if args.by == "mispredicts" and not profile.mispredicts_measured:
         raise CommandError(f"{args.input}: mispredicts were not recorded")
     rows = _rows(args, profile, paths)
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(args, profile, rows)
     for problem in profile.symbols.problems:
-        print(f"pylbr report: {problem}", file=sys.stderr)
+        print(f"pylbr report: {printable(problem)}", file=sys.stderr)
     return 0
 
 
@@ -154,7 +156,7 @@ def _print_text(args: argparse.Namespace, profile: Profile, rows: list[dict[str,
         head += f"; {profile.not_taken:,} not taken, which are left out"
     if profile.broken:
         head += f"; {profile.broken:,} adjacent entries are not connected by straight-line code"
-    print(f"{args.input}: {head}")
+    print(f"{printable(args.input)}: {head}")
     print(f"{report.heading(profile, args.by)}:\n")
     if not rows:
         print("  none")
@@ -162,7 +164,9 @@ def _print_text(args: argparse.Namespace, profile: Profile, rows: list[dict[str,
         _print_paths(rows)
     else:
         several = len({row.get("pid") for row in rows}) > 1
-        _print_table([_shown(row, several) for row in rows])
+        _print_table([
+            {name: printable(text) for name, text in _shown(row, several).items()} for row in rows
+        ])
 
 
 def _print_paths(rows: list[dict[str, Any]]) -> None:
@@ -170,7 +174,7 @@ def _print_paths(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         print(f"{row['share']:7.2%}  {row['count']:,} samples")
         for step in row["path"]:
-            ends = step["from_symbol"], step["to_symbol"]
+            ends = printable(step["from_symbol"]), printable(step["to_symbol"])
             source, target = (_cut(end, (room - 13) // 2) for end in ends) if room else ends
             print(f"         {source} -> {target}")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from pylbr.errors import TraceError
+from pylbr.printable import printable
 from pylbr.profile._text import format_stacks
 from pylbr.trace.output import AtomicFile
 from pylbr.trace.perf_event_names import event_name
@@ -58,7 +59,7 @@ class PerfScript:
         self._fields = frozenset(fields)
         self._spec = form != "6.1"
         self._mmap_events, self._task_events = mmap_events, task_events
-        names = [event_name(event) for event in metadata.events]
+        names = [printable(event_name(event), keep_bytes=True) for event in metadata.events]
         width = max(map(len, names), default=0)
         self._names = [f"{name:>{width}}: ".encode() for name in names]
         self._comms: dict[int, str] = {0: "swapper"}
@@ -76,8 +77,8 @@ class PerfScript:
                 "brstack" in self._fields, self._spec,
             )
         if isinstance(record, Comm):
-            self._comms[record.tid] = record.name
-            shown = f" exec: {record.name}" if record.exec_ else f": {record.name}"
+            name = self._comms[record.tid] = printable(record.name, keep_bytes=True)
+            shown = f" exec: {name}" if record.exec_ else f": {name}"
             line = f"PERF_RECORD_COMM{shown}:{record.pid}/{record.tid}"
         elif isinstance(record, Fork | Exit):
             line = (
@@ -149,7 +150,7 @@ def mmap_text(record: Mmap) -> str:
     inode = f"{record.major:02x}:{record.minor:02x} {record.inode} {record.generation}"
     return (
         f"PERF_RECORD_MMAP2 {record.pid}/{record.tid}: [{record.start:#x}({record.length:#x}) "
-        f"@ {offset} {inode}]: {bits}{kind} {record.path}"
+        f"@ {offset} {inode}]: {bits}{kind} {printable(record.path, keep_bytes=True)}"
     )
 
 

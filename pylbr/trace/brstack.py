@@ -21,7 +21,7 @@ from pylbr.trace.perf_abi import (
 __all__ = [
     "AT_END", "BAD_ENTRY", "NAMES", "NO_ENTRIES", "NO_ROOM", "PADDING", "ROW_DTYPE", "Column",
     "FIRST_ENTRY", "Prefix", "hash_of", "parse_entries", "parse_head", "parse_line",
-    "parse_prefix", "prefix_of",
+    "parse_marked", "parse_prefix", "prefix_of",
 ]
 
 #: Bytes that must lie behind a window for the compiled parser.
@@ -59,6 +59,9 @@ _TIME: Final = re.compile(rb"( *\d+)\.(\d{6}|\d{9}): ")
 #: Its name, or "raw 0x20c4" of one that has none.
 _EVENT: Final = re.compile(rb" *((?:raw |(?=[^ 0-9]))[^ ]+): ")
 _PADDED_COMM: Final = re.compile(rb" .{14}[^ ] ", re.DOTALL)  # a task's name has 15 bytes
+_MARKED_COLUMNS: Final = re.compile(
+    rb"(?:.*?[ \t])??(?:(?:(-?\d{1,10})/(-?\d{1,10})|(-?\d{1,10}))[ \t]+)?"
+    rb"(?:\[(\d{1,10})\][ \t]+)?(?:(\d{1,20})\.(\d+):[ \t]|$)", re.DOTALL)
 _HEXADECIMAL: Final = re.compile(rb"( *)([0-9a-fA-F]{1,16})(?= |$)")
 #: Columns as perf pads them: a task's number (until 6.1, and later), a period, an unsigned
 #: number of 64 bits, the blanks of empty flags, ``misc``, a task's name.
@@ -145,6 +148,24 @@ def parse_head(text: bytes, whole_line: bool = False) -> Prefix | None:
             columns = rest.pop("columns") | int(Column.COMM)
             return Prefix(**rest, comm=text[:at].lstrip(b" "), columns=columns)
     return None
+
+
+def parse_marked(text: bytes) -> Prefix | None:
+    """Task, CPU and time, as far as they are there, of columns that need not be padded.
+
+    For lines that end in a name of their own, as events and branches of Intel PT do, so that
+    no number but the task's stands between the name of the task and the time.
+    """
+    match = _MARKED_COLUMNS.match(text)
+    if match is None:
+        return None
+    pid, tid, one, cpu, seconds, fraction = match.groups()
+    found: dict[str, Any] = {}
+    if cpu is not None:
+        found["cpu"] = int(cpu) % 2**32
+    if seconds is not None:
+        found["time"] = (int(seconds) * 10**9 + int(fraction[:9].ljust(9, b"0"))) % 2**64
+    return Prefix(pid=_int32(int(pid or one or 0)), tid=_int32(int(tid or one or 0)), **found)
 
 
 def _fits(column: bytes, width: int) -> bool:

@@ -44,14 +44,14 @@ def classes(records: np.ndarray) -> np.ndarray:
     reads_ip, reads_flags = has(read, _INSTRUCTION_POINTER), has(read, _FLAGS)
     known = (read == _STACK_POINTER) | (read == _FLAGS) | (read == _INSTRUCTION_POINTER)
     reads_other = ((read != 0) & ~known).any(axis=1)
-    stack = reads_sp & writes_sp
+    stack, plain = reads_sp & writes_sp, ~reads_sp & ~reads_flags
     rules = [
         (stack & ~reads_ip, BranchClass.NEAR_RET),
-        (stack & reads_other, BranchClass.NEAR_IND_CALL),
-        (stack, BranchClass.NEAR_REL_CALL),
-        (reads_ip & (reads_flags | reads_other), BranchClass.COND),
-        (reads_other, BranchClass.NEAR_IND_JMP),
-        (~reads_sp & ~reads_flags, BranchClass.NEAR_REL_JMP),
+        (stack & ~reads_flags & reads_other, BranchClass.NEAR_IND_CALL),
+        (stack & ~reads_flags, BranchClass.NEAR_REL_CALL),
+        (~reads_sp & ~writes_sp & reads_ip & (reads_flags | reads_other), BranchClass.COND),
+        (plain & reads_other, BranchClass.NEAR_IND_JMP),
+        (plain, BranchClass.NEAR_REL_JMP),
     ]
     return np.select(
         [mask for mask, _ in rules], [np.uint8(kind) for _, kind in rules],
@@ -107,7 +107,9 @@ def _branches(records: np.ndarray, since: int) -> tuple[Part, int]:
     where = np.flatnonzero(records["is_branch"][:-1])
     source = records[where]
     kinds = classes(source)
-    kinds[(kinds == BranchClass.COND) & (source["taken"] == 0)] = BranchClass.NOT_TAKEN
+    # ChampSim takes the mark for these two; all others are taken by their kind.
+    marked = (kinds == BranchClass.COND) | (kinds == BranchClass.FAR_BRANCH)
+    kinds[marked & (source["taken"] == 0)] = BranchClass.NOT_TAKEN
     branches = np.zeros(len(where), BRANCH_DTYPE)
     branches["from"], branches["to"] = source["ip"], records["ip"][where + 1]
     branches["class"] = kinds

@@ -40,6 +40,13 @@ _SYSENTER, _TAKEN, _UNTAKEN = 31, 48, 49
 _KERNEL_EVENT, _KERNEL_XFER, _CPU_ID, _FILE_TYPE, _VERSION = 0, 1, 3, 9, 12
 _FILTERED: Final = 0x01 | 0x80
 _ARM: Final = 0x08 | 0x10
+_KERNEL: Final = 0x1000  # system calls are traced into the kernel
+_KERNEL_HALF: Final = 1 << 63
+_VSYSCALL_PAGE: Final = 0xFFFFFFFFFF600  # user code in the kernel's half
+_IN_KERNEL: Final = (
+    "holds the kernel's side of system calls, whose privilege levels are not read; record it "
+    "without -enable_kernel_tracing"
+)
 #: Versions of the format that have been seen; 2 is the first with the records used here.
 _VERSIONS: Final = range(2, 16)
 
@@ -131,6 +138,12 @@ class _Converter:
                 self._path, f"a record of unknown type {int(kinds[i])}; the file is damaged or of "
                 "a newer version", offset + i * RECORD.itemsize,
             )
+        address = records["address"]
+        kernel = _IS_INSTRUCTION[kinds] & (address >= np.uint64(_KERNEL_HALF)) & (
+            address >> np.uint64(12) != np.uint64(_VSYSCALL_PAGE))
+        if kernel.any():
+            at = offset + int(np.argmax(kernel)) * RECORD.itemsize
+            raise TraceError(self._path, _IN_KERNEL, at)
         markers = records[kinds == _MARKER]
         for version in markers["address"][markers["size"] == _VERSION].tolist():
             if version not in _VERSIONS:
@@ -141,6 +154,8 @@ class _Converter:
         for bits in markers["address"][markers["size"] == _FILE_TYPE].tolist():
             if bits & _ARM:
                 raise TraceError(self._path, "is of an Arm program, which has no LBR", offset)
+            if bits & _KERNEL:
+                raise TraceError(self._path, _IN_KERNEL, offset)
             if bits & _FILTERED:
                 raise TraceError(
                     self._path, "was filtered while it was recorded: instructions are missing; "

@@ -172,6 +172,9 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
                 return entry
         raise TraceError(path, f"no format {name!r}; there are {', '.join(f.name for f in known)}")
     head = read_head(path)
+    if head.data[257:262] == b"ustar":
+        raise TraceError(path, "is a tar archive; take the file that you want out of it first "
+                         "(tar -xf)", 0)
     for entry in known:
         if entry.sniff(head):
             return entry

@@ -5,33 +5,38 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pylbr.trace.brstack import parse_prefix
+from pylbr.trace.brstack import parse_marked
 from pylbr.trace.perf_abi import MISC_KERNEL, MISC_USER
 from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap
 
 __all__ = ["parse_event"]
 
-_HEX: Final = rb"(?:0x)?([0-9a-f]+)"
+_HEX: Final = rb"(?:0x)?([0-9a-f]{1,16})"
 _MMAP: Final = re.compile(
-    rb"PERF_RECORD_MMAP2? (-?\d+)/(-?\d+): \[" + _HEX + rb"\(" + _HEX + rb"\) @ " + _HEX
-    + rb"(?: ([0-9a-f]+):([0-9a-f]+) (\d+) (\d+)| <?([0-9a-f]*)>?)?\]: ([rwxsp-]+) (.*)"
+    rb"PERF_RECORD_MMAP2? (-?\d{1,9})/(-?\d{1,9}): \[" + _HEX + rb"\(" + _HEX + rb"\) @ " + _HEX
+    + rb"(?: ([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20}) (\d{1,20})| <?([0-9a-f]{0,40})>?)?\]: "
+    rb"([rwxsp-]+) (.*)"
 )
-_COMM: Final = re.compile(rb"PERF_RECORD_COMM( exec)?: (.*):(-?\d+)/(-?\d+)")
+_COMM: Final = re.compile(rb"PERF_RECORD_COMM( exec)?: (.*):(-?\d{1,9})/(-?\d{1,9})")
 _TASK: Final = re.compile(
-    rb"PERF_RECORD_(FORK|EXIT)\((-?\d+):(-?\d+)\):\((-?\d+):(-?\d+)\)"
+    rb"PERF_RECORD_(FORK|EXIT)\((-?\d{1,9}):(-?\d{1,9})\):\((-?\d{1,9}):(-?\d{1,9})\)"
 )
-_LOST: Final = re.compile(rb"PERF_RECORD_LOST(?:_SAMPLES)?[ :]+(?:lost )?(\d+)")
+_LOST: Final = re.compile(rb"PERF_RECORD_LOST(?:_SAMPLES)?[ :]+(?:lost )?(\d{1,19})")
 _PROTECTION: Final = {ord("r"): 1, ord("w"): 2, ord("x"): 4}
 
 
 def parse_event(line: bytes) -> Mmap | Comm | Fork | Exit | Lost | tuple[()] | None:
     """The event of a line; ``()`` for one that is passed over, None if it is malformed."""
+    if b"\0" in line:
+        return None
     at = line.index(b"PERF_RECORD_")
-    prefix, text = parse_prefix(line[:at]), line[at:].rstrip()
+    prefix, text = parse_marked(line[:at]), line[at:].rstrip()
     when = {} if prefix is None else {"time": prefix.time, "cpu": prefix.cpu}
     if text.startswith(b"PERF_RECORD_MMAP"):
         match = _MMAP.fullmatch(text)
-        return None if match is None else _mmap(match, when)
+        if match is None or max(int(match[8] or 0), int(match[9] or 0)) >= 1 << 64:
+            return None
+        return _mmap(match, when)
     if text.startswith(b"PERF_RECORD_COMM"):
         match = _COMM.fullmatch(text)
         if match is None:

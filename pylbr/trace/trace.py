@@ -113,12 +113,15 @@ class Trace(ABC):
         Columns that the source has, in the order of `schema.COLUMNS`.
     count : int or None
         Branches; None if only reading to the end would tell.
+    notes : tuple of str
+        What a person should hear of, once the trace has been read.
     """
 
     path: str
     metadata: Metadata
     columns: tuple[str, ...]
     count: int | None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def chunks(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Chunk]:

@@ -184,3 +184,21 @@ def test_cut_off_and_damaged(real, tmp_path):
         (tmp_path / "d.zip").write_bytes(whole[:end])
         with pytest.raises(TraceError), trace.open(tmp_path / "d.zip") as source:
             list(source.chunks())
+
+
+@pytest.mark.parametrize(("records", "message"), [
+    ([(28, 9, 0x1040), (22, 4, 7), (24, 4, 7), (10, 4, 0x401000)], "kernel's side"),
+    ([(22, 4, 7), (24, 4, 7), (10, 4, 0x401000), (10, 4, 0xFFFFFFFF81000000)], "kernel's side"),
+])
+def test_kernel_traces_are_refused(tmp_path, records, message):
+    """Their branches would all come out as of user mode."""
+    with pytest.raises(TraceError, match=message):
+        read(tmp_path / "t", records)
+
+
+def test_the_vsyscall_page_is_of_user_mode(tmp_path):
+    found = read(tmp_path / "t", [
+        (22, 4, 7), (24, 4, 7), (14, 5, 0x401000), (10, 7, 0xFFFFFFFFFF600000),
+        (16, 1, 0xFFFFFFFFFF600007), (10, 4, 0x401005)])
+    assert [row[:2] for row in found] == [
+        (0x401000, 0xFFFFFFFFFF600000), (0xFFFFFFFFFF600007, 0x401005)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import struct
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from lbrcore import BRANCH_DTYPE
 from lbrcore import BranchClass as C
 from pylbr import trace
+from pylbr.cli import main
 from pylbr.errors import TraceError
 from pylbr.trace import cbp, champsim
 
@@ -68,6 +71,31 @@ def test_champsim(tmp_path, monkeypatch, pack, block):
     path = tmp_path / "t.champsimtrace"
     path.write_bytes(pack(champsim_bytes(CHAMPSIM_PROGRAM)))
     assert rows(path, *ALL) == CHAMPSIM_BRANCHES
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ((IP,), (SP, RAX)), ((IP,), (SP, FLAGS)), ((IP, SP), (SP, FLAGS, IP)), ((IP,), (RAX, FLAGS)),
+    ((IP, SP), (IP, FLAGS)),
+])
+@pytest.mark.parametrize(("taken", "kind"), [(0, C.NOT_TAKEN), (1, C.FAR_BRANCH)])
+def test_champsim_other_branches_are_taken_as_marked(tmp_path, written, read, taken, kind):
+    """BRANCH_OTHER of ChampSim's instruction.h: it alone, beside conditional ones, may fall."""
+    path = tmp_path / "t"
+    path.write_bytes(champsim_bytes([
+        (0x100, 0, 0, (), ()), (0x104, 1, taken, written, read), (0x106, 0, 0, (), ()),
+        (0x108, 0, 0, (), ())]))
+    assert rows(path, "from", "to", "class", format="champsim") == [(0x104, 0x106, kind)]
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
+def test_a_tar_archive_is_named(tmp_path, mode):
+    path, data = tmp_path / "t.tar", champsim_bytes(CHAMPSIM_PROGRAM * 50)
+    with tarfile.open(path, mode) as archive:
+        member = tarfile.TarInfo("ls.champsim")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    with pytest.raises(TraceError, match="is a tar archive; take the file"):
+        trace.open(path)
 
 
 def test_champsim_cut_off_and_damaged(tmp_path):
@@ -228,3 +256,63 @@ def test_itrace_mistakes(tmp_path, old, new, message):
     path.write_text(ITRACE.replace(old, new).format(p=program))
     with pytest.raises(TraceError, match=message):
         rows(path, "from", format="itrace")
+
+
+KINDS = """\
+    1/1         5.000000001:          1   branches:ku:   call                             401140 \
+main+0x1a (/opt/app) =>           401000 f+0x0 (/opt/app)
+    1/1         5.000000002:          1   branches:ku:   vmexit                           401170 \
+main+0x4a (/opt/app) => ffffffff81e02000 vmx_vmexit+0x0 ([kernel.kallsyms])
+    1/1         5.000000003:          1   branches:ku:   vmentry                ffffffff81e02010 \
+vmx_vcpu_run+0x10 ([kernel.kallsyms]) =>           401170 main+0x4a (/opt/app)
+ instruction trace error type 1 time 5.000000004 cpu 3 pid 1 tid 1 ip 0xffffffffab15abd1 code 6: \
+Trace doesn't match instruction
+    1/1         5.000000005:          1          cbr:                          cbr: 37 freq: 3700 \
+MHz (132%)                   0           40139f [unknown] (/opt/app)
+    1/1         5.000000005:          1          psb:          psb offs: 0x10  0 40139f [unknown]
+    1/1         5.000000006:          1   branches:u:   jcc/miss/                        401145 \
+main+0x1a (/opt/app) =>           401150 main+0x2a (/opt/app)
+    1/1         5.000000007:          1   branches:u:   jcc/miss,not_taken/              401145 \
+main+0x1a (/opt/app) =>           401147 main+0x2a (/opt/app)
+    1/1         5.000000008:          1   branches:u:   jcc/not_taken/                   401145 \
+main+0x1a (/opt/app) =>           401147 main+0x2a (/opt/app)
+    1/1         5.000000009:          1   branches:u:   jmp/miss/                        401147 \
+main+0x1a (/opt/app) =>           401150 main+0x2a (/opt/app)
+    1/1         5.000000010:          1   branches:u:   br miss                          401147 \
+main+0x1a (/opt/app) =>           401150 main+0x2a (/opt/app)
+    1/1         5.000000011:          1   branches:u:   jcc                (x)           401145 \
+main+0x1a (/opt/app) =>           401150 main+0x2a (/opt/app)
+"""
+
+
+def test_every_kind_of_line_is_mapped_or_counted(tmp_path, capsys):
+    """Those of Intel PT that are no branches are passed over, and how many is printed."""
+    program, path, out = tmp_path / "prog", tmp_path / "t.txt", tmp_path / "t.csv"
+    program.write_bytes(bytes(0x140) + bytes.fromhex("e8bbfeffff") + b"\x75\x09\xeb\x07")
+    maps = f"PERF_RECORD_MMAP2 1/1: [0x401000(0x1000) @ 0 08:01 5 6]: r-xp {program}\n"
+    path.write_text(maps + KINDS)
+    miss, in_tx = 4, 2
+    assert rows(path, "from", "to", "class", "flags") == [
+        (0x401140, 0x401000, C.NEAR_REL_CALL, 0), (0x401145, 0x401150, C.COND, miss),
+        (0x401145, 0x401147, C.NOT_TAKEN, miss), (0x401145, 0x401147, C.NOT_TAKEN, 0),
+        (0x401147, 0x401150, C.NEAR_REL_JMP, miss), (0x401147, 0x401150, C.NEAR_REL_JMP, miss),
+        (0x401145, 0x401150, C.COND, in_tx),
+    ]
+    assert main(["convert", str(path), "-o", str(out)]) == 0
+    assert "passed over: 1 cbr, 1 instruction trace error, 1 psb, 1 vmentry, 1 vmexit" in \
+        capsys.readouterr().err
+    for line in ("jcc/slow/", "leap", "vmentry/miss/", "call/not_taken/"):
+        path.write_text(maps + KINDS.replace("jmp/miss/", line))
+        with pytest.raises(TraceError, match="are unknown"):
+            rows(path, "from")
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("{p}", "/bin/a\0b"), ("(0x1000)", "(0x1ffffffffffffffff)"), ("7/8:", "99999999999/8:"),
+    ("5 6]", "5 99999999999999999999]"), ("prog:7/8", "pr\0og:7/8"),
+])
+def test_events_that_no_kernel_writes_are_refused(tmp_path, capsys, old, new):
+    path = tmp_path / "t.txt"
+    path.write_text(ITRACE.replace(old, new).format(p="/bin/a"))
+    assert main(["convert", "--from", "itrace", str(path), "-o", str(tmp_path / "t.csv")]) == 2
+    assert "is no event as perf prints it" in capsys.readouterr().err
