@@ -84,4 +84,15 @@ def amd(rng, n):
     return strings
 
 
+def apx(rng, n):
+    """REX2, EVEX map 4, and EVEX with the bits that name the registers above 15."""
+    strings = _any(rng, n)
+    strings[:, 0] = rng.choice([0xD5, 0x62], n)
+    extended = np.flatnonzero(strings[:, 0] == 0x62)
+    promoted = rng.random(len(extended)) < 0.5
+    strings[extended, 1] = strings[extended, 1] & 0xF0 | np.where(promoted, 4, 9)
+    strings[extended, 2] |= 4
+    return strings
+
+
 KINDS = (one_byte, prefixed, map_0f, map_0f_prefixed, three_byte, vex, evex)

@@ -60,9 +60,10 @@ def test_lengths_are_those_of_iced(kind):
     assert alone.sum() < answered.sum() / 200  # #UD by the values of operands
 
 
-def test_xop_and_3dnow_are_refused():
-    found = decode(encodings.amd(np.random.default_rng(2), 20_000))
-    assert not found["length"].any()
+@pytest.mark.parametrize("kind", [encodings.amd, encodings.apx], ids=lambda kind: kind.__name__)
+def test_xop_3dnow_and_apx_are_refused(kind):
+    found = decode(kind(np.random.default_rng(2), 20_000))
+    assert not found["length"].any() and (found["refusal"] == C["X86_UNDEFINED"]).all()
 
 
 @pytest.mark.parametrize("available", range(16))
