@@ -2,8 +2,8 @@
 
 Three blocks, each its number of lines and then the lines: straight runs ``first-last:count``,
 samples ``address:count``, taken branches ``from->to:count``; hexadecimal without 0x.  An address
-is its offset in the file, as AutoFDO 0.19 has it: given link addresses it writes an empty profile
-without a word.  What leaves or enters the binary is left out.
+is its distance from the first segment's, to which AutoFDO 0.19 adds that: given link addresses it
+writes an empty profile without a word.  What leaves or enters the binary is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["autofdo_text", "write_autofdo"]
 
 def autofdo_text(profile: LinkProfile) -> str:
     """The whole file."""
-    at = profile.image.file_offset
+    at = profile.image.base_offset
     blocks = (
         [f"{at(first):x}-{at(last):x}:{count}"
          for (first, last), (count, _) in profile.runs.items()],

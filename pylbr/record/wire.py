@@ -93,7 +93,7 @@ class Wire:
         os.ftruncate(self._fd, at)
         self.memory = mmap.mmap(self._fd, at)
         self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        self._header: Any = np.frombuffer(self.memory, HEADER_DTYPE, 1)[0]
+        self._header = self.header_of(self.memory)
         fields = {
             "magic": MAGIC, "version": VERSION, "mode": FULL if options.full else SAMPLED,
             "counted": options.counted, "period": options.period, "accept": options.accept,
@@ -105,6 +105,11 @@ class Wire:
         }  # fmt: skip
         for name, value in fields.items():
             self._header[name] = value
+
+    @staticmethod
+    def header_of(memory: mmap.mmap) -> Any:
+        """The header at the start of a recording's memory: members of `wire_header` by name."""
+        return np.frombuffer(memory, HEADER_DTYPE, 1)[0]
 
     def stop(self) -> None:
         """Tell all threads to record no more."""

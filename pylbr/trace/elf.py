@@ -118,6 +118,12 @@ class ElfImage:
                 return int(start + address - first)
         raise ValueError(f"{self.path}: nothing of the file is at {address:#x}")
 
+    def base_offset(self, address: int) -> int:
+        """Distance of a link address from where byte 0 of the file is linked, by its first
+        segment: the offset in the file where the linker keeps both in step, as GNU ld does."""
+        first = self.segments[0]
+        return int(address - first.address + first.offset)
+
     def in_plt(self, address: int) -> bool:
         """Whether a link address is that of a procedure linkage table."""
         return any(address in section for section in self._plt)

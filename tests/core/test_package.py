@@ -13,8 +13,9 @@ def test_wheel_contents(installed):
                  "xsave.pyi", "lbr.pyx", "py.typed"):
         assert (core / name).is_file(), name
     assert (installed.site / "pylbr" / "py.typed").is_file()
-    for name in ("plugin.c", "guest.c", "wire.h"):
-        assert (installed.site / "pylbr" / "record" / name).is_file(), name
+    record = ROOT / "pylbr" / "record"
+    for source in (*record.glob("plugin/*.[ch]"), record / "decode.h", record / "launch.c"):
+        assert (installed.site / source.relative_to(ROOT)).is_file(), source
     for package in ("lbrcore", "pylbr"):
         for pattern in ("*.pxd", "*.pyi"):
             for source in (ROOT / package).rglob(pattern):

@@ -115,7 +115,7 @@ class OffsetImage:
     def in_plt(self, address):
         return address >= 0x2C
 
-    def file_offset(self, address):
+    def base_offset(self, address):
         return address - 0x10
 
 
