@@ -47,6 +47,8 @@ class Request:
         Fill in cycles from the cost model.
     mispredicts : str
         Predictor model that fills in MISPRED (`lbrcore.predictor`); empty for none.
+    most_bytes : int
+        The largest file that a full trace may make; 0 for any.
     """
 
     command: Sequence[str]
@@ -57,6 +59,7 @@ class Request:
     depth: int = 32
     cycles: bool = False
     mispredicts: str = ""
+    most_bytes: int = 0
 
 
 class Sink(Protocol):
@@ -68,10 +71,15 @@ class Sink(Protocol):
     def samples(self, batch: SampleBatch) -> None:
         """Samples; only if samples were asked for."""
 
-    def branches(self, task: int, branches: np.ndarray) -> None:
+    def expect(self, count: int, ended: bool) -> None:
+        """About how many branches the program has executed so far, or, once it has `ended`,
+        will follow; only if all were asked for."""
+
+    def branches(self, task: int, branches: np.ndarray) -> bool:
         """The next branches of a thread, BRANCH_DTYPE; only if all were asked for.  They
         come after all records of mappings and tasks.  `task` is the thread's id, plus
-        `constants.IMAGE` for each program that its process had executed before."""
+        `constants.IMAGE` for each program that its process had executed before.  False when
+        the sink takes no more."""
 
 
 @dataclass(slots=True)

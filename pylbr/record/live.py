@@ -60,9 +60,12 @@ class LiveOutput:
         self._edges.add_edges(self._spaces.keyed(perf_samples(batch, self._filter)))
         self._file.samples(batch)
 
-    def branches(self, task: int, branches: np.ndarray) -> None:
+    def expect(self, count: int, ended: bool) -> None:
         """See `Sink`; samples only."""
-        self._file.branches(task, branches)
+
+    def branches(self, task: int, branches: np.ndarray) -> bool:
+        """See `Sink`; samples only."""
+        return self._file.branches(task, branches)
 
     def refresh(self) -> None:
         """Draw anew if it is time and somebody looks."""

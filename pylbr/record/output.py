@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -39,6 +39,10 @@ _EVENTS: Final = {
 _NS: Final = 1_000_000_000
 #: Share of a disk's room that the rows of a trace may take: digests and tables come on top.
 _FILL: Final = 0.95
+#: Branches that take seconds to write, of which the user is to hear.
+_MANY: Final = 50_000_000
+#: Bytes of a branch in a Parquet file: 0.39 of gzip, 0.79 of python3.
+_PARQUET_ROW: Final = 0.8
 
 
 def describe(request: Request, engine: Engine) -> dict[str, str]:
@@ -100,7 +104,10 @@ class PerfDataOutput:
         """See `Sink`."""
         self._write(perf_samples(batch, self._filter))
 
-    def branches(self, task: int, branches: np.ndarray) -> None:
+    def expect(self, count: int, ended: bool) -> None:
+        """See `Sink`; a file of samples takes no branches."""
+
+    def branches(self, task: int, branches: np.ndarray) -> bool:
         """See `Sink`; a file of samples takes none."""
         raise TypeError("a perf.data file holds samples")
 
@@ -144,15 +151,40 @@ class _Reserve:
         self._file.close()
 
 
-class TraceOutput:
-    """All branches as a container; conditional branches that fell through are among them."""
+def _row_bytes(columns: Sequence[str]) -> int:
+    return sum(column_dtype(name).itemsize for name in columns)
 
-    def __init__(self, path: str, request: Request, engine: Engine) -> None:
+
+class TraceOutput:
+    """All branches as a container; conditional branches that fell through are among them.
+
+    Parameters
+    ----------
+    path : str
+        Ends in ``.arrow`` or ``.parquet``.
+    request : Request
+    engine : Engine
+    announce : callable, optional
+        Takes a line for the user: how much is there to write, where that is much.
+
+    Attributes
+    ----------
+    count : int
+        Branches written.
+    remarks : list of str
+        Why the file does not hold all of them.
+    """
+
+    def __init__(
+        self, path: str, request: Request, engine: Engine,
+        announce: Callable[[str], object] = lambda line: None,
+    ) -> None:  # fmt: skip
         if not path.endswith((".arrow", ".parquet")):
             raise TraceError(path, "a full trace needs a name in .arrow or .parquet")
         self._path, self._request, self._engine = path, request, engine
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
+        self._announce, self._next = announce, _MANY
         self._row = 0
         self._writer: Writer | None = None
         self.count = 0
@@ -179,32 +211,53 @@ class TraceOutput:
         """See `Sink`; a trace takes none."""
         raise TypeError("a trace holds branches")
 
-    def branches(self, task: int, branches: np.ndarray) -> None:
+    def expect(self, count: int, ended: bool) -> None:
+        """See `Sink`; says how large the file becomes: at each doubling, and at the end."""
+        if count < (_MANY if ended else self._next):
+            return
+        self._next = 2 * count
+        size = count * (_PARQUET_ROW if self._parquet else _row_bytes(self._columns()))
+        about = f"about {count:,} branches, {size / 1e6:,.0f} MB in {self._path}"
+        how = "writing {}; SIGTERM or Ctrl-C ends the file early" if ended else "{} so far"
+        self._announce(how.format(about))
+
+    def branches(self, task: int, branches: np.ndarray) -> bool:
         """See `Sink`."""
         writer = self._writer or self._open()
         if self.remarks:
-            return
-        room = self._room()
+            return False
+        room, reason = self._room(writer)
         if len(branches) > room:
             branches = branches[:room]
-            self.remarks.append(
-                f"{self._path}: the disk has no room for more; the file holds what came before"
-            )
+            self.remarks.append(f"{self._path}: {reason}; the file holds what came before")
         writer.write(branches, task=task)
         self.count += len(branches)
+        return not self.remarks
 
-    def _room(self) -> int:
-        """Rows that fit on the disk beside those that wait to be written, uncompressed."""
-        free = shutil.disk_usage(os.path.dirname(self._path) or ".").free
-        together = BATCH_ROWS if self._path.endswith(".arrow") else GROUP_ROWS
-        return max(int(free * _FILL) // self._row - self.count % together, 0)
+    def _room(self, writer: Writer) -> tuple[int, str]:
+        """Rows that may follow, and what sets the limit.
 
-    def _open(self) -> Writer:
-        modules = tuple(m for found in self._modules.values() for m in found)
-        metadata = Metadata(
-            self._engine.name, modules, tuple(self._tasks.values()),
-            describe(self._request, self._engine),
-        )
+        Rows that wait for their batch count as uncompressed on the disk; for the size of a
+        Parquet file, as twice the average of those before, or 3 bytes each at first.
+        """
+        waiting = self.count % (GROUP_ROWS if self._parquet else BATCH_ROWS)
+        written, most = self.count - waiting, self._request.most_bytes
+        free = shutil.disk_usage(os.path.dirname(self._path) or ".").free * _FILL
+        rows, reason = free / self._row, "the disk has no room for more"
+        if most:
+            cost: float = self._row
+            if self._parquet:
+                cost = 2 * writer.size / written if written else 3
+            fit = (most * _FILL - writer.size) / cost
+            if fit < rows:
+                rows, reason = fit, f"--max-size of {most:,} bytes is reached"
+        return max(int(rows) - waiting, 0), reason
+
+    @property
+    def _parquet(self) -> bool:
+        return self._path.endswith(".parquet")
+
+    def _columns(self) -> tuple[str, ...]:
         columns: tuple[str, ...] = (
             "from", "to", "class", "instructions", "cpl_from", "cpl_to", "task",
         )  # fmt: skip
@@ -212,7 +265,16 @@ class TraceOutput:
             columns += ("cycles",)
         if self._request.mispredicts:
             columns += ("flags",)
-        self._row = sum(column_dtype(name).itemsize for name in columns)
+        return columns
+
+    def _open(self) -> Writer:
+        modules = tuple(m for found in self._modules.values() for m in found)
+        metadata = Metadata(
+            self._engine.name, modules, tuple(self._tasks.values()),
+            describe(self._request, self._engine),
+        )
+        columns = self._columns()
+        self._row = _row_bytes(columns)
         self._writer = Writer(self._path, metadata, columns)
         return self._writer
 

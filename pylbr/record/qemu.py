@@ -67,7 +67,7 @@ class _Run:
         state.ctl = request.control
         self._drain = Drain(wire.memory, state, request.cycles)
         self._tasks = Tasks()
-        self._spool = Spool() if request.full else None
+        self._spool = Spool(request.most_bytes) if request.full else None
         self._outcome = Outcome()
         self._started = time.monotonic()
 
@@ -83,6 +83,8 @@ class _Run:
             if now >= next_idle:
                 next_idle = now + _IDLE_SECONDS
                 self._flush()
+                if self._spool is not None:
+                    self._sink.expect(self._spool.words, False)
                 idle()
             if not busy:
                 process.wait(_POLL_SECONDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -26,23 +28,32 @@ _HEAD: Final = struct.Struct("<III")
 class Spool:
     """A temporary file without a name: chunks of words, compressed, in the order of arrival.
 
+    Parameters
+    ----------
+    most_bytes : int, optional
+        The largest trace that will be made of it, or 0: no trace is smaller than its words.
+
     Attributes
     ----------
+    full : bool
+        More has come than a file of that size can hold.
     remarks : list of str
         That the disk was full, if it was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = 0) -> None:
+        self._most = most_bytes
         self._file = tempfile.TemporaryFile(prefix="pylbr-")  # noqa: SIM115
         self._compress = zstandard.ZstdCompressor(_LEVEL).compress
-        self._complete = 0
+        self._complete, self.full = 0, False
         self.numbers: dict[int, int] = {}
         self.words = 0
         self.remarks: list[str] = []
 
     def append(self, task: Task, words: np.ndarray) -> bool:
         """Keep a chunk; False, once and for all, when the disk is full."""
-        if self.remarks:
+        self.full = self.full or bool(self._most and self._complete > self._most)
+        if self.remarks or self.full:
             return False
         data = self._compress(words.data)
         try:
@@ -75,19 +86,49 @@ class Spool:
             yield index, words
 
 
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Numbers of the signals that ask for an end, as they come, while the ``with`` runs."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
-    """Send all branches to the sink; returns the number of gaps."""
+    """Send all branches to the sink, until it takes no more or a signal comes, which is then
+    among the remarks of `spool`; returns the number of gaps."""
+    sink.expect(spool.words, True)
     blocks, lengths = wire.blocks(), wire.lengths()
     walks: dict[int, BlockWalk] = {}
     predictors: dict[int, Predictor] = {}
-    for index, words in spool.chunks():
-        if index not in walks:
-            walks[index] = BlockWalk(blocks, lengths, request.cycles)
-        branches = walks[index].feed(words)
-        if request.mispredicts:
-            # One a thread: no thread disturbs another, as if each had a processor.
-            if index not in predictors:
-                predictors[index] = Predictor(request.mispredicts)
-            predictors[index].mark(branches)
-        sink.branches(spool.numbers[index], branches)
+    done = 0
+    with _noted_signals() as signals:
+        for index, words in spool.chunks():
+            if index not in walks:
+                walks[index] = BlockWalk(blocks, lengths, request.cycles)
+            branches = walks[index].feed(words)
+            if request.mispredicts:
+                # One per thread: no thread disturbs another, as if each had a processor.
+                if index not in predictors:
+                    predictors[index] = Predictor(request.mispredicts)
+                predictors[index].mark(branches)
+            if not sink.branches(spool.numbers[index], branches):
+                break
+            done += len(words)
+            if signals and done < spool.words:
+                spool.remarks.append(
+                    f"{signal.Signals(signals[0]).name}: the file holds the first "
+                    f"{done / spool.words:.1%} of the branches"
+                )
+                break
+        else:
+            if spool.full:  # a file that is full says so itself
+                spool.remarks.append("--max-size: the recording was ended; the rest is missing")
     return sum(walk.gaps for walk in walks.values())

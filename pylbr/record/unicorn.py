@@ -100,7 +100,7 @@ class _Stream:
             if self._predictor is not None:
                 branches = branches.copy()
                 self._predictor.mark(branches)
-            self._sink.branches(self._pid, branches)
+            self._sink.branches(self._pid, branches)  # what it does not take is not written
         else:
             self._sample(branches)
         if time.monotonic() >= self._next_idle:

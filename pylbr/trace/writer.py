@@ -124,6 +124,11 @@ class Writer:
                 self._flush()
         self.count += len(branches)
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file so far; rows that wait for their batch are not among them."""
+        return self._file.file.tell()
+
     def _flush(self) -> None:
         arrays: dict[str, np.ndarray] = {
             name: values[:self._fill] for name, values in self._pending.items()
