@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 
-from pylbr.profile.link import OUTSIDE, LinkProfile
+from pylbr.errors import TraceError
+from pylbr.profile.link import LinkProfile
 from pylbr.trace.output import AtomicFile
 
 __all__ = ["autofdo_text", "write_autofdo"]
@@ -24,7 +25,7 @@ def autofdo_text(profile: LinkProfile) -> str:
          for (first, last), (count, _) in profile.runs.items()],
         [f"{at(address):x}:{count}" for address, count in profile.ips.items()],
         [f"{at(first):x}->{at(last):x}:{count}"
-         for (first, last), (count, _) in profile.edges.items() if OUTSIDE not in (first, last)],
+         for (first, last), count in profile.within.items()],
     )  # fmt: skip
     return "".join("\n".join([str(len(lines)), *lines]) + "\n" for lines in blocks)
 
@@ -35,7 +36,13 @@ def write_autofdo(path: str | os.PathLike[str], profile: LinkProfile) -> None:
     Raises
     ------
     TraceError
-        The file cannot be written; nothing is left under its name then.
+        There is nothing to write, or the file cannot be written; nothing is left under its
+        name then.
     """
+    if not profile.runs and not profile.ips and not profile.within:
+        raise TraceError(
+            path, f"would be empty: nothing ran within {profile.image.path}; the branches only "
+            "lead to it or leave it"
+        )
     with AtomicFile(path) as output:
         output.file.write(autofdo_text(profile).encode())

@@ -54,6 +54,11 @@ class LinkProfile:
         return {key: (counts[key], entered[key]) for key in sorted(counts)}
 
     @property
+    def within(self) -> dict[tuple[int, int], int]:
+        """(from, to) to count, of branches with both ends in the binary."""
+        return {key: count for key, (count, _) in self.edges.items() if OUTSIDE not in key}
+
+    @property
     def inside(self) -> int:
         """Taken branches that leave from the binary or lead to it."""
         return sum(count for count, _ in self.edges.values())

@@ -34,7 +34,8 @@ def copy_trace(
     Raises
     ------
     TraceError
-        The source is damaged, or the target cannot be written; then nothing is left there.
+        The source is damaged or empty, or the target cannot be written; then nothing is left
+        there.
     """
     suffix = Path(path).suffix.lower()
     if rows_per_file is not None and suffix != ".parquet":
@@ -55,4 +56,6 @@ def copy_trace(
             writer.write(chunk.branches, chunk.task, chunk.cpu)
             if update is not None:
                 update(len(chunk))
+        if not writer.count:
+            raise TraceError(source.path, "holds no branches: nothing to convert")
     return writer.count

@@ -137,6 +137,8 @@ def write_csv(trace: Trace, path: str | os.PathLike[str], update: object = None)
                 update(len(chunk))
         text.flush()
         text.detach()
+        if not count:
+            raise TraceError(trace.path, "holds no branches: nothing to convert")
     return count
 
 

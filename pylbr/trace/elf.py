@@ -237,10 +237,10 @@ def _linkage(elf: ELFFile, functions: _Functions) -> tuple[dict[int, str], list[
         rows = rows[np.isin(rows["type"], (_GLOB_DAT, _JUMP_SLOT, _IRELATIVE))]
         if not len(rows):
             continue
-        table = elf.get_section(section["sh_link"]) if section["sh_link"] else None
-        dynamic = table is not None and table["sh_type"] in ("SHT_DYNSYM", "SHT_SYMTAB")
-        symbols = _symbols(elf, table) if dynamic else np.empty(0, _SYMBOL)
-        names = _content(elf, elf.get_section(table["sh_link"])) if dynamic else b""
+        symbols, names = np.empty(0, _SYMBOL), b""
+        table = elf.get_section(section["sh_link"])
+        if table["sh_type"] in ("SHT_DYNSYM", "SHT_SYMTAB"):  # a static program has none
+            symbols, names = _symbols(elf, table), _content(elf, elf.get_section(table["sh_link"]))
         for slot, kind, symbol, addend in rows.tolist():
             if kind == _IRELATIVE:
                 found = functions.at(addend % (1 << 64))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylbr.errors import TraceError
 from pylbr.profile import _text, reference, tables
 from pylbr.profile.autofdo import autofdo_text, write_autofdo
 from pylbr.profile.link import OUTSIDE, LinkProfile
@@ -202,3 +203,12 @@ def test_our_own_reader_takes_the_text(tmp_path, form):
     for name in ("ip", "pid", "tid", "time", "period"):
         read = np.concatenate([getattr(s, name) for s in found])
         assert read.tolist() == getattr(samples, name).tolist()
+
+
+def test_an_empty_text_for_autofdo_is_an_error(tmp_path):
+    image = OffsetImage()
+    image.path = "prog"
+    only_out = LinkProfile(image, {(0x10, OUTSIDE): (3, 0)}, {}, {}, 3)
+    with pytest.raises(TraceError, match="would be empty: nothing ran within prog"):
+        write_autofdo(tmp_path / "x", only_out)
+    assert not (tmp_path / "x").exists()

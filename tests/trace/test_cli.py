@@ -15,6 +15,8 @@ import pytest
 
 from pylbr import trace
 from pylbr.cli import main
+from pylbr.profile.perfdata import write_perf_data
+from pylbr.trace.stacks import Comm, Event, StacksMetadata
 from tests.conftest import heed_interrupts
 
 DRMEMTRACE = "drmemtrace.simple_app.trace.zip"
@@ -210,3 +212,22 @@ def test_a_module_with_nul_in_its_name_cannot_be_read(tmp_path, capsys):
     assert main(["convert", "--from", "itrace", str(path), "-o", str(tmp_path / "t.csv")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "cannot be read" in error
+
+
+@pytest.mark.parametrize("name", ["x.arrow", "x.parquet", "x.csv"])
+def test_a_conversion_of_nothing_is_an_error_and_leaves_nothing(tmp_path, capsys, name):
+    source = tmp_path / "empty.csv"
+    source.write_text("from,to,class\n")
+    assert main(["convert", str(source), "-o", str(tmp_path / name)]) == 2
+    assert "holds no branches: nothing to convert" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.csv"]
+
+
+@pytest.mark.parametrize("name", ["x.perf.data", "x.perfscript", "x.csv"])
+def test_stacks_without_a_sample_are_an_error_too(tmp_path, capsys, name):
+    source = tmp_path / "empty.perf.data"
+    metadata = StacksMetadata(events=(Event(name="branches:u"),))
+    write_perf_data(source, (metadata, [Comm(7, 7, "program", True)]))
+    assert main(["convert", str(source), "-o", str(tmp_path / name)]) == 2
+    assert "holds no samples: nothing to convert" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.perf.data"]
