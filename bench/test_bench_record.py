@@ -36,8 +36,12 @@ class Nothing:
     def samples(self, batch):
         self.count += len(batch)
 
+    def expect(self, count, ended):
+        pass
+
     def branches(self, task, branches):
         self.count += int((branches["class"] != 6).sum())
+        return True
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +53,7 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plugins(tmp_path_factory):
     """Paths of the plugins to compare with: naive, empty."""
-    include, built = HERE.parent / "pylbr" / "record", []
+    include, built = HERE.parent / "pylbr" / "record" / "plugin", []
     for name in ("naive", "empty"):
         built.append(tmp_path_factory.mktemp(name) / f"{name}.so")
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{include}",

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -23,6 +24,14 @@
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT int qemu_plugin_version = 1;
+static int copies; /* this QEMU copies the bytes of an instruction */
+
+/* QEMU reads the version that a plugin is made for when it has loaded it: 9.0 and newer, which
+ * have scoreboards, refuse 1, older ones refuse 2. */
+__attribute__((constructor)) static void choose_version(void) {
+    if (dlsym(RTLD_DEFAULT, "qemu_plugin_scoreboard_new"))
+        qemu_plugin_version = 2;
+}
 
 static int started, threads, forked_threads;
 
@@ -78,11 +87,16 @@ static unsigned branch_of(const uint8_t *code, size_t size, uint64_t address, ui
     return insn.cls == LBR_ZERO_CALL ? LBR_NEAR_REL_CALL : insn.cls;
 }
 
+static const uint8_t *bytes_of(const struct qemu_plugin_insn *insn, uint8_t copied[16]) {
+    const uint8_t *bytes = qemu_plugin_insn_data(insn, copied, 16);
+    return copies ? copied : bytes;
+}
+
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     size_t n = qemu_plugin_tb_n_insns(tb);
     if (!n || n > 4096)
         return;
-    uint8_t lengths[4096];
+    uint8_t lengths[4096], copied[16];
     const uint8_t *code = NULL;
     wire_block block = {.start = qemu_plugin_tb_vaddr(tb), .instructions = (uint16_t)n};
     recorder_prefetch(&block);
@@ -92,7 +106,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
         insn = qemu_plugin_tb_get_insn(tb, i);
         size = qemu_plugin_insn_size(insn);
         lengths[i] = (uint8_t)size;
-        code = qemu_plugin_insn_data(insn);
+        code = bytes_of(insn, copied);
         cost += instruction_cost(code, size);
     }
     uint64_t last = qemu_plugin_insn_vaddr(insn);
@@ -171,7 +185,10 @@ static wire_header *map_wire(const char *path) {
     return wire;
 }
 
-EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv) {
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_plugin_info *info, int argc,
+                               char **argv) {
+    copies = info->version.cur >= 3;
+    reserve_install(info->version.cur);
     errno = 0;
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "wire=", 5))

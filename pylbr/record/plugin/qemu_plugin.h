@@ -1,5 +1,6 @@
-/* The part of QEMU's plugin interface, version 1, that the recorder uses; no distribution
- * ships the header.  Names and types as in QEMU 6.0 to 8.1.
+/* The part of QEMU's plugin interface that the recorder uses; no distribution ships the header.
+ * Versions 1 (QEMU 6.0 to 8.2), 2 (9.0), 3 (9.1) and 4 (9.2, 10.0) differ in one function of it,
+ * qemu_plugin_insn_data.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -12,6 +13,14 @@
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
+
+/* The head of qemu_info_t: which versions of the interface this QEMU speaks. */
+typedef struct qemu_plugin_info {
+    const char *target_name;
+    struct {
+        int min, cur;
+    } version;
+} qemu_plugin_info;
 
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
 
@@ -36,7 +45,8 @@ void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t, qemu_plugin_sysc
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t index);
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+/* Up to version 2 returns the bytes; from version 3 on copies up to `size` of them to `to`. */
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *to, size_t size);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);

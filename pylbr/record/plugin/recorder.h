@@ -116,7 +116,9 @@ void exec_install(int argc, char **argv);
 void exec_called(recorder_cpu *cpu, uint64_t path, int directory, int flags, uint64_t argv,
                  uint64_t environment);
 
-/* reserve.c: ends the process if QEMU would need too much memory for so much address space. */
+/* reserve.c: for a QEMU of that plugin interface. */
+void reserve_install(int interface);
+/* Ends the process if QEMU would need too much memory for so much address space. */
 void reserve_called(recorder_cpu *cpu, uint64_t size, uint64_t protection, uint64_t flags);
 
 /* repair.c */

@@ -1,4 +1,4 @@
-/* Address space that the guest reserves.  QEMU keeps 24 bytes of real memory for every page of
+/* Address space that the guest reserves.  QEMU 7.2 keeps 24 bytes of real memory for every page of
  * it, used or not: 6 MiB per GiB, 90 GiB for a program built with AddressSanitizer.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -15,6 +15,13 @@
 
 #define SMALL (1ull << 30) /* not worth a look */
 #define PAGES_PER_BYTE 170 /* address space that one byte of memory describes: 4096 / 24 */
+
+static int counted = 1; /* this QEMU may need memory for every page */
+
+/* From 8.0 on QEMU keeps ranges, not pages; versions of the interface tell 9.0 from older ones. */
+void reserve_install(int interface) {
+    counted = interface < 2;
+}
 
 /* A number in a file, at the start or after `key`; UINT64_MAX if there is none. */
 static uint64_t number_in(const char *path, const char *key) {
@@ -92,7 +99,7 @@ static int refused(uint64_t size, uint64_t protection, uint64_t flags) {
 
 void reserve_called(recorder_cpu *cpu, uint64_t size, uint64_t protection, uint64_t flags) {
     uint64_t needed = size / PAGES_PER_BYTE, there;
-    if (size < SMALL || needed <= (there = available()) / 2 || refused(size, protection, flags))
+    if (!counted || size < SMALL || needed <= (there = available()) / 2 || refused(size, protection, flags))
         return;
     char reason[256];
     const char *path = qemu_plugin_path_to_binary();
