@@ -83,7 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, command: str, arguments: Sequence[str]) -> int:
     """Run the command; what goes wrong is a line on standard error."""
     try:
-        args = _parser(command).parse_args(arguments)
+        parser = _parser(command)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.prog = name  # the command's own usage says more than that of all
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}; see {name} --help")
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:
         print(f"{name}: {printable(str(error))}", file=sys.stderr)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
 from pylbr.trace import Stacks, Trace, copy, open_any
@@ -39,7 +40,9 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("input", metavar="IN", help="file to read")
+    perf_words.add_input(parser, "IN", "file to read")
+    perf_words.refuse(parser, "-F", "--fields", value=True, advice="the suffix of OUT chooses the "
+                      "form; perf script -F prints other columns of OUT.perf.data")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT",
@@ -69,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; quiet unless standard error is a terminal."""
+    args.input = perf_words.named_input(args)
     if args.rows_per_file is not None and args.rows_per_file < 1:
         raise CommandError("--rows-per-file: at least 1")
     modules = [module for text in args.module for module in parse_module(text)]

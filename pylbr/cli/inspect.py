@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.printable import printable
 from pylbr.trace import Stacks, Trace, open_any
@@ -27,7 +28,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("input", metavar="FILE", help="file to look at")
+    perf_words.add_input(parser, "FILE", "file to look at")
     parser.add_argument(
         "-a", "--all", action="store_true",
         help="read a trace to its end: check it and count its classes",
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the file says and, if asked, what it holds."""
+    args.input = perf_words.named_input(args)
     entry = detect(args.input)
     found: dict[str, Any] = {
         "file": args.input, "format": f"{entry.name} ({entry.description})", "kind": entry.kind,

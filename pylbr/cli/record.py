@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 
+from pylbr.cli import perf_words
 from pylbr.errors import CommandError
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
@@ -13,6 +14,7 @@ from pylbr.record.filters import parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
 from pylbr.sample.branch_filter import lbr_ctl
+from pylbr.trace.perf_event_names import named_event
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -23,6 +25,13 @@ _EVENTS = {
     "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES, "cpu-cycles": Counted.CYCLES,
     "br_inst_retired.near_taken": Counted.TAKEN, "taken": Counted.TAKEN,
 }  # fmt: skip
+_RAW = 4  # PERF_TYPE_RAW
+#: The same as ``rUUEE`` and ``cpu/event=0xEE,umask=0xUU/`` of Intel processors.
+_BY_CODE = {
+    0x003C: Counted.CYCLES, 0x00C0: Counted.INSTRUCTIONS, 0x00C4: Counted.BRANCHES,
+    0x20C4: Counted.TAKEN,
+}  # fmt: skip
+_MAX_FREQUENCY = 100_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("-c", "--count", type=int, metavar="N",
                       help="sample every N events (default 100003)")
-    rate.add_argument("-F", "--freq", type=int, metavar="HZ",
-                      help="sample HZ times a second of each running thread's time")
+    rate.add_argument("-F", "--freq", type=_frequency, metavar="HZ",
+                      help="sample HZ times a second of each running thread's time; or max")
     parser.add_argument("--full", action="store_true", help="every branch, not samples")
     parser.add_argument("--max-size", metavar="SIZE", type=_size, default=0,
                         help="with --full: the largest file to write, such as 500M or 4G")
@@ -55,6 +64,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="what runs the program: qemu (default); unicorn, for bare code and "
                              "functions; or one of an installed package")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
+    perf_words.refuse(parser, "-a", "--all-cpus", "-C", "--cpu",
+                      advice="one program is run and recorded; name it after the options")
+    perf_words.refuse(parser, "-p", "--pid", "-t", "--tid", value=True,
+                      advice="a running process cannot be recorded; start the program: "
+                      "pylbr record -- PROGRAM [ARGUMENT ...]")
+    perf_words.refuse(parser, "-g", "--call-graph", value=True,
+                      advice="samples have no call chains; record every branch (--full -o "
+                      "trace.arrow), then pylbr replay --call-graph lbr trace.arrow")
+    perf_words.accept(parser, "-N", "--no-buildid-cache")
+    perf_words.accept(parser, "-m", "--mmap-pages", value=True)
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
 
@@ -117,15 +136,25 @@ def _ignore(line: str) -> None:
 def _period(args: argparse.Namespace) -> tuple[Counted, int]:
     """What is counted, and how many of it."""
     if args.freq is not None:
-        if not 1 <= args.freq <= 100_000:
-            raise CommandError(f"-F {args.freq}: 1 to 100000 hertz")
+        if not 1 <= args.freq <= _MAX_FREQUENCY:
+            raise CommandError(f"-F {args.freq}: 1 to {_MAX_FREQUENCY} hertz")
         return Counted.TIME, 1_000_000_000 // args.freq
     name, _, modifiers = args.event.lower().partition(":")
+    if "/" in args.event:  # cpu/event=0xc4,umask=0x20/u
+        name, _, modifiers = args.event.lower().rpartition("/")
+        name, modifiers = name + "/", modifiers.removeprefix(":")
     if set(modifiers) - set("up"):  # samples are precise without p, too
         raise CommandError(f"-e {args.event}: modifiers are u and p: user-mode QEMU has no kernel")
-    if name not in _EVENTS:
+    coded = named_event(name, 0)
+    code = coded.config if coded.type == _RAW else -1
+    counted = _EVENTS[name] if name in _EVENTS else _BY_CODE.get(code)
+    if counted is None:
         raise CommandError(f"-e {args.event}: no such event; there is {', '.join(_EVENTS)}")
     count = 100003 if args.count is None else args.count
     if count < 1:
         raise CommandError(f"-c {count}: at least 1")
-    return _EVENTS[name], count
+    return counted, count
+
+
+def _frequency(text: str) -> int:
+    return _MAX_FREQUENCY if text == "max" else int(text)

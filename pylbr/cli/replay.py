@@ -8,6 +8,7 @@ import re
 import sys
 
 from pylbr.arch.models import MODELS
+from pylbr.cli import perf_words
 from pylbr.cli.convert import STACK_WRITERS
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
@@ -40,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add = parser.add_argument
     parser.epilog = EPILOG
-    add("input", metavar="TRACE", help="trace to read")
+    perf_words.add_input(parser, "TRACE", "trace to read")
     add("-o", "--output", metavar="OUT", default="out.perf.data", help="default out.perf.data")
     add("-e", "--event", metavar="EVENTS", action="append",
         help="what periods count, separated by commas (default branches:u)")
@@ -50,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-j", "--branch-filter", metavar="WORDS",
         help=f"which branches are recorded: {', '.join(BRANCH_WORDS)} (default any,u)")
     add("--call-graph", choices=["lbr"], help="record call stacks; as -j stack,u")
+    perf_words.refuse(parser, "-g", advice="call stacks come from the branch records: "
+                      "--call-graph lbr")
+    perf_words.refuse(parser, "-F", "--freq", value=True,
+                      advice="a trace has no clock; give a period, -c N")
+    perf_words.refuse(parser, "-p", "--pid", "-t", "--tid", value=True,
+                      advice="a trace is replayed as a whole; choose tasks when it is recorded")
+    perf_words.accept(parser, "-N", "--no-buildid-cache")
+    perf_words.accept(parser, "-m", "--mmap-pages", value=True)
     add("-a", "--all-cpus", action="store_true",
         help="counters belong to CPUs, not to tasks")
     add("--cpu", metavar="MODEL", default=DEFAULT_MODEL,
@@ -76,6 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; quiet unless standard error is a terminal."""
+    args.input = perf_words.named_input(args)
     setup = _setup(args)
     suffix = suffix_of(args.output)
     if suffix not in STACK_WRITERS:
@@ -93,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         if not isinstance(source, Trace):
             raise CommandError(
                 f"{args.input}: holds samples, not a trace; between them branches are missing")
-        if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
+        if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
             raise TraceError(args.output, "is the file that is read; name another")
         with progress(source.count, "branches", os.path.basename(args.input)) as bar:
             stacks = replayed(source, setup, threads=args.threads, update=update,

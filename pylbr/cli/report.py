@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.printable import printable
@@ -38,7 +39,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("input", metavar="FILE", help="trace or file of stacks, of any format")
+    perf_words.add_input(parser, "FILE", "trace or file of stacks, of any format")
     parser.add_argument(
         "--by", metavar="VIEW", choices=report.VIEWS, default="edges",
         help=f"one of {', '.join(report.VIEWS)} (default: edges)",
@@ -50,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--length", metavar="N", type=int, default=4,
         help="branches in a path of the branch history (default: 4)",
     )
+    parser.add_argument("--branch-history", action="store_const", const="history", dest="by",
+                        help="as perf has it: the same as --by history")
+    perf_words.accept(parser, "--stdio")
+    perf_words.refuse(parser, "-s", "--sort", "-F", "--fields", value=True,
+                      advice=f"choose a view, by --by {'|'.join(report.VIEWS)}")
+    perf_words.refuse(parser, "-g", "--call-graph", value=True,
+                      advice="shown are branches, not call chains; the way to them is "
+                      "--by history")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV, numbers in full")
     form.add_argument("--json", action="store_true", help="print JSON, numbers in full")
@@ -57,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, then print one view."""
+    args.input = perf_words.named_input(args)
     if args.limit < 1 or args.length < 1:
         raise CommandError("--limit and --length take a number from 1 up")
     paths = Paths(args.length)

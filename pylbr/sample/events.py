@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from lbrcore import BranchFlag
@@ -10,6 +9,7 @@ from lbrcore.events import ALL_CLASSES, CountedEvent
 from pylbr.arch.perf_events import EVENTS, PerfEvent, event
 from pylbr.errors import ConfigurationError
 from pylbr.trace.perf_abi import AttrFlag, SampleType
+from pylbr.trace.perf_event_names import named_event
 from pylbr.trace.stacks import Event
 
 __all__ = ["EVERY_BRANCH", "SampledEvent", "parse_event"]
@@ -91,6 +91,9 @@ def parse_event(
         No such event or modifier, or a period that no counter takes.
     """
     name, _, modifiers = text.partition(":")
+    if "/" in text:  # cpu/event=0xc4/u: modifiers follow the slash
+        name, _, modifiers = text.rpartition("/")
+        name, modifiers = name + "/", modifiers.removeprefix(":")
     if set(modifiers) - set("ukp"):
         raise ConfigurationError(f"event {text!r}: modifiers are u, k and p, not {modifiers!r}")
     cpls = (_USER if "u" in modifiers else 0) | (_KERNEL if "k" in modifiers else 0)
@@ -134,8 +137,7 @@ def _lookup(name: str, table: str) -> tuple[int, int, PerfEvent] | None:
 
 def _raw(name: str) -> tuple[int | None, int]:
     """(event select, unit mask) of ``rUUEE`` or ``cpu/event=..,umask=../``."""
-    if match := re.fullmatch(r"r([0-9a-f]{1,4})", name):
-        return int(match[1], 16) & 0xFF, int(match[1], 16) >> 8
-    if match := re.fullmatch(r"cpu/event=(0x[0-9a-f]{1,2})(?:,umask=(0x[0-9a-f]{1,2}))?/", name):
-        return int(match[1], 16), int(match[2] or "0", 16)
-    return None, 0
+    coded = named_event(name, 0)
+    if coded.type != _RAW or not 0 < coded.config < 1 << 16:
+        return None, 0
+    return coded.config & 0xFF, coded.config >> 8

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any, Final, Literal
 
 from pylbr.errors import TraceError
 from pylbr.trace.metadata import Module
-from pylbr.trace.source import ByteSource
+from pylbr.trace.source import ByteSource, seekable
 from pylbr.trace.stacks import Stacks
 from pylbr.trace.trace import Trace
 
@@ -143,8 +142,6 @@ def read_head(path: str | os.PathLike[str]) -> Head:
     name = os.fspath(path)
     if os.path.isdir(path):
         return Head(name, b"", b"", True)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise TraceError(path, "is no regular file; save the stream to a file first")
     with ByteSource(path) as source:
         data = source.read(HEAD_SIZE)
         if not source.compression:
@@ -171,7 +168,7 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
             if entry.name == name:
                 return entry
         raise TraceError(path, f"no format {name!r}; there are {', '.join(f.name for f in known)}")
-    head = read_head(path)
+    head = read_head(seekable(os.fspath(path)))
     if head.data[257:262] == b"ustar":
         raise TraceError(path, "is a tar archive; take the file that you want out of it first "
                          "(tar -xf)", 0)
@@ -189,9 +186,13 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
 def open_any(
     path: str | os.PathLike[str], format: str | None = None, **options: Any
 ) -> Trace | Stacks:
-    """Open a trace or a file of stacks; `options` as `Options`."""
-    found = detect(path, format).open(os.fspath(path), Options(**options))
-    if isinstance(found, Stacks) and not stat.S_ISFIFO(os.stat(path).st_mode):
+    """Open a trace or a file of stacks; `options` as `Options`.
+
+    A pipe, and ``-`` for standard input, are written to a file without a name first.
+    """
+    path = seekable(os.fspath(path))
+    found = detect(path, format).open(path, Options(**options))
+    if isinstance(found, Stacks):
         found.reopen = lambda: open_stacks(path, format, **options)
     return found
 

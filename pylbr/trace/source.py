@@ -9,14 +9,17 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import shutil
+import tempfile
 import zlib
-from typing import Final
+from functools import cache
+from typing import IO, Final
 
 import zstandard
 
 from pylbr.errors import TraceError
 
-__all__ = ["MAX_RATIO", "ByteSource", "compression_of"]
+__all__ = ["MAX_RATIO", "ByteSource", "compression_of", "seekable"]
 
 #: Bytes out for a byte in.  gzip cannot pass 1,032; ChampSim traces in xz, the best
 #: compressing of real ones, reach some 3,000; xz makes 6,900 and zstd 32,000 of zeros.
@@ -43,6 +46,39 @@ def compression_of(head: bytes) -> str:
     if len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
         return "zstd"  # a skippable frame
     return ""
+
+
+@cache
+def seekable(path: str) -> str:
+    """`path`, or a file that holds what can be read but once: a pipe, or ``-``, standard input.
+
+    Such a file has no name and is gone with the process.
+
+    Raises
+    ------
+    TraceError
+        Standard input is a terminal, or the stream cannot be read or kept.
+    """
+    try:
+        if path == "-":
+            if os.isatty(0):
+                raise TraceError(path, "standard input is a terminal; name a file")
+            descriptor = os.dup(0)
+        elif os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            descriptor = os.open(path, os.O_RDONLY)
+        else:
+            return path
+        with open(descriptor, "rb") as stream:
+            spool = tempfile.TemporaryFile()  # noqa: SIM115  stays open
+            shutil.copyfileobj(stream, spool, _STEP)
+            spool.flush()
+    except OSError as error:
+        raise TraceError(path, f"cannot be read: {error.strerror}") from error
+    _spools.append(spool)
+    return f"/proc/self/fd/{spool.fileno()}"
+
+
+_spools: list[IO[bytes]] = []
 
 
 class _Gzip:

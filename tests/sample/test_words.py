@@ -90,3 +90,10 @@ def test_freezing_is_off_with_a_call_stack():
 def test_depth_is_set():
     lbr = SampleSetup(depth=8).facility()
     assert isinstance(lbr, LbrState) and lbr.depth == 8 and lbr.active
+
+
+@pytest.mark.parametrize("name", [
+    "cpu/event=0xc4,umask=0x20/u", "cpu/umask=0x20,event=0xc4/:u", "cpu/r20c4/u", "r20c4:u"])
+def test_modifiers_of_an_event_by_code(name):
+    event = parse_event(name, 7, table="skylake")
+    assert (event.type, event.config, event.counted.cpls) == (4, 0x20C4, 0b1110)
