@@ -22,6 +22,13 @@ EXTENSIONS = sorted(
     ".".join(path.with_suffix("").parts)
     for package in ("lbrcore", "pylbr") for path in Path(package).rglob("*.pyx"))
 
+# A checkout may hold extensions of modules that have since been renamed; they would be imported.
+for package in ("lbrcore", "pylbr"):
+    for built in Path(package).rglob("*.so"):
+        if not built.with_name(built.name.split(".")[0] + ".pyx").exists() and (
+                built.name.split(".")[0] != "_cyutility"):
+            built.unlink()
+
 FLAGS = {
     # A caller has just stored FROM and TO one by one; one load of both would wait for them.
     "lbrcore.capi": ["-fno-tree-slp-vectorize"],

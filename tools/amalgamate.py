@@ -201,7 +201,7 @@ def source(definitions: Definitions, order: list[str], names: dict[str, str],
         parts.append(f"typedef struct {name} {{\n{definitions.types[name]}}} {name};")
     for name, body in zip(order, bodies, strict=True):
         if name in exported:
-            body = body.replace("static ", "LBR_API ", 1)
+            body = body.replace("static ", "LBRCORE_PUBLIC ", 1)
         parts.append(body)
     return rename("\n".join(parts), names)
 

@@ -20,11 +20,11 @@
 #endif
 
 #if defined(_WIN32)
-#define LBR_API
+#define LBRCORE_PUBLIC
 #elif defined(__GNUC__)
-#define LBR_API __attribute__((visibility("default")))
+#define LBRCORE_PUBLIC __attribute__((visibility("default")))
 #else
-#define LBR_API
+#define LBRCORE_PUBLIC
 #endif
 
 #ifdef __cplusplus
@@ -195,43 +195,43 @@ typedef struct lbr_xsave_layout {
 
 /* The library's table, with the same functions.  Compare abi_version and the sizes. */
 struct lbrcore_api;
-LBR_API const struct lbrcore_api *lbr_api(void);
-LBR_API const char *lbr_strerror(int result);
+LBRCORE_PUBLIC const struct lbrcore_api *lbr_api(void);
+LBRCORE_PUBLIC const char *lbr_strerror(int result);
 
 /* Memory.  lbr_create: NULL when the configuration is not valid or memory ran out. */
-LBR_API int lbr_config_valid(const lbr_config *config);
-LBR_API lbr_state *lbr_create(const lbr_config *config);
-LBR_API void lbr_destroy(lbr_state *state);
-LBR_API void lbr_copy(lbr_state *target, const lbr_state *source);
-LBR_API void lbr_reset(lbr_state *state);
+LBRCORE_PUBLIC int lbr_config_valid(const lbr_config *config);
+LBRCORE_PUBLIC lbr_state *lbr_create(const lbr_config *config);
+LBRCORE_PUBLIC void lbr_destroy(lbr_state *state);
+LBRCORE_PUBLIC void lbr_copy(lbr_state *target, const lbr_state *source);
+LBRCORE_PUBLIC void lbr_reset(lbr_state *state);
 
 /* Recording.  lbr_record_batch: oldest first; all or nothing.  lbrcore_inline.h has
  * lbr_record_inline for branches whose fields are known to be in range. */
-LBR_API int lbr_record(lbr_state *state, const lbr_branch *branch);
-LBR_API int lbr_record_batch(lbr_state *state, const lbr_branch *branches, size_t count);
-LBR_API int lbr_record_rare(lbr_state *state, const lbr_branch *branch); /* for the inline part */
+LBRCORE_PUBLIC int lbr_record(lbr_state *state, const lbr_branch *branch);
+LBRCORE_PUBLIC int lbr_record_batch(lbr_state *state, const lbr_branch *branches, size_t count);
+LBRCORE_PUBLIC int lbr_record_rare(lbr_state *state, const lbr_branch *branch); /* for the inline part */
 
 /* Control.  LBR_GP for reserved bits and depths that are not offered. */
-LBR_API int lbr_write_ctl(lbr_state *state, uint64_t value);
-LBR_API int lbr_write_depth(lbr_state *state, uint64_t value);
-LBR_API void lbr_set_enable(lbr_state *state, int enable);
-LBR_API void lbr_set_frozen(lbr_state *state, int frozen);
-LBR_API void lbr_set_event_mask(lbr_state *state, int mask);
-LBR_API int lbr_write_tos(lbr_state *state, uint32_t tos); /* legacy */
+LBRCORE_PUBLIC int lbr_write_ctl(lbr_state *state, uint64_t value);
+LBRCORE_PUBLIC int lbr_write_depth(lbr_state *state, uint64_t value);
+LBRCORE_PUBLIC void lbr_set_enable(lbr_state *state, int enable);
+LBRCORE_PUBLIC void lbr_set_frozen(lbr_state *state, int frozen);
+LBRCORE_PUBLIC void lbr_set_event_mask(lbr_state *state, int mask);
+LBRCORE_PUBLIC int lbr_write_tos(lbr_state *state, uint32_t tos); /* legacy */
 
 /* Records.  i counts from the newest; LBR_GP for i >= depth. */
-LBR_API int lbr_read_entry(const lbr_state *state, uint32_t i, lbr_entry *entry);
-LBR_API int lbr_write_entry(lbr_state *state, uint32_t i, const lbr_entry *entry);
-LBR_API uint32_t lbr_read_records(const lbr_state *state, lbr_entry *entries);
-LBR_API void lbr_read_ler(const lbr_state *state, lbr_entry *entry);
-LBR_API void lbr_write_ler(lbr_state *state, const lbr_entry *entry);
+LBRCORE_PUBLIC int lbr_read_entry(const lbr_state *state, uint32_t i, lbr_entry *entry);
+LBRCORE_PUBLIC int lbr_write_entry(lbr_state *state, uint32_t i, const lbr_entry *entry);
+LBRCORE_PUBLIC uint32_t lbr_read_records(const lbr_state *state, lbr_entry *entries);
+LBRCORE_PUBLIC void lbr_read_ler(const lbr_state *state, lbr_entry *entry);
+LBRCORE_PUBLIC void lbr_write_ler(lbr_state *state, const lbr_entry *entry);
 
 /* XSAVE component 15 by itself, and the instructions on a compacted area. */
-LBR_API int lbr_pack(const lbr_state *state, void *component, size_t size);
-LBR_API int lbr_unpack(lbr_state *state, const void *component, size_t size);
-LBR_API int lbr_xsaves(const lbr_state *state, void *area, size_t size,
+LBRCORE_PUBLIC int lbr_pack(const lbr_state *state, void *component, size_t size);
+LBRCORE_PUBLIC int lbr_unpack(lbr_state *state, const void *component, size_t size);
+LBRCORE_PUBLIC int lbr_xsaves(const lbr_state *state, void *area, size_t size,
                        const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t xinuse);
-LBR_API int lbr_xrstors(lbr_state *state, const void *area, size_t size,
+LBRCORE_PUBLIC int lbr_xrstors(lbr_state *state, const void *area, size_t size,
                         const lbr_xsave_layout *layout, uint64_t rfbm, uint64_t supported);
 
 /* The table for programs inside a Python process.  Members are only ever appended.  Every function

@@ -21,7 +21,7 @@ def shown(*command: str, **environment: str) -> str:
 
 def test_it_exports_the_header_and_nothing_else():
     text = (ROOT / "lbrcore" / "include" / "lbrcore.h").read_text()
-    declared = set(re.findall(r"LBR_API [^;(]*?\b(lbr_\w+)\(", text))
+    declared = set(re.findall(r"LBRCORE_PUBLIC [^;(]*?\b(lbr_\w+)\(", text))
     so = str(prefix() / "lib" / "liblbrcore.so.1")
     exported = {line.split()[-1].split("@")[0] for line in shown("nm", "-D", so).splitlines()
                 if " T " in line}
