@@ -16,12 +16,14 @@ import pytest
 from bench.conftest import QUICK, best_of
 from lbrcore import ENTRY_DTYPE
 from pylbr.profile import _aggregate, _text, reference
+from pylbr.profile.aggregate import collect
 from pylbr.profile.entries import perf_batches, perf_samples
 from pylbr.profile.layout import SampleLayout
 from pylbr.profile.perfdata import PerfDataWriter, write_perf_data
 from pylbr.sample.batch import SampleBatch
+from pylbr.trace.formats import open_stacks
 from pylbr.trace.perf_abi import SampleType
-from pylbr.trace.stacks import Comm, Event, StacksMetadata
+from pylbr.trace.stacks import Comm, Event, Mmap, StacksMetadata
 
 DEPTH = 32
 SAMPLES = 20_000 if QUICK else 200_000
@@ -189,4 +191,28 @@ def test_count_edges(benchmark, samples):
         "NumPy unique": rate(with_numpy, entries, 1),
         "collections.Counter": rate(with_counter, len(few.entries), 3),
     })  # fmt: skip
+    benchmark.pedantic(ours, rounds=3, iterations=1)
+
+
+def test_collect_perf_data(benchmark, samples, tmp_path):
+    """A perf.data file, read and counted at the times of its samples; beside reading it alone."""
+    path = tmp_path / "perf.data"
+    programs = [
+        Mmap(7, 7, 0x401000, 0x20000, 0, "/first", time=1),
+        Comm(7, 7, "second", True, time=SAMPLES * 500),
+        Mmap(7, 7, 0x401000, 0x20000, 0, "/second", time=SAMPLES * 500),
+    ]
+    write_perf_data(path, (METADATA, [*programs, samples]))
+    megabytes = path.stat().st_size / 1e6
+
+    def ours():
+        with open_stacks(path) as stacks:
+            return collect(stacks)
+
+    def reading():
+        with open_stacks(path) as stacks:
+            return sum(len(batch) for batch in stacks.samples())
+
+    assert ours().samples == reading() == SAMPLES
+    say(benchmark, "MB", rate(ours, megabytes), {"reading alone": rate(reading, megabytes)})
     benchmark.pedantic(ours, rounds=3, iterations=1)

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
 from pylbr.record.constants import IMAGE, Message
+from pylbr.trace.elf import read_build_id
 from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
 
 __all__ = ["Task", "Tasks"]
@@ -195,8 +193,6 @@ def _file_facts(path: str) -> tuple[bytes, int]:
     try:
         with open(path, "rb") as file:
             inode = os.fstat(file.fileno()).st_ino
-            section = ELFFile(file).get_section_by_name(".note.gnu.build-id")
-            note = section.data() if section is not None else b""
-            return note[16:36], inode
-    except (OSError, ELFError, ValueError, struct.error):
+            return read_build_id(file), inode
+    except (OSError, ValueError):
         return b"", 0

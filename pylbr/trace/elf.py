@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import NamedTuple
+from itertools import chain
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, Section
+from elftools.elf.segments import NoteSegment
 from numpy.typing import NDArray
 
 from pylbr.trace.elf_plt import stub_names
 
-__all__ = ["ElfImage", "Segment"]
+__all__ = ["ElfImage", "Segment", "read_build_id"]
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
@@ -201,9 +203,26 @@ def _ends(elf: ELFFile, table: NDArray[np.void]) -> NDArray[np.uint64]:
     return np.where(table["size"] > 0, table["value"] + table["size"], bounds)
 
 
+def read_build_id(file: BinaryIO) -> bytes:
+    """GNU build-id of an ELF file; empty if it has none.
+
+    Raises
+    ------
+    ValueError
+        No ELF file, or a damaged one.
+    """
+    try:
+        return _build_id(ELFFile(file))
+    except Exception as error:  # pyelftools fails in many ways on a damaged file
+        raise ValueError(f"not a sound ELF file: {error}") from error
+
+
 def _build_id(elf: ELFFile) -> bytes:
-    for section in elf.iter_sections("SHT_NOTE"):
-        for note in section.iter_notes() if isinstance(section, NoteSection) else ():
+    """Out of the sections, or the segments of a file that was stripped of its sections."""
+    sections = (s for s in elf.iter_sections("SHT_NOTE") if isinstance(s, NoteSection))
+    segments = (s for s in elf.iter_segments("PT_NOTE") if isinstance(s, NoteSegment))
+    for source in chain(sections, segments):
+        for note in source.iter_notes():
             if note["n_type"] == _NOTE_BUILD_ID:
                 return bytes.fromhex(note["n_desc"])
     return b""

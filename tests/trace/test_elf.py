@@ -1,12 +1,13 @@
 """ELF files: how far symbols reach, stubs of the linkage table, segments of every linker."""
 
+import io
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from pylbr.trace.elf import ElfImage
+from pylbr.trace.elf import ElfImage, read_build_id
 from pylbr.trace.elf_plt import stub_names
 from pylbr.trace.modules import elf_modules
 
@@ -93,6 +94,18 @@ def test_code_comes_before_data_where_segments_share_a_page(tmp_path):
     assert image.link_address(image.file_offset(start)) == start
     code = [segment for segment in image.segments if segment.executable]
     assert len(code) == 1 and code[0].address <= start < code[0].address + code[0].size
+
+
+def test_a_build_id_is_found_in_sections_or_segments(tmp_path):
+    path = compiled(tmp_path / "x", CALLS, ".c", "-Wl,--build-id=0x0123456789abcdef")
+    for _ in range(2):
+        with open(path, "rb") as file:
+            assert read_build_id(file) == bytes.fromhex("0123456789abcdef")
+        data = bytearray(path.read_bytes())
+        data[0x28:0x30], data[0x3C:0x40] = bytes(8), bytes(4)  # no section headers any more
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match="not a sound ELF file"):
+        read_build_id(io.BytesIO(b"text"))
 
 
 def test_a_relative_module_has_an_absolute_path(tmp_path, monkeypatch):
