@@ -22,35 +22,56 @@ cdef enum:
     OWNER_HOST = 1
     OWNER_GUEST = 2             # + vCPU
 
-cdef enum Operation:
+cpdef enum Operation:
     OP_NONE, OP_SWITCH, OP_ENTER, OP_EXIT, OP_OPEN, OP_CLOSE, OP_MIGRATE
     OP_ENABLE, OP_ROTATE
 
+# The micro-steps of the operations, eight numbers for each.  An operation's first is taken with the
+# action that begins it.
+cpdef enum Step:
+    TASK_OUT = 8                # interrupts off, perf's events of the old task go
+    VCPU_PUT                    # KVM's notifier that the thread is scheduled out
+    TASK_IN                     # perf's events of the new task come
+    SWITCH_IRQS_ON
+    VCPU_LOAD                   # KVM's notifier that the thread is scheduled in
+    SAFE_POINT = 16             # of the run loop: requests are served
+    RECHECK                     # interrupts off, requests are looked at again
+    PREPARE_ENTRY
+    VM_ENTRY
+    VM_EXIT = 24
+    AFTER_EXIT                  # what the guest left is taken back
+    EXIT_IRQS_ON
+    EMULATE                     # what the guest tried to do
+    RESCHEDULE = 32             # IPI or timer: perf's events are scheduled anew
+    IRQ_RETURN
+    MIGRATE_PUT = 48            # vcpu_put, then
+    MOVE_STATE                  # user space reads the state out and sets it in a new vCPU
+    MIGRATE_LOAD
+
 # What a guest does; also the argument of OP_EXIT.  EXIT_IRQ stands for any exit with nothing
 # to emulate.
-cdef enum Instruction:
+cpdef enum Instruction:
     EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
     GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
     GUEST_FREEZE, GUEST_PMI, GUEST_ACK, GUEST_PEBS
     GUEST_XRSTORS, GUEST_RESET
     EXIT_PMI                    # a counter of the host overflows in guest mode
-    INSTRUCTIONS
 
-# What a step shows to somebody
-cdef enum Door:
-    DOOR_NONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, DOOR_SAVED_STATE, DOOR_SAMPLE
-    DOOR_GUEST_PEBS
+# Where records become visible
+cpdef enum Exposure:
+    EXPOSED_NONE, EXPOSED_RDMSR, EXPOSED_XSAVES, EXPOSED_SAVED_STATE, EXPOSED_SAMPLE
+    EXPOSED_PEBS
 
 ctypedef struct Frame:
     uint8_t op
-    uint8_t pc
-    uint8_t hook_pc
+    uint8_t step                # Step that comes next
+    uint8_t part                # of it
     uint8_t arg
 
 ctypedef struct Observation:
-    uint8_t door
-    uint8_t guest               # whose door
+    uint8_t exposure
+    uint8_t guest               # who sees them
     uint8_t instruction         # of the guest, just retired
     uint8_t present             # the sample carries records at all
     uint8_t cut                 # the viewer is told that records may be missing

@@ -51,6 +51,8 @@ cdef void start(System* s, Cpu* c, int op, int arg) noexcept nogil:
     cdef Frame* frame = &c.frame[c.frames]
     memset(frame, 0, sizeof(Frame))
     frame.op = <uint8_t> op
+    frame.step = <uint8_t> (RESCHEDULE if op in (OP_OPEN, OP_CLOSE, OP_ENABLE, OP_ROTATE)
+                            else op * 8)
     frame.arg = <uint8_t> arg
     c.frames += 1
     if op == OP_OPEN or op == OP_CLOSE or op == OP_ENABLE or op == OP_ROTATE:
@@ -83,7 +85,7 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
     cdef Image image
     if instruction == GUEST_READ or instruction == GUEST_XSAVES:
         hw_peek(&c.hw, &s.seen.image)
-        s.seen.door = DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES else DOOR_GUEST_MSR
+        s.seen.exposure = EXPOSED_XSAVES if instruction == GUEST_XSAVES else EXPOSED_RDMSR
         s.seen.cut = s.vcpu[c.guest - 1].lost
     elif instruction == GUEST_XRSTORS:
         guest_image(c, c.hw.lbr.ctl, c.hw.lbr.depth, &image)
@@ -91,7 +93,7 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
     elif instruction == GUEST_PEBS:
         if s.vcpu[c.guest - 1].pebs_lbrs:  # else the record says that the group is not there
             hw_peek(&c.hw, &s.seen.image)
-            s.seen.door = DOOR_GUEST_PEBS
+            s.seen.exposure = EXPOSED_PEBS
             s.seen.cut = s.vcpu[c.guest - 1].lost
     elif instruction == GUEST_WRITE:
         hw_write_entry(&c.hw, 0, &c.operand)
@@ -109,64 +111,64 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
 # ---------------------------------------------------------------- operations
 
 cdef inline void _next(Frame* frame) noexcept nogil:
-    frame.pc += 1
-    frame.hook_pc = 0
+    frame.step += 1
+    frame.part = 0
 
 
 cdef inline bint _hook(Frame* frame, int result) noexcept nogil:
-    """Go on behind the hook once it is done."""
+    """Go on after the hook once it is done."""
     if result == DONE:
         _next(frame)
         return True
-    frame.hook_pc = <uint8_t> result
+    frame.part = <uint8_t> result
     return False
 
 
 cdef bint _switch(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """context_switch, and the preempt notifiers of KVM."""
     cdef Vcpu* v = &s.vcpu[c.task - 1] if c.task else NULL
-    if f.pc == 0:
+    if f.step == TASK_OUT:
         c.irqs = 0
         policy.task_out(s, c)
         _next(f)
         if v == NULL:
             _next(f)
-    elif f.pc == 1:
-        if _hook(f, policy.vcpu_put(s, c, v, f.hook_pc)):
+    elif f.step == VCPU_PUT:
+        if _hook(f, policy.vcpu_put(s, c, v, f.part)):
             v.loaded = 0
             if c.wanted:
                 s.seen.failures |= FAIL_PROGRESS
-    elif f.pc == 2:
+    elif f.step == TASK_IN:
         c.task = f.arg
         policy.task_in(s, c)
         _next(f)
-    elif f.pc == 3:
+    elif f.step == SWITCH_IRQS_ON:
         c.irqs = 1
         if v == NULL:
             return True
         v.loaded = <uint8_t> (1 + (c - &s.cpu[0]))
         _next(f)
     else:
-        return _hook(f, policy.vcpu_load(s, c, v, f.hook_pc))
+        return _hook(f, policy.vcpu_load(s, c, v, f.part))
     return False
 
 
 cdef bint _enter(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """vcpu_enter_guest, up to the guest's first instruction."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
-    if f.pc == 0:
-        if _hook(f, policy.safe_point(s, c, v, f.hook_pc)) and v.pmi:
+    if f.step == SAFE_POINT:
+        if _hook(f, policy.safe_point(s, c, v, f.part)) and v.pmi:
             policy.deliver_pmi(s, c, v)
             v.pmi = 0
-    elif f.pc == 1:
+    elif f.step == RECHECK:
         if policy.pending(s, c, v):
-            f.pc = 0
-            f.hook_pc = 0
+            f.step = SAFE_POINT
+            f.part = 0
         else:
             c.irqs = 0
             _next(f)
-    elif f.pc == 2:
-        _hook(f, policy.before_entry(s, c, v, f.hook_pc))
+    elif f.step == PREPARE_ENTRY:
+        _hook(f, policy.before_entry(s, c, v, f.part))
     else:
         if c.wanted and policy.serves_at_entry:
             s.seen.failures |= FAIL_PROGRESS
@@ -179,24 +181,24 @@ cdef bint _enter(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
 cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """VM exit, and the emulation of what caused it."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
-    if f.pc == 0:
+    if f.step == VM_EXIT:
         if f.arg == GUEST_PMI or f.arg == EXIT_PMI:
             hw_freeze(&c.hw)
         hw_vm_exit(&c.hw, &v.vmcs)
         c.guest = 0
         _next(f)
-    elif f.pc == 1:
-        _hook(f, policy.after_exit(s, c, v, f.hook_pc))
-    elif f.pc == 2:
+    elif f.step == AFTER_EXIT:
+        _hook(f, policy.after_exit(s, c, v, f.part))
+    elif f.step == EXIT_IRQS_ON:
         if f.arg == GUEST_PMI:
             policy.guest_pmi(s, c, v)
         elif f.arg == EXIT_PMI:
             policy.pmi(s, c)
-            s.seen.door = DOOR_SAMPLE
+            s.seen.exposure = EXPOSED_SAMPLE
         c.irqs = 1
         _next(f)
         return f.arg == EXIT_IRQ or f.arg == EXIT_PMI
-    elif _hook(f, policy.emulate(s, c, v, f.hook_pc)):
+    elif _hook(f, policy.emulate(s, c, v, f.part)):
         s.seen.guest = c.task
         s.seen.instruction = f.arg
         return True
@@ -206,7 +208,7 @@ cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
 cdef bint _open(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """An IPI that installs an event, removes one or enables it; or the multiplex timer."""
     cdef PerfContext* context = &c.perf.context
-    if f.pc == 0:
+    if f.step == RESCHEDULE:
         if f.arg & ON_TASK:
             context = current_context(s, c)
         if f.op == OP_ROTATE:
@@ -230,11 +232,11 @@ cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """User space reads the vCPU's state, and sets it in a new vCPU."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
     cdef Vcpu old
-    if f.pc == 0:
-        _hook(f, policy.vcpu_put(s, c, v, f.hook_pc))
-    elif f.pc == 1:
+    if f.step == MIGRATE_PUT:
+        _hook(f, policy.vcpu_put(s, c, v, f.part))
+    elif f.step == MOVE_STATE:
         policy.save_state(s, c, v)
-        s.seen.door = DOOR_SAVED_STATE
+        s.seen.exposure = EXPOSED_SAVED_STATE
         s.seen.guest = c.task
         old = v[0]
         vcpu_reset(s, v)
@@ -246,7 +248,7 @@ cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
         policy.restore_state(s, c, v)
         _next(f)
     else:
-        return _hook(f, policy.vcpu_load(s, c, v, f.hook_pc))
+        return _hook(f, policy.vcpu_load(s, c, v, f.part))
     return False
 
 
@@ -274,13 +276,13 @@ cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil:
     """A counter overflows: LBRs freeze, and the handler runs to its end (spec 5.3)."""
     hw_freeze(&c.hw)
     policy.pmi(s, c)
-    s.seen.door = DOOR_SAMPLE
+    s.seen.exposure = EXPOSED_SAMPLE
 
 
 cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil:
     """The hardware writes a record for an event of the host, no handler being involved."""
     policy.pebs(s, c)
-    s.seen.door = DOOR_SAMPLE
+    s.seen.exposure = EXPOSED_SAMPLE
 
 
 # ---------------------------------------------------------------- the interface's defaults

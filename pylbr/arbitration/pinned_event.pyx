@@ -10,7 +10,7 @@ from lbrcore.control cimport lbr_set_frozen
 from libc.string cimport memset
 
 from pylbr.arbitration.microsteps cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, GUEST_DEPTH, GUEST_READ, GUEST_WRITE, GUEST_XRSTORS,
+    DONE, EXPOSED_RDMSR, EXPOSED_XSAVES, GUEST_DEPTH, GUEST_READ, GUEST_WRITE, GUEST_XRSTORS,
     GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context, guest_image, use_hardware,
     vcpu_index,
 )
@@ -194,8 +194,8 @@ cdef class PinnedEvent(Policy):
         if real:
             use_hardware(s, c, OWNER_GUEST + vcpu_index(s, v))
         if instruction == GUEST_READ or instruction == GUEST_XSAVES:
-            s.seen.door = (DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES
-                           else DOOR_GUEST_MSR)
+            s.seen.exposure = (EXPOSED_XSAVES if instruction == GUEST_XSAVES
+                           else EXPOSED_RDMSR)
             if real:
                 hw_peek(&c.hw, &s.seen.image)
             if not self.legacy:

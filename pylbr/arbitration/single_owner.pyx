@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.microsteps cimport (
-    DONE, DOOR_GUEST_MSR, DOOR_GUEST_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
+    DONE, EXPOSED_RDMSR, EXPOSED_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
     GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RESET,
     GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE,
     GUEST_XRSTORS, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context,
@@ -173,8 +173,8 @@ cdef class SingleOwner(Policy):
             s.seen.image = v.image
             s.seen.image.ctl = v.ctl
             s.seen.cut = v.lost
-            s.seen.door = (DOOR_GUEST_XSAVES if instruction == GUEST_XSAVES
-                           else DOOR_GUEST_MSR)
+            s.seen.exposure = (EXPOSED_XSAVES if instruction == GUEST_XSAVES
+                           else EXPOSED_RDMSR)
         elif instruction == GUEST_WRITE:
             v.image.entry[0] = c.operand
         elif instruction == GUEST_DEPTH:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +16,10 @@ from pylbr.arbitration import POLICIES
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify import run as suites_run
+from pylbr.verify import script
 from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
+from pylbr.verify.script import Script
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import (
     EQUIVALENT,
@@ -52,9 +56,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="write each violation's story, replay file and timeline there")
     parser.add_argument("--stories", action="store_true", help="print them")
     parser.add_argument("--walk", type=int, metavar="N",
-                        help="instead of a search take N random actions, of all kinds, at depth 32")
+                        help="run a random walk of N actions instead of a search, at depth 32")
     parser.add_argument("--seed", type=int, default=1, help="of a walk (default: %(default)s)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="replay a .story.json file")
+    parser.add_argument("--story", metavar="TEXT|FILE|-",
+                        help="run what is written, such as 'guest wrmsr LBR_CTL; IPI opens "
+                        "cpu-exclude; NMI after prepare-entry'; docs/stories.md has the words")
+    parser.add_argument("--what-if", metavar="'EVENT at every point of TEXT|FILE|-'",
+                        help="place one event at every micro-step of a story")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--ownership", action="store_true",
                         help="print who hands the registers to whom, as a Mermaid diagram")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1),
@@ -95,6 +105,57 @@ def _all(
     return answers
 
 
+def _source(text: str) -> str:
+    """A story: the text itself, or of a file, or of standard input."""
+    if text == "-":
+        return sys.stdin.read()
+    path = Path(text)
+    try:
+        return path.read_text() if path.is_file() else text
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: {error}") from None
+
+
+def _scripts(args: argparse.Namespace, text: str) -> list[Script]:
+    """The story for each policy that is named, or for the one that it names itself."""
+    return [script.read(text, policy, args.flaw) for policy in args.policies or [None]]
+
+
+def _stories(args: argparse.Namespace) -> int:
+    text = _source(args.story)
+    status, told = 0, []
+    for each in _scripts(args, text):
+        steps = script.play(each)
+        broken = script.broken_in(steps)
+        status |= bool(broken_claims(each.configuration.policy, broken))
+        told.append(script.json_of(each.configuration, steps))
+        if not args.json:
+            print(script.text_of(each.configuration, steps))
+    if args.json:
+        print(json.dumps(told, indent=1))
+    return status
+
+
+def _what_if(args: argparse.Namespace) -> int:
+    found = re.fullmatch(r"\s*(.+?) at every point of (.+)", args.what_if, re.S)
+    if not found:
+        raise CommandError("--what-if: write 'EVENT at every point of STORY', not "
+                           f"{args.what_if!r}")
+    text = _source(found[2].strip())
+    status, told = 0, []
+    for each in _scripts(args, text):
+        outcomes = script.what_if(found[1], each)
+        policy = each.configuration.policy
+        status |= any(broken_claims(policy, outcome.broken) for outcome in outcomes)
+        told.append({"policy": policy, "event": found[1],
+                     "outcomes": [asdict(outcome) for outcome in outcomes]})
+        if not args.json:
+            print(f"{policy}: {found[1]} at every point\n\n{suites_run.what_if_table(outcomes)}")
+    if args.json:
+        print(json.dumps(told, indent=1))
+    return status
+
+
 def _walk(task: dict, report: Callable[[int], None]) -> Walked:
     return walk(**task, report=report)
 
@@ -106,17 +167,23 @@ def _walks(args: argparse.Namespace) -> int:
     for task in tasks:
         everything(task["policy"], task["flaws"])  # one clear line before hours of work
     walked = _all(args, _walk, tasks, "action")
-    print(suites_run.walk_table(walked))
+    print(json.dumps([asdict(w) for w in walked], indent=1) if args.json
+          else suites_run.walk_table(walked))
     return 1 if any(broken_claims(w.policy, w.broken) for w in walked) else 0
 
 
 def _searches(args: argparse.Namespace) -> int:
     configurations = _configurations(args)
     results = _all(args, suites_run.search, configurations, "state")
-    print(suites_run.state_table(results))
-    print()
-    print(suites_run.property_table(results))
-    if args.stories:
+    if args.json:
+        print(json.dumps([suites_run.json_of(result) for result in results], indent=1))
+    else:
+        print(suites_run.state_table(results))
+        print()
+        print(suites_run.property_table(results))
+        print()
+        print(suites_run.legend())
+    if args.stories and not args.json:
         for result in results:
             for name, path in result.broken.items():
                 print("\n" + story_of(result.configuration, name, path).text())
@@ -127,10 +194,17 @@ def _searches(args: argparse.Namespace) -> int:
 
 
 def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
-    print(suites_run.flaw_table(found))
+    if args.json:
+        print(json.dumps([{"policy": f.policy, "flaw": f.flaw, "what": f.what,
+                           "found": f.found, "result": suites_run.json_of(f.result)}
+                          for f in found], indent=1))
+    else:
+        print(suites_run.flaw_table(found))
+        print()
+        print(suites_run.legend(name for flaw in found for name in flaw.found))
     if args.stories or args.out:
         results = [flaw.result for flaw in found if flaw.found]
-        for flaw in found if args.stories else ():
+        for flaw in found if args.stories and not args.json else ():
             if flaw.found:
                 path = flaw.result.broken[flaw.found[0]]
                 print("\n" + story_of(flaw.result.configuration, flaw.found[0], path).text())
@@ -140,6 +214,19 @@ def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
     return 1 if missed else 0
 
 
+def _ownership(args: argparse.Namespace) -> int:
+    changes = {policy: handovers(ownership_configuration(policy))
+               for policy in args.policies or POLICIES}
+    if args.json:
+        print(json.dumps({policy: [dict(zip(("before", "after", "step", "context"), change,
+                                            strict=True)) for change in found]
+                          for policy, found in changes.items()}, indent=1))
+        return 0
+    for policy, found in changes.items():
+        print(f"%% {policy}\n{mermaid(found)}\n")
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if a policy that must hold a property breaks it."""
     if args.jobs < 1:
@@ -147,12 +234,16 @@ def run(args: argparse.Namespace) -> int:
     if args.walk is not None and args.walk < 1:
         raise CommandError(f"--walk: must be 1 or more, not {args.walk}")
     if args.replay:
-        print(Story.load(args.replay).text())
+        story = Story.load(args.replay)
+        print(json.dumps(script.json_of(story.configuration, story.replay()), indent=1)
+              if args.json else story.text())
         return 0
+    if args.story is not None:
+        return _stories(args)
+    if args.what_if is not None:
+        return _what_if(args)
     if args.ownership:
-        for policy in args.policies or POLICIES:
-            print(f"%% {policy}\n{mermaid(handovers(ownership_configuration(policy)))}\n")
-        return 0
+        return _ownership(args)
     if args.walk:
         return _walks(args)
     if args.set in ("bugs", "mutants"):

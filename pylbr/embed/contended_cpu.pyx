@@ -20,9 +20,10 @@ from lbrcore.lbr cimport (
     lbr_state,
 )
 from pylbr.arbitration.microsteps cimport (
-    EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ, GUEST_USER_FILTER,
-    GUEST_WRITE, GUEST_XSAVES, OP_CLOSE, OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_SWITCH,
-    OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step, vcpu_reset,
+    EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,
+    GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_CLOSE, OP_ENTER, OP_EXIT,
+    OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step,
+    vcpu_reset,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_LBR
@@ -34,8 +35,6 @@ from pylbr.errors import ConfigurationError
 cdef enum:
     ON_TASK = 0x40
     LER = -1                    # in place of a record's number
-    EMULATE = 3                 # step of OP_EXIT
-    SET_STATE = 1               # step of OP_MIGRATE
 
 #: Upper halves of FROM and TO of the host's branches; canonical, and nothing of a guest's.
 HOST_FROM, HOST_TO = 0xFFFFC0DE00000000, 0xFFFFC0DF00000000
@@ -135,7 +134,7 @@ cdef class ContendedCpu:
         cdef Cpu* c = &self.system.cpu[0]
         memset(&self.system.seen, 0, sizeof(self.system.seen))
         start(&self.system, c, OP_EXIT, instruction)
-        c.frame[0].pc = EMULATE
+        c.frame[0].step = EMULATE
         while c.frames:
             step(&self.system, c, self.policy)
         self.failures |= self.system.seen.failures
@@ -261,7 +260,7 @@ cdef class ContendedCpu:
             return
         self._leave()
         start(s, c, OP_MIGRATE, 0)
-        while c.frame[0].pc != SET_STATE:
+        while c.frame[0].step != MOVE_STATE:
             step(s, c, self.policy)
         memset(&s.seen, 0, sizeof(s.seen))
         s.seen.image.ctl, s.seen.image.depth = view.state.ctl, s.depth
@@ -271,7 +270,7 @@ cdef class ContendedCpu:
         s.seen.cut = lost
         vcpu_reset(s, v)
         self.policy.restore_state(s, c, v)
-        c.frame[0].pc += 1
+        c.frame[0].step += 1
         while c.frames:
             step(s, c, self.policy)
         self._return()

@@ -10,7 +10,7 @@ cdef enum:
 cdef enum EventState:
     EVENT_NONE, EVENT_OFF, EVENT_INACTIVE, EVENT_ACTIVE, EVENT_ERROR
 
-cdef enum EventFlag:
+cpdef enum EventFlag:
     PINNED = 1
     EXCLUDE_GUEST = 2
     EXCLUDE_HOST = 4

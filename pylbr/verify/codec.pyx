@@ -160,8 +160,8 @@ cdef void _context(Cursor* k, PerfContext* context, int depth) noexcept nogil:
 
 cdef void _frame(Cursor* k, Frame* frame) noexcept nogil:
     _u8(k, &frame.op)
-    _u8(k, &frame.pc)
-    _u8(k, &frame.hook_pc)
+    _u8(k, &frame.step)
+    _u8(k, &frame.part)
     if frame.op == OP_SWITCH:
         _who(k, &frame.arg, 1)
     else:

@@ -5,50 +5,51 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from enum import IntEnum
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration import Policy
+from pylbr.arbitration.microsteps import EVENT_ON_TASK
 from pylbr.errors import ConfigurationError
+from pylbr.host.perf import EventFlag as E
 from pylbr.verify.explore import Explorer, Model
 from pylbr.verify.mutants import mutant
 from pylbr.verify.properties import NAMES, names_of
+from pylbr.verify.world import Feature
 
-__all__ = ["FEATURES", "KINDS", "STANDARD", "Configuration", "Result", "explore"]
+__all__ = [
+    "FEATURES", "KINDS", "STANDARD", "Configuration", "Result", "explore", "name_of", "names",
+]
 
-#: What may happen besides branches, task switches, entries and exits.
-FEATURES = {
-    "nmi": 1,            # PMIs that read a sample, at every micro-step of the host
-    "migrate": 2,        # user space saves a vCPU and restores it
-    "xsaves": 4,         # guests execute XSAVES of component 15
-    "write": 8,          # guests write records
-    "depth": 16,         # guests write IA32_LBR_DEPTH
-    "kernel": 32,        # kernel and user branches, user-only filters
-    "fault": 64,         # branches that load LER
-    "smm": 128,          # SMI and RSM in a guest
-    "init": 256,         # INIT of a guest
-    "db": 512,           # debug exceptions in a guest
-    "nmi-branch": 1024,  # host branches of other NMIs, at every micro-step
-    "pebs": 8192,        # adaptive PEBS records with the LBR group, of guests and host
-    "rotate": 16384,     # the multiplex timer rotates flexible events
-    "enable": 32768,     # events in the ERROR state are enabled again, by IPI
-    "xrstors": 65536,    # guests execute XRSTORS of component 15
-    "reset": 131072,     # a vCPU is reset
-    "vpmi": 4096,        # PMIs of a guest's counters, and of the host's while a guest runs
-    "nested": 2048,      # a guest runs a guest of its own, with and without the LBR controls
-}
+
+def names(enumeration: type[IntEnum], prefix: str = "") -> dict[str, int]:
+    """Members of an enumeration of the models that begin with a prefix, as stories spell them:
+    ``F_NMI_BRANCH`` is ``nmi-branch``."""
+    return {name.removeprefix(prefix).lower().replace("_", "-"): int(value)
+            for name, value in enumeration.__members__.items() if name.startswith(prefix)}
+
+
+def name_of(known: dict[str, int], number: int) -> str:
+    """The name of a number; the number itself if it has none."""
+    return next((name for name, value in known.items() if value == number), f"{number:#x}")
+
+
+#: What may happen besides branches, task switches, entries and exits; see `Feature`.
+FEATURES = names(Feature, "F_")
 
 #: Host events that perf may open.
-KINDS = {
-    "cpu": 1,                        # CPU-pinned, traces guests
-    "cpu-exclude": 1 | 2,            # CPU-pinned, exclude_guest
-    "cpu-flexible": 2,               # CPU-bound, flexible, exclude_guest
-    "cpu-flexible-user": 2 | 16,     # ... user branches only
-    "task": 1 | 0x40,                # pinned to the task that runs, traces guests
-    "task-stack": 1 | 2 | 16 | 32 | 0x40,  # ... exclude_guest, user call stack, kept with the task
-    "task-exclude": 1 | 2 | 0x40,    # ... exclude_guest
-    "task-flexible": 2 | 0x40,
-    "cpu-pebs": 1 | 2 | 128,         # CPU-pinned, exclude_guest, read by adaptive PEBS
-    "cpu-user": 1 | 2 | 16,          # CPU-pinned, exclude_guest, user branches only
+KINDS: dict[str, int] = {
+    "cpu": E.PINNED,                        # traces guests
+    "cpu-exclude": E.PINNED | E.EXCLUDE_GUEST,
+    "cpu-flexible": E.EXCLUDE_GUEST,
+    "cpu-flexible-user": E.EXCLUDE_GUEST | E.USER_ONLY,
+    "task": E.PINNED | EVENT_ON_TASK,       # of the task that runs; traces guests
+    # A user's call stack, kept with the task
+    "task-stack": E.PINNED | E.EXCLUDE_GUEST | E.USER_ONLY | E.CALL_STACK | EVENT_ON_TASK,
+    "task-exclude": E.PINNED | E.EXCLUDE_GUEST | EVENT_ON_TASK,
+    "task-flexible": E.EXCLUDE_GUEST | EVENT_ON_TASK,
+    "cpu-pebs": E.PINNED | E.EXCLUDE_GUEST | E.PEBS,
+    "cpu-user": E.PINNED | E.EXCLUDE_GUEST | E.USER_ONLY,
 }
 
 #: Kind of event -> the feature that puts what it changes into the state.
@@ -137,6 +138,7 @@ class Configuration:
             raise ConfigurationError("configuration: no names and values")
         checked = {}
         for name, value in values.items():
+            value = _RENAMED.get(value, value) if type(value) is str else value
             kind = _TYPES.get(name)
             if kind is tuple and isinstance(value, (list, tuple)) and all(
                     isinstance(item, str) for item in value):
@@ -152,6 +154,8 @@ class Configuration:
         return cls(**checked)
 
 
+#: Policies that version 1 of story files calls otherwise.
+_RENAMED = {"arch-lbr-v2-mended": "arch-lbr-v2-fixed"}
 #: Type of each value of a configuration.
 _TYPES: dict[str, type] = {
     "policy": str, "flaws": tuple, "features": tuple, "kinds": tuple,
@@ -200,7 +204,7 @@ def explore(
     stop : bool
         End at the first failure of a property that is not ignored.
     limit : int, optional
-        Give up behind so many states; the result is then not `complete`.
+        Give up after so many states; the result is then not `complete`.
     canonical : bool
         Take states that differ in the naming of guests or records as one.
     report : callable, optional

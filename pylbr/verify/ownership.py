@@ -4,34 +4,43 @@ from __future__ import annotations
 
 from collections import deque
 
-from pylbr.verify.models import Configuration
+from pylbr.arbitration.microsteps import Step
+from pylbr.verify.models import Configuration, name_of, names
 from pylbr.verify.replay import Run
-from pylbr.verify.steps import ACTIONS, STEPS
+from pylbr.verify.words import STEPS
+from pylbr.verify.world import ActionKind
 
 __all__ = ["Handover", "handovers", "mermaid", "ownership_configuration"]
 
 #: (owner before, owner after, what is done, context)
 Handover = tuple[str, str, str, str]
 
-#: The first micro-step of an operation is taken with the action that starts it.
-_START = {name: (name, 0) for name in ("switch", "enter", "exit", "open", "close", "enable",
-                                       "rotate", "migrate")}
+#: Action -> the micro-step that it takes, the first of its operation.
+_BEGINS = {ActionKind.SWITCH: Step.TASK_OUT, ActionKind.ENTER: Step.SAFE_POINT,
+           ActionKind.EXIT: Step.VM_EXIT, ActionKind.GUEST: Step.VM_EXIT,
+           ActionKind.MIGRATE: Step.MIGRATE_PUT}
+#: All take `Step.RESCHEDULE`.
+_INTERRUPTS = {ActionKind.OPEN: "IPI opens an event", ActionKind.CLOSE: "IPI closes an event",
+               ActionKind.ENABLE: "IPI enables an event", ActionKind.ROTATE: "timer rotates"}
+_IN_IRQ = frozenset({*_INTERRUPTS.values(), name_of(STEPS, Step.IRQ_RETURN)})
+
 
 def ownership_configuration(policy: str) -> Configuration:
     """Small, and yet every hand-over of the policy happens."""
     return Configuration(policy, depth=1, guests=1, features=("nmi", "migrate"))
 
 
-def _step(kind: int, before: dict) -> tuple[str, int]:
-    if ACTIONS[kind] == "step":
-        return before["frames"][-1][0], before["frames"][-1][1]
-    if ACTIONS[kind] == "guest":
-        return "exit", 0
-    return _START.get(ACTIONS[kind], ("none", 0))
+def _step(action: tuple[int, int, int], before: dict) -> str:
+    """The micro-step that an action takes; of an interrupt, which one it is."""
+    if action[0] == ActionKind.STEP:
+        return before["frames"][-1][1]
+    if action[0] in _BEGINS:
+        return name_of(STEPS, _BEGINS[action[0]])
+    return _INTERRUPTS.get(action[0]) or name_of(names(ActionKind), action[0])
 
 
-def _context(step: tuple[str, int], before: dict, after: dict) -> str:
-    place = "IRQ" if step[0] in ("open", "close", "enable", "rotate") else "task"
+def _context(step: str, before: dict, after: dict) -> str:
+    place = "IRQ" if step in _IN_IRQ else "task"
     off = place == "IRQ" or not before["irqs"] or not after["irqs"]
     return f"{place}, interrupts {'off' if off else 'on'}"
 
@@ -50,9 +59,8 @@ def handovers(configuration: Configuration) -> list[Handover]:
             then.apply(action)
             after = then.cpu()
             if after["owner"] != before["owner"]:
-                step = _step(action[0], before)
-                what = STEPS.get(step, ACTIONS[action[0]])
-                found.add((before["owner"], after["owner"], what,
+                step = _step(action, before)
+                found.add((before["owner"], after["owner"], step,
                            _context(step, before, after)))
             state = then.fingerprint()
             if state not in known:

@@ -6,7 +6,7 @@ from pylbr.arbitration.microsteps cimport Policy
 from pylbr.cpu.hardware cimport Image
 from pylbr.verify.world cimport World
 
-cdef uint32_t check_door(
-    World* w, Policy policy, int guest, const Image* image, bint cut, int door) noexcept nogil
+cdef uint32_t check_exposure(
+    World* w, Policy policy, int guest, const Image* image, bint cut, int exposure) noexcept nogil
 cdef uint32_t check_sample(World* w, Policy policy, int cpu) noexcept nogil
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil

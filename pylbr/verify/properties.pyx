@@ -1,6 +1,6 @@
 """The properties, each where it can be seen broken.
 
-P1   no record of the host at any door of a guest
+P1   no record of the host where a guest can read
 P2   no record of another guest there
 P3   no kernel record where only user branches were asked for
 P4   no guest's record in a sample of an event that excludes guests, nor one that was not traced
@@ -19,7 +19,7 @@ from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
 from pylbr.arbitration.microsteps cimport (
-    DOOR_GUEST_MSR, DOOR_GUEST_PEBS, DOOR_GUEST_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
+    EXPOSED_RDMSR, EXPOSED_PEBS, EXPOSED_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
 )
 from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport hw_peek, image_empty
@@ -87,8 +87,8 @@ cdef uint32_t _compare(
     return 1 << P21 if missing and flag and not cut else 0
 
 
-cdef uint32_t check_door(
-    World* w, Policy policy, int guest, const Image* image, bint cut, int door
+cdef uint32_t check_exposure(
+    World* w, Policy policy, int guest, const Image* image, bint cut, int exposure
 ) noexcept nogil:
     """What guest `guest` gets to see, or user space of it."""
     cdef const Ideal* ideal = &w.guest[guest]
@@ -100,7 +100,7 @@ cdef uint32_t check_door(
     if failed or (cut and not policy.guest_flag):
         failed |= 1 << P1N
     for i in range(ideal.image.depth + 1):
-        if i == ideal.image.depth and (door == DOOR_GUEST_MSR or door == DOOR_GUEST_PEBS):
+        if i == ideal.image.depth and (exposure == EXPOSED_RDMSR or exposure == EXPOSED_PEBS):
             break               # no policy here lets a guest read LER by RDMSR
         entry, wanted = image.ler, ideal.image.ler
         if i < ideal.image.depth:
@@ -115,9 +115,9 @@ cdef uint32_t check_door(
         if (owner == 1 + guest and _kernel(&entry) and ideal.user_only
                 and not _same(&entry, &wanted)):
             failed |= 1 << P3
-    if door == DOOR_GUEST_PEBS:
+    if exposure == EXPOSED_PEBS:
         return failed           # the record has neither LER nor the control register
-    if door != DOOR_GUEST_MSR and not policy.legacy:
+    if exposure != EXPOSED_RDMSR and not policy.legacy:
         if not _same(&image.ler, &ideal.image.ler) and not (
                 policy.guest_short and not image.ler.from_):
             failed |= 1 << P7
@@ -180,7 +180,7 @@ cdef uint32_t _check_debugctl(const Cpu* c, const Ideal* ideal) noexcept nogil:
 
 
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil:
-    """What holds at every micro-step, and what every door that stands open would show."""
+    """What holds at every micro-step, and what a guest could read now without an exit."""
     cdef uint32_t failed = 0
     cdef int cpu, guest
     cdef Cpu* c
@@ -204,7 +204,7 @@ cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept no
             failed |= _check_debugctl(c, &w.guest[c.guest - 1])
         hw_peek(&c.hw, &image)
         if v.passthrough:
-            failed |= check_door(w, policy, c.guest - 1, &image, v.lost, DOOR_GUEST_MSR)
+            failed |= check_exposure(w, policy, c.guest - 1, &image, v.lost, EXPOSED_RDMSR)
         if xsaves and not v.xss_exit:
-            failed |= check_door(w, policy, c.guest - 1, &image, v.lost, DOOR_GUEST_XSAVES)
+            failed |= check_exposure(w, policy, c.guest - 1, &image, v.lost, EXPOSED_XSAVES)
     return failed

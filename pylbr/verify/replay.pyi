@@ -4,9 +4,6 @@ from typing_extensions import disjoint_base
 
 from pylbr.verify.explore import Model
 
-OPERATIONS: tuple[str, ...]
-DOORS: tuple[str, ...]
-
 @disjoint_base
 class Run:
     model: Model

@@ -3,15 +3,18 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from pylbr.arbitration.microsteps cimport DOOR_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
+from pylbr.arbitration.microsteps cimport EXPOSED_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
 from pylbr.cpu.hardware cimport Image, hw_peek
 from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model
 from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
 
-OPERATIONS = ("none", "switch", "enter", "exit", "open", "close", "migrate", "enable",
-              "rotate")
-DOORS = ("none", "RDMSR", "XSAVES", "saved state", "sample", "PEBS")
+from pylbr.arbitration.microsteps import Exposure, Operation, Step
+from pylbr.verify.models import name_of, names
+
+cdef dict _OPERATIONS = names(Operation, "OP_")
+cdef dict _STEPS = names(Step)
+cdef dict _EXPOSED = names(Exposure, "EXPOSED_")
 
 
 def _who(int owner):
@@ -72,14 +75,15 @@ cdef class Run:
         return <bytes> state[:(length + 7) & ~7]
 
     def cpu(self, int number=0):
-        """What goes on there: a dict of names and plain values."""
+        """What goes on there: a dict of names and plain values.  Frames are operations in flight:
+        (operation, micro-step that comes next, part of it, argument)."""
         if not 0 <= number < self.world.system.cpus:
             raise IndexError(f"there is no CPU {number}")
         cdef Cpu* c = &self.world.system.cpu[number]
         cdef Image image
         hw_peek(&c.hw, &image)
-        frames = [(OPERATIONS[c.frame[i].op], c.frame[i].pc, c.frame[i].hook_pc, c.frame[i].arg)
-                  for i in range(c.frames)]
+        frames = [(name_of(_OPERATIONS, c.frame[i].op), name_of(_STEPS, c.frame[i].step),
+                   c.frame[i].part, c.frame[i].arg) for i in range(c.frames)]
         return {
             "task": "host" if c.task == 0 else f"vCPU {_who(c.task)}",
             "guest": _who(c.guest) if c.guest else None,
@@ -93,14 +97,14 @@ cdef class Run:
         }
 
     def seen(self):
-        """What the last action showed to somebody: door, guest, records, cut; or None."""
+        """What the last action exposed: how, to which guest, records, cut; or None."""
         cdef Image image
-        if self.world.system.seen.door == DOOR_NONE:
+        if self.world.system.seen.exposure == EXPOSED_NONE:
             return None
         image = self.world.system.seen.image
         image.depth = self.world.system.depth
         return {
-            "door": DOORS[self.world.system.seen.door],
+            "exposure": name_of(_EXPOSED, self.world.system.seen.exposure),
             "guest": _who(self.world.system.seen.guest) if self.world.system.seen.guest else None,
             "records": _records(&image), "control": image.ctl,
             "cut": bool(self.world.system.seen.cut),

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Array, active_children, parent_process
@@ -16,14 +16,15 @@ from typing import TypeVar
 
 from pylbr.errors import LbrError
 from pylbr.verify.models import Configuration, Result, explore
-from pylbr.verify.properties import NAMES
+from pylbr.verify.properties import NAMES, TITLES
+from pylbr.verify.script import Outcome
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 
-__all__ = ["flaw_table", "in_parallel", "property_table", "save_stories", "search", "state_table",
-           "table", "walk_table"]
+__all__ = ["flaw_table", "in_parallel", "json_of", "legend", "property_table", "save_stories",
+           "search", "state_table", "table", "walk_table", "what_if_table"]
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -35,7 +36,7 @@ _done: Sequence[int] = ()           # of each task, in a worker: shared with the
 
 
 def search(configuration: Configuration, report: Progress) -> Result:
-    """Explore, behind what the policy breaks by design too; `report` gets the states so far."""
+    """Explore, after what the policy breaks by design too; `report` gets the states so far."""
     return explore(configuration, ignore=by_design(configuration.policy),
                    report=lambda states, _: report(states))
 
@@ -134,7 +135,7 @@ def state_table(results: Sequence[Result]) -> str:
 def property_table(results: Sequence[Result]) -> str:
     """Which property holds where; a number is the length of the shortest way to break it.
 
-    «holds» stands only where nothing is broken: elsewhere what comes behind a broken property
+    «holds» stands only where nothing is broken: elsewhere what follows a broken property
     was not searched, and the others were just «not seen» broken.
     """
     names = sorted({r.configuration.policy: 0 for r in results},
@@ -170,6 +171,38 @@ def walk_table(results: Sequence[Walked]) -> str:
         [(r.policy, str(r.cpus), str(r.guests), str(r.depth), str(r.seed), f"{r.actions:,}",
           f"{r.switches:,}", ", ".join(r.broken) or "nothing", f"{r.seconds:.1f}")
          for r in results])
+
+
+def what_if_table(outcomes: Sequence[Outcome]) -> str:
+    """What the event leads to at each point; points in a row with one outcome share a line."""
+    rows: list[list[str]] = []
+    for outcome in outcomes:
+        point = str(outcome.number)
+        broken = ", ".join(f"{name} at {at}" for name, at in outcome.broken.items())
+        result = "; ".join(filter(None, (
+            broken and f"breaks {broken}", outcome.problem))) or "nothing broken"
+        if rows and rows[-1][2] == result:
+            rows[-1][0] = f"{rows[-1][0].split('-')[0]}-{point}"
+            rows[-1][1] = f"{rows[-1][1].split(' … ')[0]} … {outcome.after}"
+        else:
+            rows.append([point, outcome.after or "the beginning", result])
+    return table(("point", "after", "outcome"), rows)
+
+
+def legend(names: Iterable[str] = NAMES) -> str:
+    """One line for each property that is named."""
+    named = set(names)
+    return "\n".join(f"{name:4} {title}" for name, title in TITLES.items() if name in named)
+
+
+def json_of(result: Result) -> dict:
+    """A search's result as plain values; `broken` has the length of the shortest way to break each
+    property."""
+    return {
+        "configuration": result.configuration.to_dict(), "states": result.states,
+        "transitions": result.transitions, "diameter": result.diameter,
+        "complete": result.complete, "seconds": round(result.seconds, 3),
+        "broken": {name: len(states) for name, (states, _) in result.broken.items()}}
 
 
 def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:

@@ -1,4 +1,4 @@
-"""A violation as a story: numbered sentences, a file to replay, a timeline to look at."""
+"""A violation as a story: text in words, a file to replay, a timeline to look at."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pylbr.errors import ConfigurationError, LbrError, StateError
-from pylbr.verify.models import KINDS, Configuration
+from pylbr.verify.models import Configuration
+from pylbr.verify.player import Player
 from pylbr.verify.properties import TITLES, names_of
 from pylbr.verify.replay import Run
-from pylbr.verify.steps import MICRO_STEPS, sentence
+from pylbr.verify.script import text_of
 
 __all__ = ["Story", "story_of"]
 
-VERSION = 1
+#: Version 1 has actions as three numbers, version 2 in words.
+VERSION = 2
 #: No story file is larger: some thirty bytes an action, and paths have fewer than fifty.
 MAX_SIZE = 1 << 20
 
@@ -40,54 +42,32 @@ class Story:
         Returns
         -------
         list of dict
-            Per action: ``text``, ``cpu``, ``before`` and ``after`` (`Run.cpu`), ``seen``,
-            ``broken``.
+            `Player.steps`.
 
         Raises
         ------
         StateError
             The actions do not lead where the story says.
         """
-        run = Run(self.configuration.model())
-        steps = []
-        for number, action in enumerate(self.actions, 1):
-            try:
-                before = run.cpu(action[1])
-                broken = names_of(run.apply(action))
-            except (ValueError, IndexError, OverflowError) as error:
-                raise StateError(f"story: step {number}: {error}") from None
-            after = run.cpu(action[1])
-            steps.append({
-                "text": sentence(action, before, after), "cpu": action[1], "action": action,
-                "before": before, "after": after, "seen": run.seen(), "broken": broken})
+        player = Player(self.configuration.model(), self.configuration.cpus)
+        for action in self.actions:
+            player.apply(action)
+        steps = player.steps
         if not steps or self.property not in steps[-1]["broken"]:
             raise StateError(f"story: the last step does not break {self.property}")
         return steps
 
     def text(self) -> str:
-        """Numbered sentences; the micro-steps of one operation share a number."""
-        steps = self.replay()
-        c = self.configuration
-        name = c.policy + "".join(f" +{flaw}" for flaw in c.flaws)
-        lines = [f"{self.property}: {TITLES[self.property]}",
-                 f"policy {name}, {c.cpus} CPU, {c.guests} guests, depth {c.depth}"]
-        number = 0
-        for step in steps:
-            inner = step["action"][0] in MICRO_STEPS
-            number += not inner
-            head = " " * 5 if inner else f"{number:3}. "
-            line = head + step["text"]
-            if step["after"]["owner"] != step["before"]["owner"]:
-                line += f"; registers: {step['before']['owner']} -> {step['after']['owner']}"
-            lines.append(line)
-        return "\n".join([*lines, *_evidence(steps[-1], self.property)])
+        """What happens, in words, as `pylbr verify --story` takes it."""
+        return (f"# {self.property}: {TITLES[self.property]}\n"
+                f"{text_of(self.configuration, self.replay())}")
 
     def to_json(self) -> str:
         """A file that `from_json` replays."""
         return json.dumps({
             "format": "pylbr story", "version": VERSION, "property": self.property,
             "configuration": self.configuration.to_dict(),
-            "actions": [list(action) for action in self.actions]}, indent=1)
+            "actions": [step["word"] for step in self.replay()]}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Story:
@@ -100,11 +80,13 @@ class Story:
         """
         try:
             value = json.loads(text)
-            if value["format"] != "pylbr story" or value["version"] != VERSION:
+            if value["format"] != "pylbr story" or value["version"] not in (1, VERSION):
                 raise StateError(f"story: format {value['format']!r} version "
                                  f"{value['version']!r}, expected 'pylbr story' {VERSION}")
-            return cls(Configuration.from_dict(value["configuration"]),
-                       _property(value["property"]), [_action(a) for a in value["actions"]])
+            configuration = Configuration.from_dict(value["configuration"])
+            actions = ([_action(action) for action in value["actions"]] if value["version"] == 1
+                       else _spoken(configuration, value["actions"]))
+            return cls(configuration, _property(value["property"]), actions)
         except LbrError:
             raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -147,17 +129,16 @@ def _action(value: object) -> tuple[int, int, int]:
     return value[0], value[1], value[2]
 
 
-def _evidence(step: dict, name: str) -> list[str]:
-    seen, after = step["seen"], step["after"]
-    lines = [f"   => {name} broken" + (
-        f" (with {', '.join(n for n in step['broken'] if n != name)})"
-        if len(step["broken"]) > 1 else "")]
-    if seen:
-        who = f"guest {seen['guest']}" if seen["guest"] else "host"
-        lines.append(f"      {who} reads by {seen['door']}: {' '.join(seen['records'])}")
-    lines.append(f"      registers hold {' '.join(after['records'])}, "
-                 f"recording {'on' if after['recording'] else 'off'}, owner {after['owner']}")
-    return lines
+def _spoken(configuration: Configuration, words: object) -> list[tuple[int, int, int]]:
+    """Actions of a file of version 2; each word is one action."""
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise StateError("story: the actions are no list of words")
+    player = Player(configuration.model(), configuration.cpus)
+    for number, word in enumerate(words, 1):
+        player.play(word)
+        if len(player.steps) != number:
+            raise StateError(f"story: step {number}: {word!r} does not follow at once")
+    return [step["action"] for step in player.steps]
 
 
 def story_of(configuration: Configuration, name: str, path: tuple) -> Story:
@@ -186,5 +167,3 @@ def story_of(configuration: Configuration, name: str, path: tuple) -> Story:
             return Story(configuration, name, [*actions, action])
     raise StateError(f"story: no last step breaks {name}")
 
-
-assert set(KINDS.values())

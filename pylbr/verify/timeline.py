@@ -44,7 +44,7 @@ def timeline(story: Story) -> str:
         events += _slices(steps, cpu)
     for at, step in enumerate(steps):
         events.append({
-            "ph": "X", "name": step["text"].strip(), "pid": step["cpu"], "tid": 3, "ts": at,
+            "ph": "X", "name": step["word"], "pid": step["cpu"], "tid": 3, "ts": at,
             "dur": 1, "args": {"records": " ".join(step["after"]["records"]),
                                "recording": step["after"]["recording"]}})
         if step["broken"]:

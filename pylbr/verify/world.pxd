@@ -5,23 +5,23 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pylbr.arbitration.microsteps cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, System
 from pylbr.cpu.hardware cimport Image
 
-cdef enum ActionKind:
+cpdef enum ActionKind:
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
     PEBS_RECORD, ENABLE, ROTATE
-    ACTION_KINDS
 
 cdef enum:
     MAX_ACTIONS = 96
     MAX_KINDS = 12
 
 # Argument bits of HOST_BRANCH and GUEST_BRANCH
-cdef enum:
+cpdef enum Branch:
     KERNEL = 1
     FAULT = 2
     RETURN = 4
     JUMP = 8                    # else it is a call
 
-cdef enum Feature:
+# What may happen besides branches, task switches, entries and exits
+cpdef enum Feature:
     F_NMI = 1
     F_MIGRATE = 2
     F_XSAVES = 4

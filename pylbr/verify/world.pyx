@@ -7,7 +7,7 @@ from lbrcore.lbr cimport (
     lbr_record, lbr_reset,
 )
 from pylbr.arbitration.microsteps cimport (
-    DOOR_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
+    EXPOSED_SAMPLE, EXIT_IRQ, EXIT_PMI, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL, GUEST_DEPTH,
     GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI, GUEST_READ,
     GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
     GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE, GUEST_XRSTORS, GUEST_XSAVES, OP_CLOSE, OP_ENABLE,
@@ -19,7 +19,7 @@ from pylbr.host.perf cimport (
     EVENT_ERROR, EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext, perf_needs_rotation,
 )
 from pylbr.verify.ideal cimport ASKED, host_window, keep_window, push, record_of, retire, written
-from pylbr.verify.properties cimport check_door, check_invariants, check_sample
+from pylbr.verify.properties cimport check_exposure, check_invariants, check_sample
 
 cdef enum:
     ON_TASK = 0x40
@@ -287,10 +287,10 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
     if s.seen.instruction:
         retire(w, policy)
         memset(&c.operand, 0, sizeof(lbr_entry))
-    if s.seen.door == DOOR_SAMPLE:
+    if s.seen.exposure == EXPOSED_SAMPLE:
         failed |= check_sample(w, policy, action.cpu)
-    elif s.seen.door:
-        failed |= check_door(w, policy, s.seen.guest - 1, &s.seen.image, s.seen.cut, s.seen.door)
+    elif s.seen.exposure:
+        failed |= check_exposure(w, policy, s.seen.guest - 1, &s.seen.image, s.seen.cut, s.seen.exposure)
     return failed | check_state(w, policy, o)
 
 

@@ -47,10 +47,10 @@ class Contest:
     def act(self, kind, argument=0):
         self.broken |= set(names_of(self.run.apply((kind, 0, argument))))
         seen = self.run.seen()
-        if seen and seen["door"] == "sample":
+        if seen and seen["exposure"] == "sample":
             self.samples.append(seen["records"])
         elif seen:
-            self.shown.append((seen["door"], seen["records"]))
+            self.shown.append((seen["exposure"], seen["records"]))
 
     def tick(self):
         """Between two micro-steps."""

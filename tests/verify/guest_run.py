@@ -2,9 +2,7 @@
 
 from pylbr.verify.models import Configuration
 from pylbr.verify.replay import Run
-from pylbr.verify.steps import ACTIONS, INSTRUCTIONS
-
-KIND = {name: n for n, name in enumerate(ACTIONS)}
+from pylbr.verify.words import instruction, kind
 
 
 class GuestRun:
@@ -18,7 +16,7 @@ class GuestRun:
         self.resume()
 
     def act(self, name, argument=0):
-        self.broken |= self.run.apply((KIND[name], 0, argument))
+        self.broken |= self.run.apply((kind(name), 0, argument))
         return self.run.seen()
 
     def resume(self):
@@ -47,13 +45,13 @@ class GuestRun:
         self.finish()
 
     def can(self, what):
-        return (KIND["guest"], 0, INSTRUCTIONS.index(what)) in self.run.actions()
+        return (kind("guest"), 0, instruction(what)) in self.run.actions()
 
     def guest(self, what):
-        """One instruction, by its sentence; what it showed."""
-        seen = self.act("guest", INSTRUCTIONS.index(what)) or self.finish()
+        """One instruction, in words; what it showed."""
+        seen = self.act("guest", instruction(what)) or self.finish()
         self.resume()
         return seen
 
     def read(self):
-        return self.guest("reads its records")
+        return self.guest("rdmsr LBR")

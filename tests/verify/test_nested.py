@@ -11,10 +11,10 @@ from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
 
 CTL, ALL = 0x14CE, 0x7F0007
-ON, OFF = "sets LBREn", "clears its LBR control"
-LAUNCH = "executes VMLAUNCH, L2 going on with its LBR control"
-CONTROLS = "executes VMLAUNCH with the controls that give L2 an LBR control of its own"
-VMCALL = "exits to L1"
+ON, OFF = "wrmsr LBR_CTL", "wrmsr LBR_CTL 0"
+LAUNCH = "vmlaunch"
+CONTROLS = "vmlaunch with controls"
+VMCALL = "vmcall"
 
 
 @pytest.mark.parametrize("policy", CORRECT)
@@ -27,7 +27,7 @@ def test_correct_policies_hold_everything_with_nested_guests(policy):
 def test_l2_records_where_l1_does(policy):
     run = GuestRun(policy, "nested", kinds=())
     for what in (ON, "branch", LAUNCH, "branch"):
-        run.act("guest branch") if what == "branch" else run.guest(what)
+        run.act("guest-branch") if what == "branch" else run.guest(what)
     assert run.run.cpu()["level2"] and run.read()["records"] == ["A1", "A0"]
     run.guest(VMCALL)
     seen = run.read()
@@ -39,9 +39,9 @@ def test_l2_records_where_l1_does(policy):
 def test_l2_has_a_control_register_of_its_own(policy):
     run = GuestRun(policy, "nested", kinds=())
     run.guest(ON)
-    run.act("guest branch")
+    run.act("guest-branch")
     run.guest(CONTROLS)
-    run.act("guest branch")
+    run.act("guest-branch")
     assert run.read()["control"] == 0 and run.read()["records"] == ["A0", "-"]
     run.guest(VMCALL)
     assert run.read()["control"] == 0

@@ -18,7 +18,7 @@ def test_no_steal_in_an_interrupt(policy):
 
 
 def test_merged_design_steals_in_an_interrupt():
-    assert ("guest A", "host", "IPI: the event is installed", "IRQ, interrupts off") in CHANGES[
+    assert ("guest A", "host", "IPI opens an event", "IRQ, interrupts off") in CHANGES[
         "kvm-legacy-designed"]
 
 

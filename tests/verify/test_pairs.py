@@ -6,10 +6,9 @@ import pytest
 
 from pylbr.verify.models import Configuration
 from pylbr.verify.replay import Run
-from pylbr.verify.steps import ACTIONS
+from pylbr.verify.words import kind
 
-KIND = {name: n for n, name in enumerate(ACTIONS)}
-NOISE = {KIND[name] for name in ("host branch", "open", "close", "nmi", "switch")}
+NOISE = {kind(name) for name in ("host-branch", "open", "close", "nmi", "switch")}
 
 
 class Guest:
@@ -22,10 +21,11 @@ class Guest:
 
     def act(self, action):
         self.run.apply(action)
-        self.sessions += action[0] == KIND["open"]
+        self.sessions += action[0] == kind("open")
         seen = self.run.seen()
         if seen and seen["guest"]:
-            self.seen.append((seen["door"], tuple(seen["records"]), seen["control"], seen["cut"]))
+            self.seen.append((seen["exposure"], tuple(seen["records"]), seen["control"],
+                              seen["cut"]))
 
     def enter(self):
         """Go on until guest A runs."""
@@ -37,11 +37,11 @@ class Guest:
             if choices and self.random.random() < self.noise:
                 self.act(self.random.choice(choices))
             elif cpu["frames"]:
-                self.act((KIND["step"], 0, 0))
+                self.act((kind("step"), 0, 0))
             elif cpu["task"] == "vCPU A":
-                self.act((KIND["enter"], 0, 0))
+                self.act((kind("enter"), 0, 0))
             else:
-                self.act((KIND["switch"], 0, 1))
+                self.act((kind("switch"), 0, 1))
 
 
 def same(quiet, noisy, short):
@@ -74,7 +74,7 @@ def test_guests_cannot_tell_what_the_host_does(policy, kinds, short, more):
             for guest in pair:
                 guest.enter()
             choices = [a for a in pair[0].run.actions()
-                       if a[0] in (KIND["guest branch"], KIND["guest"], KIND["exit"])]
+                       if a[0] in (kind("guest-branch"), kind("guest"), kind("exit"))]
             assert set(choices) <= set(pair[1].run.actions())
             action = schedule.choice(choices)
             for guest in pair:

@@ -5,9 +5,10 @@ import pytest
 from pylbr.verify.models import KINDS, Configuration, explore
 from pylbr.verify.mutants import flaws_of
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
-from tests.verify.guest_run import KIND, GuestRun
+from pylbr.verify.words import kind
+from tests.verify.guest_run import GuestRun
 
-ON, RECORD = "sets LBREn", "gets a PEBS record with the LBR group"
+ON, RECORD = "wrmsr LBR_CTL", "PEBS record"
 GUARDS = [(policy, flaw) for policy in CORRECT
           for flaw, (_, needs) in flaws_of(policy).items() if needs == "pebs"]
 
@@ -23,7 +24,7 @@ def host_traces(run):
     run.host()
     run.act("open", KINDS["cpu"])
     run.finish()
-    run.act("host branch")
+    run.act("host-branch")
     run.resume()
 
 
@@ -33,9 +34,9 @@ def test_a_record_has_the_guests_own_lbrs_or_none(policy):
     run.guest(ON)
     run.resume()
     run.act("exit"), run.finish(), run.resume()
-    run.act("guest branch")
+    run.act("guest-branch")
     seen = run.guest(RECORD)
-    assert seen["door"] == "PEBS" and seen["records"] == ["A0", "-"]
+    assert seen["exposure"] == "pebs" and seen["records"] == ["A0", "-"]
     host_traces(run)
     assert run.run.cpu()["owner"] == "host" and run.guest(RECORD) is None
     assert not run.broken
@@ -57,9 +58,9 @@ def test_host_events_read_by_pebs(policy):
     run.finish()
     run.act("open", KINDS["cpu-pebs"])
     run.finish()
-    run.act("host branch")
-    assert KIND["nmi"] not in {kind for kind, _, _ in run.run.actions()}
-    assert run.act("pebs record")["records"] == ["h0", "-"] and not run.broken
+    run.act("host-branch")
+    assert kind("nmi") not in {of for of, _, _ in run.run.actions()}
+    assert run.act("pebs-record")["records"] == ["h0", "-"] and not run.broken
 
 
 @pytest.mark.parametrize(("policy", "shown"), [("kvm-legacy", True),
@@ -71,9 +72,9 @@ def test_merged_kernel_shows_the_guest_to_host_pebs(policy, shown):
     run.act("open", KINDS["cpu-pebs"])
     run.finish()
     run.resume()
-    run.act("guest branch")
+    run.act("guest-branch")
     run.act("exit")
-    assert ("A0" in run.act("pebs record")["records"]) == shown
+    assert ("A0" in run.act("pebs-record")["records"]) == shown
 
 
 @pytest.mark.parametrize(("policy", "flaw"), GUARDS)

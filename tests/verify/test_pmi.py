@@ -2,15 +2,15 @@
 
 import pytest
 
+from pylbr.arbitration.microsteps import Instruction
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.mutants import flaws_of
-from pylbr.verify.steps import INSTRUCTIONS
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
 
-ON, FREEZE, PMI, ACK = ("sets LBREn", "sets FREEZE_LBRS_ON_PMI", "has a counter overflow",
-                        "acknowledges LBR_FRZ")
-EXIT_PMI = len(INSTRUCTIONS)
+ON, FREEZE, PMI, ACK = ("wrmsr LBR_CTL", "wrmsr FREEZE_LBRS_ON_PMI", "counter overflows",
+                        "wrmsr LBR_FRZ 0")
+EXIT_PMI = Instruction.EXIT_PMI
 GUARDS = [(policy, flaw) for policy in CORRECT
           for flaw, (_, needs) in flaws_of(policy).items() if needs == "vpmi"]
 
@@ -23,9 +23,9 @@ def sampled(policy, *, freeze):
     run.guest(ON)
     run.read()  # merged KVM makes its event at an access to a record
     for _ in range(2):
-        run.act("guest branch")
+        run.act("guest-branch")
     run.guest(PMI)
-    run.act("guest branch")
+    run.act("guest-branch")
     return run
 
 
@@ -41,7 +41,7 @@ def test_a_sample_is_of_the_overflow(policy):
     assert run.read()["records"] == ["A1", "A0"]
     assert run.can(ACK) == (policy in CORRECT)  # a vPMU of version 2 has no LBR_FRZ
     run.guest(ACK if policy in CORRECT else ON)
-    run.act("guest branch")
+    run.act("guest-branch")
     assert run.read()["records"] == ["A3", "A1"] and not run.broken
 
 
@@ -62,7 +62,7 @@ def test_a_pmi_of_the_host_is_not_the_guests(policy):
     run.resume()
     run.act("exit", EXIT_PMI)
     seen = run.finish()
-    assert seen["door"] == "sample" and not run.can(ACK)
+    assert seen["exposure"] == "sample" and not run.can(ACK)
     run.resume()
     assert not run.can(ACK) and not run.broken
 

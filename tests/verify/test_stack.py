@@ -26,8 +26,8 @@ def test_records_go_with_the_task(policy, kind, kept):
     """Without call-stack users perf resets at every task switch."""
     run = GuestRun(policy, "nmi", kinds=(kind,))
     run.host()
-    for name, argument in (("switch", 0), ("open", KINDS[kind]), ("host branch", 0),
-                           ("switch", 1), ("switch", 0), ("host branch", 0)):
+    for name, argument in (("switch", 0), ("open", KINDS[kind]), ("host-branch", 0),
+                           ("switch", 1), ("switch", 0), ("host-branch", 0)):
         run.act(name, argument)
         run.finish()
     assert run.act("nmi")["records"] == kept
@@ -44,13 +44,13 @@ def test_calls_push_and_returns_pop(policy):
     run.finish()
     for branch, kept in ((CALL, ["h0", "-"]), (CALL, ["h1", "h0"]), (JUMP, ["h1", "h0"]),
                          (CALL, ["h3", "h1"]), (RETURN, ["h1", "-"])):
-        run.act("host branch", branch)
+        run.act("host-branch", branch)
         assert run.act("nmi")["records"] == kept == run.run.ideal_host()
     for task in (1, 0):
         run.act("switch", task)
         run.finish()
     for kept in (["-", "-"], ["-", "-"]):
-        run.act("host branch", RETURN)
+        run.act("host-branch", RETURN)
         assert run.act("nmi")["records"] == kept == run.run.ideal_host()
     assert not run.broken or policy not in CORRECT
 
@@ -61,11 +61,11 @@ def test_a_guest_neither_pushes_nor_pops(policy):
     run.host()
     run.act("open", KINDS["task-stack"])
     run.finish()
-    run.act("host branch", CALL)
+    run.act("host-branch", CALL)
     run.resume()
-    run.guest("sets LBREn")
+    run.guest("wrmsr LBR_CTL")
     for branch in (CALL, RETURN, RETURN):
-        run.act("guest branch", branch)
+        run.act("guest-branch", branch)
     run.host()
     seen = run.act("nmi")
     assert run.run.ideal_host() == ["h0", "-"] and not run.broken

@@ -6,7 +6,7 @@ from pylbr.verify.models import KINDS, Configuration, explore
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
 from tests.verify.guest_run import GuestRun
 
-ON, XRSTORS, RESET = "sets LBREn", "executes XRSTORS", "is reset"
+ON, XRSTORS, RESET = "wrmsr LBR_CTL", "xrstors", "reset"
 ALL = 0x7F0007
 
 
@@ -21,11 +21,11 @@ def test_xrstors_is_one_write_of_all_records(policy):
     run = GuestRun(policy, "xrstors", kinds=())
     run.guest(ON)
     for _ in range(3):
-        run.act("guest branch")
+        run.act("guest-branch")
     run.guest(XRSTORS)
     seen = run.read()
     assert seen["records"] == ["A3", "-"] and seen["control"] == ALL
-    run.act("guest branch")
+    run.act("guest-branch")
     assert run.read()["records"] == ["A4", "A3"] and not run.broken
 
 
@@ -35,7 +35,7 @@ def test_xrstors_of_a_guest_that_is_kept_out(policy):
     run.host()
     run.act("open", KINDS["cpu"])
     run.finish()
-    run.act("host branch")
+    run.act("host-branch")
     run.resume()
     run.guest(XRSTORS)
     assert run.read()["records"] == ["A0", "-"]
@@ -47,11 +47,11 @@ def test_reset_leaves_nothing(policy):
     run = GuestRun(policy, "reset", kinds=())
     run.guest(ON)
     run.read()
-    run.act("guest branch")
+    run.act("guest-branch")
     run.guest(RESET)
     seen = run.read()
     assert seen["records"] == ["-", "-"] and seen["control"] == 0
-    run.act("guest branch")
+    run.act("guest-branch")
     assert run.read()["records"] == ["-", "-"]
 
 

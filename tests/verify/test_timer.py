@@ -5,7 +5,8 @@ import pytest
 from pylbr.verify.models import KINDS, Configuration, explore
 from pylbr.verify.ownership import handovers
 from pylbr.verify.suites import CORRECT, EXTENDED
-from tests.verify.guest_run import KIND, GuestRun
+from pylbr.verify.words import kind
+from tests.verify.guest_run import GuestRun
 
 ANY, ANY_USR = 0x7F0007, 0x7F0005
 
@@ -23,15 +24,15 @@ class HostRun(GuestRun):
         super().__init__(policy, "rotate", "enable", kinds=kinds, events=2)
         self.host()
         self.interrupt("switch")
-        for kind in kinds:
-            self.interrupt("open", KINDS[kind])
+        for event in kinds:
+            self.interrupt("open", KINDS[event])
 
     def interrupt(self, name, argument=0):
         self.act(name, argument)
         self.finish()
 
     def can_do(self, name):
-        return KIND[name] in {kind for kind, _, _ in self.run.actions()}
+        return kind(name) in {of for of, _, _ in self.run.actions()}
 
 
 @pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed"])
@@ -40,7 +41,7 @@ def test_rotation_gives_each_flexible_event_its_turn(policy):
     controls = []
     for _ in range(4):
         controls.append(run.run.cpu()["control"])
-        run.act("host branch")
+        run.act("host-branch")
         run.interrupt("rotate")
         assert run.run.cpu()["events"] == 1
     assert controls == [ANY, ANY_USR] * 2

@@ -1,4 +1,4 @@
-// Operations as lists of steps (pylbr/verify/steps.py).  An IPI may come between two of them where
+// Operations as lists of steps (pylbr/arbitration/microsteps.pxd).  An IPI may come between two of them where
 // interrupts are on, an NMI between any two.
 #pragma once
 #include "design.h"
