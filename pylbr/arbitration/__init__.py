@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import runpy
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -17,7 +18,10 @@ from typing import Final
 from pylbr.arbitration.microsteps import Policy
 from pylbr.errors import ConfigurationError
 
-__all__ = ["ENTRY_POINT_GROUP", "POLICIES", "Policy", "known_flaws", "make_policy"]
+__all__ = [
+    "ENTRY_POINT_GROUP", "POLICIES", "Policy", "known_flaws", "make_policy", "named",
+    "register_file",
+]
 
 ENTRY_POINT_GROUP: Final = "pylbr.policies"
 
@@ -47,6 +51,41 @@ def _found() -> dict[str, Maker]:
 
 #: Name -> what makes the policy.
 POLICIES: Final = _found()
+
+
+def register_file(path: str) -> list[str]:
+    """Register the policies of a Python file, by its dict ``POLICIES``.
+
+    Returns
+    -------
+    list of str
+        Their names.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be read or run, or registers nothing.
+    """
+    try:
+        found = runpy.run_path(path).get("POLICIES")
+    except Exception as error:
+        raise ConfigurationError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, dict) or not found:
+        raise ConfigurationError(f"{path}: it has no policy; write POLICIES = {{'name': Class}}")
+    for name, maker in found.items():
+        POLICIES[str(name)] = maker
+        if not isinstance(made := maker(), Policy):
+            del POLICIES[str(name)]
+            raise ConfigurationError(f"{path}: policy {name!r} is a {type(made).__name__}, not a "
+                                     "pylbr.arbitration.Policy")
+    return [str(name) for name in found]
+
+
+def named(policies: Iterable[str]) -> list[str]:
+    """Names of policies as a command line has them: a file ``NAME.py`` is registered, and stands
+    for its policies."""
+    return [name for policy in policies
+            for name in (register_file(policy) if policy.endswith(".py") else [policy])]
 
 
 def make_policy(name: str, flaws: Iterable[str] = ()) -> Policy:

@@ -113,6 +113,8 @@ cdef class Policy:
     """How host and guests share one facility.  Hooks run one micro-step a call: they take the
     step's number and give the next, or DONE."""
     cdef readonly str name
+    cdef readonly str problem               # what a hook in Python raised; None: nothing
+    cdef bint stopped                       # there is a problem: a search ends
     # What it documents
     cdef readonly tuple claims              # properties that it promises; None: all of them
     cdef readonly tuple by_design           # properties that it breaks in so many ways that a
@@ -131,6 +133,7 @@ cdef class Policy:
     cdef readonly bint guest_pebs           # PEBS_BASELINE is offered: records may hold LBRs
     cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 
+    cdef int fail(self, str problem) except -1
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil
     cdef void task_out(self, System* s, Cpu* c) noexcept nogil
     cdef void task_in(self, System* s, Cpu* c) noexcept nogil

@@ -71,6 +71,7 @@ EVENT_ON_TASK: int
 @disjoint_base
 class Policy:
     name: str
+    problem: str | None
     claims: tuple[str, ...] | None
     by_design: tuple[str, ...] | None
     legacy: bool
@@ -87,3 +88,4 @@ class Policy:
     guest_pebs: bool
     nested_controls: bool
     def __new__(cls) -> Policy: ...
+    def check(self) -> None: ...

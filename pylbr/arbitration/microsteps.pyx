@@ -18,6 +18,8 @@ from pylbr.host.perf cimport (
     EVENT_INACTIVE, EXCLUDE_GUEST, perf_close, perf_open, perf_rotate, perf_schedule,
 )
 
+from pylbr.errors import ConfigurationError
+
 cdef enum:
     ON_TASK = 0x40              # argument of OP_OPEN and OP_CLOSE: the present task's context
 
@@ -289,6 +291,18 @@ cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil:
 
 cdef class Policy:
     """How host and guests share one facility."""
+
+    cdef int fail(self, str problem) except -1:
+        """Note the first problem; whoever runs the policy looks for it with `check`."""
+        if self.problem is None:
+            self.problem = problem
+        self.stopped = True
+        return 0
+
+    def check(self):
+        """Raise ConfigurationError if a hook in Python has failed."""
+        if self.problem is not None:
+            raise ConfigurationError(self.problem)
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
         """The set of scheduled events has changed; interrupts are off."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from lbrcore import BranchClass
 from pylbr import trace
-from pylbr.arbitration import POLICIES
+from pylbr.arbitration import POLICIES, named
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify.charts import figure_table, save_charts, sweep_table
@@ -25,7 +25,8 @@ SWEEP = (50, 200, 1_000, 5_000, 25_000)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
-                        help=f"default: all of {', '.join(POLICIES)}")
+                        help=f"default: all of {', '.join(POLICIES)}; a file NAME.py is a policy "
+                        "in plain Python")
     parser.add_argument("--branches", type=int, default=20_000_000,
                         help="branches of each run (default: %(default)s)")
     rates = Workload()
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"seed": args.seed}
     if streams is not None:
         options["streams"], options["edges"] = streams
-    policies = args.policies or list(POLICIES)
+    policies = named(args.policies) or list(POLICIES)
     sweep: dict[int, list[Figures]] = {}
     lengths = SWEEP if args.sweep else ()
     total = (1 + len(lengths)) * len(policies) * args.branches

@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pylbr.arbitration import POLICIES
+from pylbr.arbitration import POLICIES, named
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify import run as suites_run
-from pylbr.verify import script
+from pylbr.verify import script, template
 from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.script import Script
@@ -40,7 +40,10 @@ HELP = "search every interleaving of host and guests for leaks and losses"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
-                        help=f"default: all of {', '.join(POLICIES)}")
+                        help=f"default: all of {', '.join(POLICIES)}; a file NAME.py is a policy "
+                        "in plain Python")
+    parser.add_argument("--new-policy", metavar="NAME",
+                        help="write NAME.py, a policy to start from, with a table of the hooks")
     parser.add_argument("--set", choices=("standard", *EXTENDED, "bugs", "mutants"),
                         default="standard", help="what to search (default: %(default)s)")
     parser.add_argument("--depth", type=int, choices=(1, 2, 3),
@@ -98,8 +101,8 @@ def _all(
     """Run the tasks behind a bar that counts what they have done."""
     answers: list[Answer] = []
     with progress(None, unit, f"0 of {len(tasks)}") as bar:
-        for answer in suites_run.in_parallel(run, tasks, args.jobs,
-                                             lambda done: bar.update(done - bar.n)):
+        for answer in suites_run.in_parallel(
+                run, tasks, args.jobs, lambda done: bar.update(done - bar.n), args.files):
             answers.append(answer)
             bar.set_description(f"{len(answers)} of {len(tasks)}")
     return answers
@@ -227,12 +230,41 @@ def _ownership(args: argparse.Namespace) -> int:
     return 0
 
 
+def _new_policy(name: str) -> int:
+    """Write the template under another name."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) or name in POLICIES:
+        raise CommandError(f"--new-policy: {name!r} is not free or not a name: lower case letters, "
+                           "digits and hyphens")
+    path = Path(name.replace("-", "_") + ".py")
+    text = Path(template.__file__).read_text()
+    kind = "".join(part.capitalize() for part in name.split("-"))
+    text = text.replace("./template.py", f"./{path}").replace("Template(", f"{kind}(").replace(
+        ": Template}", f": {kind}}}").replace('"template"', f'"{name}"').replace(
+        "`template`", f"`{name}`")
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None
+    print(f"wrote {path}; now: pylbr verify ./{path}")
+    return 0
+
+
+def _register(args: argparse.Namespace) -> None:
+    """Files among the policies become the policies that they register."""
+    args.files = [policy for policy in args.policies if policy.endswith(".py")]
+    args.policies = named(args.policies)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if a policy that must hold a property breaks it."""
     if args.jobs < 1:
         raise CommandError(f"--jobs: must be 1 or more, not {args.jobs}")
     if args.walk is not None and args.walk < 1:
         raise CommandError(f"--walk: must be 1 or more, not {args.walk}")
+    if args.new_policy:
+        return _new_policy(args.new_policy)
+    _register(args)
     if args.replay:
         story = Story.load(args.replay)
         print(json.dumps(script.json_of(story.configuration, story.replay()), indent=1)

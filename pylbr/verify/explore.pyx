@@ -203,7 +203,8 @@ cdef class Explorer:
         cdef size_t end = self.next + budget
         self.prune = prune
         with nogil:
-            while self.next < self.states and self.next < end and not self.failed & stop:
+            while self.next < self.states and self.next < end and not self.failed & stop \
+                    and not self.model.policy.stopped:
                 if self.next == self.level_end:
                     self.depth += 1
                     self.level_end = self.states
@@ -211,6 +212,7 @@ cdef class Explorer:
                 if result:
                     break
                 self.next += 1
+        self.model.policy.check()
         if result < 0:
             raise MemoryError(f"no room for more than {self.states} states")
         self.complete = self.next == self.states

@@ -64,7 +64,9 @@ cdef class Run:
         a.kind, a.cpu, a.arg = action
         if tuple(action) not in self.actions():
             raise ValueError(f"action {tuple(action)} cannot happen here")
-        return apply(&self.world, self.model.policy, &self.model.options, a)
+        broken = apply(&self.world, self.model.policy, &self.model.options, a)
+        self.model.policy.check()
+        return broken
 
     def fingerprint(self):
         """Canonical bytes of the present state."""

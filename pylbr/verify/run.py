@@ -14,6 +14,7 @@ from multiprocessing import Array, active_children, parent_process
 from pathlib import Path
 from typing import TypeVar
 
+from pylbr.arbitration import register_file
 from pylbr.errors import LbrError
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES, TITLES
@@ -41,7 +42,7 @@ def search(configuration: Configuration, report: Progress) -> Result:
                    report=lambda states, _: report(states))
 
 
-def _share(done: Sequence[int]) -> None:
+def _share(done: Sequence[int], files: Sequence[str]) -> None:
     """Begin a worker: it ends with its parent, however that ends, and when it is told to."""
     global _done
     _done = done
@@ -52,6 +53,8 @@ def _share(done: Sequence[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    for path in files:
+        register_file(path)
 
 
 @contextlib.contextmanager
@@ -80,7 +83,8 @@ def _in_worker(run: Callable[[Task, Progress], Answer], number: int, task: Task)
 
 
 def in_parallel(
-    run: Callable[[Task, Progress], Answer], tasks: Sequence[Task], jobs: int, report: Progress
+    run: Callable[[Task, Progress], Answer], tasks: Sequence[Task], jobs: int, report: Progress,
+    files: Sequence[str] = (),
 ) -> Iterator[Answer]:
     """Run each task in one of `jobs` processes; answers in the order of the tasks.
 
@@ -90,9 +94,11 @@ def in_parallel(
         Of a module's top level; is given the task and a function to tell how much is done.
     report : callable
         Called some times a second with how much is done of all tasks together.
+    files : sequence of str
+        Of policies, to be registered in each process.
     """
     done = Array("Q", len(tasks), lock=False)
-    with ProcessPoolExecutor(jobs, initializer=_share, initargs=(done,)) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_share, initargs=(done, files)) as pool:
         try:
             with _signals_later():  # a pool cannot be interrupted while it starts
                 futures = [pool.submit(_in_worker, run, n, task) for n, task in enumerate(tasks)]

@@ -342,6 +342,7 @@ cdef class Simulation(Sessions):
             for cpu in range(cpus):
                 if self.world.system.cpu[cpu].guest:
                     self.operation(cpu, OP_EXIT, EXIT_IRQ)
+        self.policy.check()
         self.per_cpu = []
         for cpu in range(cpus):
             self.per_cpu.append({

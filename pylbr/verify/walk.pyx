@@ -47,7 +47,7 @@ cdef class Walk:
         cdef int n
         cdef Action action
         with nogil:
-            while self.steps < end and not failed:
+            while self.steps < end and not failed and not self.model.policy.stopped:
                 n = enabled(&self.world, self.model.policy, &self.model.options, actions)
                 # xorshift64*
                 self.random ^= self.random >> 12
@@ -60,6 +60,7 @@ cdef class Walk:
                                action) & ~ignore
                 self.switches += before != self.world.system.cpu[action.cpu].guest
                 self.steps += 1
+        self.model.policy.check()
         if failed:
             self.broken = names_of(failed)
         return not failed
