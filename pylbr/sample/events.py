@@ -27,8 +27,9 @@ _GENERIC = {
         5, "BR_MISP_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED"),
 }
 _ALIASES = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
-_HARDWARE, _SOFTWARE, _RAW = 0, 1, 4  # PERF_TYPE_*
-_DUMMY = 9  # PERF_COUNT_SW_DUMMY
+_HARDWARE, _RAW = 0, 4  # PERF_TYPE_*
+#: Raw 0 is no event of a processor.  Of a software dummy perf prints no address.
+_NO_EVENT = 0
 _MISPREDICTED = sum(1 << flags for flags in range(8) if flags & BranchFlag.MISPRED)
 _USER, _KERNEL = 0b1110, 0b0001
 
@@ -104,7 +105,7 @@ def parse_event(
     except ValueError as error:
         raise ConfigurationError(f"event {text!r}: {error}") from None
     if name == EVERY_BRANCH:
-        return SampledEvent(text, replace(plain, classes=ALL_CLASSES), _SOFTWARE, _DUMMY)
+        return SampledEvent(text, replace(plain, classes=ALL_CLASSES), _RAW, _NO_EVENT)
     found = _lookup(name, table)
     if found is None:
         raise ConfigurationError(

@@ -11,6 +11,7 @@ from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import PerfScript
 from pylbr.sample.batch import SampleBatch
+from pylbr.sample.events import parse_event
 from pylbr.trace.formats import open_stacks
 from pylbr.trace.perf_abi import BranchSample, SampleType
 from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Samples, StacksMetadata
@@ -80,3 +81,13 @@ def test_perf_prints_what_we_print(tmp_path, events, extra):
         found = getattr(again, name)
         assert (found is not None) == bool(extra & bit)
         assert found is None or found.tolist() == getattr(samples, name).tolist()
+
+
+def test_perf_prints_addresses_of_samples_of_every_branch(tmp_path):
+    """As it does not of an event of its own that counts nothing."""
+    path = tmp_path / "perf.data"
+    event = parse_event("every-branch", 7).attributes(9)
+    samples = perf_samples(batch(1), 9)
+    write_perf_data(path, (StacksMetadata(events=(event,)), [samples]))
+    printed = [int(line, 16) for line in perf("script", "-i", path, "-F", "ip").splitlines()]
+    assert printed == samples.ip.tolist()
