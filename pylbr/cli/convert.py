@@ -146,10 +146,11 @@ def _perf_data(source: Stacks, args: argparse.Namespace) -> int:
 
 
 def _perf_script(source: Stacks, args: argparse.Namespace) -> int:
-    from pylbr.profile.perfscript import FIELDS, write_perf_script
+    from pylbr.profile.perfscript import measured_fields, write_perf_script
 
     return write_perf_script(
-        args.output, source, fields=FIELDS, mmap_events=True, task_events=True
+        args.output, source, fields=measured_fields(source.metadata), mmap_events=True,
+        task_events=True,
     )
 
 

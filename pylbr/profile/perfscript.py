@@ -9,18 +9,35 @@ from pylbr.errors import TraceError
 from pylbr.printable import printable
 from pylbr.profile._text import format_stacks
 from pylbr.trace.output import AtomicFile
+from pylbr.trace.perf_abi import SampleType
 from pylbr.trace.perf_event_names import event_name
 from pylbr.trace.stacks import Comm, Exit, Fork, Mmap, Record, Samples, Stacks, StacksMetadata
 
-__all__ = ["FIELDS", "FORMS", "PerfScript", "write_perf_script"]
+__all__ = ["FIELDS", "FORMS", "PerfScript", "measured_fields", "write_perf_script"]
 
 #: What ``-F`` may name, in the order in which perf prints it.
 FIELDS = ("comm", "pid", "tid", "cpu", "time", "period", "event", "ip", "brstack")
 #: Versions of perf whose text differs: 6.12 ends an entry with how it was speculated.
 FORMS = ("6.1", "6.12")
+_SAMPLE_TYPES = {
+    "comm": SampleType.TID, "pid": SampleType.TID, "tid": SampleType.TID, "cpu": SampleType.CPU,
+    "time": SampleType.TIME, "period": SampleType.PERIOD, "ip": SampleType.IP,
+}
 _NSEC_PER_SEC = 1_000_000_000
 #: Frames from here on are marks (PERF_CONTEXT_*), which perf does not print.
 _CONTEXT_MAX = 2**64 - 4095
+
+
+def measured_fields(metadata: StacksMetadata) -> list[str]:
+    """Those of `FIELDS` that the samples have: what nobody recorded is not printed as zero."""
+    kind = 0
+    for event in metadata.events:
+        kind |= event.sample_type
+    named = any(event.name or event.config for event in metadata.events)
+    return [
+        name for name in FIELDS
+        if kind & _SAMPLE_TYPES.get(name, kind) and (name != "event" or named)
+    ]
 
 
 class PerfScript:

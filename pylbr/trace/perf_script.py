@@ -53,6 +53,7 @@ _COLUMNS: Final = ("ip", "pid", "tid", "time", "cpu", "period")
 #: What the samples of a text have, by its columns.
 _SAMPLE_TYPES: Final = {
     Column.TIME: SampleType.TIME, Column.CPU: SampleType.CPU, Column.PERIOD: SampleType.PERIOD,
+    Column.IP: SampleType.IP, Column.TASK | Column.PID_OR_TID: SampleType.TID,
 }
 
 
@@ -78,7 +79,7 @@ class PerfScript(stacks.Stacks):
         parser = _Parser(self.path)
         for _ in parser.records(samples=False):
             pass
-        kind = stacks.Event().sample_type | parser.sample_type
+        kind = parser.sample_type
         names = (name.decode("utf-8", "surrogateescape") for name in parser.events)
         events = tuple(named_event(name, kind) for name in names)
         return stacks.StacksMetadata(
@@ -172,10 +173,11 @@ class _Parser:
 
     @property
     def sample_type(self) -> int:
-        """`SampleType` of what the samples had so far beside the fields of all."""
+        """`SampleType` of what the samples had so far."""
         columns = self._columns | self._slow.columns
         kind = sum(kind for column, kind in _SAMPLE_TYPES.items() if columns & column)
-        return int(kind | (SampleType.CALLCHAIN if self._slow.chains else 0))
+        return int(SampleType.BRANCH_STACK | kind | (
+            SampleType.CALLCHAIN if self._slow.chains else 0))
 
     def records(self, samples: bool = True) -> Iterator[stacks.Record]:
         """Everything in the file; without `samples`, only the names of events are learnt."""

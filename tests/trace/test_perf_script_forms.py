@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pylbr import trace
+from pylbr.cli import main
 from pylbr.errors import TraceError
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import write_perf_script
@@ -200,3 +201,16 @@ def test_events_without_a_name_keep_type_and_config(tmp_path, kind, config, name
     with trace.open_stacks(path) as stacks:
         (found,) = stacks.metadata.events
     assert (found.type, found.config, found.name) == (kind, config, name)
+
+
+@pytest.mark.parametrize("text", [
+    f"           4016b7 {ENTRY} \n", f"    7/8     {0x4016b7:17x} {ENTRY} \n", f" {ENTRY} \n",
+    f"    7/8     [003]  {ENTRY} \n", f"    7/8         1.500000:  {ENTRY} \n",
+    f"cycles:            4016b7 {ENTRY} \n", f"         9 cycles:  {ENTRY} \n",
+])
+def test_columns_that_a_text_lacks_are_not_made_up(tmp_path, text):
+    source, target = tmp_path / "a.perfscript", tmp_path / "b.perfscript"
+    source.write_text(text)
+    assert main(["convert", str(source), "-o", str(target)]) == 0
+    named = text.replace("    7/8  ", "              :8     7/8  ")
+    assert target.read_text() == named
