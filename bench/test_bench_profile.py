@@ -195,8 +195,15 @@ def test_count_edges(benchmark, samples):
 
 
 def test_collect_perf_data(benchmark, samples, tmp_path):
-    """A perf.data file, read and counted at the times of its samples; beside reading it alone."""
+    """A perf.data file, read and counted at the times of its samples; beside reading it alone.
+
+    The stacks are windows of one way through a program, as those of real ones are.
+    """
     path = tmp_path / "perf.data"
+    first = np.random.default_rng(5).integers(0, 5000, SAMPLES)
+    way = samples.entries[:5000 + DEPTH]
+    windows = way[first[:, None] + np.arange(DEPTH)].reshape(-1)
+    samples = replace(samples, entries=np.ascontiguousarray(windows))
     programs = [
         Mmap(7, 7, 0x401000, 0x20000, 0, "/first", time=1),
         Comm(7, 7, "second", True, time=SAMPLES * 500),

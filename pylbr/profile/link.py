@@ -104,6 +104,11 @@ def matching_files(image: ElfImage, profile: Profile) -> set[tuple[str, bytes]]:
         Nothing that is mapped matches.
     """
     files = profile.spaces.files()
+    if not files:
+        raise TraceError(
+            image.path, "cannot be found: the recording has no mappings, which say what lies where "
+            "(perf script prints them with --show-mmap-events)"
+        )
     own, real = image.build_id, os.path.realpath(image.path)
     found = {file for file in files if _same_build(file[1], own)}
     if found:
