@@ -188,3 +188,14 @@ class TestReservedMemory:
         assert run.result.stdout in (b"Cannot allocate memory\n", b"")
         if not run.result.stdout:  # a machine that overcommits
             assert run.result.returncode == 137
+
+    def test_address_sanitizer(self, pylbr_record, tmp_path):
+        """Its shadow is 14 TiB of address space; without an end it takes all of the machine."""
+        source, program = tmp_path / "x.c", tmp_path / "sanitized"
+        source.write_text("int main(void) { return 0; }\n")
+        built = subprocess.run(["gcc", "-fsanitize=address", "-o", program, source])
+        need(built.returncode == 0, "no AddressSanitizer in gcc")
+        run = pylbr_record(program, full=False, check=137)
+        assert re.search(rb"sanitized was killed: it reserves \d+ GiB of address space",
+                         run.result.stderr)
+        assert {r.name for r in records(run.path, Comm)} == {"sanitized"}
