@@ -36,7 +36,7 @@ class Nothing:
     def samples(self, batch):
         self.count += len(batch)
 
-    def expect(self, count, ended):
+    def expect(self, count, kept, ended):
         pass
 
     def branches(self, task, branches):

@@ -71,9 +71,10 @@ class Sink(Protocol):
     def samples(self, batch: SampleBatch) -> None:
         """Samples; only if samples were asked for."""
 
-    def expect(self, count: int, ended: bool) -> None:
+    def expect(self, count: int, kept: int, ended: bool) -> None:
         """About how many branches the program has executed so far, or, once it has `ended`,
-        will follow; only if all were asked for."""
+        will follow; `kept` is what they take, compressed, where they wait.  Only if all were
+        asked for."""
 
     def branches(self, task: int, branches: np.ndarray) -> bool:
         """The next branches of a thread, BRANCH_DTYPE; only if all were asked for.  They

@@ -60,7 +60,7 @@ class LiveOutput:
         self._edges.add_edges(self._spaces.keyed(perf_samples(batch, self._filter)))
         self._file.samples(batch)
 
-    def expect(self, count: int, ended: bool) -> None:
+    def expect(self, count: int, kept: int, ended: bool) -> None:
         """See `Sink`; samples only."""
 
     def branches(self, task: int, branches: np.ndarray) -> bool:

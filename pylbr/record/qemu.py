@@ -84,7 +84,7 @@ class _Run:
                 next_idle = now + _IDLE_SECONDS
                 self._flush()
                 if self._spool is not None:
-                    self._sink.expect(self._spool.words, False)
+                    self._sink.expect(self._spool.words, self._spool.size, False)
                 idle()
             if not busy:
                 process.wait(_POLL_SECONDS)

@@ -35,6 +35,8 @@ class Spool:
 
     Attributes
     ----------
+    words, size : int
+        Words kept, and the bytes that they take.
     full : bool
         More has come than a file of that size can hold.
     remarks : list of str
@@ -45,14 +47,14 @@ class Spool:
         self._most = most_bytes
         self._file = tempfile.TemporaryFile(prefix="pylbr-")  # noqa: SIM115
         self._compress = zstandard.ZstdCompressor(_LEVEL).compress
-        self._complete, self.full = 0, False
+        self.size, self.full = 0, False
         self.numbers: dict[int, int] = {}
         self.words = 0
         self.remarks: list[str] = []
 
     def append(self, task: Task, words: np.ndarray) -> bool:
         """Keep a chunk; False, once and for all, when the disk is full."""
-        self.full = self.full or bool(self._most and self._complete > self._most)
+        self.full = self.full or bool(self._most and self.size > self._most)
         if self.remarks or self.full:
             return False
         data = self._compress(words.data)
@@ -65,7 +67,7 @@ class Spool:
                 "(TMPDIR may point elsewhere)"
             )
             return False
-        self._complete += _HEAD.size + len(data)
+        self.size += _HEAD.size + len(data)
         self.words += len(words)
         self.numbers[task.index] = task.number
         return True
@@ -79,7 +81,7 @@ class Spool:
         decompress = zstandard.ZstdDecompressor().decompress
         self._file.seek(0)
         at = 0
-        while at < self._complete:
+        while at < self.size:
             index, count, size = _HEAD.unpack(self._file.read(_HEAD.size))
             words = np.frombuffer(decompress(self._file.read(size), count * 4), np.uint32)
             at += _HEAD.size + size
@@ -104,7 +106,7 @@ def _noted_signals() -> Iterator[list[int]]:
 def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
     """Send all branches to the sink, until it takes no more or a signal comes, which is then
     among the remarks of `spool`; returns the number of gaps."""
-    sink.expect(spool.words, True)
+    sink.expect(spool.words, spool.size, True)
     blocks, lengths = wire.blocks(), wire.lengths()
     walks: dict[int, BlockWalk] = {}
     predictors: dict[int, Predictor] = {}

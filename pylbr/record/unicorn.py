@@ -69,7 +69,7 @@ class UnicornEngine:
 
 def _announce(code: Code, sink: Sink) -> None:
     pid, path, now = os.getpid(), os.path.realpath(code.path), time.monotonic_ns()
-    sink.record(Comm(pid, pid, os.path.basename(path)[:_COMM_LENGTH], True, now))
+    sink.record(Comm(pid, pid, os.path.basename(code.path)[:_COMM_LENGTH], True, now))
     for segment in code.segments:
         if segment.flags & 1:
             skew = segment.start % PAGE
