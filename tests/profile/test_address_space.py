@@ -118,6 +118,15 @@ def test_without_times_the_order_of_the_file_is_that_of_time():
     assert files_by_edge(collect(records)) == {1: "/shell", 2: "/child"}
 
 
+def test_the_kernel_has_one_space_in_which_later_mappings_hide_earlier_ones():
+    base = 0xFFFF_FFFF_C000_0000
+    records = [
+        Mmap(-1, 0, base, 0x1000, 0, "/old.ko", time=1), sample(5, 2, base + 8, 1),
+        Mmap(-1, 0, base, 0x1000, 0, "/new.ko", time=3), sample(5, 4, base + 8, 2),
+    ]  # fmt: skip
+    assert files_by_edge(collect(records)) == {1: "/new.ko", 2: "/new.ko"}
+
+
 pids = st.integers(1, 3)
 step = st.one_of(
     st.tuples(st.just("map"), pids, st.integers(0, 30), st.integers(1, 12)),
