@@ -36,8 +36,9 @@ class Flavour(IntEnum):
 class Quirk(IntFlag):
     """Deviations of single models."""
 
-    #: Nehalem: near calls are captured only if both near JMP classes are (spec 3.2).
-    CALLS_NEED_JMPS = 1
+    #: Nehalem: NEAR_IND_JMP of MSR_LBR_SELECT suppresses indirect calls and returns, too, and
+    #: NEAR_REL_JMP relative calls (SDM vol. 3, 17.8 and table 17-11).
+    JMPS_INCLUDE_CALLS = 1
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lbrcore.lbr cimport (
     LBR_CTL_NEAR_REL_CALL, LBR_CTL_NEAR_REL_JMP, LBR_CTL_NEAR_RET, LBR_CTL_OS,
     LBR_CTL_OTHER_BRANCH, LBR_CTL_USR, LBR_EINVAL, LBR_GP, LBR_LEGACY, LBR_NEAR_IND_CALL,
     LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL, LBR_NEAR_REL_JMP, LBR_NEAR_RET, LBR_OK,
-    LBR_QUIRK_CALLS_NEED_JMPS, LBR_RECORDABLE, LBR_SELECT_CPL_EQ_0, LBR_SELECT_CPL_NEQ_0,
+    LBR_QUIRK_JMPS_INCLUDE_CALLS, LBR_RECORDABLE, LBR_SELECT_CPL_EQ_0, LBR_SELECT_CPL_NEQ_0,
     LBR_SELECT_EN_CALLSTACK, LBR_SELECT_FAR_BRANCH, LBR_SELECT_JCC, LBR_SELECT_NEAR_IND_CALL,
     LBR_SELECT_NEAR_IND_JMP, LBR_SELECT_NEAR_REL_CALL, LBR_SELECT_NEAR_REL_JMP,
     LBR_SELECT_NEAR_RET, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED,
@@ -27,7 +27,8 @@ cdef enum:
     # Sets of classes, one bit per class
     CALLS = 0x18        # NEAR_IND_CALL, NEAR_REL_CALL
     RETURNS = 0x20
-    JMPS = 0x06
+    IND_JMPS = 0x2A     # NEAR_IND_JMP, and on Nehalem NEAR_IND_CALL and NEAR_RET
+    REL_JMPS = 0x14     # NEAR_REL_JMP, and on Nehalem NEAR_REL_CALL
     OTHER = 0xFF00
     EVENT_CLASSES = 0x7000  # INTERRUPT, EXCEPTION, SOFT_INT load LER
 
@@ -57,6 +58,7 @@ cdef uint64_t _included_classes(const lbr_state* state) noexcept nogil:
 cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
     """Classes that MSR_LBR_SELECT does not suppress, one bit per class."""
     cdef uint64_t select = state.ctl, classes = LBR_RECORDABLE
+    cdef bint calls_too = (state.config.quirks & LBR_QUIRK_JMPS_INCLUDE_CALLS) != 0
     if select & LBR_SELECT_JCC:
         classes &= ~<uint64_t> (1 << LBR_COND)
     if select & LBR_SELECT_NEAR_REL_CALL:
@@ -66,13 +68,11 @@ cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
     if select & LBR_SELECT_NEAR_RET:
         classes &= ~<uint64_t> RETURNS
     if select & LBR_SELECT_NEAR_IND_JMP:
-        classes &= ~<uint64_t> (1 << LBR_NEAR_IND_JMP)
+        classes &= ~<uint64_t> (IND_JMPS if calls_too else 1 << LBR_NEAR_IND_JMP)
     if select & LBR_SELECT_NEAR_REL_JMP:
-        classes &= ~<uint64_t> (1 << LBR_NEAR_REL_JMP)
+        classes &= ~<uint64_t> (REL_JMPS if calls_too else 1 << LBR_NEAR_REL_JMP)
     if select & LBR_SELECT_FAR_BRANCH:
         classes &= ~<uint64_t> OTHER
-    if state.config.quirks & LBR_QUIRK_CALLS_NEED_JMPS and (classes & JMPS) != JMPS:
-        classes &= ~<uint64_t> CALLS
     return classes
 
 

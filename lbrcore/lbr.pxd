@@ -46,7 +46,7 @@ cdef extern from "lbrcore.h" nogil:
         LBR_ARCHITECTURAL, LBR_LEGACY
 
     enum lbr_quirk:
-        LBR_QUIRK_CALLS_NEED_JMPS
+        LBR_QUIRK_JMPS_INCLUDE_CALLS
 
     enum lbr_result:
         LBR_OK, LBR_EINVAL, LBR_GP, LBR_ENOMEM, LBR_ESHORT

@@ -39,7 +39,12 @@ SELECT_BIT = {
 }
 OTHER_BRANCH_CTL, FAR_BRANCH_SELECT = 22, 8
 CALLS = (BranchClass.NEAR_REL_CALL, BranchClass.NEAR_IND_CALL)
-JMPS = (BranchClass.NEAR_REL_JMP, BranchClass.NEAR_IND_JMP)
+#: Class of jumps that a call or return is one of, as Nehalem's filters see it.
+JMP_OF = {
+    BranchClass.NEAR_IND_CALL: BranchClass.NEAR_IND_JMP,
+    BranchClass.NEAR_RET: BranchClass.NEAR_IND_JMP,
+    BranchClass.NEAR_REL_CALL: BranchClass.NEAR_REL_JMP,
+}
 LOADS_LER = (BranchClass.INTERRUPT, BranchClass.EXCEPTION, BranchClass.SOFT_INT)
 NO_BRANCH = (BranchClass.NOT_TAKEN, BranchClass.ZERO_CALL)
 EMPTY = (0, 0, 0)
@@ -136,8 +141,8 @@ class ReferenceLbr:
         if self.legacy:
             if self.ctl >> SELECT_BIT.get(cls, FAR_BRANCH_SELECT) & 1:
                 return False
-            needs_jmps = self.config.quirks & Quirk.CALLS_NEED_JMPS and cls in CALLS
-            return not needs_jmps or all(self.class_passes(jmp) for jmp in JMPS)
+            kin = JMP_OF.get(cls) if self.config.quirks & Quirk.JMPS_INCLUDE_CALLS else None
+            return kin is None or self.class_passes(kin)
         if not self.config.ctl_mask & 0x7F0000:
             return True
         return bool(self.ctl >> CTL_BIT.get(cls, OTHER_BRANCH_CTL) & 1)

@@ -132,8 +132,9 @@ enum lbr_flavour {
 };
 
 enum lbr_quirk {
-    /* Nehalem: near calls are captured only if both near JMP classes are (spec 3.2). */
-    LBR_QUIRK_CALLS_NEED_JMPS = 1
+    /* Nehalem: NEAR_IND_JMP of MSR_LBR_SELECT suppresses indirect calls and returns, too,
+       NEAR_REL_JMP relative calls (SDM vol. 3, table 17-11). */
+    LBR_QUIRK_JMPS_INCLUDE_CALLS = 1
 };
 
 typedef struct lbr_config {

@@ -10,6 +10,7 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Offered, always
 from pylbr.arch.xsave import (
     COMPONENTS,
+    XFD_COMPONENTS,
     Component,
     compacted_size,
     component_size,
@@ -105,6 +106,8 @@ def _of_component(c: Component) -> Iterator[CpuidField]:
                   lambda m: c.offset, present)
     yield _number(0xD, c.bit, "ecx", 0, 0, "managed by IA32_XSS",
                   lambda m: int(c.supervisor), present)
+    yield _flag(0xD, c.bit, "ecx", 2, "IA32_XFD can disable it",
+                lambda m: m.xfd and c.bit in XFD_COMPONENTS and present(m))
     yield _number(0xD, c.bit, "ecx", 1, 1, "64-byte aligned when compacted",
                   lambda m: int(c.aligned), present)
 
@@ -146,15 +149,17 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _flag(7, 0, "edx", 15, "HYBRID", lambda m: m.hybrid),
     _flag(7, 0, "edx", 19, "ARCH_LBR", _arch),
     _number(0xA, None, "eax", 7, 0, "PMU version", lambda m: m.pmu.version, _intel_pmu),
-    _number(0xA, None, "eax", 15, 8, "general counters", lambda m: m.pmu.counters, _intel_pmu),
+    _number(0xA, None, "eax", 15, 8, "general counters",
+            lambda m: m.pmu.counters - m.pmu.unlisted_counters, _intel_pmu),
     _number(0xA, None, "eax", 23, 16, "width of a general counter",
             lambda m: m.pmu.counter_width, _intel_pmu),
     _number(0xA, None, "eax", 31, 24, "length of the EBX vector", lambda m: 7, _intel_pmu),
     _number(0xA, None, "ebx", 6, 0, "architectural events not offered", lambda m: 0, _intel_pmu),
     _number(0xA, None, "ecx", 31, 0, "fixed counters, bitmap",
-            lambda m: (1 << m.pmu.fixed) - 1,
+            lambda m: (1 << m.pmu.fixed - m.pmu.unlisted_fixed) - 1,
             lambda m: _intel_pmu(m) and m.pmu.version >= 5),
-    _number(0xA, None, "edx", 4, 0, "fixed counters", lambda m: m.pmu.fixed,
+    _number(0xA, None, "edx", 4, 0, "fixed counters",
+            lambda m: m.pmu.fixed - m.pmu.unlisted_fixed,
             lambda m: _intel_pmu(m) and m.pmu.version >= 2),
     _number(0xA, None, "edx", 12, 5, "width of a fixed counter", lambda m: m.pmu.fixed_width,
             lambda m: _intel_pmu(m) and m.pmu.version >= 2),
@@ -169,6 +174,7 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _flag(0xD, 1, "eax", 0, "XSAVEOPT", _has_xsave),
     _flag(0xD, 1, "eax", 1, "XSAVEC", lambda m: m.xss),
     _flag(0xD, 1, "eax", 2, "XGETBV with ECX = 1", lambda m: m.xss),
+    _flag(0xD, 1, "eax", 4, "IA32_XFD", lambda m: m.xfd),
     _flag(0xD, 1, "eax", 3, "XSAVES and IA32_XSS", lambda m: m.xss),
     CpuidField(0xD, 1, "ebx", 31, 0, "size for the components of XCR0 | XSS",
                lambda m, xcr0, xss: compacted_size(m, xcr0 | xss), lambda m: m.xss != 0),

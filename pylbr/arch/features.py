@@ -81,8 +81,9 @@ class LegacyLbr:
     signext_quirk : bool
         WRMSR of FROM takes bits 62:61 as part of the sign extension, though records have
         them 0 (Haswell without TSX, spec 3.5).
-    calls_need_jmps : bool
-        Near calls are captured only if both near JMP classes are (Nehalem erratum).
+    jmps_include_calls : bool
+        Its bits 6 and 7 suppress, beside jumps, indirect calls and returns, and relative calls
+        (SDM vol. 3, 17.8: table 17-11 lacks the exceptions of table 17-12).
     """
 
     depth: int
@@ -97,7 +98,7 @@ class LegacyLbr:
     format: int = 3
     reported_format: int | None = None
     signext_quirk: bool = False
-    calls_need_jmps: bool = False
+    jmps_include_calls: bool = False
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -132,6 +133,7 @@ class Pmu:
     """The performance-monitoring unit as CPUID leaf 0AH enumerates it.
 
     `version` 0 is none.  On AMD, `version` 2 is PerfMonV2 and the registers are its own.
+    `unlisted_counters` and `unlisted_fixed` exist as registers beyond what the leaf lists.
     """
 
     version: int = 5
@@ -145,6 +147,8 @@ class Pmu:
     pebs_baseline: bool = False
     perf_metrics: bool = False
     events: str = "architectural"
+    unlisted_counters: int = 0
+    unlisted_fixed: int = 0
 
     @property
     def counter_mask(self) -> int:
@@ -174,7 +178,7 @@ class CpuModel:
         IA32_PERF_CAPABILITIES exists.
     debug_store, bus_lock_detect, freeze_while_smm, uncore_pmi : bool
         What makes bits of IA32_DEBUGCTL exist.
-    hle, rtm, sgx, pt, vmx, hybrid : bool
+    hle, rtm, sgx, pt, vmx, hybrid, xfd : bool
     pt_excludes_lbr : bool
         While RTIT_CTL.TraceEn is set there are no LBRs (spec 1.8).
     netburst : bool
@@ -203,6 +207,7 @@ class CpuModel:
     pt: bool = False
     vmx: bool = True
     hybrid: bool = False
+    xfd: bool = False
     pt_excludes_lbr: bool = False
     netburst: bool = False
 

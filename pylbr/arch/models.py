@@ -2,6 +2,8 @@
 
 Legacy rows: spec 3.3 (Linux intel_pmu_lbr_init_*, SDM vol. 4 tables).  Architectural rows:
 leaf 1CH as published register dumps of these parts show it (EAX 4000000BH, EBX 7, ECX 7).
+Leaves 0AH of Alder Lake's P-cores (6 general and 3 fixed counters) and 0DH of Sapphire Rapids
+(IA32_XSS DD00H, XFD) likewise, by a dump of Alder Lake-S and one on qemu-devel, 2022-03-22.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ __all__ = ["MODELS", "architectural", "model"]
 
 _AVX = 0x7
 _AVX512 = 0xE7 | 1 << 9
-_XSS_CLIENT = 1 << 8 | 1 << 11 | 1 << 12 | 1 << 15 | 1 << 16
-_XSS_SERVER = _XSS_CLIENT | 1 << 10 | 1 << 14
+_HWP = 1 << 16
+_XSS_CLIENT = 1 << 8 | 1 << 11 | 1 << 12 | 1 << 15 | _HWP
+_XSS_SERVER = _XSS_CLIENT & ~_HWP | 1 << 10 | 1 << 14
 
 _PMU_NONE = Pmu(version=0, counters=0, counter_width=0, fixed=0, fixed_width=0,
                 full_width_writes=False)
@@ -34,13 +37,16 @@ _PMU_HASWELL = replace(_PMU_SANDY_BRIDGE, pebs_format=2)
 _PMU_SKYLAKE = Pmu(version=4, counters=4, any_thread=True, pebs_format=3, events="skylake")
 _PMU_ICE_LAKE = Pmu(version=5, counters=8, fixed=4, pebs_format=4, pebs_baseline=True,
                     perf_metrics=True, events="golden-cove")
+# Hybrid: the P-cores list what the E-cores have; Linux adds 2 and 1 (intel_pmu_init).
+_PMU_ALDER_LAKE_P = replace(_PMU_ICE_LAKE, unlisted_counters=2, unlisted_fixed=1)
 _PMU_GOLDMONT = Pmu(version=4, counters=4, fixed=3, pebs_format=3, any_thread=True)
 _PMU_GRACEMONT = Pmu(version=5, counters=6, fixed=3, pebs_format=4, pebs_baseline=True)
 
 _OLD = LegacyLbr(8, 0x40, 0x60, select=False, format=choices.LBR_FORMAT_BONNELL)
 _SILVERMONT = replace(_OLD, select=True, select_scope="core",
+                      jmps_include_calls=choices.SILVERMONT_JMPS_INCLUDE_CALLS,
                       format=choices.LBR_FORMAT_SILVERMONT)
-_NEHALEM = LegacyLbr(16, 0x680, 0x6C0, select_scope="core", calls_need_jmps=True)
+_NEHALEM = LegacyLbr(16, 0x680, 0x6C0, select_scope="core", jmps_include_calls=True)
 _SANDY_BRIDGE = LegacyLbr(16, 0x680, 0x6C0)
 _HASWELL = LegacyLbr(16, 0x680, 0x6C0, call_stack=True, format=4)
 _SKYLAKE = LegacyLbr(32, 0x680, 0x6C0, 0xDC0, call_stack=True, format=5)
@@ -56,8 +62,8 @@ def _all() -> tuple[CpuModel, ...]:
         # Architectural.
         CpuModel("sapphire-rapids", arch, number=0x8F, stepping=8, pmu=_PMU_ICE_LAKE,
                  linear_width=57, physical_width=52, xcr0=_AVX512 | 3 << 17, xss=_XSS_SERVER,
-                 bus_lock_detect=True, hle=True, rtm=True, sgx=True, pt=True),
-        CpuModel("alder-lake-p", arch, number=0x9A, stepping=3, pmu=_PMU_ICE_LAKE,
+                 bus_lock_detect=True, hle=True, rtm=True, sgx=True, pt=True, xfd=True),
+        CpuModel("alder-lake-p", arch, number=0x9A, stepping=3, pmu=_PMU_ALDER_LAKE_P,
                  xcr0=_AVX | 1 << 9, xss=_XSS_CLIENT, bus_lock_detect=True, pt=True,
                  hybrid=True),
         CpuModel("alder-lake-e", arch, number=0x9A, stepping=3, pmu=_PMU_GRACEMONT,
@@ -65,8 +71,8 @@ def _all() -> tuple[CpuModel, ...]:
                  hybrid=True),
         CpuModel("sierra-forest", replace(arch, event_logging=0x0F), number=0xAF, stepping=3,
                  pmu=replace(_PMU_GRACEMONT, counters=8, pebs_format=5), linear_width=57,
-                 physical_width=52, xcr0=_AVX | 1 << 9, xss=_XSS_SERVER, bus_lock_detect=True,
-                 sgx=True, pt=True),
+                 physical_width=52, xcr0=_AVX | 1 << 9, xss=_XSS_SERVER | _HWP,
+                 bus_lock_detect=True, sgx=True, pt=True),
         # Legacy, P6 and NetBurst.
         CpuModel("pentium-m", replace(_OLD, to_base=None, format=0), number=0x0D,
                  linear_width=32, physical_width=32, pmu=_PMU_NONE, debug_store=False,

@@ -196,7 +196,8 @@ PMU_ROWS: tuple[Register, ...] = (
             | m.pmu.pebs_baseline << 14 | m.pmu.perf_metrics << 15
         ),
         access=Access.RO,
-        rule="the host may clear features and set LBR_FMT to 0 or the model's own",
+        rule="the host may clear features and set LBR_FMT to 0 or the model's own; PEBS fields are "
+        "all the model's unless PEBS_REC_FMT is 0",
     ),
     Register(
         "IA32_PEBS_ENABLE", 0x3F1, "pebs.enable", "SDM vol. 4, 3F1H",

@@ -6,7 +6,7 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Field, FieldKind, Offered
 from pylbr.arch.register import Access, Register, once
 from pylbr.arch.vmx import VMX_CAPABILITIES
-from pylbr.arch.xsave import COMPONENTS
+from pylbr.arch.xsave import COMPONENTS, XFD_COMPONENTS
 
 __all__ = ["SYSTEM_ROWS"]
 
@@ -76,6 +76,14 @@ SYSTEM_ROWS: tuple[Register, ...] = (
         tuple(Field(c.name, c.bit, c.bit, "component may be saved by XSAVES",
                     _component(c.bit))
               for c in COMPONENTS.values() if c.supervisor),
+    ),
+    *(
+        Register(
+            name, index, "plain", f"SDM vol. 1, 13.14; vol. 4, {index:X}H", once(lambda m: m.xfd),
+            tuple(Field(COMPONENTS[bit].name, bit, bit, what) for bit in sorted(XFD_COMPONENTS)),
+        )
+        for name, index, what in (("IA32_XFD", 0x1C4, "use of the component is a #NM"),
+                                  ("IA32_XFD_ERR", 0x1C5, "a #NM was the component's"))
     ),
     Register(
         "IA32_RTIT_CTL", 0x570, "rtit", "SDM vol. 3, 36.2.8.2; vol. 4, 570H",

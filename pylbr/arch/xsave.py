@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pylbr.arch import choices
 from pylbr.arch.features import CpuModel
 
-__all__ = ["COMPONENTS", "LBR_COMPONENT", "Component", "component_size", "supervisor_mask"]
+__all__ = [
+    "COMPONENTS", "LBR_COMPONENT", "XFD_COMPONENTS", "Component", "component_size",
+    "supervisor_mask",
+]
 
 LBR_COMPONENT = 15
 
@@ -45,6 +48,10 @@ COMPONENTS: dict[int, Component] = {
         Component(18, "TILEDATA", 8192, 2816, aligned=True),
     )
 }
+
+
+#: Components that IA32_XFD can disable (SDM vol. 1, 13.14; CPUID.0DH.n:ECX[2]).
+XFD_COMPONENTS = frozenset({18})
 
 
 def supervisor_mask() -> int:

@@ -51,7 +51,7 @@ def _legacy(model: CpuModel, lbr: LegacyLbr) -> LbrConfig:
         info &= ~TSX
     return LbrConfig.legacy(
         lbr.depth, select_mask=select, info_mask=info, linear_width=model.linear_width,
-        quirks=Quirk.CALLS_NEED_JMPS if lbr.calls_need_jmps else 0,
+        quirks=Quirk.JMPS_INCLUDE_CALLS if lbr.jmps_include_calls else 0,
     )
 
 

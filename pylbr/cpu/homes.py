@@ -53,14 +53,24 @@ def _write_constant(cpu: Base, register: MsrRegister, value: int) -> None:
                      value ^ register.reset)
 
 
+#: IA32_PERF_CAPABILITIES: PEBS_REC_FMT; with PEBS_TRAP, PEBS_ARCH_REG and PEBS_BASELINE.
+_PEBS_FORMAT, _PEBS_FIELDS = 0xF00, 0x4FC0
+
+
 def _write_capabilities(cpu: Base, register: MsrRegister, value: int) -> None:
-    """What a host may give a guest: features taken away, LBR_FMT 0 or the model's own."""
+    """What a host may give a guest: features taken away, formats 0 or the model's own.
+
+    With a PEBS format the PEBS flags are the model's (KVM's vmx_set_msr).
+    """
     if value & 0x3F not in (0, cpu.model.lbr_format):
         raise refuse(register, value, f"LBR_FMT must be 0 or {cpu.model.lbr_format:#x}",
                      value & 0x3F)
     if value & ~register.reset & ~0x3F:
         raise refuse(register, value, "the model lacks the feature",
                      value & ~register.reset & ~0x3F)
+    if value & _PEBS_FORMAT and (value ^ register.reset) & _PEBS_FIELDS:
+        raise refuse(register, value, "the PEBS fields must be the model's, or PEBS_REC_FMT 0",
+                     (value ^ register.reset) & _PEBS_FIELDS)
     cpu.values[register.index] = value
 
 

@@ -65,7 +65,7 @@ def executable_model(model: CpuModel | str) -> CpuModel:
     model = named_model(model) if isinstance(model, str) else model
     return replace(
         model, xcr0=model.xcr0 & 3, xss=model.xss & 1 << 15, hle=False, rtm=False, sgx=False,
-        pt=False, pt_excludes_lbr=False, vmx=False,
+        pt=False, pt_excludes_lbr=False, vmx=False, xfd=False,
     )
 
 

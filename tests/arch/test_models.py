@@ -97,7 +97,30 @@ def _lbr(base, **changes):
     return replace(base, lbr=replace(base.lbr, **changes))
 
 
+def test_hybrid_p_cores_list_fewer_counters_than_they_have():
+    """A dump of Alder Lake-S: 6 and 3; Linux adds 2 and 1, whose registers exist."""
+    eax, _, ecx, edx = cpuid(MODELS["alder-lake-p"], 0xA)
+    assert (eax >> 8 & 0xFF, edx & 31, ecx) == (6, 3, 7)
+    assert (MODELS["alder-lake-p"].pmu.counters, MODELS["alder-lake-p"].pmu.fixed) == (8, 4)
+    eax, _, ecx, edx = cpuid(SPR, 0xA)
+    assert (eax >> 8 & 0xFF, edx & 31, ecx) == (8, 4, 15)
+
+
+def test_xsave_leaves_of_sapphire_rapids():
+    """A dump of the processor, qemu-devel, 2022-03-22."""
+    eax, _, ecx, _ = cpuid(SPR, 0xD, 1)
+    assert (eax, ecx) == (0x1F, 0xDD00)
+    assert cpuid(SPR, 0xD, 0x10) == (0, 0, 0, 0)
+    assert cpuid(SPR, 0xD, 0x12)[2] == 6 and cpuid(SPR, 0xD, 0x11)[2] == 2
+    assert cpuid(SPR, 0xD, 1, SPR.xcr0, 1 << 15)[1] == 0x2D00
+    assert cpuid(SPR, 0xD, 0xF)[2] == 1
+    assert cpuid(MODELS["alder-lake-p"], 0xD, 1)[0] == 0xF
+
+
 @pytest.mark.parametrize("wrong, sentence", [
+    (replace(SPR, pmu=replace(SPR.pmu, unlisted_counters=8)), "lists a part"),
+    (replace(SPR, pmu=replace(SPR.pmu, unlisted_fixed=5)), "lists a part"),
+    (replace(SKL, xfd=True), "component 18"),
     (replace(SPR, name="Sapphire Rapids"), "kebab-case"),
     (_lbr(SPR, depth_bitmap=0), "need a depth"),
     (_lbr(SPR, depth_bitmap=0x80), "more than 32"),
@@ -117,7 +140,7 @@ def _lbr(base, **changes):
     (_lbr(HSW, to_base=None), "format 0"),
     (_lbr(HSW, signext_quirk=True), "without TSX"),
     (_lbr(HSW, select=False), "EN_CALLSTACK"),
-    (_lbr(MODELS["core2"], calls_need_jmps=True), "Nehalem erratum"),
+    (_lbr(MODELS["core2"], jmps_include_calls=True), "jmps_include_calls"),
     (replace(SPR, pt_excludes_lbr=True), "exclude each other"),
     (replace(SPR, pmu=Pmu(version=6)), "0 to 5"),
     (replace(SPR, pmu=Pmu(counters=9)), "1 to 8"),

@@ -44,7 +44,7 @@ def architectural(depth: int = 32) -> set[int]:
 SERVER = VMX | {DS_AREA, RTIT_CTL, XSS, CAPABILITIES, 0x3F1, 0x3F2}
 #: Model -> what answers RDMSR after RESET.
 EXPECTED: dict[str, set[int]] = {
-    "sapphire-rapids": architectural() | pmu(5, 8, 4, True) | SERVER,
+    "sapphire-rapids": architectural() | pmu(5, 8, 4, True) | SERVER | {0x1C4, 0x1C5},
     "alder-lake-e": architectural() | pmu(5, 6, 3, True) | SERVER,
     "sierra-forest": architectural() | pmu(5, 8, 3, True) | SERVER,
     "skylake": LEGACY_LBR | {0x1C8} | records(32, 0x680, 0x6C0, 0xDC0) | pmu(4, 4, 3, True) | VMX

@@ -224,16 +224,6 @@ def test_haswell_sign_extension_quirk():
     assert plain.rdmsr(number) == value
 
 
-def test_nehalem_captures_calls_only_with_jumps():
-    for select, seen in ((0, True), (1 << 6, False), (1 << 7, False), (1 << 2, True)):
-        for name, quirk in (("nehalem", True), ("sandy-bridge", False)):
-            cpu = Processor(name)
-            cpu.wrmsr(0x1C8, select)
-            cpu.wrmsr(0x1D9, 1)
-            cpu.branch(BranchClass.NEAR_REL_CALL, 0x10, 0x20)
-            assert bool(cpu.rdmsr(0x1C9)) is (seen or not quirk)
-
-
 # LBR_FMT of IA32_PERF_CAPABILITIES, as vmx_pmu_caps_test has it
 
 CAPABLE = [name for name, m in MODELS.items() if m.pdcm]
@@ -256,8 +246,12 @@ def test_perf_capabilities(name):
         else:
             with pytest.raises(GeneralProtection, match="LBR_FMT|reserved"):
                 cpu.wrmsr(0x345, own & ~0x3F | value, host=True)
+    pebs = (6, 7, 8, 9, 10, 11, 14) if own & 0xF00 else ()
     for bit in range(6, 64):
-        if own >> bit & 1:
+        if bit in pebs and (own ^ 1 << bit) & 0xF00:
+            with pytest.raises(GeneralProtection, match="PEBS|lacks|reserved"):
+                cpu.wrmsr(0x345, own ^ 1 << bit, host=True)
+        elif own >> bit & 1:
             cpu.wrmsr(0x345, own ^ 1 << bit, host=True)
             assert cpu.rdmsr(0x345) == own ^ 1 << bit
         else:

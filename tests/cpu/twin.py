@@ -67,6 +67,7 @@ class Facts:
     pebs: int = 0xF_0000_00FF
     adaptive: bool = True
     pt: bool = True
+    xss: int = 0xDD00
 
 
 SPR = Facts()
@@ -74,10 +75,10 @@ MODELS = {
     "sapphire-rapids": SPR,
     "alder-lake-e": Facts(width=48, tsx=False, rtm=False, counters=6, fixed=3, sgx=False,
                           debugctl=0x5FC6, evtsel=0x4_FFDF_FFFF, fixed_ctrl=0x111_0000_0BBB,
-                          near_taken=False, metrics=False, pebs=0x7_0000_003F),
+                          near_taken=False, metrics=False, pebs=0x7_0000_003F, xss=0x19900),
     "sierra-forest": Facts(width=57, tsx=False, rtm=False, fixed=3, logging=15,
                            debugctl=0x5FC6, evtsel=0xC_FFDF_FFFF, fixed_ctrl=0x111_0000_0BBB,
-                           near_taken=False, metrics=False, pebs=0x7_0000_00FF),
+                           near_taken=False, metrics=False, pebs=0x7_0000_00FF, xss=0x1DD00),
     "skylake": Facts("legacy", width=48, depth=32, from_base=0x680, to_base=0x6C0,
                      info_base=0xDC0, select=0x3FF, fmt=5, pmu=4, counters=4, fixed=3,
                      debugctl=0xDFC3, evtsel=0x3_FFFF_FFFF, fixed_ctrl=0xFFF,
@@ -136,6 +137,8 @@ MODELS = {
 CLASSES = {B.COND: (16, 2, 0), B.NEAR_IND_JMP: (18, 6, 1), B.NEAR_REL_JMP: (17, 7, 2),
            B.NEAR_IND_CALL: (20, 4, 3), B.NEAR_REL_CALL: (19, 3, 4), B.NEAR_RET: (21, 5, 5)}
 OTHER = {c: (22, 8, 8) for c in B if c >= 8}
+#: Bits of MSR_LBR_SELECT that suppress a class on Nehalem beside its own (table 17-11).
+NEHALEM_TOO = {B.NEAR_IND_CALL: 6, B.NEAR_RET: 6, B.NEAR_REL_CALL: 7}
 CALLS = (B.NEAR_IND_CALL, B.NEAR_REL_CALL)
 
 
@@ -213,7 +216,7 @@ class Twin:
             return bool(ring[cpl_to > 0]), not ring[cpl_from > 0]
         if self.ctl >> row[1] & 1 or self.ctl >> (1 if cpl_to > 0 else 0) & 1:
             return False, False
-        return not (f.nehalem and cls in CALLS and self.ctl & 0xC0), False
+        return not (f.nehalem and self.ctl >> NEHALEM_TOO.get(cls, 63) & 1), False
 
     def record(self, cls, from_, to, flags, cycles, cpl_from, cpl_to, events):
         f = self.facts
@@ -597,7 +600,7 @@ class Twin:
             self.need(v, 0xFF00000F)
             self.pebs_cfg = v
         elif i == 0xDA0 and f.kind == "arch":
-            self.need(v, 0x1DD00 if f.counters == 8 else 0x19900)
+            self.need(v, f.xss)
             self.xss = v
         elif i == 0x570 and f.pt:
             self.need(v, 1)  # the test writes nothing else
