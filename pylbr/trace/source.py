@@ -10,6 +10,7 @@ import io
 import lzma
 import os
 import shutil
+import stat
 import tempfile
 import zlib
 from functools import cache
@@ -57,17 +58,19 @@ def seekable(path: str) -> str:
     Raises
     ------
     TraceError
-        Standard input is a terminal, or the stream cannot be read or kept.
+        It is a terminal or another device, or the stream cannot be read or kept.
     """
     try:
-        if path == "-":
-            if os.isatty(0):
-                raise TraceError(path, "standard input is a terminal; name a file")
-            descriptor = os.dup(0)
-        elif os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-            descriptor = os.open(path, os.O_RDONLY)
-        else:
-            return path
+        mode = os.fstat(0).st_mode if path == "-" else os.stat(path).st_mode
+    except OSError:
+        return path  # opening it will fail in the same way
+    if path != "-" and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return path
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (path == "-" and stat.S_ISREG(mode))):
+        raise TraceError(path, "is no regular file and no pipe" if path != "-" else
+                         "standard input is no file and no pipe; name a file")
+    try:
+        descriptor = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY)
         with open(descriptor, "rb") as stream:
             spool = tempfile.TemporaryFile()  # noqa: SIM115  stays open
             shutil.copyfileobj(stream, spool, _STEP)

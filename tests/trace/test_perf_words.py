@@ -100,3 +100,13 @@ def test_help_names_standard_input():
     text = io.StringIO()
     parser.print_help(text)
     assert "- is standard input" in text.getvalue()
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("/dev/zero", "is no regular file and no pipe"), ("-", "standard input is no file and no pipe"),
+])
+def test_devices_are_no_input(name, message):
+    with open("/dev/zero", "rb") as device:
+        done = subprocess.run([*PYLBR, "inspect", name], stdin=device, capture_output=True,
+                              check=False)
+    assert done.returncode == 2 and message in done.stderr.decode()
