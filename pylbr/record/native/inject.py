@@ -81,9 +81,10 @@ class _Injector:
         return base
 
     def regions(self, size: int) -> list[int]:
-        """Memory for copied code near all code there is."""
+        """Memory for copied code near all code there is, if it is not too far apart."""
         result = []
-        for at in place(mappings(self.tracee.tid), size):
+        room = self.blob.types["state"]["regions"].shape[0]
+        for at in place(mappings(self.tracee.tid), size)[:room]:
             flags = _PRIVATE | _ANONYMOUS | _NORESERVE | _NOREPLACE
             result.append(self.map(size, _READ | _WRITE | _EXEC, flags, at=at))
         return result

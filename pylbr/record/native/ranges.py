@@ -83,8 +83,13 @@ def to_array(ranges: Iterable[tuple[int, int, int]], dtype: np.dtype) -> np.ndar
 
 
 def place(found: Sequence[Mapping], size: int) -> list[int]:
-    """Addresses for regions of `size` bytes so that each piece of code is near one of them."""
+    """Addresses for regions of `size` bytes so that each piece of code is near one of them.
+
+    A region for the highest piece lies as far below it as may be, so that it is near the pieces
+    between, too.
+    """
     code = [m for m in found if "x" in m.permissions and m.path != "[vsyscall]"]
+    code.sort(key=lambda m: m.start, reverse=True)
     taken = [(m.start, m.end) for m in found]
     result: list[int] = []
     for m in code:
