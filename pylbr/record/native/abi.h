@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "numbers.h"
+
 #define NATIVE_DEPTH 32
 #define NATIVE_RANGES 2048
 #define NATIVE_REGIONS 8
@@ -23,7 +25,7 @@ enum end {
     END_SYSCALL = 1,   /* a system call follows */
     END_UNKNOWN = 2,   /* an instruction that is not copied: unknown, privileged, INT n, ... */
     END_UNMAPPED = 3,  /* code that is not known to be executable, or out of reach of a region */
-    END_RSEQ = 4,      /* a restartable sequence */
+    END_CLOSED = 4,    /* code that may not be copied: RANGE_CLOSED */
     END_LONG = 5,      /* too many blocks or cycles */
     END_FAULT = 6,     /* the next instruction faults */
     END_KINDS = 7
@@ -37,7 +39,8 @@ enum skip {
     SKIP_CODE = 3,      /* the program stands in code that is not known or not copied */
     SKIP_LANES = 4,     /* every lane is in use */
     SKIP_FRAME = 5,     /* a signal frame that is not understood, or 32-bit code */
-    SKIP_KINDS = 6
+    SKIP_HANDLERS = 6,  /* more handlers of faults than the blob can stand before */
+    SKIP_KINDS = 7
 };
 
 /* One stack, oldest branch first.  sequence: position in the ring when free, + 1 when filled. */
@@ -59,7 +62,7 @@ struct record {
 enum range_kind {
     RANGE_CODE = 1,     /* executable, not writable */
     RANGE_PATCHED = 2,  /* executable and writable, or of no file: one instruction at a time */
-    RANGE_RSEQ = 3      /* a restartable sequence: never copied */
+    RANGE_CLOSED = 3    /* restartable sequences, and code that the recorder has changed */
 };
 
 /* Executable memory; sorted, without overlap. */
@@ -92,6 +95,13 @@ struct region {
     int64_t alias;      /* added to an address for writing; 0 where the region is writable */
 };
 
+/* What the program has asked of rt_sigaction for a signal that the blob stands before. */
+struct slot {
+    uint64_t handler, flags, restorer, mask;
+    uint32_t number; /* of the signal */
+    uint32_t ready;
+};
+
 struct state {
     uint64_t shared, ring;       /* addresses */
     uint64_t ring_mask;
@@ -103,6 +113,9 @@ struct state {
     uint64_t fork_page;          /* wiped in the child of a fork: struct fork_page */
     uint64_t region_count, slice;
     struct region regions[NATIVE_REGIONS];
+    uint64_t code_start, code_end; /* of the blob */
+    uint64_t slot_count;
+    struct slot slots[NATIVE_SLOTS];
 };
 
 /* MADV_WIPEONFORK: in a new process no lane is in use, and all translations are void. */

@@ -23,9 +23,12 @@ __attribute__((used)) const u32 layout[] = {
     FIELD(shared, tick_cost), FIELD(shared, head), FIELD(shared, full), FIELD(shared, skipped),
     FIELD(shared, ended), FIELD(shared, generation), FIELD(shared, version), FIELD(shared, range_count), FIELD(shared, ranges),
     sizeof(struct region), FIELD(region, start), FIELD(region, alias),
+    sizeof(struct slot), FIELD(slot, handler), FIELD(slot, flags), FIELD(slot, restorer),
+    FIELD(slot, mask), FIELD(slot, number), FIELD(slot, ready),
     sizeof(struct state), FIELD(state, shared), FIELD(state, ring), FIELD(state, ring_mask),
     FIELD(state, threads), FIELD(state, thread_count), FIELD(state, thread_size),
     FIELD(state, lanes), FIELD(state, lane_count), FIELD(state, pkeys), FIELD(state, fork_page),
     FIELD(state, region_count), FIELD(state, slice), FIELD(state, regions),
+    FIELD(state, code_start), FIELD(state, code_end), FIELD(state, slot_count), FIELD(state, slots),
     sizeof(struct lane), offsetof(struct thread, fpstate), ALTERNATE_STACK,
 };

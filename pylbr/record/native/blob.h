@@ -2,8 +2,8 @@
  *
  * Invariants, which tests hold:
  *  - general registers only: vector, mask and x87 registers belong to the program;
- *  - no system call but rt_sigreturn, so that no seccomp filter is ever in the way, except in
- *    fault.c where a one-shot handler has to be put back;
+ *  - no system call but rt_sigreturn, so that no seccomp filter is ever in the way; rt_sigaction
+ *    only where the program has called it, or to put its one-shot handler back;
  *  - no allocation, no lock that is held across the program's code, no thread-local storage,
  *    no FS or GS;
  *  - while a window runs, every signal but those of faults is blocked: a handler of the program
@@ -41,6 +41,18 @@ struct siginfo {
     u64 band; /* SIGIO and its kind; the address of a fault */
     int fd;
 };
+
+/* struct kernel_sigaction */
+struct action { u64 handler, flags, restorer, mask; };
+
+#define SA_SIGINFO 4u
+#define SA_RESTORER 0x04000000u
+#define SA_ONSTACK 0x08000000u
+#define SA_RESTART 0x10000000u
+/* SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: blocked, they would kill. */
+#define FAULT_MASK (1ul << 3 | 1ul << 4 | 1ul << 6 | 1ul << 7 | 1ul << 10 | 1ul << 30)
+#define SIGNAL_TICK 23
+#define POLL_IN 1
 
 #define FP_MAGIC1 0x46505853u
 #define FP_LEGACY 576u /* the FXSAVE area and the XSAVE header */
@@ -94,7 +106,7 @@ struct origin { u16 source, copy; };
 #define LANE_INDEX 32768u /* hash table: number of a block, + 1 */
 #define LANE_EXITS 32768u
 #define LANE_ORIGINS 131072u
-#define LANE_STACK 8192u
+#define LANE_STACK 24576u /* a signal frame fits, too */
 
 /* Registers as dispatch_entry pushes them; `leave` and `face` are pushed by a face's thunk. */
 struct registers {
@@ -113,6 +125,7 @@ struct lane {
     u32 key, count, blocks;
     u32 pkru;
     u64 began, deadline;
+    u64 wanted, rsp;                 /* block that is looked for; the program's stack pointer */
     u64 from[NATIVE_DEPTH], to[NATIVE_DEPTH];
     u8 classes[NATIVE_DEPTH];
     u64 used[NATIVE_REGIONS];        /* bytes of its slice of each region */
@@ -141,6 +154,16 @@ struct face {
 
 extern struct state state;
 
+static inline u32 read_pkru(void) {
+    u32 value;
+    __asm__ volatile("rdpkru" : "=a"(value) : "c"(0) : "rdx");
+    return value;
+}
+
+static inline void write_pkru(u32 value) {
+    __asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory");
+}
+
 static inline struct shared *shared(void) { return (struct shared *)state.shared; }
 static inline struct fork_page *fork_page(void) { return (struct fork_page *)state.fork_page; }
 
@@ -163,6 +186,7 @@ struct lane *lane_take(void);
 struct face *lane_face(const struct lane *lane, u32 region); /* as it is written */
 u64 lane_address(const struct lane *lane, u32 region);       /* as it executes */
 void lane_flush(struct lane *lane);
+void lane_release(struct lane *lane);
 struct lane *lane_holding(u64 address, u32 *region);
 /* translate.c */
 struct block *translate(struct lane *lane, u64 pc);
@@ -170,8 +194,11 @@ struct block *block_at(struct lane *lane, u64 pc);
 int block_holds(const struct block *block);
 u64 origin_of(struct lane *lane, u32 region, u64 address);
 /* window.c */
+void tick(const struct siginfo *info, struct ucontext *uc);
 void window_run(struct lane *lane, struct block *block, u64 rsp);
 __attribute__((noreturn)) void window_end(struct lane *lane, u64 pc, u64 rsp, enum end why);
+void window_close(struct lane *lane, u64 pc, enum end why);
+void store_registers(struct gregs *to, const struct registers *from);
 /* ring.c */
 void ring_write(const struct lane *lane, u64 pc, enum end why);
 /* entry.S */
@@ -180,5 +207,9 @@ __attribute__((noreturn)) void resume_signal(void *frame, void *fpstate, u64 xfe
                                              u32 pkru, u32 pkeys);
 void load_vectors(const void *fpstate, u64 xfeatures);
 void dispatch_entry(void);
+void restorer(void);
+extern u8 handlers[];
+long kernel_sigaction(int number, const struct action *act, struct action *old, u64 size);
+void raise_again(int number);
 
 #endif

@@ -14,28 +14,36 @@ from elftools.elf.elffile import ELFFile
 import lbrcore
 from pylbr.record.build import built
 
-__all__ = ["Blob", "END_NAMES", "End", "SKIP_NAMES", "blob", "build_blob"]
+__all__ = [
+    "Blob", "END_NAMES", "HANDLER_SIZE", "NATIVE_SLOTS", "SKIP_NAMES", "blob", "build_blob",
+]
 
 _HERE: Final = Path(__file__).parent
-_SOURCES: Final = ("blob.c", "entry.S", "lane.c", "ranges.c", "ring.c", "translate.c", "window.c")
+_SOURCES: Final = (
+    "blob.c", "entry.S", "fault.c", "lane.c", "ranges.c", "ring.c", "sigaction.c", "translate.c",
+    "window.c",
+)  # fmt: skip
 _PAGE: Final = 4096
 #: Position-independent, of general registers only, and without anything from a C library.
 _FLAGS: Final = (
     "-ffreestanding", "-fPIE", "-fvisibility=hidden", "-mgeneral-regs-only",
     "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
     "-mno-red-zone", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns",
-    "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,tick_entry", "-Wl,--build-id=none",
+    "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,handlers", "-Wl,--build-id=none",
     "-Wl,-z,norelro", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code",
 )  # fmt: skip
 
+#: numbers.h.
+NATIVE_SLOTS, HANDLER_SIZE = 128, 16
 #: ``enum end`` and ``enum skip`` of abi.h, in words.
 END_NAMES: Final = (
     "full", "system call", "instruction that is not copied", "code out of reach",
-    "restartable sequence", "too long", "fault",
+    "code that may not be copied", "too long", "fault",
 )
 SKIP_NAMES: Final = (
     "recording ended", "no room for the thread", "limit of overhead", "code not known",
     "no lane free", "signal frame not known",
+    "too many handlers of signals",
 )  # fmt: skip
 
 #: Structures of abi.h: names of the members in the order of `layout` in blob.c.
@@ -47,16 +55,12 @@ _STRUCTURES: Final = {
                "head", "full", "skipped", "ended", "generation", "version", "range_count",
                "ranges"),
     "region": ("start", "alias"),
+    "slot": ("handler", "flags", "restorer", "mask", "number", "ready"),
     "state": ("shared", "ring", "ring_mask", "threads", "thread_count", "thread_size", "lanes",
-              "lane_count", "pkeys", "fork_page", "region_count", "slice", "regions"),
+              "lane_count", "pkeys", "fork_page", "region_count", "slice", "regions",
+              "code_start", "code_end", "slot_count", "slots"),
 }  # fmt: skip
 _SHAPES: Final = {"classes": "u1", "from": "u8", "to": "u8", "skipped": "u8", "ended": "u8"}
-
-
-class End:
-    """Values of ``enum end`` that pylbr looks at."""
-
-    FULL = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ def _types(layout: tuple[int, ...]) -> tuple[dict[str, np.dtype], tuple[int, ...
 
 
 def _format(member: str, size: int, types: dict[str, np.dtype]) -> object:
-    item = types.get({"ranges": "range", "regions": "region"}.get(member, ""))
+    item = types.get({"ranges": "range", "regions": "region", "slots": "slot"}.get(member, ""))
     if item is None and member not in _SHAPES:
         return f"i{size}" if member == "alias" else f"u{size}"
     item = np.dtype(_SHAPES[member]) if item is None else item

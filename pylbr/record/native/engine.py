@@ -201,7 +201,8 @@ class _Run:
         return result
 
     def _total(self, name: str) -> np.ndarray:
-        return np.sum([image.counts(name) for image in self._session.images] or [[0]], axis=0)
+        found = [image.counts(name) for image in self._session.images]
+        return np.sum(found, axis=0) if found else np.zeros(1, np.uint64)
 
 
 def _listed(counts: np.ndarray, names: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "numbers.h"
+
     .text
 
 /* From a block's exit, through the thunk of a face: RSP is the lane's stack, FACE and LEAVE
@@ -89,14 +91,28 @@ resume_signal:
     syscall
     ud2
 
-/* Handler of ticks: tick(sig, info, uc); returns where to go on, 0 for the kernel. */
-    .globl tick_entry
-    .hidden tick_entry
-tick_entry:
+/* Handlers, one for each slot: what a slot is for is in state.slots. */
+    .globl handlers
+    .hidden handlers
+    .balign 16
+handlers:
+    .set number, 0
+    .rept NATIVE_SLOTS
+    .balign HANDLER_SIZE
+    mov $number, %eax
+    jmp handler
+    .set number, number + 1
+    .endr
+
+/* received(info, uc, slot) returns where to go on, 0 for rt_sigreturn. */
+handler:
     push %rdi
     push %rsi
     push %rdx
-    call tick
+    mov %rsi, %rdi
+    mov %rdx, %rsi
+    mov %eax, %edx
+    call received
     pop %rdx
     pop %rsi
     pop %rdi
@@ -106,6 +122,60 @@ tick_entry:
     xor %eax, %eax
     jmp *%rcx
 1:  ret
+
+/* In place of the program's rt_sigaction; RCX is where it goes on.  As the system call itself,
+ * this changes RAX, RCX and R11 only. */
+    .globl sigaction_entry
+    .hidden sigaction_entry
+sigaction_entry:
+    lea -128(%rsp), %rsp
+    pushfq
+    push %rcx
+    push %rdx
+    push %rsi
+    push %rdi
+    push %r8
+    push %r9
+    push %r10
+    push %rbp
+    mov %rsp, %rbp
+    and $-16, %rsp
+    cld
+    mov %r10, %rcx
+    call sigaction
+    mov %rbp, %rsp
+    pop %rbp
+    pop %r10
+    pop %r9
+    pop %r8
+    pop %rdi
+    pop %rsi
+    pop %rdx
+    pop %rcx
+    popfq
+    lea 128(%rsp), %rsp
+    jmp *%rcx
+
+/* rt_sigaction(number, act, old, size) */
+    .globl kernel_sigaction
+    .hidden kernel_sigaction
+kernel_sigaction:
+    mov %rcx, %r10
+    mov $13, %eax
+    syscall
+    ret
+
+/* rt_tgsigqueueinfo is not allowed for a signal of one's own; tkill(tid, number) is. */
+    .globl raise_again
+    .hidden raise_again
+raise_again:
+    mov %edi, %esi
+    mov $186, %eax
+    syscall
+    mov %eax, %edi
+    mov $200, %eax
+    syscall
+    ret
 
     .globl restorer
     .hidden restorer

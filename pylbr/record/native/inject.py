@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -10,16 +11,18 @@ from typing import Final
 
 import numpy as np
 
-from pylbr.record.native.blob import Blob
+from pylbr.record.native.blob import HANDLER_SIZE, NATIVE_SLOTS, Blob
 from pylbr.record.native.image import RING, Image, Limits
+from pylbr.record.native.patches import CALL, THUNK_SIZE, calls, jump, thunk
 from pylbr.record.native.ptrace import Tracee
-from pylbr.record.native.ranges import mappings, place
+from pylbr.record.native.ranges import Mapping, mappings, place
 
 __all__ = ["Injection", "SIGNAL", "inject"]
 
 #: What a tick sends: ignored by default, so that a program that resets it lives on.
 SIGNAL: Final = 23  # SIGURG
 _FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
+_GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
 
 _MMAP, _CLOSE, _SIGACTION, _MADVISE, _SIGALTSTACK, _MEMFD = 9, 3, 13, 28, 131, 319
 _READ, _WRITE, _EXEC = 1, 2, 4
@@ -30,6 +33,7 @@ _SA_SIGINFO, _SA_RESTORER, _SA_ONSTACK, _SA_RESTART = 4, 0x04000000, 0x08000000,
 _SS_DISABLE: Final = 2
 _SA_FLAGS: Final = _SA_SIGINFO | _SA_RESTORER | _SA_ONSTACK | _SA_RESTART
 _PAGE: Final = 4096
+_NEAR: Final = 0x7FF00000
 
 THREADS: Final = 1024
 SLICE: Final = 1 << 20
@@ -46,11 +50,14 @@ class Injection:
         Address ranges of the recorder.
     base : int
         Of the blob.
+    patched : list of int
+        Where its code has been changed: `patches.CALL`.
     """
 
     image: Image
     base: int
     own: list[tuple[int, int]] = field(default_factory=list)
+    patched: list[int] = field(default_factory=list)
 
 
 def _pages(size: int) -> int:
@@ -108,6 +115,8 @@ def inject(tracee: Tracee, blob: Blob, limits: Limits, lanes: int, key: int) -> 
     OSError
         A system call is refused: limits, seccomp, memory protection.
     """
+    if _has_shadow_stack(tracee.tid):
+        raise OSError(errno.ENOTSUP, "shadow stacks are enabled, which a window would break")
     before = tracee.swap_mask((1 << 64) - 1)
     try:
         return _inject(_Injector(tracee, blob), limits, lanes, key)
@@ -119,6 +128,7 @@ def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
     tracee, blob = i.tracee, i.blob
     # The name is an empty string: padding of the vDSO's or a program's ELF header would do; so
     # does a fresh page.
+    found = mappings(tracee.tid)
     page = i.anonymous(_PAGE)
     fd = tracee.call(_MEMFD, page, _MFD_CLOEXEC)
     try:
@@ -141,32 +151,78 @@ def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
         "lanes": i.anonymous(lanes * blob.lane_size), "lane_count": lanes,
         "pkeys": int(_has_pkeys()), "fork_page": page, "slice": SLICE,
     }  # fmt: skip
-    _write_state(i, base, values, i.regions(lanes * SLICE))
+    regions = i.regions(lanes * SLICE + _PAGE)
+    _write_state(i, base, values, regions)
     _install(i, base)
+    patched = _patch(i, base, found, [at + lanes * SLICE for at in regions])
     if key < THREADS:
         _give_stack(i, base, threads + key * thread_size)
-    return Injection(image, base, i.own)
+    return Injection(image, base, i.own, patched)
 
 
 def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
     state = np.zeros(1, i.blob.types["state"])
     for name, value in values.items():
         state[name] = value
+    state["code_start"], state["code_end"] = base, base + i.blob.data
     state["region_count"] = len(regions)
     state["regions"]["start"][0, : len(regions)] = regions
     i.write(base, "state", state.tobytes())
 
 
 def _install(i: _Injector, base: int) -> None:
+    """Put the blob's handlers before those of the program: the tick's, and those of faults."""
+    scratch = base + i.blob.symbols["scratch"]
+    handlers = base + i.blob.symbols["handlers"]
     mask = (1 << 64) - 1
     for number in _FAULTS:
         mask &= ~(1 << number - 1)
-    symbols = i.blob.symbols
-    action = struct.pack(
-        "<4Q", base + symbols["tick_entry"], _SA_FLAGS, base + symbols["restorer"], mask
-    )
-    i.write(base, "scratch", action)
-    i.tracee.call(_SIGACTION, SIGNAL, base + symbols["scratch"], 0, 8)
+    slots = np.zeros(NATIVE_SLOTS, i.blob.types["slot"])
+    count = 0
+    for number in (SIGNAL, *_GUARDED):
+        i.tracee.call(_SIGACTION, number, 0, scratch, 8)
+        handler, flags, restorer, blocked = struct.unpack("<4Q", i.tracee.read(scratch, 32))
+        if handler <= 1 and number != SIGNAL:
+            continue
+        slots[count] = (handler, flags, restorer, blocked, number, 1)
+        action = struct.pack(
+            "<4Q", handlers + count * HANDLER_SIZE, flags | _SA_SIGINFO, restorer, blocked
+        )
+        if number == SIGNAL:
+            action = struct.pack(
+                "<4Q", handlers, _SA_FLAGS, base + i.blob.symbols["restorer"], mask
+            )
+        i.tracee.write(scratch, action)
+        count += 1
+        _write_slots(i, base, slots, count)
+        i.tracee.call(_SIGACTION, number, scratch, 0, 8)
+
+
+def _write_slots(i: _Injector, base: int, slots: np.ndarray, count: int) -> None:
+    fields = i.blob.types["state"].fields
+    assert fields is not None
+    at = base + i.blob.symbols["state"]
+    i.tracee.write(at + fields["slots"][1], slots[:count].tobytes())
+    i.tracee.write(at + fields["slot_count"][1], struct.pack("<Q", count))
+
+
+def _patch(i: _Injector, base: int, found: Sequence[Mapping], thunks: Sequence[int]) -> list[int]:
+    """Lead the program's calls of rt_sigaction through the blob."""
+    entry = base + i.blob.symbols["sigaction_entry"]
+    free = {at: at for at in thunks}
+    result = []
+    for site in calls(found):
+        near = next((at for at in free if abs(at - site) < _NEAR), None)
+        if near is None or free[near] + THUNK_SIZE > near + _PAGE or i.tracee.read(
+            site, len(CALL)
+        ) != CALL:
+            continue
+        at = free[near]
+        free[near] += THUNK_SIZE
+        i.tracee.write(at, thunk(at, site + len(CALL), entry))
+        i.tracee.write(site, jump(site, at))
+        result.append(site)
+    return result
 
 
 def _give_stack(i: _Injector, base: int, stack: int) -> None:
@@ -177,6 +233,13 @@ def _give_stack(i: _Injector, base: int, stack: int) -> None:
     if flags & _SS_DISABLE:
         i.tracee.write(scratch, struct.pack("<QQQ", stack, 0, i.blob.stack_size))
         i.tracee.call(_SIGALTSTACK, scratch, 0)
+
+
+def _has_shadow_stack(tid: int) -> bool:
+    """Linux 6.6 and later report it (arch/x86/kernel/cpu/proc.c)."""
+    with open(f"/proc/{tid}/status") as file:
+        lines = [line for line in file if line.startswith("x86_Thread_features:")]
+    return any("shstk" in line.split() for line in lines)
 
 
 def _has_pkeys() -> bool:

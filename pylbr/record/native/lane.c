@@ -101,3 +101,7 @@ struct lane *lane_take(void) {
     }
     return NULL;
 }
+
+void lane_release(struct lane *lane) {
+    __atomic_store_n(&fork_page()->busy[lane->number], 0, __ATOMIC_RELEASE);
+}

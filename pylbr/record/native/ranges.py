@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["CODE", "PATCHED", "RSEQ", "Mapping", "code_ranges", "mappings", "place", "to_array"]
+__all__ = ["CLOSED", "CODE", "PATCHED", "Mapping", "code_ranges", "mappings", "place", "to_array"]
 
 #: ``enum range_kind`` of abi.h.
-CODE, PATCHED, RSEQ = 1, 2, 3
+CODE, PATCHED, CLOSED = 1, 2, 3
 #: Displacements are 32 bits, signed; code and data of a program need some of that themselves.
 _REACH: Final = 0x78000000
 _LOWEST: Final = 0x10000

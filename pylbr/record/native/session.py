@@ -15,9 +15,12 @@ from pylbr.record.engine import Sink
 from pylbr.record.native.blob import Blob
 from pylbr.record.native.image import Image, Limits
 from pylbr.record.native.inject import SIGNAL, Injection, inject
+from pylbr.record.native.numbers import Numbers
+from pylbr.record.native.patches import CALL, sequences
 from pylbr.record.native.perf import SideBand, SideRecord, enable, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
-from pylbr.record.native.ranges import code_ranges, mappings
+from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
+from pylbr.record.process import is_gone
 from pylbr.record.tasks import mapping
 from pylbr.trace.stacks import Comm, Exit, Fork, Lost
 
@@ -68,6 +71,8 @@ class Session:
         self._pending: list[int] = []
         self._keys: dict[int, tuple[int, int]] = {}
         self._side: SideBand | None = None
+        self._numbers = Numbers()
+        self._root, self._started = 0, False
         self.unreached = 0
         self.remarks: list[str] = []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -79,8 +84,9 @@ class Session:
         """Memory that recorded processes write to."""
         return self._images
 
-    def watch(self, pid: int) -> None:
-        """Follow a process and its descendants from now on."""
+    def watch(self, pid: int, started: bool = False) -> None:
+        """Follow a process and its descendants from now on; `started`: it runs its program."""
+        self._root, self._started = pid, started
         self._side = SideBand(pid)
 
     @property
@@ -124,6 +130,9 @@ class Session:
         except TraceeGone:
             self.unreached += 1
         except OSError as error:
+            if is_gone(pid):
+                self.unreached += 1
+                return
             self._remark(f"process {pid} is not recorded: {error.strerror}")
 
     @staticmethod
@@ -142,8 +151,12 @@ class Session:
         except ProcessLookupError:
             return -1
         process.threads[tid] = fd
-        self._keys[fd] = (process.pid, tid)
+        self._keys[fd] = self._numbered(process.pid, tid)
         return fd
+
+    def _numbered(self, pid: int, tid: int) -> tuple[int, int]:
+        shift = self._numbers.shift(pid)
+        return pid + shift, tid + shift
 
     def _forget(self, process: _Process, tid: int) -> None:
         fd = process.threads.pop(tid, -1)
@@ -152,10 +165,12 @@ class Session:
             os.close(fd)
 
     def _publish(self, process: _Process) -> None:
-        if process.injection:
-            found = code_ranges(mappings(process.pid), process.injection.own)
-            if found:
-                process.injection.image.publish(found)
+        injection = process.injection
+        found = mappings(process.pid) if injection else []
+        if injection and found:
+            closed = [(at, at + len(CALL), CLOSED) for at in injection.patched]
+            code = code_ranges(found, injection.own)
+            injection.image.publish(code + closed + sequences(found))
 
     # ---- what perf says ----
 
@@ -202,26 +217,27 @@ class Session:
             self._side = None
 
     def _handle(self, record: SideRecord, changed: dict[int, _Process]) -> None:
-        body = record.body
+        body, when = record.body, record.time
         if record.kind == _MMAP2:
             self._mapped(record, changed)
         elif record.kind == _COMM:
             pid, tid = struct.unpack_from("<ii", body)
             exec_ = bool(record.misc & _COMM_EXEC)
-            name = os.fsdecode(body[8:].split(b"\0", 1)[0])
-            self._sink.record(Comm(pid, tid, name, exec_, record.time))
             if exec_:
-                self._executed(pid, record.time)
+                self._executed(pid, when)
+            name = os.fsdecode(body[8:].split(b"\0", 1)[0])
+            self._sink.record(self._numbers.named(Comm(pid, tid, name, exec_, when)))
         elif record.kind == _FORK:
             pid, ppid, tid, ptid = struct.unpack_from("<iiii", body)
-            self._sink.record(Fork(pid, ppid, tid, ptid, record.time))
+            for said in self._numbers.forked(Fork(pid, ppid, tid, ptid, when)):
+                self._sink.record(said)
             self._forked(pid, ppid, tid)
         elif record.kind == _EXIT:
             pid, ppid, tid, ptid = struct.unpack_from("<iiii", body)
-            self._sink.record(Exit(pid, ppid, tid, ptid, record.time))
+            self._sink.record(self._numbers.ended(Exit(pid, ppid, tid, ptid, when)))
             self._ended(pid, tid)
         elif record.kind == _LOST:
-            self._sink.record(Lost(struct.unpack_from("<QQ", body)[1], record.time))
+            self._sink.record(Lost(struct.unpack_from("<QQ", body)[1], when))
 
     def _mapped(self, record: SideRecord, changed: dict[int, _Process]) -> None:
         pid, tid, start, length, offset = struct.unpack_from("<iiQQQ", record.body)
@@ -232,15 +248,23 @@ class Session:
             if any(start < high and low < start + length for low, high in injection.own):
                 return
             changed[pid] = process
-        self._sink.record(mapping(pid, tid, start, length, offset, path, record.time))
+        found = mapping(pid, tid, start, length, offset, path, record.time)
+        self._sink.record(self._numbers.mapped(found))
 
     def _executed(self, pid: int, when: int) -> None:
         """The process runs another program: the blob is gone from it."""
         process = self._processes.setdefault(pid, _Process(pid))
+        if pid == self._root and not self._started:
+            self._started = True
+            return
+        self._numbers.executed(pid)
         if when > process.injected:
             process.injection = None
             if pid not in self._pending:
                 self._pending.append(pid)
+            return
+        for tid, fd in process.threads.items():  # entered before this record was read
+            self._keys[fd] = self._numbered(pid, tid)
 
     def _forked(self, pid: int, parent: int, tid: int) -> None:
         if pid == parent:
@@ -263,6 +287,7 @@ class Session:
             self._forget(process, tid)
             if not process.threads:
                 self._processes.pop(pid)
+                self._numbers.forget(pid)
 
     def _remark(self, text: str) -> None:
         if text not in self.remarks:

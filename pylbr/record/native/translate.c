@@ -23,7 +23,7 @@ struct translation {
     struct lane *lane;
     struct emitter e;
     u64 pc, at;                 /* start of the block; the instruction at hand */
-    const struct range *range;
+    u32 kind;                   /* of the memory that it lies in */
     struct x86_insn insn;
     struct way ways[BLOCK_INSTRUCTIONS];
     u32 way_count;
@@ -192,8 +192,8 @@ static void instruction(struct translation *t) {
 static int decode(struct translation *t) {
     u64 end = (t->at | (PAGE - 1)) + 1;
     const struct range *range = range_at(t->at), *next;
-    if (!range || range->kind != t->range->kind) {
-        t->lane->failed = range && range->kind == RANGE_RSEQ ? END_RSEQ : END_UNMAPPED;
+    if (!range || range->kind != t->kind) {
+        t->lane->failed = range && range->kind == RANGE_CLOSED ? END_CLOSED : END_UNMAPPED;
         return 0;
     }
     if (end > range->end)
@@ -204,7 +204,7 @@ static int decode(struct translation *t) {
     if (t->insn.refusal != X86_TRUNCATED)
         return 0;
     next = range_at(end);
-    if (!next || next->kind == RANGE_RSEQ) {
+    if (!next || next->kind == RANGE_CLOSED) {
         t->lane->failed = END_UNMAPPED;
         return 0;
     }
@@ -230,7 +230,7 @@ static int has_room(const struct lane *lane, u32 region) {
 }
 
 static void body(struct translation *t) {
-    u32 limit = t->range->kind == RANGE_PATCHED ? 1 : BLOCK_INSTRUCTIONS, n = 0;
+    u32 limit = t->kind == RANGE_PATCHED ? 1 : BLOCK_INSTRUCTIONS, n = 0;
     u8 *code = t->e.at;
     while (!t->ended) {
         if (n && (n == limit || (t->at ^ t->pc) & ~(u64)(PAGE - 1))) {
@@ -252,13 +252,14 @@ static void body(struct translation *t) {
 
 /* The block at `pc`, or NULL with lane->failed. */
 struct block *translate(struct lane *lane, u64 pc) {
-    struct translation t = {.lane = lane, .pc = pc, .at = pc, .range = range_at(pc)};
+    const struct range *range = range_at(pc);
+    struct translation t = {.lane = lane, .pc = pc, .at = pc, .kind = range ? range->kind : 0};
     u32 region;
     lane->failed = END_UNMAPPED;
-    if (!t.range || !near_region(lane, pc, &region))
+    if (!t.kind || !near_region(lane, pc, &region))
         return NULL;
-    if (t.range->kind == RANGE_RSEQ) {
-        lane->failed = END_RSEQ;
+    if (t.kind == RANGE_CLOSED) {
+        lane->failed = END_CLOSED;
         return NULL;
     }
     if (!has_room(lane, region))

@@ -4,16 +4,6 @@
  */
 #include "blob.h"
 
-static u32 read_pkru(void) {
-    u32 value;
-    __asm__ volatile("rdpkru" : "=a"(value) : "c"(0) : "rdx");
-    return value;
-}
-
-static void write_pkru(u32 value) {
-    __asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory");
-}
-
 /* ---- beginning ---- */
 
 /* What rt_sigreturn needs of the kernel's frame; 0 if it is not one that the blob can rebuild. */
@@ -37,21 +27,14 @@ static void load_registers(struct registers *to, const struct gregs *from) {
     to->rdx = from->rdx, to->rcx = from->rcx, to->rax = from->rax, to->rflags = from->rflags;
 }
 
-static void store_registers(struct gregs *to, const struct registers *from) {
+void store_registers(struct gregs *to, const struct registers *from) {
     to->r15 = from->r15, to->r14 = from->r14, to->r13 = from->r13, to->r12 = from->r12;
     to->r11 = from->r11, to->r10 = from->r10, to->r9 = from->r9, to->r8 = from->r8;
     to->rdi = from->rdi, to->rsi = from->rsi, to->rbp = from->rbp, to->rbx = from->rbx;
     to->rdx = from->rdx, to->rcx = from->rcx, to->rax = from->rax, to->rflags = from->rflags;
 }
 
-static void release(struct lane *lane) {
-    __atomic_store_n(&fork_page()->busy[lane->number], 0, __ATOMIC_RELEASE);
-}
-
-static u64 skip(enum skip why) {
-    add(&shared()->skipped[why]);
-    return 0;
-}
+static void skip(enum skip why) { add(&shared()->skipped[why]); }
 
 static void begin(struct lane *lane, struct thread *thread, u32 key, u64 began) {
     lane->thread = thread;
@@ -64,7 +47,6 @@ static void begin(struct lane *lane, struct thread *thread, u32 key, u64 began) 
 /* Program code whose trap flag is set is being stepped; a window would hide the steps. */
 #define RFLAGS_TF 0x100u
 #define CS_64 0x33u
-#define POLL_IN 1
 
 #define SS_DISABLE 2u
 
@@ -78,12 +60,9 @@ static void give_stack(struct thread *thread, struct ucontext *uc) {
     }
 }
 
-/* Handler of the tick signal.  Returns 0, or never. */
-__attribute__((used)) u64 tick(int number, const struct siginfo *info, struct ucontext *uc) {
+/* A tick.  Returns where there is no window. */
+void tick(const struct siginfo *info, struct ucontext *uc) {
     u64 began = tsc();
-    (void)number;
-    if (info->code != POLL_IN)
-        return 0;
     if (state.pkeys)
         write_pkru(0);
     u32 key = (u32)info->fd;
@@ -94,6 +73,8 @@ __attribute__((used)) u64 tick(int number, const struct siginfo *info, struct uc
     give_stack(thread, uc);
     if (__atomic_load_n(&shared()->stopped, __ATOMIC_RELAXED))
         return skip(SKIP_STOPPED);
+    if (state.slot_count > NATIVE_SLOTS)
+        return skip(SKIP_HANDLERS);
     if (began - thread->ended < thread->rest)
         return skip(SKIP_RESTING);
     if (uc->regs.cs != CS_64 || uc->regs.rflags & RFLAGS_TF)
@@ -106,7 +87,7 @@ __attribute__((used)) u64 tick(int number, const struct siginfo *info, struct uc
     struct block *block = block_at(lane, uc->regs.rip);
     int kept = block && keep_frame(thread, uc);
     if (!kept) {
-        release(lane);
+        lane_release(lane);
         return skip(block ? SKIP_FRAME : SKIP_CODE);
     }
     begin(lane, thread, key, began);
@@ -153,6 +134,8 @@ __attribute__((used)) void dispatch(struct registers *regs) {
     struct face *face = (struct face *)regs->face;
     struct exit *x = &lane->exits[face->exit];
     u64 pc = x->kind == EXIT_INDIRECT ? face->target : x->to, rsp = face->rsp;
+    lane->wanted = pc;
+    lane->rsp = rsp;
     if (state.pkeys) {
         lane->pkru = read_pkru();
         write_pkru(0);
@@ -175,17 +158,24 @@ __attribute__((used)) void dispatch(struct registers *regs) {
 
 /* ---- end ---- */
 
-void window_end(struct lane *lane, u64 pc, u64 rsp, enum end why) {
+/* Hand the stack over. */
+void window_close(struct lane *lane, u64 pc, enum end why) {
     struct thread *thread = lane->thread;
-    const struct fpstate *fp = (const struct fpstate *)thread->fpstate;
     add(&shared()->ended[why]);
     if (lane->count)
         ring_write(lane, pc, why);
+    thread->ended = tsc();
+    thread->rest = (thread->ended - lane->began + shared()->tick_cost) * shared()->rest / 256;
+}
+
+/* Back to the program at `pc`. */
+void window_end(struct lane *lane, u64 pc, u64 rsp, enum end why) {
+    struct thread *thread = lane->thread;
+    const struct fpstate *fp = (const struct fpstate *)thread->fpstate;
+    window_close(lane, pc, why);
     store_registers(&thread->uc.regs, &lane->regs);
     thread->uc.regs.rip = pc;
     thread->uc.regs.rsp = rsp;
-    thread->ended = tsc();
-    thread->rest = (thread->ended - lane->began + shared()->tick_cost) * shared()->rest / 256;
     resume_signal(&thread->uc, thread->fpstate, fp->xfeatures, &fork_page()->busy[lane->number],
                   lane->pkru, state.pkeys);
 }

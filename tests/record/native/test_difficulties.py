@@ -1,0 +1,87 @@
+"""Programs that make recording from inside hard: output and exit code stay what they are."""
+
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.record.conftest import need
+from tests.record.native.conftest import PROGRAMS
+from tests.record.native.stacks import complaints, read
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Compile a program of this directory."""
+    place = tmp_path_factory.mktemp("programs")
+
+    def compiled(name, *flags):
+        compiler = shutil.which("g++" if name.endswith(".cc") else "gcc")
+        need(compiler, "no compiler")
+        path = place / name.partition(".")[0]
+        subprocess.run([compiler, "-O2", "-w", *flags, "-o", path, PROGRAMS / name, "-lpthread"],
+                       check=True, timeout=120)
+        return path
+
+    return compiled
+
+
+def same(native_record, *command, hertz=5000):
+    """The recording of a command that does what it does alone."""
+    alone = subprocess.run(command, capture_output=True, timeout=120)
+    path, result = native_record(*command, options=("-F", str(hertz)), check=alone.returncode)
+    assert result.stdout == alone.stdout
+    return read(path), result.stderr.decode()
+
+
+@pytest.mark.parametrize("name", ["faults.c", "throws.cc"])
+def test_faults_are_seen_at_the_instruction_of_the_program(native_record, built, name):
+    found, said = same(native_record, built(name, "-fnon-call-exceptions"))
+    assert found.count > 20
+    assert " fault" in said  # some lay in windows
+
+
+def test_code_that_patches_itself_runs_as_patched(native_record, built):
+    found, _ = same(native_record, built("patching.c"))
+    assert found.count > 20
+
+
+def test_restartable_sequences_are_restarted(native_record, built):
+    found, said = same(native_record, built("sequences.c"))
+    assert found.count > 100
+    assert "code that may not be copied" in said
+    edges, ranges, wrong = complaints(found)
+    assert edges and not wrong
+
+
+def test_handlers_see_the_program_alone(native_record, built):
+    found, _ = same(native_record, built("signals.c", "-fno-omit-frame-pointer", "-rdynamic"))
+    assert found.count > 200
+
+
+def test_registers_are_the_programs(native_record, built):
+    found, _ = same(native_record, built("registers.c"))
+    assert found.count > 200
+
+
+def test_signals_are_the_programs(native_record, built):
+    found, _ = same(native_record, built("dispositions.c"))
+    assert found.count > 200
+
+
+def test_confined_programs_go_on_and_are_recorded(native_record, built):
+    found, _ = same(native_record, built("confined.c"))
+    assert found.count > 200
+
+
+@pytest.mark.parametrize("flags", [(), ("-static",)], ids=["dynamic", "static"])
+def test_threads_forks_and_executed_programs(native_record, built, flags):
+    found, _ = same(native_record, built("families.c", *flags), hertz=2000)
+    assert len(found.tids) > 10  # threads, and more than one process
+    programs = Counter({task: len(stacks) for task, stacks in found.stacks.items()})
+    assert sum(count > 5 for count in programs.values()) >= 4
+    edges, ranges, wrong = complaints(found)
+    assert edges and ranges and not wrong
