@@ -8,7 +8,7 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 from functools import partial
 
 from pylbr.arbitration.microsteps cimport (
-    Cpu, DONE, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
+    Cpu, DONE, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
     GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS,
     OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
@@ -79,8 +79,8 @@ cdef class KvmLegacy(PinnedEvent):
             else:
                 v.debugctl &= ~<unsigned long long> DEBUGCTL_LBR
             return DONE
-        if instruction == GUEST_PMI:
-            return DONE
+        if instruction == GUEST_PMI or instruction == GUEST_INIT or instruction == GUEST_DB:
+            return DONE  # a #DB is intercepted and injected again: DEBUGCTL.LBR stays
         if instruction == GUEST_RESET:
             self.vpmu_reset(s, c, v)
             return DONE

@@ -1,5 +1,6 @@
 from pylbr.arbitration.single_owner import SingleOwner
 
 class Mediated(SingleOwner): ...
+class MediatedMerged(SingleOwner): ...
 
-POLICIES: dict[str, type[Mediated]]
+POLICIES: dict[str, type[SingleOwner]]

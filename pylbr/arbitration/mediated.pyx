@@ -1,7 +1,10 @@
-"""`mediated`: the guest owns the PMU from vcpu_load to vcpu_put.
+"""The mediated PMU: the guest owns the PMU while it may run, and host events must exclude guests.
 
-Host events must exclude guests; they are scheduled out while a vCPU is loaded, its thread's own
-host-mode branches included.  XSAVES at put, then a wipe.  A guest sees no trace of the host.
+`mediated` is its first form, an RFC: from vcpu_load to vcpu_put, so that branches that the vCPU's
+thread takes in the host are lost to host events.  `mediated-merged` is as it was merged (commit
+42457a7fb6ca): from shortly before VM entry to shortly after VM exit, interrupts off.  What is merged
+has no LBRs; both models say how they would fit in: XRSTORS when the guest gets the PMU, XSAVES and a
+wipe when it leaves.  A guest sees no trace of the host.
 """
 
 from pylbr.arbitration.single_owner cimport SingleOwner
@@ -10,7 +13,7 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Mediated(SingleOwner):
-    """Swap whole facilities when a vCPU comes and goes."""
+    """Swap whole facilities when a vCPU is loaded and put."""
 
     def __init__(self):
         self.name = "mediated"
@@ -40,4 +43,34 @@ cdef class Mediated(SingleOwner):
         return DONE
 
 
-POLICIES = {"mediated": Mediated}
+cdef class MediatedMerged(SingleOwner):
+    """Swap them at every VM entry and exit."""
+
+    def __init__(self):
+        self.name = "mediated-merged"
+        self.host_short = self.mediated = True
+        self.refuses_guest_tracing = True
+        self.sharing = FILTER_EXCLUSION
+        self.nested_controls = self.guest_pebs = True
+
+    cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        """perf_load_guest_context, then KVM's own registers."""
+        if pc == 0:
+            if c.perf.granted:
+                self.detach(s, c)
+                c.wanted = 1
+            return 1
+        self.load_guest(s, c, v)
+        self.admit(c, v)
+        return DONE
+
+    cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0:
+            SingleOwner.after_exit(self, s, c, v, 0)
+        return self.yield_guest(s, c, v, pc)
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
+
+
+POLICIES = {"mediated": Mediated, "mediated-merged": MediatedMerged}

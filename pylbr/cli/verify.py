@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pylbr.arbitration import POLICIES, named
+from pylbr.arbitration import POLICIES, make_policy, named
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.verify import run as suites_run
@@ -84,8 +84,12 @@ def _configurations(args: argparse.Namespace) -> list[Configuration]:
         chosen["features"] = tuple(filter(None, args.features.split(",")))
     if args.events is not None:
         chosen["kinds"] = tuple(filter(None, args.events.split(",")))
-    configurations = [Configuration(policy, tuple(args.flaw), **chosen)
-                      for policy in args.policies or POLICIES]
+    policies = args.policies or list(POLICIES)
+    if not args.policies and "smm" in chosen["features"]:
+        legacy = [policy for policy in policies if make_policy(policy).legacy]
+        policies = [policy for policy in policies if policy not in legacy]
+        print(f"left out, without a model of SMM: {', '.join(legacy)}", file=sys.stderr)
+    configurations = [Configuration(policy, tuple(args.flaw), **chosen) for policy in policies]
     if not args.policies:
         configurations = [replace(c, depth=min(c.depth, 2)) if "legacy" in c.policy else c
                           for c in configurations]

@@ -45,10 +45,12 @@ cdef bint perf_needs_rotation(const PerfContext* context) noexcept nogil:
 
 
 cdef void perf_rotate(PerfContext* context) noexcept nogil:
-    """rotate_ctx: the first flexible event goes behind the others."""
+    """rotate_ctx: the first *active* flexible event, or the first if none is, goes to the end."""
     cdef Event first = context.event[0]
     cdef int i
-    if not perf_needs_rotation(context):
+    if not perf_needs_rotation(context) or (
+            first.state != EVENT_ACTIVE
+            and context.event[EVENT_SLOTS - 1].state == EVENT_ACTIVE):
         return
     for i in range(1, EVENT_SLOTS):
         context.event[i - 1] = context.event[i]

@@ -15,7 +15,8 @@ __all__ = ["GUARDS", "MODULES", "POLICIES", "Edit", "Guard"]
 #: Modules of `pylbr.arbitration` that are edited, a class before those that derive from it.
 MODULES = ("single_owner", "request", "mediated", "lease")
 #: Policies that have guards, and their classes.
-POLICIES = {"request": "Request", "mediated": "Mediated", "lease": "Lease"}
+POLICIES = {"request": "Request", "mediated": "Mediated", "mediated-merged": "MediatedMerged",
+            "lease": "Lease"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ _TRACED = "c.perf.granted and not c.perf.flags & EXCLUDE_GUEST"
 
 #: `mediated` lets no host event and no guest of another vCPU count while a guest is loaded.
 _BESIDE = ("request", "lease")
+_MEDIATED = ("mediated", "mediated-merged")
+#: `mediated-merged` has a guest in the registers only while interrupts are off or the guest runs.
+_OUTSIDE = ("request", "mediated", "lease")
 
 GUARDS = {guard.name: guard for guard in (
     Guard("no-wipe", "registers are handed on as they are",
@@ -84,16 +88,16 @@ GUARDS = {guard.name: guard for guard in (
     Guard("no-reset-at-switch", "perf's records survive a task switch",
           (Edit("SingleOwner.task_in", "c.perf.granted", "False"),)),
     Guard("steal-in-irq", "perf takes the registers in the IPI",
-          (Edit("SingleOwner.perf_update", "c.owner == OWNER_NONE", "True"),)),
+          (Edit("SingleOwner.perf_update", "c.owner == OWNER_NONE", "True"),), _OUTSIDE),
     Guard("keep-passthrough", "interception is not switched back on",
           (Edit("SingleOwner.keep_out", "v.passthrough = 0"),), _BESIDE),
     Guard("no-recheck", "requests are not looked at again with interrupts off",
           (Edit("Request.pending", "return c.wanted", "return False"),
            Edit("Lease.pending", "return c.wanted", "return False")), _BESIDE),
     Guard("keep-wanted", "a closed event's request is not withdrawn",
-          (Edit("SingleOwner.perf_update", "c.wanted = 0"),)),
+          (Edit("SingleOwner.perf_update", "c.wanted = 0"),), _OUTSIDE),
     Guard("no-attach-at-put", "the vCPU leaves, perf is not attached",
-          (Edit("SingleOwner.yield_guest", "c.perf.hosts", "False"),)),
+          (Edit("SingleOwner.yield_guest", "c.perf.hosts", "False"),), _OUTSIDE),
     Guard("restore-loads-ctl", "XRSTORS loads the guest's LBREn in the host",
           (Edit("SingleOwner.load_guest", "v.image.ctl = 0", "v.image.ctl = v.ctl"),)),
     Guard("keep-enabled", "perf's LBR_CTL stays on when it is detached",
@@ -129,20 +133,20 @@ GUARDS = {guard.name: guard for guard in (
           (Edit("SingleOwner.after_exit", "lbr_set_frozen(&c.hw.lbr, 0)"),), needs="vpmi"),
     Guard("ack-by-host", "the host's PMI handler acknowledges the guest's LBR_FRZ",
           (Edit("SingleOwner.pmi", "c.owner < OWNER_GUEST", "True"),),
-          ("mediated", "lease"), "vpmi"),
+          (*_MEDIATED, "lease"), "vpmi"),
     Guard("drop-debugctl", "the guest's DEBUGCTL is not loaded at VM entry",
           (Edit("SingleOwner.admit", "v.vmcs.debugctl = v.debugctl", "v.vmcs.debugctl = 0"),
            Edit("SingleOwner.keep_out", "v.vmcs.debugctl = v.debugctl", "v.vmcs.debugctl = 0")),
           needs="vpmi"),
     Guard("drop-frozen", "LBR_FRZ that the hardware has set is not read at VM exit",
-          (Edit("SingleOwner.after_exit", "v.frozen = c.hw.lbr.frozen"),), ("mediated",), "vpmi"),
+          (Edit("SingleOwner.after_exit", "v.frozen = c.hw.lbr.frozen"),), _MEDIATED, "vpmi"),
     Guard("pebs-door", "a guest without the registers keeps MSR_PEBS_DATA_CFG.LBRS",
           (Edit("SingleOwner.keep_out", "v.pebs_lbrs = 0", "v.pebs_lbrs = 1"),), _BESIDE, "pebs"),
     Guard("keep-pebs", "detached perf keeps MSR_PEBS_DATA_CFG.LBRS",
           (Edit("SingleOwner.pebs", "c.perf.granted", "True"),), needs="pebs"),
     Guard("reset-keeps-records", "a reset of the vCPU clears the image alone, not the registers "
           "that it owns",
-          (Edit("SingleOwner.cold_reset", "hw_init(&c.hw)"),), needs="reset"),
+          (Edit("SingleOwner.cold_reset", "hw_init(&c.hw)"),), _OUTSIDE, "reset"),
     Guard("stale-stack", "what a task's event saved is restored again and again",
           (Edit("SingleOwner.task_out", "context.saved_valid = 0"),
            Edit("SingleOwner.task_in", "context.saved_valid = 0")), _BESIDE, "stack"),

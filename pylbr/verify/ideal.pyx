@@ -114,6 +114,8 @@ cdef void retire(World* w, Policy policy) noexcept nogil:
     elif instruction == GUEST_RSM:
         ctl[0] |= ideal.smm_on == 2
         ideal.smm_on = 0
+    elif instruction == GUEST_DB and legacy:
+        ideal.on = 0            # IA32_DEBUGCTL.LBR (spec 3.4)
     elif instruction == GUEST_DB:
         ctl[0] &= ~<uint64_t> CTL_LBREN
     elif (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE

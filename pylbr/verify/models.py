@@ -55,10 +55,11 @@ KINDS: dict[str, int] = {
 #: Kind of event -> the feature that puts what it changes into the state.
 NEEDS = {"cpu-pebs": "pebs"}
 
-#: The standard set: one CPU, a host task, perf with and without exclude_guest, migration.
+#: The standard set: one CPU, a host task, migration; of perf, events that are pinned to the CPU,
+#: with and without exclude_guest, and one that is flexible.
 STANDARD = {
     "features": ("nmi", "migrate", "xsaves", "write", "depth", "nmi-branch"),
-    "kinds": ("cpu-exclude", "cpu"),
+    "kinds": ("cpu-exclude", "cpu", "cpu-flexible"),
 }
 
 
@@ -114,6 +115,9 @@ class Configuration:
         if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
             raise ConfigurationError(
                 f"depth: a model has 1 to 3 entries (legacy LBRs 1 or 2), not {self.depth}")
+        if policy.legacy and "smm" in self.features:
+            raise ConfigurationError(f"feature smm: policy {policy.name} has legacy LBRs, whose "
+                                     "guests have no model of SMM")
         hardware = (LbrConfig.legacy(self.depth, linear_width=64, info_mask=0) if policy.legacy
                     else LbrConfig(depth=self.depth, linear_width=64, info_mask=0))
         return Model(

@@ -25,7 +25,7 @@ from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport hw_peek, image_empty
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport (
-    F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
+    F_DB, F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
 )
 
 #: Names in the order of their bits.
@@ -200,7 +200,7 @@ cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept no
         if c.frames:
             continue
         v = &w.system.vcpu[c.guest - 1]
-        if w.system.features & F_VPMI:
+        if w.system.features & (F_VPMI | F_DB):
             failed |= _check_debugctl(c, &w.guest[c.guest - 1])
         hw_peek(&c.hw, &image)
         if v.passthrough:

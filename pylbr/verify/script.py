@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pylbr.arbitration import make_policy
 from pylbr.errors import StateError
 from pylbr.verify.models import FEATURES, KINDS, Configuration
 from pylbr.verify.player import Player
 from pylbr.verify.properties import TITLES
+from pylbr.verify.suites import without_smm
 
 __all__ = ["Outcome", "Script", "broken_in", "json_of", "play", "read", "text_of", "what_if"]
 
@@ -82,7 +84,7 @@ def read(text: str, policy: str | None = None, flaws: Sequence[str] = ()) -> Scr
     StateError
         There is nothing in it, no policy is named, or a directive is wrong.
     """
-    values: dict = {"guests": 2, "features": tuple(FEATURES), "kinds": tuple(KINDS), "events": 2,
+    values: dict = {"guests": 2, "kinds": tuple(KINDS), "events": 2,
                     "cpus": 2 if re.search(r"\bcpu 1:", text, re.I) else 1}
     items: list[str] = []
     for line in text.splitlines():
@@ -95,6 +97,9 @@ def read(text: str, policy: str | None = None, flaws: Sequence[str] = ()) -> Scr
         values["policy"], values["flaws"] = policy, tuple(flaws)
     if "policy" not in values:
         raise StateError("story: no policy; name one on the command line or as 'policy: NAME'")
+    if "features" not in values:
+        legacy = make_policy(values["policy"]).legacy
+        values["features"] = without_smm(FEATURES) if legacy else tuple(FEATURES)
     if not items:
         raise StateError("story: nothing happens in it")
     return Script(Configuration(**values), tuple(items))

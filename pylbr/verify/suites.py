@@ -19,6 +19,11 @@ __all__ = [
 CORRECT = tuple(POLICIES)
 
 
+def without_smm(features: Iterable[str]) -> tuple[str, ...]:
+    """Features of which guests with legacy LBRs have a model."""
+    return tuple(name for name in features if name != "smm")
+
+
 def by_design(policy: str) -> tuple[str, ...]:
     """Properties that a policy breaks in so many ways that a search goes on after them."""
     return make_policy(policy).by_design or ()
@@ -133,7 +138,10 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     known = {} if known is None else known
     what, needs = flaws_of(policy)[flaw]
     result = None
+    legacy = make_policy(policy).legacy
     for ground in _OWN_GROUNDS[needs] if needs else _GROUNDS:
+        if legacy:
+            ground = {**ground, "features": without_smm(ground["features"])}
         base = _base(policy, ground, known)
         result = explore(Configuration(policy, (flaw,), **ground),
                          ignore=by_design(policy))

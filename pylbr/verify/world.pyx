@@ -148,11 +148,11 @@ cdef void _guest_actions(
         _add(out, n, GUEST, cpu, GUEST_RESET)
     if o.features & F_NESTED:
         _nested_actions(ideal, policy.legacy, out, n, cpu)
-    if policy.legacy or ideal.level2:
-        return                  # merged KVM has nothing on INIT, SMM and #DB
+    if ideal.level2:
+        return
     if o.features & F_INIT:
         _add(out, n, GUEST, cpu, GUEST_INIT)
-    if o.features & F_SMM:
+    if o.features & F_SMM and not policy.legacy:
         instruction = GUEST_RSM if ideal.smm_on else GUEST_SMI
         _add(out, n, GUEST, cpu, instruction)
     if o.features & F_DB and ideal.on:

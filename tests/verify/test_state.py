@@ -13,7 +13,7 @@ ALL = 0x7F0007
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_xrstors_and_reset(policy):
     result = explore(Configuration(policy, depth=1, **{**EXTENDED["state"], "guests": 1}))
-    assert result.complete and not result.broken and result.states > 4_000
+    assert result.complete and not result.broken and result.states > 2_500
 
 
 @pytest.mark.parametrize("policy", [*CORRECT, "arch-lbr-v2-fixed"])
@@ -55,6 +55,6 @@ def test_reset_leaves_nothing(policy):
     assert run.read()["records"] == ["-", "-"]
 
 
-@pytest.mark.parametrize("policy", CORRECT)
+@pytest.mark.parametrize("policy", ["request", "mediated", "lease"])
 def test_reset_reaches_the_registers(policy):
     assert "P21" in hunt(policy, "reset-keeps-records").found

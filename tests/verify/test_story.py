@@ -20,7 +20,8 @@ STORY = """{"format": "pylbr story", "version": 1, "property": "P1", "configurat
 @pytest.fixture(scope="module")
 def story():
     configuration = Configuration(
-        "arch-lbr-v2-fixed", ("ctl-loaded-when-reclaimed",), depth=1, guests=1)
+        "arch-lbr-v2-fixed", ("ctl-loaded-when-reclaimed",), depth=1, guests=1,
+        kinds=("cpu-exclude", "cpu"))
     result = explore(configuration, ignore=("P20b",))
     return story_of(configuration, "P4", result.broken["P4"])
 

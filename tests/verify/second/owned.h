@@ -233,6 +233,26 @@ struct Mediated : Owned {
     }
 };
 
+// The guest has them from VM entry to VM exit, whether it uses them or not.
+struct MediatedMerged : Owned {
+    MediatedMerged() { refuses_tracing = mediated = true; }
+
+    bool prepare(Machine &m, Cpu &c, int g, int part) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (part == 0) {
+            if (c.attached) detach(c), c.wanted = 1;
+            return false;
+        }
+        give_to_guest(c, g, v);
+        let_in(c, v);
+        return true;
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int part) override {
+        if (part == 0) Owned::take_back(m, c, g, 0);
+        return take_from_guest(m, c, g, part, false);
+    }
+};
+
 // Both have them while they run: swapped at entry and exit while both record.
 struct Lease : Request {
     Lease() { guest_has_flag = host_has_flag = true; }

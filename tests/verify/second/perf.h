@@ -93,10 +93,13 @@ inline bool competes(const Context &context) {
     return flexible > 1 && waiting;
 }
 
-// The multiplex timer: the first flexible event goes behind the others.
+// The multiplex timer: the first running flexible event goes to the end, or the first if none runs.
 inline void rotate(Context &context) {
     std::array<Event, SLOTS> &all = context.event;
-    if (competes(context)) std::rotate(all.begin(), all.begin() + 1, all.end());
+    if (!competes(context)) return;
+    auto from = std::find_if(all.begin(), all.end(), [](const Event &e) { return e.state == RUNNING; });
+    if (from == all.end()) from = all.begin();
+    std::rotate(from, from + 1, all.end());
 }
 
 inline void stop_all(Context &context) {

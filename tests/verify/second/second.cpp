@@ -36,6 +36,7 @@ int number(const std::string &name, int least, int most) {
 
 std::unique_ptr<Design> design_of(const std::string &name) {
     if (name == "request") return std::make_unique<Request>();
+    if (name == "mediated-merged") return std::make_unique<MediatedMerged>();
     if (name == "mediated") return std::make_unique<Mediated>();
     if (name == "lease") return std::make_unique<Lease>();
     if (name.rfind("arch-lbr-v2", 0) == 0) return std::make_unique<ArchLbrV2>();

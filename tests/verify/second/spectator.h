@@ -95,7 +95,11 @@ struct Spectator {
         if (features & F_NESTED && ghost.level2) list.push_back(CALL_L1);
         else if (features & F_NESTED && !ghost.smm)
             list.insert(list.end(), {LAUNCH, LAUNCH_CONTROLS});
-        if (design.legacy) return list;
+        if (design.legacy) {
+            if (features & F_INIT && !ghost.level2) list.push_back(INIT);
+            if (features & F_DB && ghost.on && !ghost.level2) list.push_back(DEBUG);
+            return list;
+        }
         if (features & F_NESTED && ghost.level2) list.push_back(SET_DEBUGCTL);
         if (features & F_XRSTORS) list.push_back(XRSTORS);
         if (features & F_DEPTH) list.push_back(DEPTH);
@@ -188,7 +192,10 @@ struct Spectator {
         case DEPTH: ghost.bank.clear_records(); break;
         case SMI: ghost.smm = 1 + (ghost.on != 0), ghost.control &= ~EN; break;
         case RSM: ghost.control |= ghost.smm == 2 ? EN : 0, ghost.smm = 0; break;
-        case DEBUG: ghost.control &= ~EN; break;
+        case DEBUG:
+            if (m.legacy) ghost.on = 0;
+            else ghost.control &= ~EN;
+            break;
         case RESET: ghost = Ghost{}; break;
         case SET_FREEZE: ghost.freeze = 1; break;
         case ACKNOWLEDGE: ghost.frozen = 0; break;
@@ -338,7 +345,7 @@ struct Spectator {
             if (c.guest && c.doing.empty()) {
                 const Vcpu &v = m.w.vcpu[c.guest - 1];
                 const Ghost &ghost = m.w.guest[c.guest - 1];
-                if (features & F_VPMI && c.regs.debugctl != debugctl_of(ghost, m.legacy))
+                if (features & (F_VPMI | F_DB) && c.regs.debugctl != debugctl_of(ghost, m.legacy))
                     broken |= bit(P5);
                 if (v.passthrough)
                     broken |= at_door(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);

@@ -120,7 +120,7 @@ struct Vlbr : Design {
     }
     bool traced(Machine &m, Cpu &c) override {
         Running now = m.running_on(c);
-        return now.hosts && !now.vlbr && now.traces_guests() && c.regs.on(legacy);
+        return now.hosts && !now.vlbr && now.traces_guests();
     }
     bool load(Machine &m, Cpu &, int g, int) override {
         m.w.vcpu[g].cleanup = event(m, g) != nullptr;
@@ -187,7 +187,7 @@ struct KvmLegacy : Vlbr {
             if (what == ENABLE) create(m, c, g);
             return true;
         }
-        if (what == COUNTER) return true;
+        if (what == COUNTER || what == INIT || what == DEBUG) return true;
         if (what == SET_FREEZE) return v.debugctl |= DEBUG_FREEZE, true;
         if (what == RESET) return vpmu_reset(m, c, g), true;
         if (what == LAUNCH || what == LAUNCH_CONTROLS)

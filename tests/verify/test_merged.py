@@ -1,0 +1,113 @@
+"""What merged Linux does, as its source has it (6.1.192 and 6.12.117), told as stories."""
+
+import pytest
+
+from pylbr.errors import ConfigurationError
+from pylbr.verify import script
+from pylbr.verify.models import STANDARD, Configuration, explore
+from pylbr.verify.ownership import handovers, ownership_configuration
+
+
+def told(policy, text, **changes):
+    """Steps of a story, and which properties broke."""
+    each = script.read(text, policy)
+    configuration = Configuration(**{**each.configuration.to_dict(), **changes})
+    steps = script.play(script.Script(configuration, each.items))
+    return steps, set(script.broken_in(steps)) - {"P20", "P20b"}
+
+
+@pytest.mark.parametrize(("kind", "records", "broken"), [
+    ("cpu-exclude", ["h0", "-"], {"P1", "P1'"}), ("cpu-flexible", ["-", "-"], set())])
+def test_first_touch_reads_the_host_beside_a_pinned_event_only(kind, records, broken):
+    """A pinned event stays, so that the guest's is not the first user and resets nothing; a
+    flexible one is taken out before, and the guest's event resets the stack."""
+    steps, found = told("kvm-legacy", f"switch to vCPU A; IPI opens {kind}; host branch; "
+                                      "guest rdmsr LBR; emulate; emulate")
+    seen = next(step["seen"] for step in reversed(steps) if step["seen"])
+    assert seen["records"] == records and broken <= found and ("P1" in found) == bool(broken)
+
+
+def test_a_host_event_gets_no_guest_branch_unless_the_guests_own_bit_is_set():
+    """In guest mode the guest's DEBUGCTL counts alone, whatever the event asks for."""
+    steps, broken = told("kvm-legacy", "IPI opens cpu; guest branch; NMI")
+    assert "P21" in broken and steps[-1]["seen"]["records"] == ["-", "-"]
+    steps, broken = told("kvm-legacy-designed",
+                         "IPI opens cpu; guest wrmsr LBR_CTL; guest branch; NMI")
+    assert "A0" in steps[-1]["seen"]["records"] and "P21" not in broken
+
+
+def test_a_debug_exception_does_not_clear_debugctl_lbr():
+    """It is intercepted and injected again; nothing on that way writes DEBUGCTL."""
+    text = "guest wrmsr LBR_CTL; guest db; guest branch"
+    assert "P5" in told("kvm-legacy", text)[1]
+    assert "P5" not in told("kvm-legacy", "guest wrmsr LBR_CTL; guest init; guest branch")[1]
+    assert "P5" not in told("arch-lbr-v2-fixed", text)[1]
+
+
+def test_smm_of_a_legacy_guest_is_refused_and_not_dropped(capsys):
+    from pylbr.cli import main
+
+    with pytest.raises(ConfigurationError, match="feature smm: policy kvm-legacy has legacy LBRs"):
+        Configuration("kvm-legacy", features=("smm",)).model()
+    assert main(["verify", "kvm-legacy", "--set", "events"]) == 2
+    capsys.readouterr()
+    assert main(["verify", "--set", "events", "--guests", "1"]) == 0
+    told = capsys.readouterr()
+    assert "left out, without a model of SMM: kvm-legacy, kvm-legacy-2024" in told.err
+    assert "| kvm-legacy" not in told.out
+
+
+def test_as_designed_a_pinned_event_wins_and_a_flexible_one_does_not():
+    before = "guest wrmsr LBR_CTL; guest branch; "
+    steps, _ = told("kvm-legacy-designed", before + "IPI opens cpu-exclude")
+    assert steps[-1]["after"]["owner"] == "host"
+    steps, broken = told("kvm-legacy-designed",
+                         before + "IPI opens cpu-flexible; vm-entry; guest rdmsr LBR")
+    assert steps[-1]["after"]["owner"] == "guest A" and not broken
+    assert steps[-1]["seen"]["records"] == ["A0", "-"]
+
+
+def test_an_event_in_error_is_never_enabled_again():
+    """The guest reads zeros after the host's event has gone, until it clears its bit and is
+    scheduled in anew."""
+    taken = "guest wrmsr LBR_CTL; guest branch; IPI opens cpu-exclude; IPI closes; "
+    steps, _ = told("kvm-legacy-designed", taken + "vm-entry; guest branch; guest rdmsr LBR; exit")
+    seen = next(step["seen"] for step in reversed(steps) if step["seen"])
+    assert seen["records"] == ["-", "-"] and steps[-1]["after"]["owner"] == "nobody"
+    again = "guest wrmsr LBR_CTL 0; switch to host; vm-entry; guest wrmsr LBR_CTL; exit"
+    steps, _ = told("kvm-legacy-designed", taken + again)
+    assert steps[-1]["after"]["owner"] == "guest A"
+
+
+def test_lazy_release_loses_the_sample_that_kvms_own_freeze_has_made():
+    """The freeze clears the enable bit, and the enable bit alone decides about the release."""
+    sampled = ("guest wrmsr FREEZE_LBRS_ON_PMI; guest wrmsr LBR_CTL; guest branch; "
+               "guest counter overflows; vm-entry; ")
+    steps, broken = told("kvm-legacy", sampled + "guest rdmsr LBR")
+    assert steps[-1]["seen"]["records"] == ["A0", "-"] and not broken
+    steps, broken = told("kvm-legacy", sampled + "switch to host; vm-entry; guest rdmsr LBR; "
+                                                 "exit-irqs-on; emulate; emulate")
+    assert steps[-1]["seen"]["records"] == ["-", "-"] and "P21" in broken
+
+
+def test_the_merged_mediated_pmu_changes_hands_at_entry_and_exit():
+    changes = handovers(ownership_configuration("mediated-merged"))
+    guests = [c for c in changes if "guest A" in c[:2]]
+    assert {c[2] for c in guests} == {"prepare-entry", "after-exit"}
+    assert {c[3] for c in guests} == {"task, interrupts off"}
+    first = handovers(ownership_configuration("mediated"))
+    assert {c[2] for c in first if c[1] == "guest A"} == {"vcpu-load", "migrate-load"}
+
+
+def test_the_multiplex_timer_is_a_hard_interrupt():
+    changes = handovers(Configuration("lease", depth=1, guests=1, features=("rotate",), events=2,
+                                      kinds=("cpu-flexible", "task-flexible")))
+    assert all(c[3].startswith("IRQ") for c in changes if c[2] == "timer rotates")
+
+
+def test_a_flexible_event_is_in_the_standard_set_and_breaks_what_pinned_ones_do_not():
+    assert "cpu-flexible" in STANDARD["kinds"]
+    pinned = explore(Configuration("arch-lbr-v2-fixed", depth=1, kinds=("cpu-exclude", "cpu")),
+                     ignore=("P20b",))
+    result = explore(Configuration("arch-lbr-v2-fixed", depth=1), ignore=("P20b",))
+    assert "P4" in result.broken and "P4" not in pinned.broken
