@@ -127,6 +127,7 @@ class Session:
                     registers = tracee.registers()
                 self.enter(tracee)
                 tracee.settle(registers)
+            self._tick_others(self._processes[pid])
         except TraceeGone:
             self.unreached += 1
         except OSError as error:
@@ -157,6 +158,16 @@ class Session:
     def _numbered(self, pid: int, tid: int) -> tuple[int, int]:
         shift = self._numbers.shift(pid)
         return pid + shift, tid + shift
+
+    def _tick_others(self, process: _Process) -> None:
+        """Let the threads tick that the process has started before it was reached."""
+        try:
+            tids = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+        except OSError:  # it is gone
+            return
+        for tid in tids:
+            if tid not in process.threads and (fd := self._tick(process, tid)) >= 0:
+                enable(fd)
 
     def _forget(self, process: _Process, tid: int) -> None:
         fd = process.threads.pop(tid, -1)
@@ -206,8 +217,9 @@ class Session:
         for image in self._images:
             image.stop()
         for process in self._processes.values():
-            for tid in list(process.threads):
-                self._forget(process, tid)
+            for fd in process.threads.values():  # whose keys name the stacks that are left
+                os.close(fd)
+            process.threads.clear()
 
     def close(self) -> None:
         """Give everything back."""
@@ -274,7 +286,7 @@ class Session:
             process = self._processes[pid] = _Process(
                 pid, before.injection if before else None, before.injected if before else 0
             )
-        if process and process.injection:
+        if process and process.injection and tid not in process.threads:
             fd = self._tick(process, tid)
             if fd >= 0:
                 enable(fd)
