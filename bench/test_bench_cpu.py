@@ -6,7 +6,10 @@ import pytest
 
 from bench.conftest import QUICK, best_of, random_branches
 from lbrcore import LbrConfig, LbrState
-from pylbr.cpu import Processor, Vmcs, decode, encode
+from pylbr.arbitration import make_policy
+from pylbr.cpu import NO_EVENTS, Processor, Vmcs, decode, encode
+from pylbr.embed.machine import executable_model
+from pylbr.embed.vcpu import VirtualProcessor, guest_model
 from pylbr.errors import GeneralProtection
 
 UNIFORM = dict.fromkeys(range(7), 1)
@@ -154,3 +157,40 @@ def test_state(benchmark, what):
     benchmark.extra_info["us"] = round(best_of(call, 500) * 1e6, 2)
 
 
+
+GUESTS = [("arch-lbr-v2", "sapphire-rapids"), ("request", "sapphire-rapids"),
+          ("mediated", "sapphire-rapids"), ("lease", "sapphire-rapids"), ("kvm-legacy", "skylake")]
+#: Name -> MSR number and value; None reads.
+ACCESSES = {
+    "sapphire-rapids": {
+        "wrmsr-ctl": (CTL, 0x7F0007), "rdmsr-ctl": (CTL, None), "rdmsr-from": (0x1500, None),
+        "wrmsr-from": (0x1500, 0x401000), "wrmsr-depth": (0x14CF, 32),
+        "wrmsr-debugctl": (DEBUGCTL, 1 << 11), "rdmsr-counter": (A_PMC0, None)},
+    "skylake": {
+        "wrmsr-select": (0x1C8, 1), "rdmsr-select": (0x1C8, None), "rdmsr-from": (0x680, None),
+        "wrmsr-from": (0x680, 0x401000), "rdmsr-tos": (0x1C9, None),
+        "wrmsr-debugctl": (DEBUGCTL, 1), "rdmsr-counter": (A_PMC0, None)},
+}
+
+
+@pytest.mark.parametrize("policy, name, access", [
+    (policy, name, access) for policy, name in GUESTS for access in ACCESSES[name]])
+def test_access_beside_a_host(versus, policy, name, access):
+    """A guest's access, emulated or passed on as the policy says, beside the same alone."""
+    model = guest_model(executable_model(name))
+    guest = VirtualProcessor(model, NO_EVENTS, make_policy(policy))
+    alone = Processor(model)
+    index, value = ACCESSES[name][access]
+    for cpu in (guest, alone):
+        cpu.wrmsr(*((DEBUGCTL, 1) if model.legacy else (CTL, 0x7F0007)))
+
+    def thousand(cpu):
+        if value is None:
+            for _ in range(1000):
+                cpu.rdmsr(index)
+        else:
+            for _ in range(1000):
+                cpu.wrmsr(index, value)
+
+    versus(lambda: thousand(guest), lambda: thousand(alone), 1000, name="alone", limit=1.3,
+           rounds=5 if QUICK else 20)

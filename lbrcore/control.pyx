@@ -157,13 +157,15 @@ cdef int lbr_write_depth(lbr_state* state, uint64_t value) noexcept nogil:
 
 
 cdef void lbr_set_enable(lbr_state* state, int enable) noexcept nogil:
-    state.enable = enable != 0
-    lbr_control_changed(state)
+    if state.enable != (enable != 0):
+        state.enable = enable != 0
+        lbr_control_changed(state)
 
 
 cdef void lbr_set_frozen(lbr_state* state, int frozen) noexcept nogil:
-    state.frozen = frozen != 0
-    lbr_control_changed(state)
+    if state.frozen != (frozen != 0):
+        state.frozen = frozen != 0
+        lbr_control_changed(state)
 
 
 cdef void lbr_set_event_mask(lbr_state* state, int mask) noexcept nogil:

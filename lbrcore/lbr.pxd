@@ -416,3 +416,9 @@ cdef void lbr_write_ler(lbr_state* state, const lbr_entry* entry) noexcept nogil
 cdef class LbrState:
     """The LBR facility of one logical processor."""
     cdef lbr_state* state
+    cdef bint borrowed      # `state` is part of `owner`
+    cdef object owner
+
+
+# The facility at `state`, for Python; `owner` keeps it in place.
+cdef LbrState lbr_view(lbr_state* state, object owner)

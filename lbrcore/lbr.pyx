@@ -217,7 +217,8 @@ cdef class LbrState:
             raise MemoryError("LbrState: out of memory")
 
     def __dealloc__(self):
-        lbr_destroy(self.state)
+        if not self.borrowed:
+            lbr_destroy(self.state)
 
     def __reduce__(self):
         raise TypeError("LbrState is not pickled; move it by pylbr's state codec or by XSAVES")
@@ -461,3 +462,10 @@ cdef class LbrState:
             flavour=c.flavour, depth_bitmap=c.depth_bitmap, depth=c.depth,
             linear_width=c.linear_width, event_counters=c.event_counters, quirks=c.quirks,
             ctl_mask=c.ctl_mask, info_mask=c.info_mask)
+
+
+cdef LbrState lbr_view(lbr_state* state, object owner):
+    cdef LbrState view = LbrState(LbrConfig())
+    lbr_destroy(view.state)
+    view.state, view.borrowed, view.owner = state, True, owner
+    return view

@@ -37,9 +37,9 @@ class Register:
         As the manual spells it; ``{}`` stands for the number of the register in its run.
     index : int or callable
         MSR number of the first.
-    home : str
-        Where the processor keeps the value: a key of ``pylbr.cpu.homes.HOMES``; ``"plain"``
-        is a store of the register's own.
+    accessor : str
+        How the processor reads and writes the value: a key of
+        ``pylbr.cpu.msr.dispatch.ACCESSORS``; ``"plain"`` keeps it in a store of its own.
     source : str
         Manual section or kernel file.
     count : callable
@@ -60,7 +60,7 @@ class Register:
 
     name: str
     index: int | PerModel
-    home: str
+    accessor: str
     source: str
     count: PerModel
     fields: tuple[Field, ...] = (Field("VALUE", 63, 0),)

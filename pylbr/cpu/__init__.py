@@ -1,13 +1,12 @@
 """The logical processor over lbrcore."""
 
-from pylbr.cpu.base import NO_EVENTS, Events
-from pylbr.cpu.codec import decode, encode
 from pylbr.cpu.core import Core, CoreState
-from pylbr.cpu.core_codec import decode_core, encode_core
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
-from pylbr.cpu.migrate import migrate
-from pylbr.cpu.processor import Processor
-from pylbr.cpu.state import LbrSnapshot, PmuSnapshot, ProcessorState
+from pylbr.cpu.processor import NO_EVENTS, Events, Processor
+from pylbr.cpu.saved.codec import decode, encode
+from pylbr.cpu.saved.core_codec import decode_core, encode_core
+from pylbr.cpu.saved.migrate import migrate
+from pylbr.cpu.saved.state import LbrSnapshot, PmuSnapshot, ProcessorState
 from pylbr.cpu.vmcs import Vmcs
 
 __all__ = [

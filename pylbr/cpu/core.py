@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as named
-from pylbr.cpu.base import NO_EVENTS, Events
-from pylbr.cpu.processor import Processor
-from pylbr.cpu.state import ProcessorState
+from pylbr.cpu.processor import NO_EVENTS, Events, Processor
+from pylbr.cpu.saved.state import ProcessorState
 from pylbr.errors import StateError
 
 __all__ = ["Core", "CoreState", "MAX_THREADS"]
@@ -58,7 +57,8 @@ class Core:
         self.model, self.threads = threads[0].model, threads
         if self.model.legacy and self.model.legacy.select_scope == "core":
             for thread in threads:
-                thread.siblings = tuple(other for other in threads if other is not thread)
+                thread.msrs.siblings = tuple(
+                    other.msrs for other in threads if other is not thread)
 
     def reset(self, kind: str = "cold", *, in_c6: bool = False) -> None:
         """RESET of every thread, as `Processor.reset`."""
@@ -96,13 +96,14 @@ class Core:
             raise StateError(f"core: {len(saved)} threads; a core has 1 to {MAX_THREADS}")
         if any(thread.model != saved[0].model for thread in saved):
             raise StateError("core: the threads are of unlike models")
-        legacy = saved[0].model.legacy
-        if legacy and legacy.select_scope == "core":
-            for n, thread in enumerate(saved):
-                if thread.lbr.ctl != saved[0].lbr.ctl:
+        model = saved[0].model
+        if model.legacy and model.legacy.select_scope == "core":
+            selects = [thread.msrs.lbr.ctl for thread in saved]
+            for n, select in enumerate(selects):
+                if select != selects[0]:
                     raise StateError(
-                        f"core: MSR_LBR_SELECT is {saved[0].lbr.ctl:#x} in thread 0 and "
-                        f"{thread.lbr.ctl:#x} in thread {n}; {saved[0].model.name} has one a core")
+                        f"core: MSR_LBR_SELECT is {selects[0]:#x} in thread 0 and {select:#x} in "
+                        f"thread {n}; {model.name} has one per core")
         core = object.__new__(cls)
         core._join(tuple(
             Processor.from_state(thread, each)

@@ -6,6 +6,17 @@ from functools import lru_cache
 
 from lbrcore import CTL_ALL, SELECT_ALL, SELECT_ALL_CALL_STACK, LbrConfig, LbrState, Quirk
 from pylbr.arch import choices
+from pylbr.arch.bits import (
+    CTL_CALL_STACK,
+    CTL_CLASSES,
+    CTL_CPL,
+    INFO_BR_TYPE,
+    INFO_CYC_CNT,
+    INFO_CYC_CNT_VALID,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+)
 from pylbr.arch.features import ArchLbr, CpuModel, LegacyLbr
 from pylbr.arch.fields import sign_extend
 from pylbr.arch.formats import FORMATS
@@ -16,11 +27,7 @@ __all__ = [
     "facility",
 ]
 
-MISPRED = 1 << 63
-TSX = 3 << 61
-CYC_CNT_VALID = 1 << 60
-BR_TYPE = 0xF << 56
-CYC_CNT = 0xFFFF
+_TSX = INFO_TSX_ABORT | INFO_IN_TSX
 #: The IP fields of SAMP_BR_FROM and SAMP_BR_TO.
 _AMD_WIDTH = 58
 
@@ -28,13 +35,13 @@ _AMD_WIDTH = 58
 def _architectural(model: CpuModel, lbr: ArchLbr) -> LbrConfig:
     ctl = CTL_ALL
     if not lbr.cpl_filter:
-        ctl &= ~0x6
+        ctl &= ~CTL_CPL
     if not lbr.call_stack:
-        ctl &= ~0x8
+        ctl &= ~CTL_CALL_STACK
     if not lbr.branch_filter:
-        ctl &= ~0x7F0000
-    info = MISPRED * lbr.mispredict | TSX * model.tsx | BR_TYPE * lbr.branch_type
-    info |= (CYC_CNT_VALID | CYC_CNT) * lbr.timed
+        ctl &= ~CTL_CLASSES
+    info = INFO_MISPRED * lbr.mispredict | _TSX * model.tsx | INFO_BR_TYPE * lbr.branch_type
+    info |= (INFO_CYC_CNT_VALID | INFO_CYC_CNT) * lbr.timed
     for counter in range(4):
         if lbr.event_logging >> counter & 1:
             info |= 3 << (32 + 2 * counter)
@@ -48,7 +55,7 @@ def _legacy(model: CpuModel, lbr: LegacyLbr) -> LbrConfig:
     select = (SELECT_ALL_CALL_STACK if lbr.call_stack else SELECT_ALL) if lbr.select else 0
     info = FORMATS[lbr.format].info_mask
     if not model.tsx:
-        info &= ~TSX
+        info &= ~_TSX
     return LbrConfig.legacy(
         lbr.depth, select_mask=select, info_mask=info, linear_width=model.linear_width,
         quirks=Quirk.JMPS_INCLUDE_CALLS if lbr.jmps_include_calls else 0,
@@ -63,7 +70,7 @@ def config(model: CpuModel) -> LbrConfig:
         return _architectural(model, model.arch)
     if model.legacy:
         return _legacy(model, model.legacy)
-    return LbrConfig.legacy(model.lbr.max_depth, select_mask=SELECT_ALL, info_mask=MISPRED,
+    return LbrConfig.legacy(model.lbr.max_depth, select_mask=SELECT_ALL, info_mask=INFO_MISPRED,
                             linear_width=_AMD_WIDTH)
 
 
@@ -89,7 +96,7 @@ _WRITTEN_TO = 7 << 33
 
 def amd_encode_from(from_: int, info: int) -> int:
     """SAMP_BR_FROM of a record."""
-    return from_ & _AMD_IP | info & MISPRED
+    return from_ & _AMD_IP | info & INFO_MISPRED
 
 
 def amd_encode_to(from_: int, to: int, info: int) -> int:
@@ -105,7 +112,7 @@ def amd_decode_from(entry: tuple[int, int, int], value: int) -> tuple[int, int, 
     """The record after a write of SAMP_BR_FROM; TO reads as before."""
     shown = amd_encode_to(*entry)
     _, to, info = amd_decode_to(entry, shown)
-    return sign_extend(value, _AMD_WIDTH), to, info & ~MISPRED | value & MISPRED
+    return sign_extend(value, _AMD_WIDTH), to, info & ~INFO_MISPRED | value & INFO_MISPRED
 
 
 def amd_decode_to(entry: tuple[int, int, int], value: int) -> tuple[int, int, int]:

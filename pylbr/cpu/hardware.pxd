@@ -1,9 +1,10 @@
 """The compiled level of `pylbr.cpu.Processor`, as host and hypervisor drive it: the LBR facility,
 DEBUGCTL, and the VMX transitions that touch either.  No policy, no allocation."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from lbrcore.lbr cimport lbr_branch, lbr_entry, lbr_state
+from lbrcore.lbr cimport LbrState, lbr_branch, lbr_entry, lbr_state
 from pylbr.arch.bits cimport (
     CTL_CALL_STACK, CTL_CLASSES, CTL_CPL, CTL_LBREN, CTL_NEAR_IND_CALL, CTL_NEAR_REL_CALL,
     CTL_NEAR_RET, CTL_USR, SELECT_CPL_EQ_0, SELECT_EN_CALLSTACK, SELECT_FAR_BRANCH, SELECT_JCC,
@@ -38,6 +39,13 @@ ctypedef struct Hardware:
     uint64_t debugctl
     # Counters, not state
     uint64_t msr_accesses, xsaves, entries, exits
+
+# The same for Python, over the facility of a `Processor`.
+@cython.final
+cdef class Facility:
+    cdef readonly LbrState lbr
+    cdef readonly uint64_t debugctl
+    cdef bint switched
 
 cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil
 cdef void hw_set_ctl(Hardware* hw, uint64_t value) noexcept nogil

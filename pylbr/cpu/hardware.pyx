@@ -6,18 +6,74 @@ from libc.string cimport memcpy, memset
 from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_depth
 from lbrcore.lbr cimport (
     LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_check, lbr_clear, lbr_get, lbr_read_ler,
-    lbr_record, lbr_reset, lbr_slot, lbr_write_entry, lbr_write_ler,
+    lbr_record, lbr_reset, lbr_slot, lbr_state, lbr_write_entry, lbr_write_ler,
 )
 from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
 from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 
 
+# What `Hardware` and `Facility` have in common.  `switched`: IA32_DEBUGCTL.LBR switches the
+# facility, as with Intel's legacy LBRs; with architectural ones the bit has no meaning (spec 1.7).
+
+cdef inline void _set_debugctl(
+    lbr_state* lbr, uint64_t* debugctl, bint switched, uint64_t value
+) noexcept nogil:
+    """WRMSR IA32_DEBUGCTL."""
+    debugctl[0] = value
+    if switched:
+        lbr_set_enable(lbr, value & DEBUGCTL_LBR)
+
+
+cdef inline void _enter(
+    lbr_state* lbr, uint64_t* debugctl, bint switched, const Vmcs* vmcs
+) noexcept nogil:
+    """VM entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 says so (spec 4)."""
+    _set_debugctl(lbr, debugctl, switched, vmcs.debugctl)
+    if vmcs.load_lbr_ctl and not switched:
+        lbr_write_ctl(lbr, vmcs.lbr_ctl)
+
+
+cdef inline void _leave(
+    lbr_state* lbr, uint64_t* debugctl, bint switched, Vmcs* vmcs
+) noexcept nogil:
+    """VM exit saves and zeroes DEBUGCTL; IA32_LBR_CTL is saved, and cleared by control 26.
+
+    That the field is always saved is `pylbr.arch.choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL`.
+    """
+    vmcs.debugctl = debugctl[0]
+    _set_debugctl(lbr, debugctl, switched, 0)
+    if switched:
+        return
+    vmcs.lbr_ctl = lbr.ctl
+    if vmcs.clear_lbr_ctl:
+        lbr_write_ctl(lbr, 0)
+
+
+cdef inline bint _freeze(
+    lbr_state* lbr, uint64_t* debugctl, bint switched, bint streamlined
+) noexcept nogil:
+    """A PMI with FREEZE_LBRS_ON_PMI set (spec 1.6); whether LBR_FRZ is set by it.
+
+    A PMU of version 4 up sets LBR_FRZ (`streamlined`), an older one clears DEBUGCTL.LBR.
+    """
+    if not debugctl[0] & DEBUGCTL_FREEZE_LBRS_ON_PMI:
+        return False
+    if streamlined:
+        lbr_set_frozen(lbr, 1)
+        return True
+    if switched:
+        _set_debugctl(lbr, debugctl, switched, debugctl[0] & ~<uint64_t> DEBUGCTL_LBR)
+    return False
+
+
+cdef inline bint _switched(const Hardware* hw) noexcept nogil:
+    return hw.lbr.config.flavour == LBR_LEGACY
+
+
 cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil:
-    """WRMSR IA32_DEBUGCTL.  With architectural LBRs bit 0 has no meaning (spec 1.7)."""
+    """WRMSR IA32_DEBUGCTL."""
     hw.msr_accesses += 1
-    hw.debugctl = value
-    if hw.lbr.config.flavour == LBR_LEGACY:
-        lbr_set_enable(&hw.lbr, value & DEBUGCTL_LBR)
+    _set_debugctl(&hw.lbr, &hw.debugctl, _switched(hw), value)
 
 
 cdef void hw_set_ctl(Hardware* hw, uint64_t value) noexcept nogil:
@@ -116,41 +172,18 @@ cdef void hw_write_entry(Hardware* hw, uint32_t i, const lbr_entry* entry) noexc
 
 
 cdef void hw_vm_entry(Hardware* hw, const Vmcs* vmcs) noexcept nogil:
-    """Entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 says so (spec 4)."""
     hw.entries += 1
-    hw.debugctl = vmcs.debugctl
-    if hw.lbr.config.flavour == LBR_LEGACY:
-        lbr_set_enable(&hw.lbr, vmcs.debugctl & DEBUGCTL_LBR)
-    elif vmcs.load_lbr_ctl:
-        lbr_write_ctl(&hw.lbr, vmcs.lbr_ctl)
+    _enter(&hw.lbr, &hw.debugctl, _switched(hw), vmcs)
 
 
 cdef void hw_vm_exit(Hardware* hw, Vmcs* vmcs) noexcept nogil:
-    """Exit saves and zeroes DEBUGCTL; IA32_LBR_CTL is saved, and cleared by control 26.
-
-    That the field is always saved is `pylbr.arch.choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL`.
-    """
     hw.exits += 1
-    vmcs.debugctl = hw.debugctl
-    hw.debugctl = 0
-    if hw.lbr.config.flavour == LBR_LEGACY:
-        lbr_set_enable(&hw.lbr, 0)
-        return
-    vmcs.lbr_ctl = hw.lbr.ctl
-    if vmcs.clear_lbr_ctl:
-        lbr_write_ctl(&hw.lbr, 0)
+    _leave(&hw.lbr, &hw.debugctl, _switched(hw), vmcs)
 
 
 cdef void hw_freeze(Hardware* hw) noexcept nogil:
-    """A PMI with FREEZE_LBRS_ON_PMI set (spec 1.6): with architectural LBRs the PMU is v4 or
-    later and sets LBR_FRZ, before it clears DEBUGCTL.LBR."""
-    if not hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI:
-        return
-    if hw.lbr.config.flavour == LBR_LEGACY:
-        hw.debugctl &= ~<uint64_t> DEBUGCTL_LBR
-        lbr_set_enable(&hw.lbr, 0)
-    else:
-        lbr_set_frozen(&hw.lbr, 1)
+    """A PMI: with architectural LBRs the PMU is of version 4 up, with legacy ones it is older."""
+    _freeze(&hw.lbr, &hw.debugctl, _switched(hw), not _switched(hw))
 
 
 cdef bint image_empty(const Image* image) noexcept nogil:
@@ -165,6 +198,67 @@ cdef void image_clear(Image* image) noexcept nogil:
     """Zero the records and LER; CTL and DEPTH stay."""
     memset(&image.entry[0], 0, sizeof(image.entry))
     memset(&image.ler, 0, sizeof(image.ler))
+
+
+@cython.final
+cdef class Facility:
+    """Facility(lbr, switched)
+    --
+
+    The LBRs of one `Processor` with IA32_DEBUGCTL, and the transitions that touch either.
+
+    Parameters
+    ----------
+    lbr : LbrState
+    switched : bool
+        IA32_DEBUGCTL.LBR switches the facility: Intel's legacy LBRs.
+
+    Attributes
+    ----------
+    debugctl : int
+        IA32_DEBUGCTL as it reads.
+    """
+
+    def __cinit__(self, LbrState lbr not None, bint switched):
+        self.lbr, self.switched = lbr, switched
+
+    def copy(self):
+        """An independent facility in the same state."""
+        cdef Facility other = Facility(self.lbr.copy(), self.switched)
+        other.debugctl = self.debugctl
+        return other
+
+    def set_debugctl(self, uint64_t value):
+        """WRMSR of IA32_DEBUGCTL with a value known to be good."""
+        _set_debugctl(self.lbr.state, &self.debugctl, self.switched, value)
+
+    def set_frozen(self, bint frozen):
+        """LBR_FRZ, or another reason why nothing is recorded."""
+        lbr_set_frozen(self.lbr.state, frozen)
+
+    def freeze(self, bint streamlined):
+        """A PMI, as IA32_DEBUGCTL asks; True: LBR_FRZ is to be set.
+
+        `streamlined` is PMU version 4 up; an older one clears IA32_DEBUGCTL.LBR.
+        """
+        return _freeze(self.lbr.state, &self.debugctl, self.switched, streamlined)
+
+    def vm_entry(self, debugctl, lbr_ctl):
+        """VM entry: load IA32_DEBUGCTL and IA32_LBR_CTL; None leaves the register alone."""
+        cdef Vmcs vmcs
+        memset(&vmcs, 0, sizeof(vmcs))
+        vmcs.debugctl = self.debugctl if debugctl is None else <uint64_t> debugctl
+        vmcs.load_lbr_ctl = lbr_ctl is not None
+        vmcs.lbr_ctl = 0 if lbr_ctl is None else <uint64_t> lbr_ctl
+        _enter(self.lbr.state, &self.debugctl, self.switched, &vmcs)
+
+    def vm_exit(self, bint clear_lbr_ctl):
+        """VM exit: zero IA32_DEBUGCTL, and clear IA32_LBR_CTL if asked; the two before."""
+        cdef Vmcs vmcs
+        memset(&vmcs, 0, sizeof(vmcs))
+        vmcs.clear_lbr_ctl = clear_lbr_ctl
+        _leave(self.lbr.state, &self.debugctl, self.switched, &vmcs)
+        return vmcs.debugctl, vmcs.lbr_ctl
 
 
 @cython.final

@@ -7,25 +7,19 @@ see the LBR controls as on a processor of their own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pylbr.arch import choices
+from pylbr.arch.bits import IA32_DEBUGCTL, IA32_LBR_CTL, IA32_PERF_GLOBAL_CTRL
 from pylbr.arch.vmx import ExitReason
 from pylbr.cpu.errors import VmEntryFailure
+from pylbr.cpu.processor import Processor
 from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
 from pylbr.cpu.vmx import (
     EXIT_MSR_ABORT,
-    IA32_DEBUGCTL,
-    IA32_LBR_CTL,
-    IA32_PERF_GLOBAL_CTRL,
     check_controls,
     check_guest_state,
     check_host_state,
 )
 from pylbr.errors import GeneralProtection, UnsupportedFeature
-
-if TYPE_CHECKING:
-    from pylbr.cpu.processor import Processor
 
 __all__ = ["entry", "leave", "wants_exit"]
 
@@ -95,11 +89,11 @@ def entry(cpu: Processor, vmcs01: Vmcs, vmcs12: Vmcs) -> Vmcs:
 
 def _load_of_list(cpu: Processor, vmcs: Vmcs, index: int, value: int) -> None:
     """An MSR of L1's lists: into the field that the next VM entry loads, or at once."""
-    slot = cpu.slot_of_list(index, value)
+    slot = cpu.vmx.slot_of_list(index, value)
     if index in FIELDS:
         setattr(vmcs, FIELDS[index], value & slot.register.writable)
     else:
-        slot.write(cpu, slot.register, value)
+        slot.write(cpu.msrs, slot.register, value)
 
 
 def _hand_over(source: Vmcs, target: Vmcs) -> None:

@@ -7,19 +7,30 @@ from dataclasses import dataclass, field
 
 from lbrcore import BranchFlag
 from lbrcore.pmu import Bank
+from pylbr.arch.bits import (
+    EVTSEL_CMASK,
+    EVTSEL_E,
+    EVTSEL_EN,
+    EVTSEL_EN_LBR_LOG,
+    EVTSEL_IN_TX,
+    EVTSEL_IN_TXCP,
+    EVTSEL_INT,
+    EVTSEL_INV,
+    EVTSEL_OS,
+    EVTSEL_USR,
+    INUSE_PMI,
+    STATUS_CTR_FRZ,
+)
 from pylbr.arch.features import CpuModel
 from pylbr.arch.perf_events import FIXED_EVENTS, PerfEvent, event
+from pylbr.cpu.saved.state import PmuSnapshot, check_register, is_number, need
 
-__all__ = ["Armed", "CTR_FRZ", "FIXED", "LBR_FRZ", "PmuState"]
+__all__ = ["Armed", "FIXED", "PmuState", "STOPPED_BY_ENCLAVE", "STOPPED_BY_SMM"]
 
-#: Bits of IA32_PERF_GLOBAL_STATUS (SDM vol. 4, 38EH).
-LBR_FRZ, CTR_FRZ, ASCI, OVF_BUF = 1 << 58, 1 << 59, 1 << 60, 1 << 62
 #: First bit of the fixed counters in the global registers.
 FIXED = 32
-
-EVTSEL_USR, EVTSEL_OS, EVTSEL_EDGE, EVTSEL_INT = 1 << 16, 1 << 17, 1 << 18, 1 << 20
-EVTSEL_EN, EVTSEL_INV, EVTSEL_CMASK = 1 << 22, 1 << 23, 0xFF << 24
-EVTSEL_IN_TX, EVTSEL_IN_TXCP, EVTSEL_LBR_LOG = 1 << 32, 1 << 33, 1 << 35
+#: Bits of `PmuState.stops`.
+STOPPED_BY_SMM, STOPPED_BY_ENCLAVE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,8 @@ class PmuState:
     evtsel : list of int
     fixed_ctrl, global_ctrl, status, pebs_enable : int
         The registers of those names; `status` is IA32_PERF_GLOBAL_STATUS.
-    stopped : bool
-        No counter counts: FREEZE_WHILE_SMM in SMM, or an opt-out enclave.
+    stops : int
+        Why no counter counts: FREEZE_WHILE_SMM in SMM, or an opt-out enclave; 0: they count.
     """
 
     def __init__(self, model: CpuModel) -> None:
@@ -82,7 +93,7 @@ class PmuState:
         self.fixed = [0] * self.facts.fixed
         self.fixed_ctrl = self.status = self.pebs_enable = 0
         self.global_ctrl = (1 << self.facts.counters) - 1 if self.facts.version >= 2 else 0
-        self.stopped = False
+        self.stops = 0
         self._armed: Armed | None = None
 
     def copy(self) -> PmuState:
@@ -92,6 +103,50 @@ class PmuState:
         other.pmc, other.evtsel = self.pmc.copy(), self.evtsel.copy()
         other.fixed = self.fixed.copy()
         return other
+
+    def save(self) -> PmuSnapshot:
+        """The registers as plain data."""
+        return PmuSnapshot(
+            tuple(self.pmc), tuple(self.evtsel), tuple(self.fixed), self.fixed_ctrl,
+            self.global_ctrl, self.status, self.pebs_enable)
+
+    def load(self, saved: PmuSnapshot) -> None:
+        """Take over saved registers.
+
+        Raises
+        ------
+        StateError
+            For a value that the model cannot hold.
+        """
+        model, facts = self.model, self.facts
+        for name, count, mask in (("pmc", facts.counters, self.pmc_mask),
+                                  ("fixed", facts.fixed, self.fixed_mask)):
+            values = getattr(saved, name)
+            need(len(values) == count and all(is_number(v, mask) for v in values),
+                 f"{name}: {model.name} has {count} counters up to {mask:#x}")
+            setattr(self, name, list(values))
+        need(len(saved.evtsel) == facts.counters, f"evtsel: {model.name} has {facts.counters}")
+        amd = model.amd is not None
+        prefix = "PERF_CTL" if amd else "IA32_PERFEVTSEL"
+        for n, value in enumerate(saved.evtsel):
+            check_register(model, f"{prefix}{n}", value)
+        self.evtsel = list(saved.evtsel)
+        for attribute, name in (
+            ("fixed_ctrl", "IA32_FIXED_CTR_CTRL"),
+            ("global_ctrl", "PERF_CNTR_GLOBAL_CTL" if amd else "IA32_PERF_GLOBAL_CTRL"),
+            ("status", "PERF_CNTR_GLOBAL_STATUS" if amd else "IA32_PERF_GLOBAL_STATUS"),
+            ("pebs_enable", "IA32_PEBS_ENABLE"),
+        ):
+            value = getattr(saved, attribute)
+            if value:
+                check_register(model, name, value)
+            setattr(self, attribute, value)
+        self.changed()
+
+    def stop(self, cause: int, on: bool = True) -> None:
+        """Set or clear a reason why no counter counts."""
+        self.stops = self.stops | cause if on else self.stops & ~cause
+        self.changed()
 
     def changed(self) -> None:
         """A control register has changed: what counts is worked out anew."""
@@ -115,7 +170,7 @@ class PmuState:
         return self._armed
 
     def _rows(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
-        if self.stopped or self.status & CTR_FRZ:
+        if self.stops or self.status & STATUS_CTR_FRZ:
             return
         enabled = self.global_ctrl if self.facts.version >= 2 else -1
         for n, select in enumerate(self.evtsel):
@@ -134,7 +189,7 @@ class PmuState:
     def event_of(self, n: int) -> PerfEvent | None:
         """What general counter `n` is set to count, as far as a stream carries it."""
         select = self.evtsel[n]
-        if select & (EVTSEL_EDGE | EVTSEL_INV | EVTSEL_CMASK | EVTSEL_IN_TXCP):
+        if select & (EVTSEL_E | EVTSEL_INV | EVTSEL_CMASK | EVTSEL_IN_TXCP):
             return None  # not carried, see pylbr.arch.choices
         if not self.model.intel and select >> 32 & 0xF:
             return None
@@ -156,11 +211,11 @@ class PmuState:
 
     def logging(self) -> int:
         """Counters whose events go into IA32_LBR_x_INFO (IA32_PERFEVTSELx[35]), a bit each."""
-        if self.stopped or self.status & CTR_FRZ:
+        if self.stops or self.status & STATUS_CTR_FRZ:
             return 0
         return sum(
             1 << n for n, select in enumerate(self.evtsel[:4])
-            if select & EVTSEL_LBR_LOG and select & EVTSEL_EN and self.global_ctrl >> n & 1
+            if select & EVTSEL_EN_LBR_LOG and select & EVTSEL_EN and self.global_ctrl >> n & 1
         )
 
     def in_use(self) -> int:
@@ -173,4 +228,4 @@ class PmuState:
             nibble = self.fixed_ctrl >> 4 * n & 0xF
             value |= (1 << FIXED + n) if nibble & 3 else 0
             pmi |= nibble & 8
-        return value | ((1 << 63) if pmi or self.pebs_enable else 0)
+        return value | (INUSE_PMI if pmi or self.pebs_enable else 0)

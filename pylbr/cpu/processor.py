@@ -1,27 +1,67 @@
-"""The logical processor: its parts together, CPUID, XSAVES and XRSTORS."""
+"""The logical processor: its parts together, and the instructions and events that they serve."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lbrcore import Fault, xsave
+from lbrcore import BranchClass, BranchFlag, LbrState
+from pylbr.arch.bits import STATUS_OVFBUF
 from pylbr.arch.cpuid import cpuid
 from pylbr.arch.features import CpuModel
-from pylbr.arch.fields import ALL_ONES
 from pylbr.arch.models import model as named
-from pylbr.arch.xsave import COMPONENTS, LBR_COMPONENT, component_size
-from pylbr.cpu.base import NO_EVENTS, Events
-from pylbr.cpu.errors import InvalidOpcode
-from pylbr.cpu.events import EventPath
-from pylbr.cpu.state import ProcessorState, restore, take
-from pylbr.cpu.vmx import Vmx
-from pylbr.errors import GeneralProtection, UnsupportedFeature
+from pylbr.arch.vmx import ExitReason
+from pylbr.cpu import xsave
+from pylbr.cpu.enclave import Enclave
+from pylbr.cpu.errors import VmExit
+from pylbr.cpu.msr.access import MsrAccess
+from pylbr.cpu.msr.values import Msrs
+from pylbr.cpu.pmu import PmuState
+from pylbr.cpu.recording import Mode, Recorder
+from pylbr.cpu.saved.state import ProcessorState
+from pylbr.cpu.smm import Smm
+from pylbr.cpu.vmcs import Vmcs
+from pylbr.cpu.vmx import Vmx, check_msr, check_xsaves
+from pylbr.errors import UnsupportedFeature
 
-__all__ = ["Processor"]
+__all__ = ["Events", "NO_EVENTS", "Processor"]
 
 
-class Processor(EventPath, Vmx):
+class Events(Protocol):
+    """Receives what a processor reports; it may use the processor meanwhile."""
+
+    def pmi(self, cpu: Processor) -> bool | None:
+        """A performance-monitoring interrupt; True stops the batch right after the branch."""
+
+    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
+        """An adaptive PEBS record; the value returned reloads the counter.
+
+        `counter` is its bit in IA32_PERF_GLOBAL_CTRL.
+        """
+
+
+class _NoEvents:
+    def pmi(self, cpu: Processor) -> bool | None:
+        return None
+
+    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
+        return None
+
+
+#: Default listener: ignores every event.
+NO_EVENTS = _NoEvents()
+#: Makes the registers of a model with a PMU, and how they are accessed.
+Registers = Callable[[CpuModel, PmuState], MsrAccess]
+
+
+def _own_registers(model: CpuModel, pmu: PmuState) -> MsrAccess:
+    return MsrAccess(Msrs(model, pmu))
+
+
+class Processor:
     """One logical processor.
 
     Parameters
@@ -29,63 +69,68 @@ class Processor(EventPath, Vmx):
     model : CpuModel or str
         What it offers; a string names one of ``pylbr.arch.MODELS``.
     events : Events, optional
-        Who is told of PMIs and PEBS records.
+        Receives PMIs and PEBS records.
+    registers : callable, optional
+        Makes the access to its registers of model and PMU; by default they are its own.
 
     Attributes
     ----------
     model : CpuModel
     lbr : LbrState
         The facility in the core.  Its records are for reading; control goes through WRMSR.
-    layout : LbrFormat
-        Legacy flavour: how FROM, TO and INFO registers hold a record.
+    msrs : Msrs
+        Values of the registers, IA32_DEBUGCTL and XCR0.
+    access : MsrAccess
+        The registers by number, past every VM exit.
     pmu : PmuState
-    debugctl : int
-        IA32_DEBUGCTL as it reads.
-    xcr0 : int
-    values : dict of int to int
-        Registers that nothing else holds, by MSR number; absent: the reset value.
-    siblings : tuple of Processor
-        Other threads of a `Core` that share LBR_SELECT with this one.
-    vmcs : Vmcs or None
-        The VMCS in force; None outside of VMX non-root operation.
-    in_smm, in_tsx : bool
-    enclave : str
-        "" outside, "in" inside an opt-in enclave, "out" inside an opt-out one.
-    cs_base : int
-        Subtracted from addresses where records hold effective IPs.
-    long_mode : bool
-        False: the upper halves of recorded addresses are 0.
+    smm : Smm
+    enclave : Enclave
+    mode : Mode
+        Transaction, base of CS, 64-bit mode: what records contain of a branch.
+    recorder : Recorder
+    vmx : Vmx
 
     Notes
     -----
-    Used by one thread at a time.  Nothing here reads the clock or the host.
+    Every part owns its state, with `save`, `load`, `reset` and `copy`.  Used by one thread at a
+    time.  Nothing here reads the clock or the host.
     """
 
-    def __init__(self, model: CpuModel | str, events: Events = NO_EVENTS) -> None:
-        super().__init__(named(model) if isinstance(model, str) else model, events)
-        self.xsave_sizes = {
-            bit: component_size(self.model, bit) for bit in COMPONENTS
-            if (self.model.xcr0 | self.model.xss) >> bit & 1
-        }
+    def __init__(self, model: CpuModel | str, events: Events = NO_EVENTS,
+                 registers: Registers = _own_registers) -> None:
+        self.model = named(model) if isinstance(model, str) else model
+        self.events = events
+        self.pmu = PmuState(self.model)
+        access = registers(self.model, self.pmu)
+        self._assemble(access, Smm(access.msrs), Enclave(access.msrs), Mode(), Vmx(access))
+
+    def _assemble(self, access: MsrAccess, smm: Smm, enclave: Enclave, mode: Mode, vmx: Vmx
+                  ) -> None:
+        self.access, self.msrs = access, access.msrs
+        self.smm, self.enclave, self.mode, self.vmx = smm, enclave, mode, vmx
+        self.recorder = Recorder(access.msrs, mode)
+        self._slots = access.slots
 
     def copy(self) -> Processor:
         """An independent processor in the same state, alone on its core; a VMCS in force is
         copied too."""
         other = object.__new__(Processor)
-        other.__dict__.update(self.__dict__)
-        other.siblings = ()
-        other.values = self.values.copy()
-        other.lbr = self.lbr.copy()
-        other.pmu = self.pmu.copy()
-        other.vmcs = None if self.vmcs is None else self.vmcs.copy()
+        other.model, other.events, other.pmu = self.model, self.events, self.pmu.copy()
+        msrs = self.msrs.copy(other.pmu)
+        access = MsrAccess(msrs)
+        other._assemble(access, self.smm.copy(msrs), self.enclave.copy(msrs), self.mode.copy(),
+                        self.vmx.copy(access))
         return other
 
     def state(self) -> ProcessorState:
         """The state as frozen, plain data; nothing changes."""
-        return take(self)
+        return ProcessorState(
+            self.model, self.msrs.save(), self.pmu.save(), self.smm.save(), self.enclave.save(),
+            self.mode.save(), self.vmx.save())
 
     @classmethod
-    def from_state(cls, state: ProcessorState, events: Events = NO_EVENTS) -> Processor:
+    def from_state(cls, state: ProcessorState, events: Events = NO_EVENTS,
+                   registers: Registers = _own_registers) -> Processor:
         """A processor in that state.
 
         Raises
@@ -93,9 +138,80 @@ class Processor(EventPath, Vmx):
         StateError
             For a value that the state's model cannot hold.
         """
-        cpu = cls(state.model, events)
-        restore(cpu, state)
+        cpu = cls(state.model, events, registers)
+        cpu.load(state)
         return cpu
+
+    def load(self, state: ProcessorState) -> None:
+        """Bring this processor, fresh from reset and of the state's model, into `state`.
+
+        Raises
+        ------
+        StateError
+            For a value that the model cannot hold.
+        """
+        self.access.load(state.msrs.values)
+        self.pmu.load(state.pmu)
+        self.smm.load(state.smm)
+        self.enclave.load(state.enclave)
+        self.mode.load(state.mode, self.model.tsx, self.model.name)
+        self.msrs.load(state.msrs)
+        self.vmx.load(state.vmcs)
+
+    # RDMSR and WRMSR
+
+    def rdmsr(self, index: int, host: bool = False) -> int:
+        """RDMSR; never changes anything.
+
+        Parameters
+        ----------
+        index : int
+            ECX.
+        host : bool
+            Initiated by the host (KVM_GET_MSRS): a register that some model has but this
+            one lacks reads 0.
+
+        Raises
+        ------
+        GeneralProtection
+            No such register, or a record beyond the depth.
+        VmExit
+            The MSR bitmap in force says so.
+        """
+        slot = self._slots.get(index)
+        if host or slot is None or self.vmx.vmcs is not None:
+            guest = self.guest
+            if guest is not None and not host:
+                check_msr(guest, index, None)
+            return self.access.read(index, host)
+        return slot.read(self.msrs, slot.register)
+
+    def wrmsr(self, index: int, value: int, host: bool = False) -> None:
+        """WRMSR.
+
+        Parameters
+        ----------
+        index, value : int
+            ECX and EDX:EAX.
+        host : bool
+            Initiated by the host (KVM_SET_MSRS): read-only registers may be written where
+            that makes sense, absent ones take 0.
+
+        Raises
+        ------
+        GeneralProtection
+            With register, value, offending bits and rule; nothing has changed.
+        VmExit
+            The MSR bitmap in force says so.
+        """
+        slot = self._slots.get(index)
+        if (host or slot is None or self.vmx.vmcs is not None or not slot.guest_writes
+                or value & slot.reserved):
+            guest = self.guest
+            if guest is not None and not host:
+                check_msr(guest, index, value)
+            return self.access.write(index, value, host)
+        return slot.write(self.msrs, slot.register, value)
 
     # CPUID and XSAVE
 
@@ -111,13 +227,7 @@ class Processor(EventPath, Vmx):
         GeneralProtection
             For components that the model lacks or that must be set together.
         """
-        bad = value & ~self.model.xcr0
-        avx512, amx = value & 0xE0, value & 3 << 17
-        if bad or not value & 1 or value & 6 == 4 or (avx512 and value & 0xE6 != 0xE6) or (
-                amx and amx != 3 << 17):
-            raise GeneralProtection("XCR0", 0, value, bad & ALL_ONES,
-                                    "components that exist, x87 and whole groups only", "XSETBV")
-        self.xcr0 = value
+        self.msrs.set_xcr0(value)
 
     def xsaves(self, area: bytearray | memoryview, offset: int = 0, rfbm: int = 1 << 15, *,
                address: int | None = None, xinuse: int = 0) -> None:
@@ -146,12 +256,8 @@ class Processor(EventPath, Vmx):
         ValueError
             The buffer is too short.
         """
-        effective = self._before_xsaves(rfbm, restoring=False)
-        try:
-            xsave.xsaves(self.lbr, area, effective, offset=offset, address=address,
-                         xinuse=xinuse, sizes=self.xsave_sizes, aligned=self._aligned())
-        except Fault as fault:
-            raise GeneralProtection("area", offset, None, 0, str(fault), "XSAVES") from None
+        self._before_xsaves(rfbm, restoring=False)
+        self.msrs.xsaves(area, offset, rfbm, address, xinuse)
 
     def xrstors(self, area: bytes | bytearray | memoryview, offset: int = 0,
                 rfbm: int = 1 << 15, *, address: int | None = None) -> None:
@@ -162,29 +268,309 @@ class Processor(EventPath, Vmx):
         GeneralProtection
             A refused header or reserved bits; the state is as it was.
         """
-        effective = self._before_xsaves(rfbm, restoring=True)
-        try:
-            xsave.xrstors(self.lbr, area, effective, offset=offset, address=address,
-                          supported=self.xcr0 | self.xss, sizes=self.xsave_sizes,
-                          aligned=self._aligned())
-        except Fault as fault:
-            raise GeneralProtection("area", offset, None, 0, str(fault), "XRSTORS") from None
+        self._before_xsaves(rfbm, restoring=True)
+        self.msrs.xrstors(area, offset, rfbm, address)
 
-    def _before_xsaves(self, rfbm: int, restoring: bool) -> int:
-        if not self.model.xss:
-            raise InvalidOpcode(f"{self.model.name} has no XSAVES")
-        if not self.model.xss >> LBR_COMPONENT & 1:
-            raise UnsupportedFeature(
-                f"{self.model.name}: XSAVES manages no LBRs; their caller saves the other state")
-        self.intercept_xsaves(rfbm, restoring)
-        return rfbm & (self.xcr0 | self.xss)
+    def _before_xsaves(self, rfbm: int, restoring: bool) -> None:
+        xsave.check_offered(self.model)
+        guest = self.guest
+        if guest is not None:
+            check_xsaves(guest, rfbm & self.xss, restoring)
 
-    def _aligned(self) -> int:
-        return sum(1 << c.bit for c in COMPONENTS.values() if c.aligned)
+    # Branches
 
-    # Records
+    def record(self, branches: npt.NDArray[np.void], start: int = 0,
+               stop: int | None = None) -> int:
+        """Retire a batch of branches: count, record, raise PMIs where they fall.
+
+        Parameters
+        ----------
+        branches : array of ``lbrcore.BRANCH_DTYPE``, shape (n,), oldest first
+        start, stop : int
+            Which of them; `stop` is n if left out.
+
+        Returns
+        -------
+        int
+            Where it ended: `stop`, or less if ``events.pmi`` asked to stop; the caller goes on
+            with the branch of that index.
+
+        Notes
+        -----
+        A counter that overflows does so at the exact branch.  That branch is recorded, then
+        the LBRs freeze if IA32_DEBUGCTL says so, then the PMI is delivered.  An exception of a
+        listener ends the batch there; a note on it says which branches are taken.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``lbrcore.LbrState.record``.
+        """
+        return self.recorder.record(self, branches, start, stop)
+
+    def branch(
+        self, cls: int, from_: int, to: int, *, cpl_from: int = 3, cpl_to: int = 3,
+        flags: int = 0, cycles: int = 0, instructions: int = 1,
+        events: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> bool:
+        """Retire one branch; arguments as the fields of ``lbrcore.BRANCH_DTYPE``.
+
+        Returns
+        -------
+        bool
+            ``events.pmi`` asked to stop.
+        """
+        return self.recorder.branch(self, cls, from_, to, cpl_from, cpl_to, flags, cycles,
+                                    instructions, events)
+
+    def retire(self, instructions: int, *, cycles: int = 0, cpl: int = 3, ip: int = 0) -> bool:
+        """Count instructions, and time that passes, without a branch.
+
+        The branch that follows leaves them out.
+
+        Parameters
+        ----------
+        instructions, cycles : int
+            0 to 2**32 - 1.
+        cpl : int
+        ip : int
+            Linear address of the instruction that runs next.
+
+        Returns
+        -------
+        bool
+            ``events.pmi`` asked to stop.
+        """
+        return self.recorder.retire(self, instructions, cycles, cpl, ip)
 
     def records(self) -> npt.NDArray[np.void]:
         """All records, newest first, as ``lbrcore.ENTRY_DTYPE``; a copy."""
-        return self.lbr.records()
+        return self.msrs.records()
 
+    def _far(self, from_: int | None, to: int | None, cpl_from: int = 0, cpl_to: int = 0) -> None:
+        if from_ is not None and to is not None:
+            self.branch(BranchClass.FAR_BRANCH, from_, to, cpl_from=cpl_from, cpl_to=cpl_to)
+
+    # PMIs
+
+    def deliver_pmi(self) -> bool:
+        """Report a PMI, for the recorder."""
+        return bool(self.events.pmi(self))
+
+    def deliver_pebs(self, counter: int, record: bytes) -> int | None:
+        """Report a PEBS record, for the recorder."""
+        return self.events.pebs(self, counter, record)
+
+    def raise_pmi(self) -> bool:
+        """Freeze as IA32_DEBUGCTL demands, then report the PMI.  True: stop the batch."""
+        return self.recorder.raise_pmi(self)
+
+    def pebs_threshold(self) -> bool:
+        """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
+        if not self.model.pmu.pebs_format:
+            raise UnsupportedFeature(f"{self.model.name} has no PEBS")
+        self.msrs.set_status(self.pmu.status | STATUS_OVFBUF)
+        return self.raise_pmi()
+
+    # Events; all addresses are linear
+
+    def debug_exception(self, *, indirect_exit: bool = False) -> None:
+        """Deliver a #DB: recording is switched off before the handler runs; no record.
+
+        Parameters
+        ----------
+        indirect_exit : bool
+            The delivery starts and then ends in a VM exit (SDM vol. 3, 27.1).
+
+        Raises
+        ------
+        VmExit
+            In a guest: directly, with nothing changed, if the exception bitmap has bit 1;
+            indirectly, after the change, if `indirect_exit`.
+        """
+        guest = self.guest
+        if guest is not None and guest.exception_bitmap & 2:
+            raise VmExit(ExitReason.EXCEPTION_OR_NMI)
+        self.msrs.stop_recording()
+        if indirect_exit:
+            if guest is None:
+                raise UnsupportedFeature("an indirect VM exit happens in a guest only")
+            raise VmExit(ExitReason.EPT_VIOLATION)
+
+    def smi(self) -> None:
+        """Enter SMM: LBREn is saved and cleared; FREEZE_WHILE_SMM stops what it stops."""
+        if self.smm.inside:
+            raise UnsupportedFeature("an SMI is blocked in SMM")
+        self.smm.enter()
+
+    def rsm(self, from_: int | None = None, to: int | None = None, *, cpl_to: int = 0) -> None:
+        """Leave SMM: what `smi` saved comes back, LBREn alone of IA32_LBR_CTL.
+
+        With addresses, RSM is a far branch and recorded as one.
+        """
+        if not self.smm.inside:
+            raise UnsupportedFeature("RSM outside of SMM is an invalid opcode")
+        self.smm.leave()
+        self._far(from_, to, cpl_to=cpl_to)
+
+    def init(self, from_: int | None = None, to: int | None = None) -> None:
+        """INIT: no MSR changes; with addresses it is recorded.  In a guest: `VmExit`."""
+        if self.smm.inside:
+            raise UnsupportedFeature("an INIT is blocked in SMM")
+        if self.vmx.vmcs is not None:
+            raise VmExit(ExitReason.INIT)
+        self.mode.in_tsx = False
+        self._far(from_, to)
+
+    def sipi(self, from_: int | None = None, to: int | None = None) -> None:
+        """SIPI: no MSR changes; with addresses it is recorded.  In a guest, which waits for it:
+        `VmExit`."""
+        if self.guest is not None:
+            raise VmExit(ExitReason.SIPI)
+        self._far(from_, to)
+
+    def reset(self, kind: str = "cold", *, in_c6: bool = False) -> None:
+        """RESET.
+
+        Parameters
+        ----------
+        kind : {"cold", "warm"}
+            A warm reset keeps the LBR MSRs, the depth included, but LBREn.
+        in_c6 : bool
+            A warm reset out of C6 is as a cold one for the LBRs.
+
+        Notes
+        -----
+        A LBR_SELECT that threads share goes to its reset value for all of them.
+        """
+        if kind not in ("cold", "warm"):
+            raise ValueError(f"kind: must be 'cold' or 'warm', not {kind!r}")
+        for part in (self.smm, self.enclave, self.mode, self.vmx, self.pmu):
+            part.reset()
+        self.msrs.reset(kind == "warm" and not in_c6)
+
+    def mwait(self, deep: bool = True, *, lose: bool = True) -> None:
+        """MWAIT.  In a guest with "MWAIT exiting": `VmExit`.
+
+        Parameters
+        ----------
+        deep : bool
+            The state is deeper than C1.
+        lose : bool
+            Whether the processor, which may, does lose its LBRs in this state.
+        """
+        guest = self.guest
+        if guest is not None and guest.has("MWAIT exiting"):
+            raise VmExit(ExitReason.MWAIT)
+        offers = self.model.arch.deep_cstate_reset if self.model.arch else bool(self.model.legacy)
+        if deep and lose and offers:
+            self.msrs.lose_records()
+
+    def tsx_begin(self) -> None:
+        """XBEGIN or XACQUIRE: branches from here on have IN_TSX."""
+        self._needs_tsx()
+        self.mode.in_tsx = True
+
+    def tsx_commit(self) -> None:
+        """XEND or XRELEASE."""
+        self._needs_tsx()
+        self.mode.in_tsx = False
+
+    def tsx_abort(self, from_: int, to: int, *, cpl: int = 3) -> bool:
+        """Abort: one record with TSX_ABORT; earlier records stay.  True: as `branch`."""
+        self._needs_tsx()
+        if not self.mode.in_tsx:
+            raise UnsupportedFeature("no transaction is open")
+        self.mode.in_tsx = False
+        return self.branch(BranchClass.TSX_ABORT, from_, to, cpl_from=cpl, cpl_to=cpl,
+                           flags=BranchFlag.TSX_ABORT, instructions=0)
+
+    def _needs_tsx(self) -> None:
+        if not self.model.tsx:
+            raise UnsupportedFeature(f"{self.model.name} has no transactions")
+
+    def enclave_enter(self, from_: int, to: int, *, opt_in: bool) -> None:
+        """EENTER or ERESUME at `from_` into the enclave at `to` (SDM vol. 3, 43.5.2).
+
+        Opt-in: recorded, as are the branches inside.  Opt-out: neither is.
+        """
+        self.enclave.enter(from_, opt_in)
+        if opt_in:
+            self._far(from_, to, 3, 3)
+
+    def enclave_exit(self, from_: int, to: int) -> None:
+        """EEXIT at `from_` to `to`: one record; FROM is the entry's address if opt-out."""
+        self._far(self.enclave.leave(from_), to, 3, 3)
+
+    def aex(self, from_: int, aep: int) -> None:
+        """Asynchronous exit: one record to the AEP; the event's own comes after it."""
+        self._far(self.enclave.leave(from_), aep, 3, 3)
+
+    # VMX
+
+    def vm_entry(self, vmcs: Vmcs) -> None:
+        """VMLAUNCH or VMRESUME.
+
+        The guest's IA32_LBR_CTL, IA32_DEBUGCTL and IA32_PERF_GLOBAL_CTRL are loaded as the
+        entry controls say, then the entry's MSR list.  The records and IA32_LBR_DEPTH cross
+        unchanged.  An injected event, of vector 1 too, changes no debug control; its own
+        jump is for the caller to retire.
+
+        Raises
+        ------
+        VmEntryFailure
+            The entry fails; `vmcs` has the exit reason where the architecture writes one.
+        UnsupportedFeature
+            In a guest, in SMM, or without VMX; a VMX abort when an entry has failed.
+        """
+        if not self.model.vmx or not self.model.intel:
+            raise UnsupportedFeature(f"{self.model.name} has no VMX")
+        if self.smm.inside:
+            raise UnsupportedFeature("SMM is outside of VMX operation")
+        self.vmx.enter(vmcs)
+
+    def vm_exit(self, reason: ExitReason, qualification: int = 0) -> Vmcs:
+        """Leave the guest: save, clear and load what the exit controls say.
+
+        IA32_DEBUGCTL is 0 afterwards, always.
+
+        Returns
+        -------
+        Vmcs
+            The VMCS that was in force, with exit reason and guest state filled in.
+
+        Raises
+        ------
+        UnsupportedFeature
+            Outside of a guest; a VMX abort.
+        """
+        if self.guest is None:
+            raise UnsupportedFeature("a VM exit happens in a guest only")
+        return self.vmx.leave(reason, qualification)
+
+    @property
+    def guest(self) -> Vmcs | None:
+        """The VMCS in force, unless in SMM: that is outside of VMX (SDM vol. 3, 34.14.1)."""
+        return None if self.smm.inside else self.vmx.vmcs
+
+    # What callers read most
+
+    @property
+    def lbr(self) -> LbrState:
+        """The facility in the core."""
+        return self.msrs.lbr
+
+    @property
+    def debugctl(self) -> int:
+        """IA32_DEBUGCTL as it reads."""
+        return self.msrs.debugctl
+
+    @property
+    def xcr0(self) -> int:
+        """XCR0."""
+        return self.msrs.xcr0
+
+    @property
+    def xss(self) -> int:
+        """IA32_XSS."""
+        return self.msrs.xss

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from pylbr.arch import choices
+from pylbr.arch.bits import CTL_LBREN, IA32_DEBUGCTL, IA32_LBR_CTL, IA32_PERF_GLOBAL_CTRL
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import registers
 from pylbr.arch.vmx import CONTROLS, ExitReason, allowed
-from pylbr.cpu.dispatch import Slot
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
-from pylbr.cpu.msr import MsrAccess
+from pylbr.cpu.msr.access import MsrAccess
+from pylbr.cpu.msr.dispatch import Slot
+from pylbr.cpu.saved.state import is_number, need
 from pylbr.cpu.vmcs import BITMAP_SIZE, Vmcs
-from pylbr.errors import GeneralProtection, UnsupportedFeature
+from pylbr.errors import GeneralProtection, StateError, UnsupportedFeature
 
-__all__ = ["EXIT_MSR_ABORT", "Vmx", "check_controls", "check_guest_state", "check_host_state"]
+__all__ = ["EXIT_MSR_ABORT", "Vmx", "check_controls", "check_guest_state", "check_host_state",
+           "check_msr", "check_xsaves"]
 
-IA32_DEBUGCTL, IA32_LBR_CTL, IA32_PERF_GLOBAL_CTRL = 0x1D9, 0x14CE, 0x38F
 IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE = 0xC0000100, 0xC0000101, 0x9E
 #: SDM vol. 3, 30.4.
 INVALID_CONTROLS, INVALID_HOST_STATE = 7, 8
@@ -91,43 +96,68 @@ def check_host_state(model: CpuModel, vmcs: Vmcs) -> None:
         raise VmEntryFailure("host_perf_global_ctrl has reserved bits", error=INVALID_HOST_STATE)
 
 
-class Vmx(MsrAccess):
-    """VMX of `Processor`.  VM entries and VM exits make no record."""
+class Vmx:
+    """VMX of one processor.  VM entries and VM exits make no record.
 
-    def vm_entry(self, vmcs: Vmcs) -> None:
-        """VMLAUNCH or VMRESUME.
+    Parameters
+    ----------
+    access : MsrAccess
 
-        The guest's IA32_LBR_CTL, IA32_DEBUGCTL and IA32_PERF_GLOBAL_CTRL are loaded as the
-        entry controls say, then the entry's MSR list.  The records and IA32_LBR_DEPTH cross
-        unchanged.  An injected event, of vector 1 too, changes no debug control; its own
-        jump is for the caller to retire.
+    Attributes
+    ----------
+    vmcs : Vmcs or None
+        The VMCS in force; None outside of VMX non-root operation.
+    """
+
+    def __init__(self, access: MsrAccess) -> None:
+        self.access, self.msrs = access, access.msrs
+        self.reset()
+
+    def reset(self) -> None:
+        """Outside of VMX non-root operation."""
+        self.vmcs: Vmcs | None = None
+
+    def copy(self, access: MsrAccess) -> Vmx:
+        """The same for a copy of the registers, with a copy of the VMCS."""
+        other = Vmx(access)
+        other.vmcs = None if self.vmcs is None else self.vmcs.copy()
+        return other
+
+    def save(self) -> tuple[tuple[str, Any], ...] | None:
+        """The VMCS in force as plain data."""
+        vmcs = self.vmcs
+        return None if vmcs is None else tuple(sorted(
+            (f.name, _frozen(getattr(vmcs, f.name))) for f in fields(vmcs)))
+
+    def load(self, saved: tuple[tuple[str, Any], ...] | None) -> None:
+        """Take over a saved VMCS; what a VM entry with it has checked is checked again.
 
         Raises
         ------
-        VmEntryFailure
-            The entry fails; `vmcs` has the exit reason where the architecture writes one.
-        UnsupportedFeature
-            In a guest, in SMM, or without VMX; a VMX abort when an entry has failed.
+        StateError
+            For a value that the model cannot hold.
         """
-        if not self.model.vmx or not self.model.intel:
-            raise UnsupportedFeature(f"{self.model.name} has no VMX")
-        if self.in_smm:
-            raise UnsupportedFeature("SMM is outside of VMX operation")
+        self.vmcs = None if saved is None else _loaded(self.msrs.model, saved)
+
+    def enter(self, vmcs: Vmcs) -> None:
+        """VMLAUNCH or VMRESUME; see `Processor.vm_entry`."""
+        msrs, model = self.msrs, self.msrs.model
         if self.vmcs is not None:
             raise UnsupportedFeature("VM entry in a guest exits to its hypervisor")
-        check_controls(self.model, vmcs)
-        check_host_state(self.model, vmcs)
+        check_controls(model, vmcs)
+        check_host_state(model, vmcs)
         try:
-            check_guest_state(self.model, vmcs)
+            check_guest_state(model, vmcs)
         except VmEntryFailure as failed:
             self._entry_failed(vmcs, failed)
             raise
-        if vmcs.has("load debug controls"):
-            self._load(IA32_DEBUGCTL, vmcs.guest_debugctl)
-        if self.model.arch and vmcs.has("load IA32_LBR_CTL"):
-            self._load(IA32_LBR_CTL, vmcs.guest_lbr_ctl)
+        debugctl = vmcs.guest_debugctl if vmcs.has("load debug controls") else None
+        lbr_ctl = vmcs.guest_lbr_ctl if model.arch and vmcs.has("load IA32_LBR_CTL") else None
+        if debugctl is not None:
+            debugctl &= registers(model)[IA32_DEBUGCTL].writable
+        msrs.hardware.vm_entry(debugctl, lbr_ctl)
         if vmcs.has("load guest IA32_PERF_GLOBAL_CTRL"):
-            self._load(IA32_PERF_GLOBAL_CTRL, vmcs.guest_perf_global_ctrl)
+            self.access.set(IA32_PERF_GLOBAL_CTRL, vmcs.guest_perf_global_ctrl)
         for place, (index, value) in enumerate(vmcs.entry_msr_load, 1):
             try:
                 self._load_of_list(index, value)
@@ -141,39 +171,26 @@ class Vmx(MsrAccess):
         if vmcs.entry_interruption_info >> 31 & 1:
             vector, kind = (vmcs.entry_interruption_info & 0xFF,
                             vmcs.entry_interruption_info >> 8 & 7)
-            if vector == 1 and kind == 3 and choices.INJECTED_DB_CLEARS_LBREN and self.model.arch:
-                self.lbr.ctl &= ~1
+            if vector == 1 and kind == 3 and choices.INJECTED_DB_CLEARS_LBREN and model.arch:
+                msrs.lbr.ctl &= ~CTL_LBREN
 
-    def vm_exit(self, reason: ExitReason, qualification: int = 0) -> Vmcs:
-        """Leave the guest: save, clear and load what the exit controls say.
-
-        IA32_DEBUGCTL is 0 afterwards, always.
-
-        Returns
-        -------
-        Vmcs
-            The VMCS that was in force, with exit reason and guest state filled in.
-
-        Raises
-        ------
-        UnsupportedFeature
-            Outside of a guest; a VMX abort.
-        """
-        vmcs = self.guest
+    def leave(self, reason: ExitReason, qualification: int) -> Vmcs:
+        """VM exit; see `Processor.vm_exit`."""
+        vmcs = self.vmcs
         if vmcs is None:
             raise UnsupportedFeature("a VM exit happens in a guest only")
         vmcs.exit_reason, vmcs.exit_qualification = int(reason), qualification
         vmcs.entry_interruption_info &= ~(1 << 31)
         if vmcs.has("save debug controls"):
-            vmcs.guest_debugctl = self.debugctl
-        if self.model.arch and (choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL
-                                or vmcs.has("load IA32_LBR_CTL")):
-            vmcs.guest_lbr_ctl = self.lbr.ctl
+            vmcs.guest_debugctl = self.msrs.debugctl
+        if self.msrs.model.arch and (choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL
+                                     or vmcs.has("load IA32_LBR_CTL")):
+            vmcs.guest_lbr_ctl = self.msrs.lbr.ctl
         if vmcs.has("save IA32_PERF_GLOBAL_CTRL"):
-            vmcs.guest_perf_global_ctrl = self.pmu.global_ctrl
+            vmcs.guest_perf_global_ctrl = self.msrs.pmu.global_ctrl
         self.vmcs = None
         try:
-            vmcs.exit_msr_store = [(index, self._store_of_list(index))
+            vmcs.exit_msr_store = [(index, self.access.store(index))
                                    for index, _ in vmcs.exit_msr_store]
         except GeneralProtection as fault:
             raise UnsupportedFeature(f"{EXIT_MSR_ABORT}: {fault}") from None
@@ -181,12 +198,10 @@ class Vmx(MsrAccess):
         return vmcs
 
     def _load_host(self, vmcs: Vmcs) -> None:
-        self.debugctl = 0
-        if self.model.arch and vmcs.has("clear IA32_LBR_CTL"):
-            self.lbr.ctl = 0
+        clear = self.msrs.model.arch is not None and vmcs.has("clear IA32_LBR_CTL")
+        self.msrs.hardware.vm_exit(clear)
         if vmcs.loads_host_global_ctrl():
-            self._load(IA32_PERF_GLOBAL_CTRL, vmcs.host_perf_global_ctrl)
-        self.sync()
+            self.access.set(IA32_PERF_GLOBAL_CTRL, vmcs.host_perf_global_ctrl)
         try:
             for index, value in vmcs.exit_msr_load:
                 self._load_of_list(index, value)
@@ -194,19 +209,14 @@ class Vmx(MsrAccess):
             raise UnsupportedFeature(f"{EXIT_MSR_ABORT}: {fault}") from None
 
     def _entry_failed(self, vmcs: Vmcs, failure: VmEntryFailure) -> None:
-        """A failure behind the control checks: the host's part of a VM exit, no guest state."""
+        """A failure after the control checks: the host's part of a VM exit, no guest state."""
         vmcs.exit_reason = 1 << 31 | int(failure.reason or 0)
         vmcs.exit_qualification = failure.qualification
         self._load_host(vmcs)
 
-    def _load(self, index: int, value: int) -> None:
-        """WRMSR of a checked value past every intercept."""
-        slot = self._slots[index]
-        slot.write(self, slot.register, value)
-
     def _load_of_list(self, index: int, value: int) -> None:
         slot = self.slot_of_list(index, value)
-        slot.write(self, slot.register, value)
+        slot.write(self.msrs, slot.register, value)
 
     def slot_of_list(self, index: int, value: int) -> Slot:
         """Where an MSR of a load list goes: as WRMSR, but some numbers are refused (26.4, 27.6).
@@ -219,31 +229,56 @@ class Vmx(MsrAccess):
         if index in (IA32_FS_BASE, IA32_GS_BASE, IA32_SMBASE) or 0x800 <= index < 0x900:
             raise GeneralProtection(f"MSR {index:#x}", index, value, 0,
                                     "the number may not be in a VMX MSR list")
-        slot = self._slots.get(index)
-        if slot is None:
-            raise self._no_such(index, value)
-        if value & slot.reserved:
-            raise self._reserved(slot, value)
-        if not slot.guest_writes:
-            raise self._read_only(slot, value)
-        return slot
+        return self.access.slot_of_list(index, value)
 
-    def _store_of_list(self, index: int) -> int:
-        slot = self._slots.get(index)
-        if slot is None:
-            raise self._no_such(index, None)
-        return slot.read(self, slot.register)
 
-    # What exits
+def check_msr(vmcs: Vmcs, index: int, value: int | None) -> None:
+    """RDMSR, or WRMSR of `value`, in a guest that `vmcs` controls: VM exit or nothing."""
+    if vmcs.intercepts(index, write=value is not None):
+        raise VmExit(ExitReason.RDMSR if value is None else ExitReason.WRMSR, index=index,
+                     value=value)
 
-    def intercept_xsaves(self, rfbm: int, restoring: bool) -> None:
-        """XSAVES and XRSTORS in a guest: #UD, VM exit or nothing (SDM vol. 3, 25.1.3, 25.3)."""
-        vmcs = self.guest
-        if vmcs is None:
-            return
-        if not (vmcs.has("activate secondary controls")
-                and vmcs.has("enable XSAVES/XRSTORS")):
-            raise InvalidOpcode("XSAVES is not enabled for the guest")
-        if rfbm & self.xss & vmcs.xss_exiting_bitmap:
-            raise VmExit(ExitReason.XRSTORS if restoring else ExitReason.XSAVES,
-                         value=rfbm & self.xss)
+
+def check_xsaves(vmcs: Vmcs, components: int, restoring: bool) -> None:
+    """XSAVES or XRSTORS of supervisor components in a guest that `vmcs` controls: #UD, VM exit
+    or nothing (SDM vol. 3, 25.1.3, 25.3)."""
+    if not (vmcs.has("activate secondary controls") and vmcs.has("enable XSAVES/XRSTORS")):
+        raise InvalidOpcode("XSAVES is not enabled for the guest")
+    if components & vmcs.xss_exiting_bitmap:
+        raise VmExit(ExitReason.XRSTORS if restoring else ExitReason.XSAVES, value=components)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _list_of_pairs(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2
+        and is_number(pair[0], (1 << 32) - 1) and is_number(pair[1], (1 << 64) - 1)
+        for pair in value)
+
+
+def _loaded(model: CpuModel, saved: tuple[tuple[str, Any], ...]) -> Vmcs:
+    need(model.vmx, f"vmcs: {model.name} has no VMX")
+    values, made = dict(saved), Vmcs()
+    need(set(values) == {f.name for f in fields(Vmcs)}, "vmcs: fields are missing or unknown")
+    for name, value in values.items():
+        kind = type(getattr(made, name))
+        if kind is int:
+            need(is_number(value, (1 << 64) - 1), f"vmcs: {name} must fit in 64 bits")
+        elif kind is bytearray:
+            need(isinstance(value, bytes) and len(value) == BITMAP_SIZE,
+                 f"vmcs: {name} has {BITMAP_SIZE} bytes")
+        else:
+            need(_list_of_pairs(value), f"vmcs: {name} has pairs of MSR number and value")
+        setattr(made, name, kind(value))
+    try:
+        check_controls(model, made)
+        check_host_state(model, made)
+        check_guest_state(model, made)
+    except VmEntryFailure as failure:
+        raise StateError(f"vmcs: {failure}") from None
+    return made

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any, final
 
 from lbrcore.lbr import LbrState
@@ -6,13 +5,7 @@ from pylbr.arbitration.microsteps import Policy
 
 HOST_FROM: int
 HOST_TO: int
-READ: int
-WRITE: int
-DEPTH: int
 XSAVES: int
-ENABLE: int
-DISABLE: int
-SELECT: int
 
 @final
 class ContendedCpu:
@@ -22,12 +15,16 @@ class ContendedCpu:
     ----------
     policy : Policy
     registers : LbrState
-        Where the registers lie; fresh from reset.  The guest runs when the instance is made.
+        Of a processor fresh from reset; copied.  The guest runs when the instance is made.
 
     Attributes
     ----------
+    registers : LbrState
+        A view of the registers; what is written to it is in force at once.
     exited : int
         VM exits so far.
+    leaked : int
+        Records of the host that the guest has read.
     failures : int
         Bits of a policy's own invariants that broke.
 
@@ -46,28 +43,15 @@ class ContendedCpu:
     def exited(self) -> int: ...
     @property
     def failures(self) -> int: ...
+    leaked: int
     def exits(self, instruction: int) -> bool:
-        """Does this instruction (`READ` ...) of the running guest exit?"""
+        """Does this instruction (`XSAVES` ...) of the running guest exit?"""
 
-    def read(self, view: LbrState, xsaves: bool = False) -> None:
-        """An intercepted read: put into `view` what the guest is shown."""
-
-    def modify(self, view: LbrState, change: Callable[[], int]) -> None:
-        """An intercepted write: `change` alters one record of `view`, as the guest is shown it,
-        and returns its number from the newest, -1 for LER.  What it raises is passed on, and
-        nothing is written."""
-
-    def control(self, value: int) -> None:
-        """An intercepted write of IA32_LBR_CTL or MSR_LBR_SELECT."""
+    def read(self, view: LbrState) -> None:
+        """An intercepted XSAVES: put into `view` what the guest is shown."""
 
     def debugctl(self, value: int) -> None:
         """A write of IA32_DEBUGCTL, legacy LBRs."""
-
-    def tos(self, value: int) -> None:
-        """An intercepted write of MSR_LASTBRANCH_TOS."""
-
-    def reset(self) -> None:
-        """An intercepted write of IA32_LBR_DEPTH."""
 
     def restore(self, view: LbrState) -> None:
         """An intercepted XRSTORS, which left this in `view`."""

@@ -1,8 +1,8 @@
 """One processor that the host's perf and one guest share, driven from outside.
 
-The policy and the micro-steps are those of the search.  The registers lie in an `LbrState`, so
-that an emulator's record path can write to them; each method takes them from there and puts them
-back.  While the host runs it takes branches of its own behind every step:
+The policy and the micro-steps are those of the search, and so are the registers: an emulator's
+record path writes to them through a view.  While the host runs it takes branches of its own after
+every step:
 ``FROM = HOST_FROM | serial``, so that a record of it is known wherever it turns up.
 
 The policies know one value a register: "the guest writes a record", "the guest enables".  Which
@@ -17,13 +17,13 @@ from libc.string cimport memset
 from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_tos
 from lbrcore.lbr cimport (
     LBR_COND, LBR_LEGACY, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta, lbr_slot,
-    lbr_state,
+    lbr_state, lbr_view,
 )
 from pylbr.arbitration.microsteps cimport (
     EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,
     GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_CLOSE, OP_ENTER, OP_EXIT,
-    OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_GUEST, Cpu, Policy, System, Vcpu, nmi, start, step,
-    vcpu_reset,
+    OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_GUEST, Cpu, Observation, Policy, System, Vcpu, nmi,
+    start, step, vcpu_reset,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_LBR
@@ -34,14 +34,12 @@ from pylbr.errors import ConfigurationError
 
 cdef enum:
     ON_TASK = 0x40
-    LER = -1                    # in place of a record's number
 
 #: Upper halves of FROM and TO of the host's branches; canonical, and nothing of a guest's.
 HOST_FROM, HOST_TO = 0xFFFFC0DE00000000, 0xFFFFC0DF00000000
 cdef uint64_t _from = HOST_FROM, _to = HOST_TO
 #: What a guest does, for `ContendedCpu.exits`.
-READ, WRITE, DEPTH, XSAVES = GUEST_READ, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
-ENABLE, DISABLE, SELECT = GUEST_ENABLE, GUEST_DISABLE, GUEST_USER_FILTER
+XSAVES = GUEST_XSAVES
 
 
 cdef void _exchange(lbr_entry* one, lbr_entry* other) noexcept nogil:
@@ -54,15 +52,6 @@ cdef void _exchange(lbr_entry* one, lbr_entry* other) noexcept nogil:
 cdef class ContendedCpu:
     """One CPU, the vCPU that runs on it, and host perf."""
 
-    cdef readonly Policy policy
-    cdef readonly LbrState registers
-    cdef System system
-    cdef uint32_t serial
-    cdef uint8_t freezes
-    cdef bint by_event              # the guest's records are perf's to keep
-    cdef readonly uint64_t exited
-    cdef readonly int failures
-
     def __init__(self, Policy policy not None, LbrState registers not None):
         cdef bint legacy = registers.state.config.flavour == LBR_LEGACY
         cdef System* s = &self.system
@@ -70,27 +59,23 @@ cdef class ContendedCpu:
             raise ConfigurationError(
                 f"policy {policy.name} needs a processor with "
                 f"{'legacy' if policy.legacy else 'architectural'} LBRs")
-        self.policy, self.registers = policy, registers
+        self.policy = policy
         self.by_event = isinstance(policy, PinnedEvent)
         memset(s, 0, sizeof(System))
         s.cpus = s.guests = s.cpu[0].irqs = 1
         s.host_depth = s.depth = <uint8_t> registers.state.depth
+        s.cpu[0].hw.lbr = registers.state[0]
         vcpu_reset(s, &s.vcpu[0])
-        self._take()
         self._operation(OP_SWITCH, 1)
         self._operation(OP_ENTER, 0)
         self._give()
 
     # Steps
 
-    cdef void _take(self) noexcept nogil:
-        self.system.cpu[0].hw.lbr = self.registers.state[0]
-
     cdef void _give(self) noexcept nogil:
         """In the guest, its frozen bit of IA32_PERF_GLOBAL_STATUS is the one in force."""
         cdef Cpu* c = &self.system.cpu[0]
         lbr_set_frozen(&c.hw.lbr, self.freezes and c.guest and c.owner == OWNER_GUEST)
-        self.registers.state[0] = c.hw.lbr
 
     cdef void _branches(self, uint64_t count) noexcept nogil:
         cdef lbr_branch branch
@@ -104,10 +89,18 @@ cdef class ContendedCpu:
             lbr_record(&self.system.cpu[0].hw.lbr, &branch)
             count -= 1
 
+    cdef void _forget(self, bint image) noexcept nogil:
+        """Clear what the last steps showed; the image too if these show one."""
+        cdef Observation* seen = &self.system.seen
+        if image:
+            memset(seen, 0, sizeof(Observation))
+        else:
+            memset(seen, 0, <size_t> (<char*> &seen.image - <char*> seen))
+
     cdef void _operation(self, int op, int arg) noexcept nogil:
         """One operation to its end, a branch of the host's behind each step in the host."""
         cdef Cpu* c = &self.system.cpu[0]
-        memset(&self.system.seen, 0, sizeof(self.system.seen))
+        self._forget(op != OP_EXIT and op != OP_ENTER)
         start(&self.system, c, op, arg)
         while c.frames:
             step(&self.system, c, self.policy)
@@ -118,7 +111,6 @@ cdef class ContendedCpu:
     cdef void _leave(self) noexcept nogil:
         cdef Cpu* c = &self.system.cpu[0]
         cdef Vcpu* v = &self.system.vcpu[0]
-        self._take()
         lbr_set_frozen(&c.hw.lbr, 0)
         if v.passthrough and v.vmcs.load_lbr_ctl and self.by_event:
             v.ctl = c.hw.lbr.ctl  # XRSTORS in the guest has loaded it
@@ -132,7 +124,7 @@ cdef class ContendedCpu:
     cdef void _emulate(self, int instruction) noexcept nogil:
         """The hypervisor emulates; the exit has been taken."""
         cdef Cpu* c = &self.system.cpu[0]
-        memset(&self.system.seen, 0, sizeof(self.system.seen))
+        self._forget(instruction == GUEST_READ or instruction == GUEST_XSAVES)
         start(&self.system, c, OP_EXIT, instruction)
         c.frame[0].step = EMULATE
         while c.frames:
@@ -171,14 +163,18 @@ cdef class ContendedCpu:
         if c.hw.msr_accesses != before:
             lbr_write_ctl(&c.hw.lbr, value)
 
+    cdef void _position(self, LbrState view) noexcept nogil:
+        """Set the view's TOS."""
+        if self.policy.legacy:
+            lbr_write_tos(view.state, self.system.cpu[0].hw.lbr.head & (view.state.depth - 1)
+                          if self.system.cpu[0].perf.vlbr else 0)
+
     cdef void _show(self, LbrState view, const Image* image) noexcept nogil:
         """Put into `view` what a reader is shown."""
         cdef lbr_state* shown = view.state
         cdef uint32_t i
         cdef uint64_t used = image.ctl | image.ler.from_ | image.ler.to | image.ler.info
-        if self.policy.legacy:
-            lbr_write_tos(shown, self.system.cpu[0].hw.lbr.head & (shown.depth - 1)
-                          if self.system.cpu[0].perf.vlbr else 0)
+        self._position(view)
         lbr_write_ctl(shown, image.ctl)
         shown.ler = image.ler
         for i in range(shown.depth):
@@ -188,55 +184,30 @@ cdef class ContendedCpu:
 
     # The guest
 
-    def exits(self, int instruction):
+    cdef bint intercepts(self, int instruction) noexcept nogil:
         cdef System* s = &self.system
-        return bool(self.policy.exits(s, &s.cpu[0], &s.vcpu[0], instruction))
+        return self.policy.exits(s, &s.cpu[0], &s.vcpu[0], instruction)
 
-    def read(self, LbrState view not None, bint xsaves=False):
+    @property
+    def registers(self):
+        """The registers of the CPU; what is written to them is in force at once."""
+        return lbr_view(&self.system.cpu[0].hw.lbr, self)
+
+    def exits(self, int instruction):
+        return bool(self.intercepts(instruction))
+
+    def read(self, LbrState view not None):
         with nogil:
             self._leave()
-            self._emulate(GUEST_XSAVES if xsaves else GUEST_READ)
+            self._emulate(GUEST_XSAVES)
             self._show(view, &self.system.seen.image)
             self._return()
-
-    def modify(self, LbrState view not None, change):
-        cdef lbr_entry entry
-        cdef int n
-        self._leave()
-        try:
-            self._emulate(GUEST_READ)
-            self._show(view, &self.system.seen.image)
-            n = change()
-            if n == LER:
-                entry = view.state.ler
-            else:
-                entry = lbr_slot(view.state, view.state.head - n)[0]
-            self._write(n, &entry)
-        finally:
-            self._return()
-
-    def control(self, uint64_t value):
-        self._leave()
-        self._control(value)
-        self._return()
 
     def debugctl(self, uint64_t value):
         cdef Vcpu* v = &self.system.vcpu[0]
         self._leave()
         self._emulate(GUEST_ENABLE if value & DEBUGCTL_LBR else GUEST_DISABLE)
         v.debugctl = value
-        self._return()
-
-    def tos(self, uint64_t value):
-        self._leave()
-        self._emulate(GUEST_READ)
-        if self.system.cpu[0].perf.vlbr:
-            lbr_write_tos(&self.system.cpu[0].hw.lbr, <uint32_t> value)
-        self._return()
-
-    def reset(self):
-        self._leave()
-        self._emulate(GUEST_DEPTH)
         self._return()
 
     def restore(self, LbrState view not None):
@@ -255,7 +226,11 @@ cdef class ContendedCpu:
         cdef Vcpu* v = &s.vcpu[0]
         cdef uint32_t i
         if self.policy.legacy:
-            self.tos(view.state.head & (view.state.depth - 1))
+            self._leave()
+            self._emulate(GUEST_READ)
+            if c.perf.vlbr:
+                lbr_write_tos(&c.hw.lbr, view.state.head & (view.state.depth - 1))
+            self._return()
             self.restore(view)
             return
         self._leave()
@@ -285,7 +260,6 @@ cdef class ContendedCpu:
 
     def stop_recording(self):
         cdef Cpu* c = &self.system.cpu[0]
-        self._take()
         self.system.vcpu[0].debugctl &= ~<uint64_t> DEBUGCTL_LBR
         c.hw.debugctl &= ~<uint64_t> DEBUGCTL_LBR
         lbr_set_enable(&c.hw.lbr, 0)
@@ -293,7 +267,6 @@ cdef class ContendedCpu:
 
     def freeze(self, bint frozen):
         self.freezes = frozen and not self.policy.legacy
-        self._take()
         self._give()
 
     def show(self, LbrState view not None):
@@ -301,7 +274,6 @@ cdef class ContendedCpu:
         cdef Image image
         memset(&image, 0, sizeof(image))
         if c.owner == OWNER_GUEST:
-            self._take()
             hw_peek(&c.hw, &image)
         elif not self.by_event:
             image = self.system.vcpu[0].image

@@ -194,7 +194,7 @@ class Contention:
 
     def flags(self) -> int:
         """What the guest reads at port F5h: bit 0, records were lost since its last reset."""
-        return int(self._vcpu.shared.lost)
+        return int(self._vcpu.contended.lost)
 
     @property
     def _vcpu(self) -> VirtualProcessor:
@@ -204,18 +204,17 @@ class Contention:
     def _do(self, acts: list[Act]) -> None:
         if not acts:
             return
-        shared = self._vcpu.shared
+        shared = self._vcpu.contended
         shared.leave()
         try:
             for act in acts:
                 self._one(act)
         finally:
             shared.enter()
-        if self._vcpu.model.legacy:
-            self._vcpu.debugctl = shared.guest_debugctl
+        self._vcpu.msrs.host_has_run()
 
     def _one(self, act: Act) -> None:
-        shared = self._vcpu.shared
+        shared = self._vcpu.contended
         if act.name == "open":
             self.refused += not shared.open(act.number)
             self._traces_guest |= not act.number & _FLAGS["exclude-guest"]
@@ -230,7 +229,7 @@ class Contention:
         shared.branches(act.number if act.name == "branches" else 1)
 
     def _sample(self) -> None:
-        present, cut, own, others = self._vcpu.shared.sample()
+        present, cut, own, others = self._vcpu.contended.sample()
         self.samples += 1
         self.absent += not present
         self.cut += cut
@@ -241,10 +240,10 @@ class Contention:
 
     def summary(self) -> str:
         """One line of figures."""
-        shared = self._vcpu.shared
+        shared = self._vcpu.contended
         return (
             f"contention under {self.script.policy}: {shared.exited} VM exits for LBRs and host, "
-            f"{self._vcpu.leaked} host records read by the guest; host: {self.samples} samples, "
+            f"{shared.leaked} host records read by the guest; host: {self.samples} samples, "
             f"{self.absent} without records, {self.cut} marked cut, {self.own} own records, "
             f"{self.others} of the guest ({self.breaches} against exclude-guest), "
             f"{self.refused} events refused")

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from lbrcore import LbrState
 from pylbr.arbitration import Policy
 from pylbr.arch import CpuModel
-from pylbr.arch.register import MsrRegister
-from pylbr.cpu import Processor, ProcessorState
-from pylbr.cpu.base import Events
-from pylbr.embed.contended_cpu import (
-    DEPTH,
-    DISABLE,
-    ENABLE,
-    HOST_FROM,
-    READ,
-    SELECT,
-    WRITE,
-    XSAVES,
-    ContendedCpu,
+from pylbr.arch.bits import (
+    DEBUGCTL_BTF,
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    DEBUGCTL_LBR,
+    DEBUGCTL_TR,
+    STATUS_LBR_FRZ,
 )
+from pylbr.cpu import Events, Processor, ProcessorState, xsave
+from pylbr.cpu.facility import facility
+from pylbr.cpu.hardware import Facility
+from pylbr.cpu.msr.access import MsrAccess
+from pylbr.cpu.msr.dispatch import Slot, slots
+from pylbr.cpu.msr.values import Msrs
+from pylbr.cpu.pmu import PmuState
+from pylbr.cpu.saved.state import MsrState
+from pylbr.embed.contended_accessor import KINDS, LEGACY_KINDS, ContendedAccessor
+from pylbr.embed.contended_cpu import HOST_FROM, XSAVES, ContendedCpu
 
 __all__ = ["VirtualProcessor", "guest_model"]
 
-#: Bits of an address that every format keeps, and that tell the host's branches.
-_SHIFT, _TAG = 32, HOST_FROM >> 32 & 0xFFFF
-_LER = -1
-_LBREN = 1
-_DEBUGCTL_LBR, _LBR_FRZ = 1, 1 << 58
-_CONTROLS = frozenset({"lbr.ctl", "lbr.select"})
-_RECORDS = frozenset({"lbr.from", "lbr.to", "lbr.info", "lbr.single"})
-_LERS = frozenset({"ler.from", "ler.to", "ler.info"})
-_READ = _CONTROLS | _RECORDS | _LERS | {"lbr.tos"}
+#: Bits of an address that every format keeps, and that mark the host's branches.
+_SHIFT, _TAG = np.uint64(32), np.uint64(HOST_FROM >> 32 & 0xFFFF)
 
 
 def guest_model(model: CpuModel) -> CpuModel:
@@ -43,6 +41,123 @@ def guest_model(model: CpuModel) -> CpuModel:
         return model
     return replace(model, lbr=replace(
         model.arch, depth_bitmap=1 << model.arch.max_depth // 8 - 1))
+
+
+class ContendedMsrs(Msrs):
+    """A guest's registers, of which the LBRs are a host's, too.
+
+    IA32_DEBUGCTL is the guest's own: the policy decides what of it reaches the processor.
+
+    Parameters
+    ----------
+    model : CpuModel
+    pmu : PmuState
+    policy : Policy
+    lost : bool
+        Of a vCPU that comes from elsewhere: the policy there had reported lost records.
+
+    Attributes
+    ----------
+    contended : ContendedCpu
+    view : Msrs
+        The same registers over a facility that shows what the policy shows.
+    """
+
+    def __init__(self, model: CpuModel, pmu: PmuState, policy: Policy, lost: bool = False
+                 ) -> None:
+        self.contended, self.lost = ContendedCpu(policy, facility(model)), lost
+        self._legacy = model.legacy is not None
+        super().__init__(model, pmu, Facility(self.contended.registers, False))
+        self.view = Msrs(model, pmu)
+        self.view.values = self.values
+
+    def copy(self, pmu: PmuState) -> Msrs:
+        """The registers of a processor that goes on alone."""
+        alone = Msrs(self.model, pmu)
+        alone.values.update(self.values)
+        alone.load(self.save())
+        return alone
+
+    def set_debugctl(self, value: int) -> None:
+        self.hardware.set_debugctl(value)
+        if self._legacy and self.contended.guest_debugctl & ~value & DEBUGCTL_LBR:
+            self.contended.stop_recording()
+
+    def sync(self) -> None:
+        self.contended.freeze(bool(self.pmu.status & STATUS_LBR_FRZ))
+
+    def freeze(self, streamlined: bool) -> bool:
+        if not self.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI:
+            return False
+        if not streamlined:
+            self.set_debugctl(self.debugctl & ~DEBUGCTL_LBR)
+        return streamlined
+
+    def stop_recording(self) -> None:
+        self.contended.debug_exception()
+        self.set_debugctl(self.debugctl & ~(DEBUGCTL_LBR | DEBUGCTL_BTF | DEBUGCTL_TR))
+
+    def host_has_run(self) -> None:
+        """Take over what the hypervisor has done to the guest meanwhile."""
+        if self.model.legacy:
+            self.hardware.set_debugctl(self.contended.guest_debugctl)
+
+    # Records
+
+    def shown(self) -> LbrState:
+        self.contended.show(self.view.lbr)
+        return self.view.lbr
+
+    def xsaves(self, area: bytearray | memoryview, offset: int, rfbm: int, address: int | None,
+               xinuse: int) -> None:
+        lbr = self.lbr
+        if rfbm & self.xss and self.contended.exits(XSAVES):
+            lbr = self.view.lbr
+            self.contended.read(lbr)
+        xsave.xsaves(self.model, lbr, area, offset, rfbm & (self.xcr0 | self.xss), address,
+                     xinuse)
+        if rfbm & self.xss:
+            self._count(lbr.records())
+
+    def _count(self, records: npt.NDArray[np.void]) -> None:
+        self.contended.leaked += int(np.count_nonzero(
+            records["from"] >> _SHIFT & np.uint64(0xFFFF) == _TAG))
+
+    def xrstors(self, area: bytes | bytearray | memoryview, offset: int, rfbm: int,
+                address: int | None) -> None:
+        if not (rfbm & self.xss and self.contended.exits(XSAVES)):
+            super().xrstors(area, offset, rfbm, address)
+            return
+        enabled = self.xcr0 | self.xss
+        lbr = self.shown()
+        xsave.xrstors(self.model, lbr, area, offset, rfbm & enabled, address, enabled)
+        self.contended.restore(lbr)
+
+    # Saved state
+
+    def load(self, saved: MsrState) -> None:
+        alone = Msrs(self.model, self.pmu)
+        alone.values.update(self.values)
+        alone.load(saved)
+        self.xcr0 = alone.xcr0
+        self.hardware.set_debugctl(alone.debugctl)
+        self.contended.load(alone.lbr, self.lost)
+        if self.model.legacy:
+            self.contended.debugctl(alone.debugctl)
+        self.pmu_changed()
+        self.sync()
+
+
+def _replaced(msrs: ContendedMsrs) -> Iterator[tuple[int, Slot]]:
+    """The LBR registers, with accessors that ask the policy."""
+    kinds = LEGACY_KINDS if msrs.model.legacy else KINDS
+    made: dict[tuple[object, object], ContendedAccessor] = {}
+    for index, slot in slots(msrs.model).items():
+        kind = kinds.get(slot.register.row.accessor)
+        if kind is not None:
+            accessor = made.setdefault((slot.read, slot.write), ContendedAccessor(
+                msrs.contended, kind, msrs.view, slot.read, slot.write))
+            yield index, replace(slot, read=accessor.read, write=accessor.write)
 
 
 class VirtualProcessor(Processor):
@@ -54,148 +169,24 @@ class VirtualProcessor(Processor):
         The host's; the guest gets `guest_model` of it.
     events : Events
     policy : Policy
+    lost : bool
+        Records were lost before it came here.
 
     Attributes
     ----------
-    shared : ContendedCpu
-    leaked : int
-        Records of the host that the guest has read.
+    contended : ContendedCpu
     """
 
-    _shared: ContendedCpu | None = None
+    msrs: ContendedMsrs
 
-    def __init__(self, model: CpuModel, events: Events, policy: Policy) -> None:
-        super().__init__(guest_model(model), events)
-        self._view = Processor(self.model)
-        self.leaked = 0
-        self._shared = ContendedCpu(policy, self.lbr)
+    def __init__(self, model: CpuModel, events: Events, policy: Policy, lost: bool = False
+                 ) -> None:
+        def registers(model: CpuModel, pmu: PmuState) -> MsrAccess:
+            msrs = ContendedMsrs(model, pmu, policy, lost)
+            return MsrAccess(msrs, dict(_replaced(msrs)))
 
-    @property
-    def shared(self) -> ContendedCpu:
-        assert self._shared is not None
-        return self._shared
-
-    def sync(self) -> None:
-        """As `Processor.sync`, through the hypervisor."""
-        if self._shared is None:
-            super().sync()
-            return
-        if self.model.legacy and self._shared.guest_debugctl & ~self.debugctl & _DEBUGCTL_LBR:
-            self._shared.stop_recording()
-        self._shared.freeze(bool(self.pmu.status & _LBR_FRZ))
-
-    # MSRs
-
-    def _home(self, index: int) -> tuple[str, MsrRegister | None]:
-        slot = self._slots.get(index)
-        return ("", None) if slot is None else (slot.register.row.home, slot.register)
-
-    def rdmsr(self, index: int, host: bool = False) -> int:
-        home, _ = self._home(index)
-        if home in _READ and self.shared.exits(READ):
-            self._fresh_view()
-            self.shared.read(self._view.lbr)
-            value = self._view.rdmsr(index)
-        else:
-            value = super().rdmsr(index, host)
-        if home in _RECORDS | _LERS:
-            self.leaked += value >> _SHIFT & 0xFFFF == _TAG
-        return value
-
-    def wrmsr(self, index: int, value: int, host: bool = False) -> None:
-        home, register = self._home(index)
-        shared = self.shared
-        if register is None or not self._intercepted(home, value):
-            super().wrmsr(index, value, host)
-            return
-        self._fresh_view()
-        if home in _RECORDS or home in _LERS:
-            shared.modify(self._view.lbr, lambda: self._changed(register, value))
-            return
-        self._view.wrmsr(index, value)  # raises what the guest is to see
-        if home == "lbr.depth":
-            shared.reset()
-        elif home == "lbr.tos":
-            shared.tos(value)
-        elif home == "debugctl":
-            self.debugctl = self._view.debugctl
-            shared.debugctl(self.debugctl)
-        else:
-            shared.control(value)
-
-    def _intercepted(self, home: str, value: int) -> bool:
-        if home == "lbr.depth":
-            return self.shared.exits(DEPTH)
-        if home == "lbr.ctl":
-            return self.shared.exits(ENABLE if value & _LBREN else DISABLE)
-        if home == "lbr.select":
-            return self.shared.exits(SELECT)
-        if home == "debugctl":
-            return self.model.legacy is not None
-        return (home in _RECORDS or home in _LERS or home == "lbr.tos") and (
-            self.shared.exits(WRITE))
-
-    def _fresh_view(self) -> None:
-        self._view.debugctl, self._view.xcr0 = self.debugctl, self.xcr0
-        self._view.values = self.values.copy()
-
-    def _changed(self, register: MsrRegister, value: int) -> int:
-        """Write into the view; the number of the record, counted from the newest."""
-        self._view.wrmsr(register.index, value)
-        if register.row.home in _LERS:
-            return _LER
-        if self.model.arch:
-            return register.n
-        return (self._view.lbr.tos - register.n) % self._view.lbr.depth
-
-    # XSAVES
-
-    def xsaves(self, area: bytearray | memoryview, offset: int = 0, rfbm: int = 1 << 15, *,
-               address: int | None = None, xinuse: int = 0) -> None:
-        if rfbm & self.xss and self.shared.exits(XSAVES):
-            self._fresh_view()
-            self.shared.read(self._view.lbr, True)
-            self._view.xsaves(area, offset, rfbm, address=address, xinuse=xinuse)
-            self._count(self._view.records())
-            return
-        super().xsaves(area, offset, rfbm, address=address, xinuse=xinuse)
-        if rfbm & self.xss:
-            self._count(self.lbr.records())
-
-    def _count(self, records: npt.NDArray[np.void]) -> None:
-        self.leaked += int(np.count_nonzero(records["from"] >> _SHIFT & 0xFFFF == _TAG))
-
-    def xrstors(self, area: bytes | bytearray | memoryview, offset: int = 0,
-                rfbm: int = 1 << 15, *, address: int | None = None) -> None:
-        if rfbm & self.xss and self.shared.exits(XSAVES):
-            self._fresh_view()
-            self.shared.show(self._view.lbr)
-            self._view.xrstors(area, offset, rfbm, address=address)
-            self.shared.restore(self._view.lbr)
-        else:
-            super().xrstors(area, offset, rfbm, address=address)
-
-    # Events
-
-    def debug_exception(self, *, indirect_exit: bool = False) -> None:
-        self.shared.debug_exception()
-        self.debugctl &= ~(1 | 1 << 1 | 1 << 6)
-        self.sync()
-
-    def records(self) -> npt.NDArray[np.void]:
-        """What the guest would be shown; nothing happens by that."""
-        self.shared.show(self._view.lbr)
-        return self._view.records()
-
-    # Migration
-
-    def state(self) -> ProcessorState:
-        """What user space would read: a processor that goes on alone, or as another vCPU."""
-        plain = super().copy()
-        plain.lbr = self._view.lbr
-        self._fresh_view()
-        self.shared.show(plain.lbr)
-        return plain.state()
+        super().__init__(guest_model(model), events, registers)
+        self.contended = self.msrs.contended
 
     @classmethod
     def resume(
@@ -207,14 +198,6 @@ class VirtualProcessor(Processor):
         ------
         StateError
         """
-        cpu, plain = cls(state.model, events, policy), Processor.from_state(state)
-        shared, plain.events = cpu.shared, events
-        for name, value in vars(plain).items():
-            if name not in ("lbr", "model"):
-                setattr(cpu, name, value)
-        shared.load(plain.lbr, lost)
-        if cpu.model.legacy:
-            shared.debugctl(cpu.debugctl)
-        cpu.pmu_changed()
-        cpu.sync()
+        cpu = cls(state.model, events, policy, lost)
+        cpu.load(state)
         return cpu

@@ -35,6 +35,10 @@ from pylbr.arch.bits import (
 from pylbr.arch.features import CpuModel
 from pylbr.arch.registers import find, registers
 from pylbr.cpu import Processor
+from pylbr.cpu.hardware import Facility
+from pylbr.cpu.msr.access import MsrAccess
+from pylbr.cpu.msr.values import Msrs
+from pylbr.cpu.pmu import PmuState
 from pylbr.sample.counters import assign
 from pylbr.sample.setup import SampleSetup
 
@@ -125,8 +129,7 @@ class ProcessorReplay:
     def __init__(self, setup: SampleSetup, events: Sequence[CountedEvent]) -> None:
         self.setup, self.events, self.count = setup, tuple(events), len(events)
         model = setup.processor
-        self.cpu = Processor(model, self)
-        self.cpu.lbr = LbrState(setup.config(classes=True))
+        self.cpu = Processor(model, self, self._registers)
         self._msrs = _Msrs.of(model)
         places = assign(setup.events, model)
         self._counters = [
@@ -141,6 +144,10 @@ class ProcessorReplay:
         self._due: int | None = None  # rows until the PMI is taken; 0: behind this one
         self._interrupted = False
         self._program()
+
+    def _registers(self, model: CpuModel, pmu: PmuState) -> MsrAccess:
+        lbr = LbrState(self.setup.config(classes=True))
+        return MsrAccess(Msrs(model, pmu, Facility(lbr, model.legacy is not None)))
 
     @property
     def lbr(self) -> LbrState:
@@ -230,7 +237,7 @@ class ProcessorReplay:
             cpu.wrmsr(depth, cpu.rdmsr(depth))
         elif reset:
             for index, register in registers(model).items():
-                if register.row.home in _RECORDS:
+                if register.row.accessor in _RECORDS:
                     cpu.wrmsr(index, 0)
         on = cpu.rdmsr(self._msrs.enable)
         enable = (DBG_EXTN_CFG_LBRV2EN if model.amd else CTL_LBREN if model.arch

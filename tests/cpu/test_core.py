@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pylbr.arch import MODELS, Access, architectural, registers
 from pylbr.cpu import Core, CoreState, Processor, decode, decode_core, encode, encode_core
-from pylbr.cpu.codec import headed
+from pylbr.cpu.saved.codec import headed
 from pylbr.errors import ConfigurationError, StateError
 from tests.cpu import twin
 from tests.cpu.helpers import Listener, some_branches
@@ -29,7 +29,7 @@ def test_every_register_is_shared_if_its_row_says_so(name):
     core = Core(name)
     one, two = core.threads
     for index, register in registers(core.model).items():
-        if register.row.home in ODD or register.row.access is not Access.RW:
+        if register.row.accessor in ODD or register.row.access is not Access.RW:
             continue
         value = register.writable & 0x401000 or register.writable & -register.writable
         one.wrmsr(index, value)

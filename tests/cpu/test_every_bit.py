@@ -116,7 +116,7 @@ def test_every_bit_of_every_register(name):
     cpu, other = Processor(name), twin.Twin(twin.MODELS[name])
     known = [index for index in registers(cpu.model) if access(other, twin.Fault, index) != "#GP"]
     lbrs = {index for index, r in registers(cpu.model).items()
-            if r.row.home.startswith(("lbr", "ler", "amd", "debugctl"))}
+            if r.row.accessor.startswith(("lbr", "ler", "amd", "debugctl"))}
     assert lbrs <= set(known), "the twin judges every LBR MSR"
     # A write of the status registers changes another one, as it should.
     every_bit(cpu, other, [index for index in known if index not in (

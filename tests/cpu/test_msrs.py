@@ -47,27 +47,28 @@ def test_every_reserved_bit_alone_faults(model, register):
 
 def _samples(register, model):
     """Values of all writable bits, of each alone, and 0; canonical where they must be."""
-    if register.row.home == "canonical" and model.linear_width == 32:
+    if register.row.accessor == "canonical" and model.linear_width == 32:
         return [0, 0xFFFFF000]
     mask = register.writable & ~register.free
-    if register.row.home in ("canonical", "lbr.from", "lbr.to", "ler.from", "ler.to"):
+    if register.row.accessor in ("canonical", "lbr.from", "lbr.to", "ler.from", "ler.to"):
         return [0, 0x7F0012345678, 0xFFFFFFFF81000000]
     return [mask, 0, *(1 << bit for bit in range(64) if mask >> bit & 1)]
 
 
 @pytest.mark.parametrize("model, register", [
     case for case in CASES
-    if case.values[1].row.home not in ODD and case.values[1].row.access is Access.RW
+    if case.values[1].row.accessor not in ODD and case.values[1].row.access is Access.RW
 ])
 def test_write_and_read_back(model, register):
-    if register.row.home == "evtsel":
+    if register.row.accessor == "evtsel":
         mask = register.writable & ~(1 << 33) & ~(1 << 35)
         values = [mask, 0, 0x4300C4]
-    elif register.row.home == "pmc":
+    elif register.row.accessor == "pmc":
         values = [0x7FFFFFFF, 0, 0x80000000]
-    elif model.legacy and register.row.home in ("lbr.from", "lbr.to") and model.linear_width == 32:
+    elif (model.legacy and register.row.accessor in ("lbr.from", "lbr.to")
+          and model.linear_width == 32):
         values = [0x8048000]
-    elif model.legacy and model.legacy.format in (3, 4) and register.row.home == "lbr.from":
+    elif model.legacy and model.legacy.format in (3, 4) and register.row.accessor == "lbr.from":
         values = [0, 0x7F0012345678, 1 << 63 | 0x401000]
     elif model.legacy and model.legacy.format == 6:
         values = [v & 0x7FFFFFFFFFFF for v in _samples(register, model)]
@@ -77,7 +78,7 @@ def test_write_and_read_back(model, register):
     for value in values:
         cpu.wrmsr(register.index, value)
         expected = value
-        if register.row.home == "pmc" and value >> 31:
+        if register.row.accessor == "pmc" and value >> 31:
             expected |= (1 << model.pmu.counter_width) - (1 << 32)
         assert cpu.rdmsr(register.index) == expected
         assert cpu.rdmsr(register.index) == expected, "a read changes nothing"
@@ -120,7 +121,7 @@ def test_two_processors_interleaved(model):
     """A write to one is never seen on the other."""
     one, two = Processor(model), Processor(model)
     for index, register in registers(model).items():
-        if register.row.home in ODD or register.row.access is not Access.RW:
+        if register.row.accessor in ODD or register.row.access is not Access.RW:
             continue
         value = register.writable & 0x401000 or register.writable & -register.writable
         one.wrmsr(index, value)

@@ -285,12 +285,12 @@ def test_the_handler_drains_and_rearms_within_a_batch():
 def test_what_the_handler_changes_holds_for_the_rest_of_the_batch(change):
     """A PMI that aborts a transaction, or a kernel with another code segment."""
     def handler(cpu):
-        if change == "tsx" and cpu.in_tsx:
+        if change == "tsx" and cpu.mode.in_tsx:
             cpu.tsx_abort(0x10, 0x20)
         elif change == "mode":
-            cpu.long_mode = False
+            cpu.mode.long_mode = False
         elif change == "base":
-            cpu.cs_base = 0x1000
+            cpu.mode.cs_base = 0x1000
 
     branches = some_branches(140, classes=(0,))
     branches["to"] |= np.uint64(1 << 40)
@@ -303,7 +303,7 @@ def test_what_the_handler_changes_holds_for_the_rest_of_the_batch(change):
         single.branch(0, int(b["from"]), int(b["to"]), flags=int(b["flags"]),
                       cycles=int(b["cycles"]), instructions=int(b["instructions"]))
     assert batch.state() == single.state()
-    assert batch.cs_base == (0x1000 if change == "base" else 0)
+    assert batch.mode.cs_base == (0x1000 if change == "base" else 0)
     first, later = batch.records()[[0, -1]]
     assert (first["info"] ^ later["info"]) >> np.uint64(62) & np.uint64(1) == (change == "tsx")
 
@@ -341,7 +341,7 @@ def test_what_a_listener_raises_ends_the_batch_at_that_branch(pebs):
     with pytest.raises(RuntimeError, match="disk full") as error:
         cpu.record(branches)
     assert error.value.__notes__ == [
-        "raised by a listener behind branch 99; branches[100:] are not taken"]
+        "raised by a listener after branch 99; branches[100:] are not taken"]
     assert cpu.records()["from"][0] == branches["from"][99] and cpu.rdmsr(A_PMC0) == 0
     cpu.wrmsr(A_PMC0, 0)
     assert cpu.record(branches[100:]) == 50
@@ -438,7 +438,7 @@ def test_effective_addresses_and_modes():
     for lip, base in ((False, 0x10000), (True, 0)):
         cpu = Processor(architectural(lip=lip))
         cpu.wrmsr(CTL, ALL)
-        cpu.cs_base, cpu.long_mode = 0x10000, False
+        cpu.mode.cs_base, cpu.mode.long_mode = 0x10000, False
         cpu.branch(0, 0x12345, 0x1_0001_2355)
         one = cpu.records()[0]
         assert (one["from"], one["to"]) == (0x12345 - base, 0x12355 - base)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lbrcore import BranchClass
 from pylbr.arch import MODELS, ExitReason, architectural, model, registers
 from pylbr.cpu import Processor, Vmcs, decode, encode, migrate
-from pylbr.cpu.codec import HEADER, MAGIC
+from pylbr.cpu.saved.codec import HEADER, MAGIC
 from pylbr.errors import LbrError, StateError, UnsupportedFeature
 from tests.cpu.helpers import Listener, some_branches
 
@@ -45,7 +45,7 @@ def busy(name):
     if m.tsx:
         cpu.tsx_begin()
     cpu.smi()
-    cpu.cs_base, cpu.long_mode = 0x5000, False
+    cpu.mode.cs_base, cpu.mode.long_mode = 0x5000, False
     return cpu
 
 
@@ -102,7 +102,7 @@ def test_a_state_is_plain_and_frozen():
     state = busy("sapphire-rapids").state()
     assert hash(state) == hash(busy("sapphire-rapids").state())
     with pytest.raises(AttributeError):
-        state.debugctl = 0
+        state.msrs.debugctl = 0
 
 
 def test_a_guest_is_saved_with_its_vmcs():
@@ -112,7 +112,7 @@ def test_a_guest_is_saved_with_its_vmcs():
     v.intercept(DEPTH)
     cpu.vm_entry(v)
     back = Processor.from_state(decode(encode(cpu.state())))
-    assert back.state() == cpu.state() and back.vmcs == v and back.vmcs is not v
+    assert back.state() == cpu.state() and back.vmx.vmcs == v and back.vmx.vmcs is not v
     back.vm_exit(ExitReason.VMCALL)
     assert back.rdmsr(CTL) == 0 and back.rdmsr(0x1500) == 5 and cpu.rdmsr(CTL) == 0x7F0007
 
@@ -255,14 +255,17 @@ def test_a_model_of_ones_own_is_given_again():
         decode(DATA, mine)
 
 
-@pytest.mark.parametrize("change", [
-    {"debugctl": 1}, {"debugctl": 1 << 20}, {"xcr0": 2}, {"xcr0": 1 << 5}, {"enclave": "else"},
-    {"values": ((0x14CE, 1),)}, {"values": ((0xDA0, 1 << 40),)}, {"in_smm": False},
-    {"cs_base": 1 << 64},
+@pytest.mark.parametrize("part, change", [
+    ("msrs", {"debugctl": 1}), ("msrs", {"debugctl": 1 << 20}), ("msrs", {"xcr0": 2}),
+    ("msrs", {"xcr0": 1 << 5}), ("msrs", {"values": ((0x14CE, 1),)}),
+    ("msrs", {"values": ((0xDA0, 1 << 40),)}), ("enclave", {"kind": "else"}),
+    ("enclave", {"entry": 1 << 64}), ("smm", {"inside": False}),
+    ("smm", {"debugctl": 1 << 20}), ("mode", {"cs_base": 1 << 64}),
 ])
-def test_states_that_the_model_cannot_hold(change):
+def test_states_that_the_model_cannot_hold(part, change):
+    state = busy("sapphire-rapids").state()
     with pytest.raises(StateError):
-        Processor.from_state(replace(busy("sapphire-rapids").state(), **change))
+        Processor.from_state(replace(state, **{part: replace(getattr(state, part), **change)}))
 
 
 @pytest.mark.parametrize("change", [
@@ -272,7 +275,8 @@ def test_states_that_the_model_cannot_hold(change):
 def test_lbr_states_that_the_model_cannot_hold(change):
     state = busy("sapphire-rapids").state()
     with pytest.raises(StateError):
-        Processor.from_state(replace(state, lbr=replace(state.lbr, **change)))
+        Processor.from_state(replace(
+            state, msrs=replace(state.msrs, lbr=replace(state.msrs.lbr, **change))))
 
 
 @pytest.mark.parametrize("change", [
@@ -365,17 +369,17 @@ def test_unlike_ip_formats(lip):
     one, two = architectural("one", lip=lip), architectural("two", lip=not lip)
     cpu = Processor(one)
     cpu.wrmsr(CTL, 0x7F0007)
-    cpu.cs_base = 0x10000
+    cpu.mode.cs_base = 0x10000
     native = Processor(two)
     native.wrmsr(CTL, 0x7F0007)
-    native.cs_base = 0x10000
+    native.mode.cs_base = 0x10000
     for each in (cpu, native):
         each.record(some_branches(40))
     assert moved(cpu, two).records().tolist() == native.records().tolist()
     cpu.branch(BranchClass.FAR_BRANCH, 0x20000, 0x30000)
     with pytest.raises(StateError, match="far branches"):
         migrate(cpu.state(), two)
-    cpu.cs_base = 0
+    cpu.mode.cs_base = 0
     migrate(cpu.state(), two)
 
 

@@ -126,7 +126,7 @@ def test_entry_checks(change, reason, error):
     with pytest.raises(VmEntryFailure) as failure:
         cpu.vm_entry(v)
     assert failure.value.reason == reason and failure.value.error == error
-    assert cpu.vmcs is None
+    assert cpu.vmx.vmcs is None
     if reason:
         assert v.exit_reason == 1 << 31 | reason
         assert cpu.rdmsr(DEBUGCTL) == 0 and cpu.rdmsr(CTL) == 0, "the host's state is loaded"
@@ -310,7 +310,7 @@ def test_smm_is_outside_of_the_guest():
             outside()
     assert Processor.from_state(cpu.state()).state() == cpu.state()
     cpu.rsm()
-    assert cpu.vmcs is v
+    assert cpu.vmx.vmcs is v
     with pytest.raises(VmExit):
         cpu.rdmsr(CTL)
     cpu.vm_exit(ExitReason.CPUID)

@@ -70,7 +70,8 @@ def test_a_guest_that_loses_nothing_notices_nothing(guests, tmp_path, name, poli
     ending, printed, host, machine = run(tmp_path, build(guests, name), policy, BUSY)
     assert re.fullmatch(r"[1-9]\d* passed, 0 failed\n", printed), printed
     assert (ending.kind, ending.code) == ("exit", 0)
-    assert machine.processor.leaked == machine.processor.shared.failures == host.breaches == 0
+    contended = machine.processor.contended
+    assert contended.leaked == contended.failures == host.breaches == 0
     assert host.samples > 10
     assert (host.own > 100) == (policy == "lease")
 
@@ -81,7 +82,7 @@ def test_records_are_the_guests_own_or_break_off(guests, tmp_path, policy, mode)
     guest = build(guests, "lbr_contention", f"-DMODE={mode}")
     ending, printed, host, machine = run(tmp_path, guest, policy, CHOSEN)
     assert re.fullmatch(r"[1-9]\d* passed, 0 failed\n", printed), printed
-    assert machine.processor.leaked == machine.processor.shared.failures == 0
+    assert machine.processor.contended.leaked == machine.processor.contended.failures == 0
     assert host.samples == 6
 
 
@@ -99,7 +100,7 @@ def test_the_series_of_2022_leaks(guests, tmp_path):
     ending, printed, host, machine = run(tmp_path, guest, "arch-lbr-v2", CHOSEN)
     assert ending.code == 1
     assert "leaks == 0" in printed
-    assert machine.processor.leaked > 0
+    assert machine.processor.contended.leaked > 0
     assert "host records read by the guest" in host.summary()
 
 
@@ -118,7 +119,7 @@ def test_legacy_alone(guests, model):
 def test_legacy(guests, tmp_path, policy, mode, model):
     guest = build(guests, "lbr_legacy", f"-DMODE={mode}")
     ending, printed, _, machine = run(tmp_path, guest, policy, LEGACY, model)
-    assert (ending.code, machine.processor.leaked) == (0, 0), printed
+    assert (ending.code, machine.processor.contended.leaked) == (0, 0), printed
 
 
 @pytest.mark.parametrize("model", ["haswell", "skylake"])
@@ -127,7 +128,7 @@ def test_merged_code_leaks_at_the_first_access(guests, tmp_path, model):
     guest = build(guests, "lbr_legacy", "-DMODE=2")
     ending, printed, _, machine = run(tmp_path, guest, "kvm-legacy", LEGACY, model)
     assert ending.code == 1
-    assert machine.processor.leaked > 0
+    assert machine.processor.contended.leaked > 0
     assert run(tmp_path, guest, "kvm-legacy-designed", LEGACY, model)[0].code == 0
 
 
@@ -227,7 +228,7 @@ def test_a_vcpu_goes_on_under_another_host(
         np.testing.assert_array_equal(
             other.processor.records()["from"], machine.processor.records()["from"])
         assert (other.run(20_000_000).code, after) == (0, printed), (at, after)
-        assert other.processor.leaked == other.processor.shared.failures == 0
+        assert other.processor.contended.leaked == other.processor.contended.failures == 0
 
 
 def test_who_goes_on_how(guests, tmp_path):
@@ -288,9 +289,9 @@ class Both:
         assert outcomes[0] == outcomes[1]
 
     def host(self, act):
-        self.virtual.shared.leave()
-        act(self.virtual.shared)
-        self.virtual.shared.enter()
+        self.virtual.contended.leave()
+        act(self.virtual.contended)
+        self.virtual.contended.enter()
 
     def step(self, name, *arguments):
         if name == "write":
@@ -343,14 +344,15 @@ def test_a_vcpu_agrees_with_a_processor_of_its_own(policy):
         for step in steps:
             both.step(*step)
         both.same()
-        assert both.virtual.leaked == both.virtual.shared.failures == 0
+        assert both.virtual.contended.leaked == both.virtual.contended.failures == 0
 
     check()
 
 
 def test_the_hosts_branches_are_known_by_their_addresses():
-    registers = Processor(guest_model(named("sapphire-rapids"))).lbr
-    shared = ContendedCpu(make_policy("lease"), registers)
+    shared = ContendedCpu(
+        make_policy("lease"), Processor(guest_model(named("sapphire-rapids"))).lbr)
+    registers = shared.registers
     shared.leave()
     assert shared.open(3)
     shared.branches(50)

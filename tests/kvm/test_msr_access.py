@@ -86,11 +86,11 @@ def test_every_depth_and_every_record(bitmap):
 
 def test_a_guest_without_the_bit_reaches_no_msr_and_disturbs_nothing():
     guest = arch_guest(arch_lbr=False)
-    before = guest.cpu.state().lbr
+    before = guest.cpu.state().msrs.lbr
     for index, value in product(lbr_msrs(SPR), (0, 1, ALL)):
         assert guest.execute("rdmsr", index) == "#GP"
         assert guest.execute("wrmsr", index, value) == "#GP"
-    assert guest.cpu.state().lbr == before
+    assert guest.cpu.state().msrs.lbr == before
 
 
 @pytest.mark.parametrize("cpuid", [

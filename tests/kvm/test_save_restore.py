@@ -71,7 +71,7 @@ def test_in_guest_mode():
             if saving:
                 state = vms.encode(guest.cpu.state())
                 guest.cpu = vms.Processor.from_state(vms.decode(state))
-                guest.vmcs = guest.cpu.vmcs
+                guest.vmcs = guest.cpu.vmx.vmcs
             seen.append(guest.execute(*instruction))
         return seen
     assert run(True) == run(False)
@@ -159,7 +159,7 @@ def test_a_register_that_is_not_saved_is_missed(name, lost):
         if lost == CTL:
             vm.vmcs.guest_lbr_ctl = 0
         elif lost == vms.STATUS:
-            vm.cpu.set_status(0)
+            vm.cpu.msrs.set_status(0)
         elif lost == DEPTH:
             vm.cpu.wrmsr(DEPTH, 32)
         else:

@@ -245,7 +245,7 @@ def _set_rest(cpu, rest):
     xcr0, status = rest
     if xcr0 != 1:
         cpu.xsetbv(xcr0)
-    cpu.set_status(status)
+    cpu.msrs.set_status(status)
 
 
 def by_msrs(vm, place=None):
@@ -327,12 +327,12 @@ def wipe(cpu):
 def host_records(cpu):
     """perf samples the host: 40 kernel branches, thawed if the guest had frozen them."""
     status = cpu.pmu.status
-    cpu.set_status(0)
+    cpu.msrs.set_status(0)
     control, on = (CTL, ALL) if cpu.model.arch else (DEBUGCTL, 1)
     cpu.wrmsr(control, on)
     cpu.lbr.record(some_branches(40, seed=999, cpl=0, classes=(0,)))
     cpu.wrmsr(control, 0)
-    cpu.set_status(status)
+    cpu.msrs.set_status(status)
     assert cpu.records()["from"].all()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pylbr.arch.features import CpuModel
-from pylbr.cpu.codec import HEADER, MAX_SIZE, decode, encode, headed, opened
 from pylbr.cpu.core import MAX_THREADS, Core, CoreState
-from pylbr.cpu.state import ProcessorState
+from pylbr.cpu.saved.codec import HEADER, MAX_SIZE, decode, encode, headed, opened
+from pylbr.cpu.saved.state import ProcessorState
 
 __all__ = ["CORE_MAGIC", "CORE_VERSION", "decode_core", "encode_core"]
 

@@ -9,12 +9,12 @@ from pylbr.arch.fields import is_canonical
 from pylbr.arch.formats import FORMATS
 from pylbr.cpu.facility import config, effective
 from pylbr.cpu.processor import Processor
-from pylbr.cpu.state import Entry, LbrSnapshot, PmuSnapshot, ProcessorState
+from pylbr.cpu.saved.state import Entry, LbrSnapshot, PmuSnapshot, ProcessorState
 from pylbr.errors import StateError
 
 __all__ = ["migrate"]
 
-BR_TYPE_OTHER = 1 << 59
+BR_TYPE_OTHER = 8 << 56
 EMPTY = (0, 0, 0)
 
 
@@ -37,7 +37,7 @@ def migrate(state: ProcessorState, target: CpuModel) -> ProcessorState:
     pmu = _pmu(state.pmu, target, reasons)
     if not reasons:
         try:
-            moved = replace(state, model=target, lbr=lbr, pmu=pmu)
+            moved = replace(state, model=target, msrs=replace(state.msrs, lbr=lbr), pmu=pmu)
             Processor.from_state(moved)
             return moved
         except StateError as error:
@@ -52,7 +52,7 @@ def _flavour(model: CpuModel) -> str:
 
 
 def _lbr(state: ProcessorState, target: CpuModel, reasons: list[str]) -> LbrSnapshot:
-    source, saved = state.model, state.lbr
+    source, saved = state.model, state.msrs.lbr
     if _flavour(source) != _flavour(target):
         reasons.append(f"{_flavour(source)} LBRs do not become {_flavour(target)} ones")
         return saved
@@ -74,15 +74,15 @@ def _lbr(state: ProcessorState, target: CpuModel, reasons: list[str]) -> LbrSnap
 
 def _shift(state: ProcessorState, target: CpuModel, reasons: list[str]) -> int:
     """What to add to the addresses of records: the base of CS, one way or the other."""
-    if effective(state.model) == effective(target) or not state.cs_base:
+    if effective(state.model) == effective(target) or not state.mode.cs_base:
         return 0
-    if any(info & BR_TYPE_OTHER for _, _, info in state.lbr.entries):
+    if any(info & BR_TYPE_OTHER for _, _, info in state.msrs.lbr.entries):
         reasons.append("records of far branches: the base of CS that each was made with is lost")
     elif not (state.model.arch and state.model.arch.branch_type) and any(
-            entry != EMPTY for entry in state.lbr.entries):
+            entry != EMPTY for entry in state.msrs.lbr.entries):
         reasons.append("records without a branch type: whether the base of CS was the same "
                        "for all is not known")
-    return state.cs_base if effective(state.model) else -state.cs_base
+    return state.mode.cs_base if effective(state.model) else -state.mode.cs_base
 
 
 def _entry(name: str, entry: Entry, target: CpuModel, shift: int, reasons: list[str]) -> Entry:

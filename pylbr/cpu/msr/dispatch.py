@@ -1,22 +1,29 @@
-"""RDMSR and WRMSR: from a number to the functions of its home, compiled once a model."""
+"""RDMSR and WRMSR: from a number to its accessor, compiled once per model.
+
+A read never changes anything.  A write gets a value whose reserved bits have been checked
+and masks what the row says is ignored.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import MODELS
 from pylbr.arch.register import Access, MsrRegister
 from pylbr.arch.registers import REGISTERS, registers
-from pylbr.cpu.home import Home, Read, Write
-from pylbr.cpu.homes import HOMES, LEGACY_HOMES
+from pylbr.cpu.msr.accessor import Accessor, Read, Write
+from pylbr.cpu.msr.lbr import LBR
+from pylbr.cpu.msr.lbr_legacy import AMD, LEGACY
+from pylbr.cpu.msr.pmu import PMU
+from pylbr.cpu.msr.system import SYSTEM
+from pylbr.cpu.msr.values import Msrs
 
-if TYPE_CHECKING:
-    from pylbr.cpu.base import Base
+__all__ = ["ACCESSORS", "Slot", "known_elsewhere", "slots"]
 
-__all__ = ["Slot", "known_elsewhere", "slots"]
+#: What the rows' `accessor` names; `LEGACY` replaces some of them on legacy models.
+ACCESSORS: dict[str, Accessor] = {**SYSTEM, **LBR, **PMU, **AMD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,7 @@ class Slot:
     ----------
     register : MsrRegister
     read, write : callable
-        Of the register's home.
+        Of the register's accessor.
     reserved : int
         Bits that fault; copied from the register for speed.
     guest_writes : bool
@@ -41,29 +48,29 @@ class Slot:
     guest_writes: bool
 
 
-def _hidden_by_pt(home: Home) -> Home:
+def _hidden_by_pt(accessor: Accessor) -> Accessor:
     """LBR MSRs where Intel PT excludes LBRs: with TraceEn set reads give 0, writes vanish."""
 
-    def read(cpu: Base, register: MsrRegister) -> int:
-        return 0 if cpu.tracing else home.read(cpu, register)
+    def read(msrs: Msrs, register: MsrRegister) -> int:
+        return 0 if msrs.tracing else accessor.read(msrs, register)
 
-    def write(cpu: Base, register: MsrRegister, value: int) -> None:
-        if not cpu.tracing:
-            home.write(cpu, register, value)
+    def write(msrs: Msrs, register: MsrRegister, value: int) -> None:
+        if not msrs.tracing:
+            accessor.write(msrs, register, value)
 
-    return Home(read, write)
+    return Accessor(read, write)
 
 
 @lru_cache(maxsize=256)
 def slots(model: CpuModel) -> dict[int, Slot]:
     """MSR number -> slot.  The dictionary is shared and not to be changed."""
     table = {}
-    homes = {**HOMES, **LEGACY_HOMES} if model.legacy else HOMES
+    accessors = {**ACCESSORS, **LEGACY} if model.legacy else ACCESSORS
     for index, register in registers(model).items():
-        home = homes[register.row.home]
-        if model.pt_excludes_lbr and home.of_lbr:
-            home = _hidden_by_pt(home)
-        table[index] = Slot(register, home.read, home.write, register.reserved,
+        accessor = accessors[register.row.accessor]
+        if model.pt_excludes_lbr and accessor.of_lbr:
+            accessor = _hidden_by_pt(accessor)
+        table[index] = Slot(register, accessor.read, accessor.write, register.reserved,
                             register.row.access is not Access.RO)
     return table
 

@@ -15,7 +15,15 @@ from typing import Any
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import MODELS
 from pylbr.cpu.processor import Processor
-from pylbr.cpu.state import LbrSnapshot, PmuSnapshot, ProcessorState
+from pylbr.cpu.saved.state import (
+    EnclaveState,
+    LbrSnapshot,
+    ModeState,
+    MsrState,
+    PmuSnapshot,
+    ProcessorState,
+    SmmState,
+)
 from pylbr.cpu.vmcs import BITMAP_SIZE
 from pylbr.cpu.vmx import MAX_MSR_LIST
 from pylbr.errors import StateError
@@ -37,8 +45,7 @@ CORE = struct.Struct("<QQQQQI")
 
 MODEL_TAG, LBR_TAG, PMU_TAG, VALUES_TAG, CORE_TAG, VMCS_TAG = range(1, 7)
 NO_CYCLES = 0xFFFFFFFF
-#: Flags of CORE, from bit 0.
-CORE_FLAGS = ("in_smm", "smm_lbren", "in_tsx", "long_mode")
+#: Flags of CORE: in SMM, LBREn as the SMI found it, in a transaction, 64-bit mode; then
 SMM_DEBUGCTL_HELD = 1 << 4
 ENCLAVE_SHIFT, ENCLAVES = 5, ("", "in", "out")
 VMCS_NUMBERS = (
@@ -71,12 +78,14 @@ def _pairs(pairs: tuple[tuple[int, int], ...]) -> bytes:
 
 
 def _core(state: ProcessorState) -> bytes:
-    flags = sum(getattr(state, name) << bit for bit, name in enumerate(CORE_FLAGS))
-    flags |= ENCLAVES.index(state.enclave) << ENCLAVE_SHIFT
-    if state.smm_debugctl is not None:
+    smm, mode = state.smm, state.mode
+    flags = sum(on << bit for bit, on in enumerate(
+        (smm.inside, smm.lbren, mode.in_tsx, mode.long_mode)))
+    flags |= ENCLAVES.index(state.enclave.kind) << ENCLAVE_SHIFT
+    if smm.debugctl is not None:
         flags |= SMM_DEBUGCTL_HELD
-    return CORE.pack(state.debugctl, state.xcr0, state.smm_debugctl or 0, state.enclave_entry,
-                     state.cs_base, flags)
+    return CORE.pack(state.msrs.debugctl, state.msrs.xcr0, smm.debugctl or 0,
+                     state.enclave.entry, mode.cs_base, flags)
 
 
 def _vmcs(pairs: tuple[tuple[str, object], ...]) -> bytes:
@@ -93,9 +102,9 @@ def encode(state: ProcessorState) -> bytes:
     """
     bodies = [
         (MODEL_TAG, state.model.name.encode()),
-        (LBR_TAG, _lbr(state.lbr)),
+        (LBR_TAG, _lbr(state.msrs.lbr)),
         (PMU_TAG, _pmu(state.pmu)),
-        (VALUES_TAG, _pairs(state.values)),
+        (VALUES_TAG, _pairs(state.msrs.values)),
         (CORE_TAG, _core(state)),
         (VMCS_TAG, None if state.vmcs is None else _vmcs(state.vmcs)),
     ]
@@ -189,7 +198,8 @@ def _read_pmu(r: _Reader) -> PmuSnapshot:
                        *control)
 
 
-def _read_core(r: _Reader) -> dict[str, object]:
+def _read_core(r: _Reader) -> tuple[int, int, SmmState, EnclaveState, ModeState]:
+    """IA32_DEBUGCTL, XCR0, and the small parts."""
     debugctl, xcr0, smm_debugctl, enclave_entry, cs_base, flags = r.take(CORE)
     enclave = flags >> ENCLAVE_SHIFT
     if enclave >= len(ENCLAVES):
@@ -197,11 +207,9 @@ def _read_core(r: _Reader) -> dict[str, object]:
     held = bool(flags & SMM_DEBUGCTL_HELD)
     if smm_debugctl and not held:
         raise r.refuse("a saved IA32_DEBUGCTL that is not held")
-    return {
-        "debugctl": debugctl, "xcr0": xcr0, "enclave_entry": enclave_entry, "cs_base": cs_base,
-        "smm_debugctl": smm_debugctl if held else None, "enclave": ENCLAVES[enclave],
-        **{name: bool(flags >> bit & 1) for bit, name in enumerate(CORE_FLAGS)},
-    }
+    inside, lbren, in_tsx, long_mode = (bool(flags >> bit & 1) for bit in range(4))
+    return (debugctl, xcr0, SmmState(inside, lbren, smm_debugctl if held else None),
+            EnclaveState(ENCLAVES[enclave], enclave_entry), ModeState(in_tsx, cs_base, long_mode))
 
 
 def _read_vmcs(r: _Reader) -> tuple[tuple[str, object], ...]:
@@ -258,8 +266,10 @@ def _decode_1(r: _Reader, model: CpuModel | None) -> ProcessorState:
     missing = {"model", "lbr", "pmu", "values", "core"} - set(parts)
     if missing:
         raise r.refuse(f"section {min(missing)} is missing")
-    core = parts.pop("core")
-    return ProcessorState(**parts, **core)
+    debugctl, xcr0, smm, enclave, mode = parts["core"]
+    return ProcessorState(
+        parts["model"], MsrState(parts["lbr"], parts["values"], debugctl, xcr0), parts["pmu"],
+        smm, enclave, mode, parts["vmcs"])
 
 
 #: Version -> reader.  An entry is never taken away: older states keep loading.

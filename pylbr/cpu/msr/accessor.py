@@ -1,25 +1,22 @@
-"""One home of register values: how it is read and written."""
+"""How one kind of register is read and written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pylbr.arch.register import MsrRegister
+from pylbr.cpu.msr.values import Msrs
 from pylbr.errors import GeneralProtection
 
-if TYPE_CHECKING:
-    from pylbr.cpu.base import Base
+__all__ = ["Accessor", "Read", "Write", "refuse"]
 
-__all__ = ["Home", "Read", "Write", "refuse"]
-
-Read = Callable[["Base", MsrRegister], int]
-Write = Callable[["Base", MsrRegister, int], None]
+Read = Callable[[Msrs, MsrRegister], int]
+Write = Callable[[Msrs, MsrRegister, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Accessor:
     """How one kind of register is read and written.
 
     `of_lbr` marks registers that vanish while Intel PT excludes LBRs.

@@ -1,0 +1,1 @@
+"""RDMSR and WRMSR: the values, how each is accessed, and the dispatch by number."""
