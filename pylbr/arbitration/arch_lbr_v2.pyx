@@ -28,7 +28,14 @@ cdef enum Flaw:
 
 
 cdef class ArchLbrV2(PinnedEvent):
-    """The pinned event, for architectural LBRs."""
+    """ArchLbrV2(flaws=())\n--\n
+    The pinned event, for architectural LBRs.
+
+    Parameters
+    ----------
+    flaws : iterable of str
+        Names out of `FLAWS`: bugs that the series has.
+    """
 
     FLAWS = {
         "depth-outside-check": (DEPTH_OUTSIDE_CHECK, "patch 5: a DEPTH write reaches the "

@@ -23,7 +23,16 @@ cdef enum Flaw:
 
 
 cdef class KvmLegacy(PinnedEvent):
-    """The pinned event; the guest's DEBUGCTL is loaded at every entry, whoever owns."""
+    """KvmLegacy(flaws=(), designed=False)\n--\n
+    The pinned event; the guest's DEBUGCTL is loaded at every entry, whichever side owns the LBRs.
+
+    Parameters
+    ----------
+    flaws : iterable of str
+        Names out of `FLAWS`: bugs that the code has or had.
+    designed : bool
+        The event goes through the shared filter register, as its authors describe it.
+    """
 
     FLAWS = {
         "stale-snapshot": (STALE_SNAPSHOT, "host DEBUGCTL is read at vcpu_load, interrupts on "

@@ -18,7 +18,9 @@ from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
 
 cdef class Lease(SingleOwner):
-    """Swap at the world switch while both sides record."""
+    """Lease()\n--\n
+    Swap the registers' contents at each world switch while both sides record.
+    """
 
     def __init__(self):
         self.name = "lease"

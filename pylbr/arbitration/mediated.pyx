@@ -13,7 +13,9 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Mediated(SingleOwner):
-    """Swap whole facilities when a vCPU is loaded and put."""
+    """Mediated()\n--\n
+    Swap the whole facility at vcpu_load and vcpu_put.
+    """
 
     def __init__(self):
         self.name = "mediated"
@@ -44,7 +46,9 @@ cdef class Mediated(SingleOwner):
 
 
 cdef class MediatedMerged(SingleOwner):
-    """Swap them at every VM entry and exit."""
+    """MediatedMerged()\n--\n
+    Swap them at every VM entry and exit.
+    """
 
     def __init__(self):
         self.name = "mediated-merged"

@@ -23,43 +23,109 @@ cdef enum:
     OWNER_GUEST = 2             # + vCPU
 
 cpdef enum Operation:
+    """What a CPU can be doing, as a list of micro-steps.
+
+    Members
+    -------
+    OP_NONE : no operation
+    OP_SWITCH : switch to another task
+    OP_ENTER : enter the guest, from the run loop of the hypervisor
+    OP_EXIT : VM exit, and the emulation of what caused it
+    OP_OPEN, OP_CLOSE : IPI that installs an event, or removes it
+    OP_MIGRATE : user space moves the state of a vCPU to a new one
+    OP_ENABLE : IPI that enables an event in the ERROR state again
+    OP_ROTATE : the multiplex timer
+    """
     OP_NONE, OP_SWITCH, OP_ENTER, OP_EXIT, OP_OPEN, OP_CLOSE, OP_MIGRATE
     OP_ENABLE, OP_ROTATE
 
 # The micro-steps of the operations, eight numbers for each.  An operation's first is taken with the
 # action that begins it.
 cpdef enum Step:
-    TASK_OUT = 8                # interrupts off, perf's events of the old task go
-    VCPU_PUT                    # KVM's notifier that the thread is scheduled out
-    TASK_IN                     # perf's events of the new task come
+    """Micro-steps of the operations.
+
+    Members
+    -------
+    TASK_OUT : interrupts go off, perf's events of the old task are removed
+    VCPU_PUT : KVM's notifier that the thread is scheduled out
+    TASK_IN : perf's events of the new task are scheduled
+    SWITCH_IRQS_ON : interrupts go on
+    VCPU_LOAD : KVM's notifier that the thread is scheduled in
+    SAFE_POINT : the run loop serves requests
+    RECHECK : interrupts go off, requests are looked for again
+    PREPARE_ENTRY : the last steps before VM entry
+    VM_ENTRY : the processor enters the guest
+    VM_EXIT : the processor leaves the guest
+    AFTER_EXIT : the guest's values are saved
+    EXIT_IRQS_ON : interrupts go on
+    EMULATE : what the guest tried to do is emulated
+    RESCHEDULE : perf's events are scheduled again, in an IPI or the timer
+    IRQ_RETURN : the IPI or timer interrupt returns
+    MIGRATE_PUT : as VCPU_PUT
+    MOVE_STATE : user space reads the state, and sets it in a new vCPU
+    MIGRATE_LOAD : as VCPU_LOAD
+    """
+    TASK_OUT = 8
+    VCPU_PUT
+    TASK_IN
     SWITCH_IRQS_ON
-    VCPU_LOAD                   # KVM's notifier that the thread is scheduled in
-    SAFE_POINT = 16             # of the run loop: requests are served
-    RECHECK                     # interrupts off, requests are looked at again
+    VCPU_LOAD
+    SAFE_POINT = 16
+    RECHECK
     PREPARE_ENTRY
     VM_ENTRY
     VM_EXIT = 24
-    AFTER_EXIT                  # what the guest left is taken back
+    AFTER_EXIT
     EXIT_IRQS_ON
-    EMULATE                     # what the guest tried to do
-    RESCHEDULE = 32             # IPI or timer: perf's events are scheduled anew
+    EMULATE
+    RESCHEDULE = 32
     IRQ_RETURN
-    MIGRATE_PUT = 48            # vcpu_put, then
-    MOVE_STATE                  # user space reads the state out and sets it in a new vCPU
+    MIGRATE_PUT = 48
+    MOVE_STATE
     MIGRATE_LOAD
 
-# What a guest does; also the argument of OP_EXIT.  EXIT_IRQ stands for any exit with nothing
-# to emulate.
 cpdef enum Instruction:
+    """What a guest does; also the argument of OP_EXIT.
+
+    Members
+    -------
+    EXIT_IRQ : any VM exit with nothing to emulate
+    GUEST_READ, GUEST_WRITE : RDMSR or WRMSR of a record
+    GUEST_ENABLE, GUEST_DISABLE : recording is switched on or off
+    GUEST_DEPTH : WRMSR of IA32_LBR_DEPTH, which resets the records
+    GUEST_XSAVES, GUEST_XRSTORS : XSAVES or XRSTORS of component 15
+    GUEST_USER_FILTER : the control register selects user branches alone
+    GUEST_INIT, GUEST_RESET : INIT or reset of the vCPU
+    GUEST_SMI, GUEST_RSM : entry to SMM, and RSM
+    GUEST_DB : a #DB is delivered
+    GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS : L1 enters L2, without or with the LBR controls
+    GUEST_VMCALL : L2 exits to L1
+    GUEST_DEBUGCTL : the guest hypervisor writes IA32_DEBUGCTL in its vmcs12
+    GUEST_FREEZE : the guest sets FREEZE_LBRS_ON_PMI
+    GUEST_PMI : a counter of the guest overflows
+    GUEST_ACK : the guest clears LBR_FRZ
+    GUEST_PEBS : the processor writes a PEBS record of the guest
+    EXIT_PMI : a counter of the host overflows in guest mode
+    """
     EXIT_IRQ, GUEST_READ, GUEST_ENABLE, GUEST_DISABLE, GUEST_WRITE, GUEST_DEPTH, GUEST_XSAVES
     GUEST_USER_FILTER, GUEST_INIT, GUEST_SMI, GUEST_RSM, GUEST_DB
     GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_VMCALL, GUEST_DEBUGCTL
     GUEST_FREEZE, GUEST_PMI, GUEST_ACK, GUEST_PEBS
     GUEST_XRSTORS, GUEST_RESET
-    EXIT_PMI                    # a counter of the host overflows in guest mode
+    EXIT_PMI
 
-# Where records become visible
 cpdef enum Exposure:
+    """How records become visible.
+
+    Members
+    -------
+    EXPOSED_NONE : they do not
+    EXPOSED_RDMSR : the guest reads an MSR
+    EXPOSED_XSAVES : the guest's XSAVES stores them
+    EXPOSED_SAVED_STATE : user space reads the vCPU's state
+    EXPOSED_SAMPLE : the host's PMI handler takes a sample
+    EXPOSED_PEBS : a PEBS record contains them
+    """
     EXPOSED_NONE, EXPOSED_RDMSR, EXPOSED_XSAVES, EXPOSED_SAVED_STATE, EXPOSED_SAMPLE
     EXPOSED_PEBS
 
@@ -110,8 +176,8 @@ ctypedef struct System:
 
 
 cdef class Policy:
-    """How host and guests share one facility.  Hooks run one micro-step a call: they take the
-    step's number and give the next, or DONE."""
+    """How host and guests share one facility.  A hook runs one micro-step per call: `pc` is the
+    number of its part, the result that of the next, or DONE."""
     cdef readonly str name
     cdef readonly str problem               # what a hook in Python raised; None: nothing
     cdef bint stopped                       # there is a problem: a search ends

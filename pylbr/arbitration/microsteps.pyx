@@ -290,17 +290,92 @@ cdef void pebs_record(System* s, Cpu* c, Policy policy) noexcept nogil:
 # ---------------------------------------------------------------- the interface's defaults
 
 cdef class Policy:
-    """How host and guests share one facility."""
+    """Policy()\n--\n
+    How host and guests share one LBR facility.
+
+    A compiled policy overrides the hooks below, which are C methods (``microsteps.pxd``).  A policy
+    in plain Python derives from `pylbr.arbitration.plain.PlainPolicy`, which lists the hooks that
+    it can define.
+
+    Attributes
+    ----------
+    name : str
+    problem : str or None
+        What a hook in Python raised.
+    claims : tuple of str or None
+        Properties that the policy promises; None: all of them.
+    by_design : tuple of str or None
+        Properties that it breaks in so many ways that a search goes on after them.
+    legacy : bool
+        Needs a processor with legacy LBRs.
+    guest_short, guest_flag : bool
+        Records that a guest misses show as empty entries; and by a flag.
+    host_short, host_flag : bool
+        The same of the host's samples.
+    serves_at_entry : bool
+        A VM entry is a safe point: a request is served there.
+    sharing : int
+        `SharingRule` bits: how perf schedules events that share the facility.
+    refuses_guest_tracing : bool
+        Host events must exclude guests.
+    any_depth : bool
+        Guests may have another depth than the host.
+    mediated : bool
+        A vCPU that is loaded has the whole PMU, PMIs included.
+    freeze_clears_enable : bool
+        The guest's PMU is of version 2, without LBR_FRZ.
+    guest_pebs : bool
+        PEBS_BASELINE is offered: a guest's PEBS records may contain LBRs.
+    nested_controls : bool
+        L1 is offered the VMX controls for LBRs.
+
+    Hooks
+    -----
+    perf_update
+        The set of scheduled events has changed; interrupts are off.
+    task_out, task_in
+        perf's part of a task that leaves or comes; interrupts are off.
+    vcpu_load
+        A vCPU comes to this CPU; interrupts are on.
+    vcpu_put
+        A vCPU leaves this CPU; interrupts may be on.
+    safe_point
+        In the run loop, with interrupts on: serve requests.
+    pending
+        With interrupts off: must `safe_point` run once more?
+    before_entry
+        The last steps before VM entry; interrupts are off.
+    after_exit
+        The first steps after VM exit; interrupts are off.
+    emulate
+        Emulate what the guest tried to do; interrupts are on.
+    pmi
+        The host's PMI handler reads a sample and acknowledges.
+    pebs
+        The hardware writes the LBR group of a PEBS record of the host.
+    guest_pmi
+        A counter of the guest has overflowed, and this is its VM exit; interrupts are off.
+    deliver_pmi
+        The PMI is about to be injected into the guest.
+    save_state
+        User space reads the guest's LBR registers; the vCPU is put.
+    restore_state
+        User space sets the LBR registers of a vCPU fresh from reset.
+    guest_traced
+        Do the branches that the guest takes now belong to the host's records?
+    exits
+        Does this `Instruction` of the running guest exit?
+    """
 
     cdef int fail(self, str problem) except -1:
-        """Note the first problem; whoever runs the policy looks for it with `check`."""
+        """Note the first problem; what runs the policy looks for it with `check`."""
         if self.problem is None:
             self.problem = problem
         self.stopped = True
         return 0
 
     def check(self):
-        """Raise ConfigurationError if a hook in Python has failed."""
+        """Raise ConfigurationError if a hook in Python has raised or returned a wrong value."""
         if self.problem is not None:
             raise ConfigurationError(self.problem)
 

@@ -27,12 +27,13 @@ from pylbr.host.perf cimport (
 
 
 cdef class PinnedEvent(Policy):
-    """What `kvm-legacy` and `arch-lbr-v2` share.
+    """PinnedEvent()\n--\n
+    Base of `kvm-legacy` and `arch-lbr-v2`.
 
-    Parameters
+    Attributes
     ----------
-    flaws : iterable of str
-        Names out of `FLAWS`: bugs that the code had or has.
+    flaws : frozenset of str
+        Names out of `FLAWS`: bugs that the code has or had.
     """
 
     #: Name -> (bit, what it does[, feature that it needs]).

@@ -34,18 +34,20 @@ HOOKS = {
 
 
 cdef class SystemView:
-    """All processors and vCPUs."""
+    """SystemView()\n--\n
+    All processors and vCPUs, as a hook of a policy in Python sees them.
+    """
 
     cdef System* s
 
     @property
     def cpus(self):
-        """How many processors there are."""
+        """Number of processors."""
         return self.s.cpus
 
     @property
     def guests(self):
-        """How many vCPUs there are."""
+        """Number of vCPUs."""
         return self.s.guests
 
     @property
@@ -55,7 +57,9 @@ cdef class SystemView:
 
 
 cdef class VcpuView:
-    """A vCPU, as the hypervisor keeps it."""
+    """VcpuView()\n--\n
+    A vCPU, as the hypervisor keeps it; valid until the hook returns.
+    """
 
     cdef System* s
     cdef Vcpu* v
@@ -104,7 +108,9 @@ cdef class VcpuView:
 
 
 cdef class CpuView:
-    """A processor with its LBR registers, and perf's state there."""
+    """CpuView()\n--\n
+    A processor with its LBR registers, and perf's state there; valid until the hook returns.
+    """
 
     cdef System* s
     cdef Cpu* c
@@ -123,7 +129,7 @@ cdef class CpuView:
 
     @property
     def wanted(self):
-        """perf has asked for the registers and waits."""
+        """perf has asked for the registers and waits for them."""
         return bool(self.c.wanted)
 
     @wanted.setter
@@ -150,7 +156,7 @@ cdef class CpuView:
 
     @property
     def instruction(self):
-        """Number of what the guest did, while it is emulated."""
+        """`Instruction` of the guest that is being emulated."""
         return self.c.frame[self.c.frames - 1].arg if self.c.frames else 0
 
     @property
@@ -175,12 +181,12 @@ cdef class CpuView:
 
     @property
     def changed(self):
-        """The events now scheduled ask for something else than those before."""
+        """The events now scheduled use another branch filter than those before."""
         return bool(self.c.perf.fresh & FRESH_FLAGS)
 
     @property
     def cut(self):
-        """The host's window began late: its samples are marked."""
+        """The host's records began late: its samples are marked as incomplete."""
         return bool(self.c.perf.cut)
 
     @cut.setter
@@ -188,17 +194,17 @@ cdef class CpuView:
         self.c.perf.cut = value
 
     def owned_by(self, VcpuView vcpu not None):
-        """Are the registers this vCPU's?"""
+        """True if this vCPU owns the registers."""
         return self.c.owner == OWNER_GUEST + vcpu_index(self.s, vcpu.v)
 
     # What can be done
 
     def attach(self):
-        """Give perf registers that nobody owns."""
+        """Give perf the registers, which must have no owner."""
         self.policy.attach(self.s, self.c)
 
     def detach(self):
-        """Take them from perf, and wipe them."""
+        """Take the registers from perf, and wipe them."""
         self.policy.detach(self.s, self.c)
 
     def wipe(self):
@@ -210,27 +216,34 @@ cdef class CpuView:
         hw_reset_records(&self.c.hw)
 
     def restore_control(self):
-        """Put perf's control value back."""
+        """Write perf's control value back to the register."""
         hw_set_ctl(&self.c.hw, self.c.perf.programmed)
 
     def load(self, VcpuView vcpu not None):
-        """Give a guest registers that nobody owns: XRSTORS of its image, LBREn still off."""
+        """Give a guest the registers, which must have no owner: XRSTORS of its image, LBREn off."""
         self.policy.load_guest(self.s, self.c, vcpu.v)
 
     def save(self, VcpuView vcpu not None):
-        """XSAVES of the guest's records into its image."""
+        """Save the guest's records into its image by XSAVES."""
         self.policy.save_guest(self.s, self.c, vcpu.v)
 
     def yield_guest(self, VcpuView vcpu not None, int part):
-        """End the guest's turn in three parts: save, wipe, attach perf if it has an event."""
+        """End the guest's ownership in three parts: save, wipe, attach perf if it has an event.
+
+        Returns
+        -------
+        int or None
+            Number of the next part, for the hook to return; None after the last.
+        """
         return _part(self.policy.yield_guest(self.s, self.c, vcpu.v, part))
 
     def admit(self, VcpuView vcpu not None):
-        """Let the guest be entered as owner."""
+        """Prepare the guest's VM entry as owner of the registers."""
         self.policy.admit(self.c, vcpu.v)
 
     def keep_out(self, VcpuView vcpu not None):
-        """Let it be entered without the registers: accesses exit, its image is cut short."""
+        """Prepare the guest's VM entry without the registers: accesses exit, and its image loses
+        its records if it records."""
         self.policy.keep_out(self.c, vcpu.v)
 
     def thaw(self):
@@ -238,7 +251,27 @@ cdef class CpuView:
         lbr_set_frozen(&self.c.hw.lbr, 0)
 
     def default(self, str hook, VcpuView vcpu=None, int part=0):
-        """What the hook of that name does unless a policy defines it."""
+        """Run the default of a hook, which applies where a policy does not define it.
+
+        Parameters
+        ----------
+        hook : str
+            Name of the hook, out of `HOOKS`.
+        vcpu : VcpuView, optional
+            Needed by the hooks that take a vCPU.
+        part : int
+            The hook's `part`; the instruction, for ``exits``.
+
+        Returns
+        -------
+        int, bool or None
+            As the hook itself.
+
+        Raises
+        ------
+        TypeError
+            The hook needs a vCPU, and none was passed.
+        """
         cdef Vcpu* v = vcpu.v if vcpu is not None else NULL
         if v == NULL and "vcpu" in HOOKS[hook]:
             raise TypeError(f"{hook} needs a vCPU")
@@ -264,16 +297,52 @@ cdef object _part(int result):
 
 
 cdef class PlainPolicy(SingleOwner):
-    """A policy in plain Python.
+    """PlainPolicy()\n--\n
+    Base of policies in plain Python: derive from it, and define the hooks that differ.
 
-    Class attributes: `name`, and those of `DOCUMENTED` that are true.  Hooks are those of `HOOKS`;
-    one that takes `part` is called with 0, and again with what it returns, as the next
-    micro-step, until it returns None.
+    Class attributes are `name`, `claims`, and those of `DOCUMENTED` that are true; their meanings
+    are described in `pylbr.arbitration.Policy`.  A hook runs one micro-step.  One that takes
+    `part` is called with 0, then with the number that it returned, as the next micro-step, until
+    it returns None; interrupts may come in between where they are on, an NMI anywhere.  A policy
+    keeps no state of its own: what outlives a micro-step is in `cpu` and `vcpu`.  A hook that is
+    not defined is the default, that of the policies with one owner; ``cpu.default(name)`` runs it.
+
+    Hooks
+    -----
+    perf_update(system, cpu)
+        The set of scheduled events has changed; interrupts are off.  Default: attach perf to
+        registers without an owner, else set ``cpu.wanted``; detach it with its last event.
+    task_out(system, cpu)
+        A task leaves the CPU, perf's part; interrupts are off.  Default: save a call stack with
+        the task, reschedule.
+    vcpu_put(system, cpu, vcpu, part)
+        The thread of a vCPU leaves the CPU, or is migrated, KVM's part; interrupts are off.
+        Default: ``cpu.yield_guest`` if the guest owns the registers.
+    task_in(system, cpu)
+        A task comes to the CPU, perf's part; interrupts are off.  Default: reschedule, reset the
+        records.
+    vcpu_load(system, cpu, vcpu, part)
+        The thread of a vCPU comes to the CPU, KVM's part; interrupts are on.  Default: nothing.
+    safe_point(system, cpu, vcpu, part)
+        The run loop serves requests; interrupts are on.  Default: nothing.
+    pending(system, cpu, vcpu)
+        Return True if `safe_point` must run once more; interrupts are off.  Default: False.
+    before_entry(system, cpu, vcpu, part)
+        The last steps before VM entry; interrupts are off.  Default: nothing.
+    after_exit(system, cpu, vcpu, part)
+        The first steps after VM exit; interrupts are off.  Default: save the guest's control
+        value, write perf's back.
+    guest_traced(system, cpu)
+        Return True if the branches that the guest takes now belong to the host's records.
+        Default: perf owns the registers and does not exclude guests.
+    exits(system, cpu, vcpu, instruction)
+        Return True if this `Instruction` of the running guest exits.  Default: what is not
+        passed through.
 
     Attributes
     ----------
     problem : ConfigurationError or None
-        What a hook raised; from then on the hooks are those of `SingleOwner`.
+        What a hook raised; from then on the defaults apply.
     """
 
     cdef SystemView system_view

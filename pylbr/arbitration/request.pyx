@@ -14,7 +14,9 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Request(SingleOwner):
-    """Ask, and be served at the next VM entry or when the vCPU is put."""
+    """Request()\n--\n
+    perf asks for the registers, and gets them at the next VM entry or when the vCPU is put.
+    """
 
     def __init__(self):
         self.name = "request"

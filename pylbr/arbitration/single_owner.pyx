@@ -28,7 +28,11 @@ from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 
 cdef class SingleOwner(Policy):
-    """What `request`, `mediated` and `lease` share."""
+    """SingleOwner()\n--\n
+    Base of `request`, `mediated` and `lease`: the registers have one owner at a time.
+
+    The hooks are described in `pylbr.arbitration.Policy`.
+    """
 
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil:
         """Empty registers that nobody owns any more."""

@@ -11,13 +11,24 @@ cdef enum EventState:
     EVENT_NONE, EVENT_OFF, EVENT_INACTIVE, EVENT_ACTIVE, EVENT_ERROR
 
 cpdef enum EventFlag:
+    """Attributes of a perf event.
+
+    Members
+    -------
+    PINNED : must be scheduled, or goes to ERROR
+    EXCLUDE_GUEST, EXCLUDE_HOST : does not count in the guest, or in the host
+    VLBR : KVM's event for a guest's LBRs, fake counter 58
+    USER_ONLY : branch filter that differs from the other events'
+    CALL_STACK : call-stack mode; records are saved and restored with the task
+    PEBS : samples are adaptive PEBS records with the LBR group
+    """
     PINNED = 1
     EXCLUDE_GUEST = 2
     EXCLUDE_HOST = 4
-    VLBR = 8                    # KVM's event for a guest's LBRs: fake counter 58
-    USER_ONLY = 16              # a branch filter that differs from the other events'
-    CALL_STACK = 32             # call-stack mode; records are saved and restored with the task
-    PEBS = 128                  # samples are adaptive PEBS records with the LBR group
+    VLBR = 8
+    USER_ONLY = 16
+    CALL_STACK = 32
+    PEBS = 128
 
 # How events share the facility
 cdef enum SharingRule:

@@ -1,7 +1,7 @@
 """Breadth-first search of all states that a configuration can reach.
 
 States are kept as canonical bytes in the order of discovery, which is also the queue; an
-open-addressing table of their numbers tells the known ones.  States are compared as a whole,
+open-addressing table of their numbers finds the known ones.  States are compared as a whole,
 never by hash alone.
 """
 
@@ -20,22 +20,23 @@ from pylbr.errors import ConfigurationError
 
 
 cdef class Model:
-    """A configuration: policy, processors, guests, and what can happen.
+    """Model(policy, config, cpus=1, guests=2, features=0, kinds=(), events=1, guest_depth=0)\n--\n
+    A configuration: policy, processors, guests, and what can happen.
 
     Parameters
     ----------
     policy : Policy
     config : lbrcore.config.LbrConfig
-        Of every processor; its depth keeps the search small.
+        Features of every processor; a small depth keeps the search small.
     cpus, guests : int
     features : int
         `Feature` bits.
     kinds : sequence of int
         Events that perf may open, as flags.
     events : int
-        How many of them may be open on a CPU at once, 1 or 2.
+        Number of them that may be open on a CPU at once, 1 or 2.
     guest_depth : int
-        Of the guests' stacks, if it is not the processor's largest; for walks at real depths.
+        Depth of the guests' stacks, in entries; 0: the largest of the processor.
     """
 
     def __init__(self, Policy policy, config, int cpus=1, int guests=2, int features=0,
@@ -73,14 +74,26 @@ cdef uint64_t _hash(const uint8_t* state, size_t size) noexcept nogil:
 
 
 cdef class Explorer:
-    """The states found so far.
+    """Explorer(model, canonical=True)\n--\n
+    A breadth-first search of the states of a model.
+
+    Parameters
+    ----------
+    model : Model
+    canonical : bool
+        Treat states that differ in the numbering of guests or in serial numbers as one.
 
     Attributes
     ----------
-    states, transitions, depth : int
-        How many, and the longest shortest path.
+    model : Model
+    states, transitions : int
+        Number of those found so far.
+    depth : int
+        Length of the longest of the shortest paths so far, in actions.
     complete : bool
-        No new state is left: what was not found does not happen.
+        No new state is left: what was not found cannot happen.
+    failed : int
+        Properties that were broken, as bits.
     """
 
     def __cinit__(self, Model model not None, bint canonical=True):
@@ -189,15 +202,24 @@ cdef class Explorer:
 
         Parameters
         ----------
+        budget : int
+            Number of states to expand.
         prune : int
-            Properties, as bits: what comes behind a step that breaks one is not looked at.
+            Properties, as bits: the search does not go on after a step that breaks one.
         stop : int
             Properties whose first failure ends the search.
 
         Returns
         -------
         bool
-            True when there is nothing more to do.
+            True if there is nothing more to do.
+
+        Raises
+        ------
+        ConfigurationError
+            A hook of a policy in Python failed.
+        MemoryError
+            There is no room for a further state.
         """
         cdef int result = 0
         cdef size_t end = self.next + budget
@@ -219,12 +241,23 @@ cdef class Explorer:
         return self.complete or bool(self.failed & stop)
 
     def path(self, int property):
-        """How a property is first broken.
+        """Return a shortest way to break a property.
+
+        Parameters
+        ----------
+        property : int
+            Its number.
 
         Returns
         -------
         (list of bytes, (int, int, int))
-            Canonical states from the first to the one before the failure, and the action.
+            Canonical states from the first to the one before the failure, and the action that
+            breaks it: (kind, cpu, argument).
+
+        Raises
+        ------
+        ValueError
+            The property has not been broken.
         """
         cdef uint32_t number = self.bad_state[property]
         cdef Action last = self.bad_action[property]

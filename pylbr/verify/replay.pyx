@@ -1,4 +1,4 @@
-"""One run, step by step, as Python sees it: for stories, tests and the selftests."""
+"""One run of a model, action by action: for stories, tests and the selftests."""
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
@@ -37,7 +37,17 @@ cdef list _records(const Image* image):
 
 
 cdef class Run:
-    """A concrete run of a `Model`."""
+    """Run(model)\n--\n
+    A run of a model, from its initial state.
+
+    Parameters
+    ----------
+    model : Model
+
+    Attributes
+    ----------
+    model : Model
+    """
 
     cdef readonly Model model
     cdef World world
@@ -47,19 +57,37 @@ cdef class Run:
         self.world = model.initial
 
     def copy(self):
-        """A run that goes on from here by itself."""
+        """Return an independent run in the present state."""
         cdef Run other = Run(self.model)
         other.world = self.world
         return other
 
     def actions(self):
-        """What can happen next, as (kind, cpu, argument)."""
+        """Return the actions that can happen next, a list of (kind, cpu, argument)."""
         cdef Action found[MAX_ACTIONS]
         cdef int n = enabled(&self.world, self.model.policy, &self.model.options, found)
         return [(found[i].kind, found[i].cpu, found[i].arg) for i in range(n)]
 
     def apply(self, action):
-        """Let it happen; the bits of the properties that it breaks."""
+        """Take an action.
+
+        Parameters
+        ----------
+        action : (int, int, int)
+            Kind, CPU and argument; one of `actions`.
+
+        Returns
+        -------
+        int
+            Properties that it breaks, as bits.
+
+        Raises
+        ------
+        ValueError
+            The action is not one of `actions`.
+        ConfigurationError
+            A hook of a policy in Python failed.
+        """
         cdef Action a
         a.kind, a.cpu, a.arg = action
         if tuple(action) not in self.actions():
@@ -69,7 +97,7 @@ cdef class Run:
         return broken
 
     def fingerprint(self):
-        """Canonical bytes of the present state."""
+        """Return the canonical bytes of the present state."""
         cdef uint8_t state[MAX_STATE]
         cdef int length
         memset(state, 0, sizeof(state))
@@ -77,8 +105,11 @@ cdef class Run:
         return <bytes> state[:(length + 7) & ~7]
 
     def cpu(self, int number=0):
-        """What goes on there: a dict of names and plain values.  Frames are operations in flight:
-        (operation, micro-step that comes next, part of it, argument)."""
+        """Return the state of a CPU, a dict of names and plain values.
+
+        ``frames`` are the operations in flight: (operation, micro-step that comes next, part of
+        it, argument).  IndexError if there is no such CPU.
+        """
         if not 0 <= number < self.world.system.cpus:
             raise IndexError(f"there is no CPU {number}")
         cdef Cpu* c = &self.world.system.cpu[number]
@@ -99,7 +130,7 @@ cdef class Run:
         }
 
     def seen(self):
-        """What the last action exposed: how, to which guest, records, cut; or None."""
+        """Return what the last action exposed (how, to which guest, records, cut), or None."""
         cdef Image image
         if self.world.system.seen.exposure == EXPOSED_NONE:
             return None
@@ -113,9 +144,9 @@ cdef class Run:
         }
 
     def ideal(self, int guest):
-        """Records that guest `guest` (0 is A) should see, newest first."""
+        """Return the records that guest `guest` (0 is A) should see, newest first."""
         return _records(&self.world.guest[guest].image)
 
     def ideal_host(self, int cpu=0):
-        """Records that a sample on `cpu` should show, newest first."""
+        """Return the records that a sample on `cpu` should show, newest first."""
         return _records(&self.world.host[cpu].image)

@@ -15,7 +15,13 @@ cdef enum:
 
 
 cdef class Sessions:
-    """Operations that are charged to the CPU that runs them, and a tool on each CPU."""
+    """Sessions()\n--\n
+    Base of `Simulation`: operations charged to the CPU that runs them, and a tool on each CPU.
+
+    Attributes
+    ----------
+    policy : Policy
+    """
 
     cdef void operation(self, int cpu, int op, int arg) noexcept nogil:
         """Run one operation to its end and charge what it cost."""

@@ -32,7 +32,9 @@ CYCLES = {
 
 
 cdef class Simulation(Sessions):
-    """Some CPUs, a host task on each, vCPUs that move between them, perf sessions that come and go.
+    """Simulation(policy, config, streams, edges, *, cpus=1, host_branches=40, guest_branches=2000, \
+task_every=50, session_every=400000, session_length=200000, period=997, exclude_guest=True, seed=1)\n--\n
+    Some CPUs, a host task on each, vCPUs that move between them, perf sessions that come and go.
 
     With one CPU, perf's event is bound to it.  With more, each has a perf tool, whose event is
     bound to a CPU, its own or another (then an IPI goes there), or to the task that runs there.
@@ -68,13 +70,20 @@ cdef class Simulation(Sessions):
     counts : dict
         Figures of all CPUs together.  Where a name does not say it: `remote` counts sessions
         whose event is on another CPU than the tool, `of_tasks` those whose event is a task's;
-        `leaks` are samples with a record of somebody whom the viewer does not trace, `gaps` are
+        `leaks` are samples with a record of an owner that the viewer does not trace, `gaps` are
         samples that miss a branch between their oldest record and now and are not marked; `moved`
         counts vCPUs that came to another CPU, `moved_compared` those that looked there for their
         records and had had enough branches to fill the stack, `moved_whole` those that found all
         of them; `failures` are bits of `Failure`.
     per_cpu : list of dict
-        What there is per CPU.
+        The figures that are counted per CPU.
+    truth_counts, profile_counts : ndarray, uint64, shape (owners, edges)
+        How often each edge was taken, and how often samples contain it.
+
+    Raises
+    ------
+    ConfigurationError
+        Numbers of streams or CPUs, or a rate, out of range.
     """
 
     cdef readonly dict counts
@@ -315,16 +324,19 @@ cdef class Simulation(Sessions):
 
     @property
     def branches(self):
+        """Branches retired so far, on all CPUs."""
         return sum([self.lane[i].branches for i in range(self.world.system.cpus)])
 
     @property
     def tasks(self):
-        """What each CPU runs: 0 its host task, 1 + v the thread of vCPU v."""
+        """The task on each CPU: 0 its host task, 1 + v the thread of vCPU v."""
         return [self.world.system.cpu[i].task for i in range(self.world.system.cpus)]
 
     def run(self, uint64_t branches):
-        """Go on for so many branches; figures are in `counts` then.  To run twice is the same as
-        to run once for as long."""
+        """Run for `branches` further branches, and return `counts`.
+
+        Two runs equal one of their total length.
+        """
         cdef int cpu, next_, cpus = self.world.system.cpus
         cdef uint64_t total = self.branches, before
         cdef uint64_t end = total + branches

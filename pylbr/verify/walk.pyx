@@ -1,4 +1,4 @@
-"""Random walks at the real depth, past where a search can go."""
+"""Random walks at the real depth, beyond what a search can reach."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -8,10 +8,18 @@ from pylbr.verify.properties import names_of
 
 
 cdef class Walk:
-    """One endless run of random actions, the same for the same seed.
+    """Walk(model, seed=1)\n--\n
+    One endless run of random actions, the same for the same seed.
+
+    Parameters
+    ----------
+    model : Model
+    seed : int
 
     Attributes
     ----------
+    model : Model
+    seed : int
     steps : int
         Actions so far.
     switches : int
@@ -34,7 +42,7 @@ cdef class Walk:
         self.broken = ()
 
     def run(self, uint64_t steps, unsigned int ignore=0):
-        """Go on; stops at the first broken property that is not in `ignore` (bits).
+        """Take `steps` further actions, up to the first broken property not in `ignore` (bits).
 
         Returns
         -------

@@ -6,6 +6,18 @@ from pylbr.arbitration.microsteps cimport MAX_CPUS, MAX_GUESTS, Cpu, Policy, Sys
 from pylbr.cpu.hardware cimport Image
 
 cpdef enum ActionKind:
+    """Kind of an action, the unit of a search.
+
+    Members
+    -------
+    STEP : the next micro-step of the CPU's operation
+    HOST_BRANCH, GUEST_BRANCH : a branch of the host or of the running guest; argument: `Branch`
+    SWITCH, ENTER, EXIT, MIGRATE : an operation begins
+    GUEST : the guest executes an `Instruction` that does not exit
+    OPEN, CLOSE, ENABLE, ROTATE : an operation on perf events begins
+    NMI : a counter of the host overflows
+    PEBS_RECORD : the processor writes a PEBS record of the host
+    """
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
     PEBS_RECORD, ENABLE, ROTATE
 
@@ -13,34 +25,59 @@ cdef enum:
     MAX_ACTIONS = 96
     MAX_KINDS = 12
 
-# Argument bits of HOST_BRANCH and GUEST_BRANCH
 cpdef enum Branch:
+    """Argument bits of HOST_BRANCH and GUEST_BRANCH.
+
+    Members
+    -------
+    KERNEL : taken at CPL 0
+    FAULT : an exception, which loads LER
+    RETURN, JUMP : a return or a jump; without either, a call
+    """
     KERNEL = 1
     FAULT = 2
     RETURN = 4
-    JUMP = 8                    # else it is a call
+    JUMP = 8
 
-# What may happen besides branches, task switches, entries and exits
 cpdef enum Feature:
+    """What may happen besides branches, task switches, entries and exits.
+
+    Members
+    -------
+    F_NMI : PMIs of the host
+    F_MIGRATE : user space moves a vCPU's state
+    F_XSAVES, F_XRSTORS : the guest's XSAVES and XRSTORS
+    F_WRITE, F_DEPTH : WRMSR of a record, of IA32_LBR_DEPTH
+    F_KERNEL : kernel branches and user-only filters
+    F_FAULT : branches that load LER
+    F_SMM, F_INIT, F_RESET, F_DB : SMM, INIT, reset and #DB of a vCPU
+    F_NMI_BRANCH : an NMI that is no PMI, whose handler branches
+    F_NESTED : guests run guests
+    F_PEBS : adaptive PEBS records with the LBR group, of guest and host
+    F_ROTATE : the multiplex timer
+    F_ENABLE : events in the ERROR state are enabled again
+    F_STACK : call-stack events, whose records are kept with the task
+    F_VPMI : counters of a guest overflow, and of the host in guest mode
+    """
     F_NMI = 1
     F_MIGRATE = 2
     F_XSAVES = 4
-    F_WRITE = 8                 # WRMSR of a record
+    F_WRITE = 8
     F_DEPTH = 16
-    F_KERNEL = 32               # kernel branches and user-only filters
-    F_FAULT = 64                # branches that load LER
+    F_KERNEL = 32
+    F_FAULT = 64
     F_SMM = 128
     F_INIT = 256
     F_DB = 512
-    F_NMI_BRANCH = 1024         # an NMI that is no PMI, whose handler branches
-    F_NESTED = 2048             # guests run guests
-    F_PEBS = 8192               # adaptive PEBS records with the LBR group, of guest and host
-    F_ROTATE = 16384            # the multiplex timer
-    F_ENABLE = 32768            # events in the ERROR state are enabled again
+    F_NMI_BRANCH = 1024
+    F_NESTED = 2048
+    F_PEBS = 8192
+    F_ROTATE = 16384
+    F_ENABLE = 32768
     F_XRSTORS = 65536
-    F_RESET = 131072            # of a vCPU
-    F_STACK = 262144            # call-stack events: returns and jumps, records kept with a task
-    F_VPMI = 4096               # counters of a guest overflow, and of the host in guest mode
+    F_RESET = 131072
+    F_STACK = 262144
+    F_VPMI = 4096
 
 ctypedef struct Action:
     uint8_t kind, cpu, arg
