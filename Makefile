@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib test quick test-safe cover bench lint docs
+.PHONY: help build lib install-lib test quick test-safe cover bench fuzz lint docs
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -38,6 +38,9 @@ cover: $(PYTHON)  ## line coverage, of the .pyx too
 
 bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
 	$(PYTHON) -m pytest bench --benchmark-enable --benchmark-columns=min,median,rounds -q
+
+fuzz: build  ## ten minutes of mutants of every target
+	$(PYTHON) -m tests.fuzz.soak --seconds 600 --keep fuzz-findings
 
 lint: $(PYTHON)  ## ruff, cython-lint, codespell, stubs
 	$(PYTHON) -m pip install -q --group lint --group test

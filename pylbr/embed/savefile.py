@@ -126,7 +126,8 @@ def _read(path: str | Path, stream: BinaryIO) -> tuple[bytes, bytes]:
     if not head.startswith(_FAMILY):
         raise StateError(f"{path}: no saved machine")
     if not head.startswith(MAGIC):
-        raise StateError(f"{path}: a saved machine of version {head[7:8]!r}; this reads version "
+        raise StateError(f"{path}: a saved machine of version "
+                         f"{head[7:8].decode('latin-1')!r}; this reads version "
                          f"{MAGIC[7:].decode()} alone: run the guest and save it again")
     if len(head) != _HEAD.size or zlib.crc32(head[:-4]) != struct.unpack("<I", head[-4:])[0]:
         raise StateError(f"{path}: damaged: the checksum of its first bytes differs")

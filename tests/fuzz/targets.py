@@ -166,16 +166,20 @@ def saved_machine() -> tuple[bytes, ...]:
 def read_machine(data: bytes, folder: Path) -> object:
     path = folder / "machine"
     path.write_bytes(data)
+    if _ENGINES:  # each holds a gigabyte of address space until it is collected
+        _ENGINES.clear()
+        gc.collect()
     try:
         machine = restore(path)
     except StateError as error:
-        if "checksum" not in str(error):  # an engine was made, a gigabyte of address space
-            gc.collect()
+        _ENGINES.extend([] if "checksum" in str(error) else [path])
         raise
-    found = machine.run(500), machine.processor.records().tobytes()
-    del machine
-    gc.collect()
-    return found
+    _ENGINES.append(path)
+    return machine.run(500), machine.processor.records().tobytes()
+
+
+#: Machines that were made since the last collection.
+_ENGINES: list[Path] = []
 
 
 def hostile_machine(rng: random.Random, seed: bytes) -> bytes:
