@@ -15,6 +15,8 @@ import pytest
 
 from bench.conftest import QUICK, best_of
 from lbrcore import ENTRY_DTYPE
+from pylbr.perf.abi import SampleType
+from pylbr.perf.stacks import Comm, Event, Mmap, StacksMetadata
 from pylbr.profile import _aggregate, _text, reference
 from pylbr.profile.aggregate import collect
 from pylbr.profile.entries import perf_batches, perf_samples
@@ -22,8 +24,6 @@ from pylbr.profile.layout import SampleLayout
 from pylbr.profile.perfdata import PerfDataWriter, write_perf_data
 from pylbr.sample.batch import SampleBatch
 from pylbr.trace.formats import open_stacks
-from pylbr.trace.perf_abi import SampleType
-from pylbr.trace.stacks import Comm, Event, Mmap, StacksMetadata
 
 DEPTH = 32
 SAMPLES = 20_000 if QUICK else 200_000

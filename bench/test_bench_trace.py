@@ -13,9 +13,9 @@ import pytest
 
 from lbrcore import BRANCH_DTYPE
 from pylbr import trace
-from pylbr.trace import brstack, perf_abi
-from pylbr.trace._brstack import parse
-from pylbr.trace.stacks import Samples
+from pylbr.perf import abi, brstack
+from pylbr.perf._brstack import parse
+from pylbr.perf.stacks import Samples
 
 from .conftest import QUICK
 
@@ -137,7 +137,7 @@ def test_perf_script_text(versus, recorded, tmp_path):
     size, window = len(text), 1 << 20
     text += bytes(brstack.PADDING)
     rows = np.empty(window // 64, brstack.ROW_DTYPE)
-    entries = np.empty(window // 14, perf_abi.ENTRY_DTYPE)
+    entries = np.empty(window // 14, abi.ENTRY_DTYPE)
     offsets = np.empty(len(rows) + 1, np.int64)
 
     def ours():

@@ -21,12 +21,15 @@ MAY_IMPORT = {
     "arbitration": {"lbrcore", "arch", "cpu", "host", "kvm"},
     "verify": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration"},
     "x86": {"lbrcore"},
-    "trace": {"lbrcore", "x86"},
-    "sample": {"lbrcore", "arch", "cpu", "trace"},
-    "profile": {"lbrcore", "arch", "cpu", "x86", "trace", "sample"},
-    "record": {"lbrcore", "arch", "cpu", "x86", "trace", "sample", "profile", "embed"},
-    "embed": {"lbrcore", "arch", "cpu", "x86", "host", "kvm", "arbitration", "trace", "sample",
-              "profile"},
+    "files": set(),
+    "perf": {"lbrcore", "arch", "files"},
+    "trace": {"lbrcore", "x86", "files", "perf"},
+    "sample": {"lbrcore", "arch", "cpu", "perf", "trace"},
+    "profile": {"lbrcore", "arch", "cpu", "x86", "files", "perf", "trace", "sample"},
+    "record": {"lbrcore", "arch", "cpu", "x86", "files", "perf", "trace", "sample", "profile",
+               "embed"},
+    "embed": {"lbrcore", "arch", "cpu", "x86", "host", "kvm", "arbitration", "files", "trace",
+              "sample", "profile"},
 }
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
+from pylbr.perf.stacks import Record, Samples
 from pylbr.trace import Stacks, Trace, copy, open_any
 from pylbr.trace.formats import formats, suffix_of
 from pylbr.trace.modules import parse_module
-from pylbr.trace.stacks import Record, Samples
 
 if TYPE_CHECKING:
     from pylbr.profile.link import LinkProfile
@@ -203,8 +203,8 @@ def _csv(source: Stacks, args: argparse.Namespace) -> int:
     """One row an entry."""
     import pyarrow.csv
 
+    from pylbr.files.output import AtomicFile
     from pylbr.profile.tables import arrow_entries
-    from pylbr.trace.output import AtomicFile
 
     count, header = 0, True
     with AtomicFile(args.output) as output:

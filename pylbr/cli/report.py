@@ -14,13 +14,13 @@ from typing import Any
 from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
+from pylbr.perf.stacks import Record, Samples, StacksMetadata
 from pylbr.printable import printable
 from pylbr.profile import report
 from pylbr.profile.aggregate import Profile, collect
 from pylbr.profile.history import Paths
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Stacks, Trace, open_any
-from pylbr.trace.stacks import Record, Samples, StacksMetadata
 
 HELP = "show hot branches, functions, mispredicts, branch history"
 

@@ -28,7 +28,7 @@ from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.embed.saved_registers import EFER, LMA, as_json, load_general, load_system
 from pylbr.embed.vcpu import guest_model
 from pylbr.errors import ConfigurationError, StateError
-from pylbr.trace.output import AtomicFile
+from pylbr.files.output import AtomicFile
 
 __all__ = ["is_saved", "pack", "restore", "save"]
 

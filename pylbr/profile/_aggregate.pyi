@@ -3,7 +3,7 @@ from typing import final
 from numpy import void
 from numpy.typing import NDArray
 
-from pylbr.trace.stacks import Samples
+from pylbr.perf.stacks import Samples
 
 @final
 class PairTable:

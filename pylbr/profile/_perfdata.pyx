@@ -37,7 +37,7 @@ def pack_samples(out, Py_ssize_t first, samples, layout):
     ----------
     out : ndarray of u8, C-contiguous
     first : int
-    samples : pylbr.trace.stacks.Samples
+    samples : pylbr.perf.stacks.Samples
     layout : pylbr.profile.layout.SampleLayout
 
     Returns

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from pylbr.trace.stacks import Samples
+from pylbr.perf.stacks import Samples
 
 def format_stacks(
     samples: Samples, prefixes: Sequence[bytes] | None, ip: bool, brstack: bool, spec: bool

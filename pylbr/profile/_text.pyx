@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from pylbr.trace.perf_abi import BRANCH_TYPE_NAMES, NEW_TYPE_NAMES, SPEC_NAMES
+from pylbr.perf.abi import BRANCH_TYPE_NAMES, NEW_TYPE_NAMES, SPEC_NAMES
 
 
 cdef enum:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pylbr.trace.stacks import Comm, Fork, Mmap, Record, Samples
+from pylbr.perf.stacks import Comm, Fork, Mmap, Record, Samples
 
 __all__ = ["AddressSpaces", "Mapped"]
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylbr.errors import TraceError
+from pylbr.perf.abi import EntryFlag
+from pylbr.perf.stacks import Record, Samples, Stacks
 from pylbr.profile._aggregate import PairTable
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.dtypes import BRANCH_COUNT_DTYPE, IP_DTYPE
 from pylbr.profile.history import Paths
 from pylbr.profile.symbols import Symbols
-from pylbr.trace.perf_abi import EntryFlag
-from pylbr.trace.stacks import Record, Samples, Stacks
 
 __all__ = ["FunctionCounts", "Profile", "collect"]
 
@@ -202,7 +202,7 @@ def collect(records: Iterable[Record], paths: Paths | None = None) -> Profile:
     Parameters
     ----------
     records : iterable of Record
-        A `pylbr.trace.stacks.Stacks`, or anything else that yields records.
+        A `pylbr.perf.stacks.Stacks`, or anything else that yields records.
     paths : Paths, optional
         Counts the branch history as well.
 

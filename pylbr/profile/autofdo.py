@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 from pylbr.errors import TraceError
+from pylbr.files.output import AtomicFile
 from pylbr.profile.link import LinkProfile
-from pylbr.trace.output import AtomicFile
 
 __all__ = ["autofdo_text", "write_autofdo"]
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from lbrcore import BranchClass
+from pylbr.perf.abi import TYPE_SHIFT, BranchType, EntryFlag, branch_type
+from pylbr.perf.stacks import Samples
 from pylbr.profile.address_space import AddressSpaces, Mapped
-from pylbr.trace.perf_abi import TYPE_SHIFT, BranchType, EntryFlag, branch_type
-from pylbr.trace.stacks import Samples
 from pylbr.x86 import classify
 
 __all__ = ["TypeDecoder"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from pylbr.perf.abi import Feature
+from pylbr.perf.event_names import event_name
+from pylbr.perf.stacks import BuildId, StacksMetadata
 from pylbr.profile.sideband import padded
-from pylbr.trace.perf_abi import Feature
-from pylbr.trace.perf_event_names import event_name
-from pylbr.trace.stacks import BuildId, StacksMetadata
 
 __all__ = ["feature_bodies"]
 

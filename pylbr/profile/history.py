@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pylbr.trace.perf_abi import EntryFlag
-from pylbr.trace.stacks import Samples
+from pylbr.perf.abi import EntryFlag
+from pylbr.perf.stacks import Samples
 
 __all__ = ["Paths"]
 

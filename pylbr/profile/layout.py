@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pylbr.trace.perf_abi import BranchSample, SampleType
+from pylbr.perf.abi import BranchSample, SampleType
 
 __all__ = ["NEEDED_FIELDS", "SAMPLE_FIELDS", "SampleLayout"]
 

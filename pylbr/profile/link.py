@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylbr.errors import TraceError
+from pylbr.files.elf import ElfImage
 from pylbr.profile.aggregate import Profile
-from pylbr.trace.elf import ElfImage
 
 __all__ = ["LinkProfile", "link_profile"]
 

@@ -17,14 +17,14 @@ from dataclasses import replace
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.output import AtomicFile
+from pylbr.perf.abi import PERF_MAGIC, AttrFlag, BranchSample, SampleType
+from pylbr.perf.stacks import BuildId, Event, Mmap, Samples, Stacks, StacksMetadata
+from pylbr.perf.stacks import Record as StreamRecord
 from pylbr.profile._perfdata import pack_samples
 from pylbr.profile.features import feature_bodies
 from pylbr.profile.layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
 from pylbr.profile.sideband import record_bytes
-from pylbr.trace.output import AtomicFile
-from pylbr.trace.perf_abi import PERF_MAGIC, AttrFlag, BranchSample, SampleType
-from pylbr.trace.stacks import BuildId, Event, Mmap, Samples, Stacks, StacksMetadata
-from pylbr.trace.stacks import Record as StreamRecord
 
 __all__ = ["ATTR_SIZE", "PerfDataWriter", "attr_bytes", "write_perf_data"]
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 
 from pylbr.errors import TraceError
+from pylbr.files.output import AtomicFile
+from pylbr.perf.abi import SampleType
+from pylbr.perf.event_names import event_name
+from pylbr.perf.stacks import Comm, Exit, Fork, Mmap, Record, Samples, Stacks, StacksMetadata
 from pylbr.printable import printable
 from pylbr.profile._text import format_stacks
-from pylbr.trace.output import AtomicFile
-from pylbr.trace.perf_abi import SampleType
-from pylbr.trace.perf_event_names import event_name
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap, Record, Samples, Stacks, StacksMetadata
 
 __all__ = ["FIELDS", "FORMS", "PerfScript", "measured_fields", "write_perf_script"]
 

@@ -23,8 +23,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from pylbr.files.output import AtomicFile
 from pylbr.profile.link import OUTSIDE, LinkProfile
-from pylbr.trace.output import AtomicFile
 
 __all__ = ["FORMS", "preagg_lines", "write_preagg"]
 

@@ -9,17 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbrcore import BranchClass
-from pylbr.profile.dtypes import PAIR_DTYPE
-from pylbr.profile.layout import SampleLayout
-from pylbr.sample.batch import (
-    INFO_BR_TYPE,
-    INFO_CYC_CNT_VALID,
-    INFO_IN_TSX,
-    INFO_MISPRED,
-    INFO_TSX_ABORT,
-    SampleBatch,
-)
-from pylbr.trace.perf_abi import (
+from pylbr.perf.abi import (
     BRANCH_TYPE_NAMES,
     ENTRY_DTYPE,
     NEW_TYPE_NAMES,
@@ -32,7 +22,17 @@ from pylbr.trace.perf_abi import (
     branch_type,
     entry_flags,
 )
-from pylbr.trace.stacks import Samples
+from pylbr.perf.stacks import Samples
+from pylbr.profile.dtypes import PAIR_DTYPE
+from pylbr.profile.layout import SampleLayout
+from pylbr.sample.batch import (
+    INFO_BR_TYPE,
+    INFO_CYC_CNT_VALID,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+    SampleBatch,
+)
 
 __all__ = ["PairTable", "convert", "format_stacks", "pack_samples", "sample_record"]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from pylbr.perf.abi import MISC_KERNEL, MISC_USER
+from pylbr.perf.stacks import Comm, Mmap, Record, Stacks, StacksMetadata
 from pylbr.profile.entries import perf_batches
 from pylbr.sample import SampleBatch, SampleSetup, sample
 from pylbr.trace import Metadata, Module, Trace
-from pylbr.trace.perf_abi import MISC_KERNEL, MISC_USER
-from pylbr.trace.stacks import Comm, Mmap, Record, Stacks, StacksMetadata
 
 __all__ = ["replayed"]
 

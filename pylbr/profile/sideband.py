@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from pylbr.perf.abi import MISC_CPUMODE, MISC_EXEC, MISC_KERNEL, MISC_USER, SampleType
+from pylbr.perf.abi import Record as RecordType
+from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 from pylbr.profile.layout import SampleLayout
-from pylbr.trace.perf_abi import MISC_CPUMODE, MISC_EXEC, MISC_KERNEL, MISC_USER, SampleType
-from pylbr.trace.perf_abi import Record as RecordType
-from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap
 
 __all__ = ["record_bytes"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from pylbr.files.elf import ElfImage
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.demangle import demangled
-from pylbr.trace.elf import ElfImage
 
 __all__ = ["Place", "Symbols"]
 

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pylbr.trace.perf_abi import (
+from pylbr.perf.abi import (
     NEW_TYPE_SHIFT,
     PRIV_SHIFT,
     SPEC_SHIFT,
     TYPE_SHIFT,
     EntryFlag,
 )
-from pylbr.trace.stacks import Samples
+from pylbr.perf.stacks import Samples
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbrcore import BranchClass, BranchFlag
+from pylbr.perf.abi import ENTRY_DTYPE, EntryFlag
+from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile._aggregate import PairTable
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import Profile
 from pylbr.profile.dtypes import IP_DTYPE
-from pylbr.trace.perf_abi import ENTRY_DTYPE, EntryFlag
-from pylbr.trace.stacks import Mmap, Samples
 from pylbr.trace.trace import Chunk, Trace
 
 __all__ = ["collect_trace"]

@@ -6,8 +6,8 @@ from typing import Final
 
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import CommandError
+from pylbr.perf.abi import BranchSample
 from pylbr.sample.branch_filter import BRANCH_KINDS, BRANCH_WORDS
-from pylbr.trace.perf_abi import BranchSample
 
 __all__ = ["accepted_classes", "parse_filter"]
 

@@ -15,16 +15,17 @@ from typing import Final, Self
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.module import Module
+from pylbr.perf.abi import AttrFlag, BranchSample, SampleType
+from pylbr.perf.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import PerfDataWriter
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Engine, Request
 from pylbr.sample.batch import SampleBatch
-from pylbr.trace.metadata import Metadata, Module
+from pylbr.trace.metadata import Metadata
 from pylbr.trace.metadata import Task as TraceTask
-from pylbr.trace.perf_abi import AttrFlag, BranchSample, SampleType
 from pylbr.trace.schema import column_dtype
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
 from pylbr.trace.writer import BATCH_ROWS, GROUP_ROWS, Writer
 
 __all__ = ["PerfDataOutput", "TraceOutput", "describe"]

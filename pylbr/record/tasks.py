@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
+from pylbr.files.elf import read_build_id
+from pylbr.perf.stacks import Comm, Exit, Fork, Mmap
 from pylbr.record.constants import IMAGE, Message
-from pylbr.trace.elf import read_build_id
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
 
 __all__ = ["Task", "Tasks"]
 

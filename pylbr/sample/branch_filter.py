@@ -21,7 +21,7 @@ from pylbr.arch.bits import (
 )
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import ConfigurationError
-from pylbr.trace.perf_abi import BranchSample
+from pylbr.perf.abi import BranchSample
 
 __all__ = ["BRANCH_KINDS", "BRANCH_WORDS", "control_value", "lbr_ctl", "parse_filter", "program"]
 

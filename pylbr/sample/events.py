@@ -8,9 +8,9 @@ from lbrcore import BranchFlag
 from lbrcore.events import ALL_CLASSES, CountedEvent
 from pylbr.arch.perf_events import EVENTS, PerfEvent, event
 from pylbr.errors import ConfigurationError
-from pylbr.trace.perf_abi import AttrFlag, SampleType
-from pylbr.trace.perf_event_names import named_event
-from pylbr.trace.stacks import Event
+from pylbr.perf.abi import AttrFlag, SampleType
+from pylbr.perf.event_names import named_event
+from pylbr.perf.stacks import Event
 
 __all__ = ["EVERY_BRANCH", "SampledEvent", "parse_event"]
 

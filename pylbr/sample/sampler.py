@@ -13,6 +13,7 @@ from lbrcore.events import Unit
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
 from pylbr.errors import ConfigurationError
+from pylbr.perf.abi import BranchSample
 from pylbr.sample.architectural import ProcessorReplay
 from pylbr.sample.batch import SampleBatch
 from pylbr.sample.counters import assign, logged
@@ -20,7 +21,6 @@ from pylbr.sample.parallel import run_parallel
 from pylbr.sample.setup import SampleSetup
 from pylbr.sample.streams import Stream, Streams
 from pylbr.trace import Chunk, Metadata, Trace
-from pylbr.trace.perf_abi import BranchSample
 
 __all__ = ["Sampler", "branch_columns", "sample"]
 

@@ -14,10 +14,10 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as model_named
 from pylbr.cpu import Processor, facility
 from pylbr.errors import ConfigurationError, GeneralProtection
+from pylbr.perf.abi import BranchSample
 from pylbr.sample.branch_filter import control_value, parse_filter, program
 from pylbr.sample.counters import assign
 from pylbr.sample.events import SampledEvent, parse_event
-from pylbr.trace.perf_abi import BranchSample
 
 __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 

@@ -6,17 +6,13 @@
 ...         print(len(chunk), (chunk.column("class") == 5).sum())
 """
 
-from pylbr.trace.formats import (
-    Format,
-    Options,
-    detect,
-    open_any,
-    open_stacks,
-)
+from pylbr.files.format import Format, Options
+from pylbr.files.module import Module
+from pylbr.perf.stacks import Stacks
+from pylbr.trace.formats import detect, open_any, open_stacks
 from pylbr.trace.formats import open_trace as open  # noqa: A004
-from pylbr.trace.metadata import Metadata, Module, Task
+from pylbr.trace.metadata import Metadata, Task
 from pylbr.trace.partition import PartitionedWriter
-from pylbr.trace.stacks import Stacks
 from pylbr.trace.trace import Chunk, Part, StreamTrace, Trace
 from pylbr.trace.writer import Writer
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.module import Module
 from pylbr.trace.arrow_layout import (
     MAGIC,
     BatchLayout,
@@ -25,7 +26,7 @@ from pylbr.trace.arrow_layout import (
     parse_schema,
 )
 from pylbr.trace.check import check_values
-from pylbr.trace.metadata import Metadata, Module, decode_metadata, with_modules
+from pylbr.trace.metadata import Metadata, decode_metadata, with_modules
 from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, REQUIRED, column_dtype, column_type, digest
 from pylbr.trace.trace import ColumnarTrace
 

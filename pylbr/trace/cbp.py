@@ -18,9 +18,9 @@ import numpy as np
 
 from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr.errors import TraceError
-from pylbr.trace.formats import Format, Head, Options
+from pylbr.files.format import Format, Head, Options
+from pylbr.files.source import ByteSource
 from pylbr.trace.metadata import Metadata
-from pylbr.trace.source import ByteSource
 from pylbr.trace.trace import Part, StreamTrace
 
 __all__ = ["CBP", "Cbp", "parse"]

@@ -10,7 +10,8 @@ import numpy as np
 
 from lbrcore import BranchClass
 from pylbr.errors import TraceError
-from pylbr.trace.metadata import Module, Task
+from pylbr.files.module import Module
+from pylbr.trace.metadata import Task
 from pylbr.x86 import Decoded, classify
 
 __all__ = ["ClassFiller"]

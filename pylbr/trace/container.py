@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from pylbr.files.format import Format, Head, Options
 from pylbr.trace.arrow_file import ArrowTrace
-from pylbr.trace.formats import Format, Head, Options
 from pylbr.trace.parquet_file import ParquetTrace
 
 __all__ = ["ARROW", "PARQUET"]

@@ -16,11 +16,11 @@ import numpy as np
 
 from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr.errors import TraceError
+from pylbr.files.format import Format, Head, Options
+from pylbr.files.lines import Lines
+from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
-from pylbr.trace.formats import Format, Head, Options
-from pylbr.trace.lines import Lines
 from pylbr.trace.metadata import Metadata
-from pylbr.trace.output import AtomicFile
 from pylbr.trace.schema import COLUMNS, REQUIRED, column_dtype
 from pylbr.trace.trace import Part, StreamTrace, Trace
 

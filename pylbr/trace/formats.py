@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pylbr.errors import TraceError
-from pylbr.trace.metadata import Module
-from pylbr.trace.source import ByteSource, seekable
-from pylbr.trace.stacks import Stacks
+from pylbr.files.format import Format, Head, Options
+from pylbr.files.source import ByteSource, seekable
+from pylbr.perf.stacks import Stacks
 from pylbr.trace.trace import Trace
 
 __all__ = [
-    "BUILTIN", "ENTRY_POINT_GROUP", "Format", "Head", "Options", "detect", "formats",
-    "open_any", "open_stacks", "open_trace",
+    "BUILTIN", "ENTRY_POINT_GROUP", "detect", "formats", "open_any", "open_stacks", "open_trace",
 ]
 
 ENTRY_POINT_GROUP: Final = "pylbr.formats"
@@ -34,85 +31,14 @@ HEAD_SIZE: Final = 1 << 20
 BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
     "pylbr.trace.container:PARQUET",
-    "pylbr.trace.perf_data:PERF_DATA",
+    "pylbr.perf.data_reader:PERF_DATA",
     "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",
     "pylbr.trace.itrace:ITRACE",
-    "pylbr.trace.perf_script:PERF_SCRIPT",
+    "pylbr.perf.script_reader:PERF_SCRIPT",
     "pylbr.trace.cbp:CBP",
     "pylbr.trace.champsim:CHAMPSIM",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first bytes of a file.
-
-    Attributes
-    ----------
-    path : str
-    raw : bytes
-        As they lie in the file; empty for a directory.
-    data : bytes
-        Decompressed, if the file is gzip, xz or zstd.
-    """
-
-    path: str
-    raw: bytes
-    data: bytes
-    is_directory: bool = False
-
-    def lines(self) -> Iterator[bytes]:
-        """Lines of `data`, one at a time; the last may be cut off."""
-        at = 0
-        while at < len(self.data):
-            end = self.data.find(b"\n", at)
-            end = len(self.data) if end < 0 else end
-            yield self.data[at:end]
-            at = end + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a reader may be told.
-
-    Attributes
-    ----------
-    modules : sequence of Module
-        Mapped files, for formats that do not name them.
-    verify : bool
-        Compare digests and check ranges.
-    mmap : bool
-        Map containers instead of reading them; a file that shrinks then kills the process.
-    """
-
-    modules: Sequence[Module] = field(default=())
-    verify: bool = True
-    mmap: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One format.
-
-    Attributes
-    ----------
-    name : str
-        As ``pylbr convert --from`` takes it.
-    description : str
-        One line for people.
-    kind : {"trace", "stacks"}
-    sniff : callable
-        Head -> whether the file is of this format.
-    open : callable
-        (path, Options) -> Trace or Stacks.  Raises TraceError.
-    """
-
-    name: str
-    description: str
-    kind: Literal["trace", "stacks"]
-    sniff: Callable[[Head], bool]
-    open: Callable[[str, Options], Trace | Stacks]
 
 
 @cache

@@ -20,13 +20,14 @@ import numpy as np
 
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.errors import TraceError
-from pylbr.trace.brstack import parse_marked
+from pylbr.files.format import Format, Head, Options
+from pylbr.files.lines import Lines
+from pylbr.files.module import Module
+from pylbr.perf.brstack import parse_marked
+from pylbr.perf.script_events import parse_event
+from pylbr.perf.stacks import Comm, Mmap
 from pylbr.trace.classes import ClassFiller
-from pylbr.trace.formats import Format, Head, Options
-from pylbr.trace.lines import Lines
-from pylbr.trace.metadata import Metadata, Module, Task
-from pylbr.trace.perf_events_text import parse_event
-from pylbr.trace.stacks import Comm, Mmap
+from pylbr.trace.metadata import Metadata, Task
 from pylbr.trace.trace import Part, StreamTrace
 
 __all__ = ["ITRACE", "Itrace"]

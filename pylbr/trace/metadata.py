@@ -8,38 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-__all__ = ["Metadata", "Module", "Task", "decode_metadata", "encode_metadata", "with_modules"]
+from pylbr.files.module import Module
+
+__all__ = ["Metadata", "Task", "decode_metadata", "encode_metadata", "with_modules"]
 
 #: Version of the container; a reader refuses any other.
 VERSION: Final = 1
 #: Keys of the Arrow or Parquet schema metadata.
 METADATA_KEY: Final = b"pylbr"
 CHECK_KEY: Final = b"pylbr.crc32"
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A file mapped into memory with execute permission.
-
-    Attributes
-    ----------
-    path : str
-    start, size : int
-        Linear address and bytes of the mapping.
-    file_offset : int
-        Where in the file the mapping begins, in bytes.
-    build_id : str
-        Hexadecimal; empty if unknown.
-    pid : int or None
-        Process that has the mapping; None for all.
-    """
-
-    path: str
-    start: int
-    size: int
-    file_offset: int = 0
-    build_id: str = ""
-    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

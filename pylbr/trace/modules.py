@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from pylbr.errors import TraceError
-from pylbr.trace.elf import ElfImage
-from pylbr.trace.metadata import Module
+from pylbr.files.elf import ElfImage
+from pylbr.files.module import Module
 
 __all__ = ["elf_modules", "parse_module"]
 

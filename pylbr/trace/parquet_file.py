@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.module import Module
 from pylbr.trace.check import check_values
-from pylbr.trace.metadata import Metadata, Module, decode_metadata, with_modules
+from pylbr.trace.metadata import Metadata, decode_metadata, with_modules
 from pylbr.trace.parquet_part import MAX_GROUP_ROWS, GuardedPart, Part, PartError
 from pylbr.trace.schema import COLUMNS, REQUIRED, column_digest
 from pylbr.trace.seal import SealError, read_seal

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lbrcore import BranchClass
-from pylbr.trace.stacks import Comm, Mmap, Samples, Stacks
+from pylbr.perf.stacks import Comm, Mmap, Samples, Stacks
 from pylbr.trace.trace import Trace
 
 __all__ = ["describe_stacks", "describe_trace"]

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.errors import TraceError
+from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
 from pylbr.trace.metadata import Metadata, encode_metadata
-from pylbr.trace.output import AtomicFile
 from pylbr.trace.parquet_file import DIGEST_KEY
 from pylbr.trace.schema import (
     COLUMNS,

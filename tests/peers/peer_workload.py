@@ -11,11 +11,11 @@ import numpy as np
 from elftools.elf.elffile import ELFFile
 
 from lbrcore import ENTRY_DTYPE, BranchClass
+from pylbr.files.elf import ElfImage
+from pylbr.perf.abi import BranchSample, SampleType
+from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
 from pylbr.profile.entries import perf_samples
 from pylbr.sample.batch import SampleBatch
-from pylbr.trace.elf import ElfImage
-from pylbr.trace.perf_abi import BranchSample, SampleType
-from pylbr.trace.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
 
 HERE = Path(__file__).parent
 PID = 4711

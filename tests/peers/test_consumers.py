@@ -26,14 +26,14 @@ from peer_tools import (
 from peer_workload import EVENT, METADATA, PID, compile_c, record, sample
 
 from lbrcore import BranchClass
+from pylbr.files.elf import ElfImage
+from pylbr.perf.stacks import Samples, Stacks
 from pylbr.profile.aggregate import collect
 from pylbr.profile.autofdo import write_autofdo
 from pylbr.profile.link import link_profile
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import PerfScript, write_perf_script
 from pylbr.profile.preagg import FORMS, write_preagg
-from pylbr.trace.elf import ElfImage
-from pylbr.trace.stacks import Samples, Stacks
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

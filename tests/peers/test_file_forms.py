@@ -7,14 +7,14 @@ import pytest
 from peer_tools import perf
 
 from lbrcore import ENTRY_DTYPE, BranchClass
+from pylbr.perf.abi import BranchSample, SampleType
+from pylbr.perf.stacks import Comm, Event, Exit, Fork, Mmap, Samples, StacksMetadata
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.perfscript import PerfScript
 from pylbr.sample.batch import SampleBatch
 from pylbr.sample.events import parse_event
 from pylbr.trace.formats import open_stacks
-from pylbr.trace.perf_abi import BranchSample, SampleType
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Samples, StacksMetadata
 
 pytestmark = pytest.mark.peer
 

@@ -16,9 +16,9 @@ from peer_tools import need, run
 
 from pylbr import cli
 from pylbr.errors import TraceError
+from pylbr.perf.abi import AttrFlag, SampleType
+from pylbr.perf.stacks import Samples
 from pylbr.trace.formats import open_stacks
-from pylbr.trace.perf_abi import AttrFlag, SampleType
-from pylbr.trace.stacks import Samples
 
 pytestmark = pytest.mark.peer
 

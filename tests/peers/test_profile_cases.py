@@ -13,7 +13,7 @@ import pytest
 from peer_tools import need
 
 from pylbr.cli import main
-from pylbr.trace.perf_abi import Record
+from pylbr.perf.abi import Record
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
+from pylbr.perf.abi import ENTRY_DTYPE
+from pylbr.perf.stacks import Comm, Fork, Mmap, Samples, Stacks, StacksMetadata
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import collect
 from pylbr.profile.history import Paths
-from pylbr.trace.perf_abi import ENTRY_DTYPE
-from pylbr.trace.stacks import Comm, Fork, Mmap, Samples, Stacks, StacksMetadata
 
 
 def sample(pid, time, address, to=1):

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 import pylbr.profile._entries as some_module
 from pylbr.errors import TraceError
+from pylbr.files.elf import ElfImage
+from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile import _aggregate, reference
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import collect
 from pylbr.profile.link import OUTSIDE, link_profile
 from pylbr.profile.symbols import Place, Symbols
-from pylbr.trace.elf import ElfImage
-from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
-from pylbr.trace.stacks import Mmap, Samples
 
 LIBRARY = some_module.__file__
 MISSED = entry_flags(mispredicted=True, cycles=5)
@@ -230,7 +230,7 @@ def test_a_stripped_file_is_named_by_its_debug_file(tmp_path, monkeypatch):
     name = image.build_id.hex()
     (tmp_path / name[:2]).mkdir()
     (tmp_path / name[:2] / f"{name[2:]}.debug").write_bytes(whole)
-    monkeypatch.setattr("pylbr.trace.elf.DEBUG_FILES", str(tmp_path))
+    monkeypatch.setattr("pylbr.files.elf.DEBUG_FILES", str(tmp_path))
     assert ElfImage(stripped).functions() == image.functions()
     assert set(only_dynamic) < set(image.functions())
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from pylbr.perf.abi import ENTRY_DTYPE, BranchType, EntryFlag, entry_flags
+from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.decode import TypeDecoder
-from pylbr.trace.perf_abi import ENTRY_DTYPE, BranchType, EntryFlag, entry_flags
-from pylbr.trace.stacks import Mmap, Samples
 
 KERNEL = 0xFFFF_FFFF_8100_0000
 BASE = 0x401000

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
+from pylbr.perf.abi import ENTRY_DTYPE, BranchSample, SampleType
+from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
 from pylbr.profile import _perfdata, reference
 from pylbr.profile.layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
 from pylbr.profile.perfdata import ATTR_SIZE, PerfDataWriter, attr_bytes, write_perf_data
-from pylbr.trace.perf_abi import ENTRY_DTYPE, BranchSample, SampleType
-from pylbr.trace.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
 
 words = st.integers(0, 2**64 - 1)
 

@@ -11,13 +11,13 @@ import pytest
 import pylbr.profile._entries as some_module
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.cli import main
+from pylbr.files.elf import ElfImage
+from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.stacks import Event, Mmap, Samples, StacksMetadata
 from pylbr.profile.history import Paths
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Metadata, Module, Part, StreamTrace, Task, Writer
-from pylbr.trace.elf import ElfImage
-from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
-from pylbr.trace.stacks import Event, Mmap, Samples, StacksMetadata
 
 LIBRARY = some_module.__file__
 BASE = 0x7F00_0000_0000

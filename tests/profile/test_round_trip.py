@@ -9,6 +9,8 @@ import pytest
 
 from lbrcore import BRANCH_DTYPE, BranchFlag, Flavour, LbrConfig, LbrState, xsave
 from pylbr.cpu import Processor
+from pylbr.perf.abi import EntryFlag
+from pylbr.perf.stacks import Samples
 from pylbr.profile.entries import perf_samples
 from pylbr.profile.perfdata import write_perf_data
 from pylbr.sample.batch import (
@@ -20,8 +22,6 @@ from pylbr.sample.batch import (
     SampleBatch,
 )  # fmt: skip
 from pylbr.trace.formats import open_stacks
-from pylbr.trace.perf_abi import EntryFlag
-from pylbr.trace.stacks import Samples
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("PYLBR_SHARED_DATA", ROOT / ".." / "shared" / "data"))

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
+from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
 from pylbr.profile import _text, reference, tables
 from pylbr.profile.autofdo import autofdo_text, write_autofdo
 from pylbr.profile.link import OUTSIDE, LinkProfile
 from pylbr.profile.perfscript import FORMS, PerfScript, write_perf_script
 from pylbr.profile.preagg import preagg_lines, write_preagg
 from pylbr.trace.formats import open_stacks
-from pylbr.trace.perf_abi import ENTRY_DTYPE, entry_flags
-from pylbr.trace.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
 
 words = st.integers(0, 2**64 - 1)
 

@@ -33,7 +33,7 @@ def said(run):
 
 def samples_in(path):
     """Stacks in a perf.data file."""
-    from pylbr.trace.stacks import Samples
+    from pylbr.perf.stacks import Samples
 
     with trace.open_stacks(path) as stacks:
         return sum(len(record) for record in stacks if isinstance(record, Samples))

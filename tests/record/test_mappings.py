@@ -9,7 +9,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from pylbr import trace
-from pylbr.trace.stacks import Mmap
+from pylbr.perf.stacks import Mmap
 from tests.record.conftest import PROGRAMS, need
 from tests.record.linkers import LINKERS, library, link
 

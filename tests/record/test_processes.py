@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from pylbr import trace
+from pylbr.perf.stacks import Comm, Exit, Fork, Mmap, Samples
 from pylbr.record.constants import IMAGE
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap, Samples
 from tests.record.conftest import need
 
 pytestmark = pytest.mark.peer

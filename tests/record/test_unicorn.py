@@ -17,9 +17,9 @@ from lbrcore import BranchClass as C
 from pylbr import trace
 from pylbr.cli import main
 from pylbr.errors import CommandError
+from pylbr.perf.stacks import Samples
 from pylbr.record.bare import IMPORTS, load
 from pylbr.record.engine import engine, engines
-from pylbr.trace.stacks import Samples
 from tests.record import oracle
 from tests.record.conftest import ROOT, Run, need
 

@@ -15,8 +15,8 @@ import pytest
 from lbrcore import BRANCH_DTYPE
 from pylbr import trace
 from pylbr.cli import main
+from pylbr.perf.stacks import Comm, Mmap, Samples
 from pylbr.trace import Metadata, Module, Task, open_stacks
-from pylbr.trace.stacks import Comm, Mmap, Samples
 from tests.conftest import heed_interrupts
 
 NOT_TAKEN = 6

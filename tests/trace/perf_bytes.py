@@ -7,8 +7,8 @@ import struct
 import zstandard
 
 from pylbr import trace
-from pylbr.trace import perf_abi as abi
-from pylbr.trace.stacks import Comm, Fork, Lost, Mmap
+from pylbr.perf import abi
+from pylbr.perf.stacks import Comm, Fork, Lost, Mmap
 
 
 def record(kind, body, misc=2):

@@ -19,8 +19,9 @@ import zstandard
 from lbrcore import BRANCH_DTYPE
 from pylbr import trace
 from pylbr.errors import TraceError
-from pylbr.trace import formats, source
-from pylbr.trace.source import ByteSource
+from pylbr.files import source
+from pylbr.files.source import ByteSource
+from pylbr.trace import formats
 
 SUFFIXES = (".arrow", ".parquet")
 
@@ -231,7 +232,7 @@ def test_bombs_are_refused_or_streamed_in_little_memory(tmp_path, kind):
     bomb(kind, path, 300)
     code = (
         "import resource, sys\nfrom pylbr.errors import TraceError\n"
-        "from pylbr.trace.source import ByteSource\n"
+        "from pylbr.files.source import ByteSource\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nrefused = False\n"
         "try:\n    with ByteSource(sys.argv[1]) as opened:\n"
         "        while opened.read(1 << 18): pass\n"

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from pylbr.trace.elf import ElfImage, read_build_id
-from pylbr.trace.elf_plt import stub_names
+from pylbr.files.elf import ElfImage, read_build_id
+from pylbr.files.elf_plt import stub_names
 from pylbr.trace.modules import elf_modules
 
 CALLS = """#include <stdlib.h>

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pylbr.errors import TraceError
-from pylbr.trace.output import AtomicFile
+from pylbr.files.output import AtomicFile
 
 
 def write(path, data=b"all of it"):

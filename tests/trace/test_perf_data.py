@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from pylbr import trace
 from pylbr.errors import TraceError
-from pylbr.trace import perf_abi as abi
-from pylbr.trace import perf_data, perf_records, perf_sample
-from pylbr.trace._perf_sample import Scanner
-from pylbr.trace.stacks import Comm, Event, Exit, Mmap, Samples
+from pylbr.perf import abi, data_reader, record_reader, sample_reader
+from pylbr.perf._sample_reader import Scanner
+from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples
 from tests.trace.perf_bytes import (
     RECORDS,
     check_records,
@@ -163,7 +162,7 @@ class Twin:
         self.layout = layout
 
     def scan(self, data, at):
-        return perf_sample.scan_samples(data, at, self.layout)
+        return sample_reader.scan_samples(data, at, self.layout)
 
 
 def same(a, b):
@@ -183,7 +182,7 @@ def test_real_files_and_the_twin(shared, monkeypatch, name, samples, entries):
     batches = [record for record in compiled if isinstance(record, Samples)]
     assert sum(map(len, batches)) == samples
     assert sum(len(batch.entries) for batch in batches) == entries
-    monkeypatch.setattr(perf_data, "Scanner", Twin)
+    monkeypatch.setattr(data_reader, "Scanner", Twin)
     with trace.open_stacks(shared(name)) as stacks:
         plain = list(stacks)
     assert len(plain) == len(compiled)
@@ -216,7 +215,7 @@ def layouts(draw):
         )
         for i in range(count)
     )
-    return perf_sample.SampleLayout.of(events)
+    return sample_reader.SampleLayout.of(events)
 
 
 @settings(max_examples=200, deadline=None)
@@ -234,7 +233,7 @@ def test_twin_on_any_bytes(layout, data):
     window = b"".join(parts)
     window = window[:len(window) - data.draw(st.sampled_from([0, 0, 1, 8, 20]))]
     ours = Scanner(layout).scan(window, 0)
-    twin = perf_sample.scan_samples(window, 0, layout)
+    twin = sample_reader.scan_samples(window, 0, layout)
     assert (ours.stop, ours.fault) == (twin.stop, twin.fault)
     assert same(ours.samples, twin.samples)
 
@@ -272,7 +271,7 @@ def test_long_file_crosses_windows(tmp_path):
     path = tmp_path / "perf.data"
     path.write_bytes(perf_file(b"".join(sample(i, 7, *stack) for i in range(5000))))
     ips = np.concatenate([r.ip for r in contents(path)])
-    assert path.stat().st_size > 3 * perf_records._WINDOW
+    assert path.stat().st_size > 3 * record_reader._WINDOW
     assert np.array_equal(ips, np.arange(5000))
 
 

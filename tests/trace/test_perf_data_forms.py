@@ -10,10 +10,9 @@ import pytest
 
 from pylbr import trace
 from pylbr.errors import TraceError
-from pylbr.trace import perf_abi as abi
-from pylbr.trace import perf_sample
-from pylbr.trace._perf_sample import Scanner
-from pylbr.trace.stacks import Event, Samples
+from pylbr.perf import abi, sample_reader
+from pylbr.perf._sample_reader import Scanner
+from pylbr.perf.stacks import Event, Samples
 from tests.trace.perf_bytes import (
     RECORDS,
     check_records,
@@ -76,11 +75,11 @@ def test_an_aux_area_larger_than_the_file_is_refused(tmp_path, make, size):
 
 @pytest.mark.parametrize("scan", [
     lambda layout, data, at: Scanner(layout).scan(data, at),
-    lambda layout, data, at: perf_sample.scan_samples(data, at, layout),
+    lambda layout, data, at: sample_reader.scan_samples(data, at, layout),
 ], ids=["compiled", "twin"])
 @pytest.mark.parametrize("at", [-1, 81, 1 << 40])
 def test_a_scan_outside_of_its_window_is_refused(scan, at):
-    layout = perf_sample.SampleLayout.of((Event(sample_type=0x803),))
+    layout = sample_reader.SampleLayout.of((Event(sample_type=0x803),))
     with pytest.raises(ValueError, match="in a window of 80 bytes"):
         scan(layout, sample(1, 2, (3, 4, 5), (6, 7, 8)), at)
     assert scan(layout, sample(1, 2, (3, 4, 5), (6, 7, 8)), 80)[1:] == (80, "")

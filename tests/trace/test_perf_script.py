@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from pylbr import trace
 from pylbr.errors import TraceError
-from pylbr.trace import brstack, perf_script
-from pylbr.trace import perf_abi as abi
-from pylbr.trace._brstack import parse, use_avx2
-from pylbr.trace.brstack import Prefix
-from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap, Samples
+from pylbr.perf import abi, brstack, script_reader
+from pylbr.perf._brstack import parse, use_avx2
+from pylbr.perf.brstack import Prefix
+from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap, Samples
 
 FILES = ("perf.data.branch-4.14", "perf.data.raw_callgraph_branch-3.4")
 
@@ -234,7 +233,7 @@ def test_names_that_a_task_takes_on_stand_before_its_samples(tmp_path, between):
 @pytest.mark.parametrize("end", ["damaged", "cut"])
 def test_what_stands_before_an_error_is_handed_out(tmp_path, monkeypatch, end):
     """Also windows that were read ahead, and samples of several lines."""
-    monkeypatch.setattr(perf_script, "_WINDOW", 4096)
+    monkeypatch.setattr(script_reader, "_WINDOW", 4096)
     text = b"".join(b"%17x 0x10/0x20/P/-/-/1/\n" % i for i in range(20_000))
     text += b"a     1/1              5 cycles: \n\t%16x main\n 0x10/0x20/P/-/-/1/\n" % 20_000
     path = tmp_path / "t.gz"
@@ -242,7 +241,7 @@ def test_what_stands_before_an_error_is_handed_out(tmp_path, monkeypatch, end):
     path.write_bytes(cut if end == "cut" else gzip.compress(text + b"\nno sample\n"))
     ips = []
     with pytest.raises(TraceError, match="line 20005" if end == "damaged" else "cut off"), \
-            perf_script.PerfScript(path) as stacks:
+            script_reader.PerfScript(path) as stacks:
         for record in stacks:
             if isinstance(record, Samples):
                 ips += record.ip.tolist()
@@ -307,7 +306,7 @@ def test_windows_of_any_size(shared, tmp_path, monkeypatch):
     whole = stacks_of(load(path)[1])
     assert len(whole) == 13 * 40
     for window in (64, 1000, 5000, 77_777):
-        monkeypatch.setattr(perf_script, "_WINDOW", window)
+        monkeypatch.setattr(script_reader, "_WINDOW", window)
         _, batches, _ = load(path)
         assert stacks_of(batches) == whole, window
         assert column(batches, "ip").tolist() == list(range(13 * 40))

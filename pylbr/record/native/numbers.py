@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from pylbr.perf.stacks import Comm, Exit, Fork, Mmap
 from pylbr.record.constants import IMAGE
-from pylbr.trace.stacks import Comm, Exit, Fork, Mmap
 
 __all__ = ["Numbers"]
 

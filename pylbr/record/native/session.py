@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
 from pylbr.record.native.blob import Blob
 from pylbr.record.native.image import Image, Limits
@@ -22,7 +23,6 @@ from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
 from pylbr.record.process import is_gone
 from pylbr.record.tasks import mapping
-from pylbr.trace.stacks import Comm, Exit, Fork, Lost
 
 __all__ = ["Session"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from pylbr import trace
-from pylbr.trace.stacks import Comm, Fork, Lost, Mmap, Samples
+from pylbr.perf.stacks import Comm, Fork, Lost, Mmap, Samples
 from tests.record.oracle import Code
 
 #: Longest straight range that is followed, instructions.

@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from pylbr.trace.perf_sample import Found, SampleLayout
+from pylbr.perf.sample_reader import Found, SampleLayout
 
 @disjoint_base
 class Scanner:

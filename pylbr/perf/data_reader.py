@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Final
 
 from pylbr.errors import TraceError
-from pylbr.trace import stacks
-from pylbr.trace._perf_sample import Scanner
-from pylbr.trace.formats import Format, Head, Options
-from pylbr.trace.perf_abi import ATTR_SIZES, PERF_MAGIC, PIPE_HEADER_SIZE, Record
-from pylbr.trace.perf_header import Cursor, parse_attr, parse_feature, read_header
-from pylbr.trace.perf_records import COMPRESSED, HEAD_RECORDS, RecordReader, trailing
-from pylbr.trace.perf_sample import SampleLayout
+from pylbr.files.format import Format, Head, Options
+from pylbr.perf import stacks
+from pylbr.perf._sample_reader import Scanner
+from pylbr.perf.abi import ATTR_SIZES, PERF_MAGIC, PIPE_HEADER_SIZE, Record
+from pylbr.perf.header_reader import Cursor, parse_attr, parse_feature, read_header
+from pylbr.perf.record_reader import COMPRESSED, HEAD_RECORDS, RecordReader, trailing
+from pylbr.perf.sample_reader import SampleLayout
 
 __all__ = ["PERF_DATA", "PerfData"]
 

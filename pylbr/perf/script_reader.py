@@ -17,9 +17,13 @@ from typing import Final
 import numpy as np
 
 from pylbr.errors import TraceError
-from pylbr.trace import stacks
-from pylbr.trace._brstack import parse
-from pylbr.trace.brstack import (
+from pylbr.files.format import Format, Head, Options
+from pylbr.files.lines import MAX_LINE
+from pylbr.files.source import ByteSource
+from pylbr.perf import stacks
+from pylbr.perf._brstack import parse
+from pylbr.perf.abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER, SampleType
+from pylbr.perf.brstack import (
     NO_ENTRIES,
     NO_ROOM,
     PADDING,
@@ -29,13 +33,9 @@ from pylbr.trace.brstack import (
     hash_of,
     prefix_of,
 )
-from pylbr.trace.formats import Format, Head, Options
-from pylbr.trace.lines import MAX_LINE
-from pylbr.trace.perf_abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER, SampleType
-from pylbr.trace.perf_event_names import named_event
-from pylbr.trace.perf_events_text import parse_event
-from pylbr.trace.perf_script_samples import LineFault, SampleLines, batch, is_sample
-from pylbr.trace.source import ByteSource
+from pylbr.perf.event_names import named_event
+from pylbr.perf.script_events import parse_event
+from pylbr.perf.script_samples import LineFault, SampleLines, batch, is_sample
 
 __all__ = ["PERF_SCRIPT", "PerfScript"]
 

@@ -13,7 +13,7 @@ from elftools.elf.sections import NoteSection, Section
 from elftools.elf.segments import NoteSegment
 from numpy.typing import NDArray
 
-from pylbr.trace.elf_plt import stub_names
+from pylbr.files.elf_plt import stub_names
 
 __all__ = ["ElfImage", "Segment", "read_build_id"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pylbr.errors import TraceError
-from pylbr.trace.perf_abi import ATTR_SIZES, MISC_CPUMODE, PERF_MAGIC, PIPE_HEADER_SIZE, Feature
-from pylbr.trace.stacks import BuildId, Event, StacksMetadata
+from pylbr.perf.abi import ATTR_SIZES, MISC_CPUMODE, PERF_MAGIC, PIPE_HEADER_SIZE, Feature
+from pylbr.perf.stacks import BuildId, Event, StacksMetadata
 
 __all__ = ["Header", "Reader", "parse_attr", "parse_feature", "read_header"]
 

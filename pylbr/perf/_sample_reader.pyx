@@ -1,13 +1,13 @@
-"""SAMPLE records into arrays.  `pylbr.trace.perf_sample` is the plain-Python twin."""
+"""SAMPLE records into arrays.  `pylbr.perf.sample_reader` is the plain-Python twin."""
 
 import numpy as np
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pylbr.trace.perf_abi import ENTRY_DTYPE
-from pylbr.trace.perf_sample import SKIPPED, Found
-from pylbr.trace.stacks import Samples
+from pylbr.perf.abi import ENTRY_DTYPE
+from pylbr.perf.sample_reader import SKIPPED, Found
+from pylbr.perf.stacks import Samples
 
 # struct Row.
 _ROW = np.dtype([
@@ -274,7 +274,7 @@ cdef str fault_of(int64_t result, const uint8_t *data, Py_ssize_t at):
 
 
 cdef class Scanner:
-    """Scans the records of one file; see `pylbr.trace.perf_sample.scan_samples`."""
+    """Scans the records of one file; see `pylbr.perf.sample_reader.scan_samples`."""
 
     cdef Layout[:] layouts
     cdef const uint64_t[::1] ids

@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from pylbr.trace.brstack import (
+from pylbr.perf.abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER
+from pylbr.perf.brstack import (
     FIRST_ENTRY,
     Column,
     Prefix,
@@ -22,8 +23,7 @@ from pylbr.trace.brstack import (
     parse_head,
     parse_prefix,
 )
-from pylbr.trace.perf_abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER
-from pylbr.trace.stacks import Mmap, Samples
+from pylbr.perf.stacks import Mmap, Samples
 
 __all__ = ["LineFault", "Sample", "SampleLines", "batch", "is_sample"]
 

@@ -13,17 +13,17 @@ from typing import Final, Protocol
 import zstandard
 
 from pylbr.errors import TraceError
-from pylbr.trace import stacks
-from pylbr.trace.perf_abi import (
+from pylbr.files.source import FREE_OUTPUT, MAX_RATIO, MAX_ZSTD_WINDOW
+from pylbr.perf import stacks
+from pylbr.perf.abi import (
     MISC_EXEC,
     MISC_MMAP_BUILD_ID,
     AttrFlag,
     Record,
     SampleType,
 )
-from pylbr.trace.perf_header import Cursor, Reader, text
-from pylbr.trace.perf_sample import Found, SampleLayout
-from pylbr.trace.source import FREE_OUTPUT, MAX_RATIO, MAX_ZSTD_WINDOW
+from pylbr.perf.header_reader import Cursor, Reader, text
+from pylbr.perf.sample_reader import Found, SampleLayout
 
 __all__ = ["COMPRESSED", "HEAD_RECORDS", "RecordReader"]
 
@@ -44,7 +44,7 @@ _TRAILER: Final = (
 
 
 class SampleScanner(Protocol):
-    """Parses samples in a row: `perf_sample.scan_samples`, or its compiled twin."""
+    """Parses samples in a row: `sample_reader.scan_samples`, or its compiled twin."""
 
     def scan(self, data: bytes, at: int) -> Found:
         """Samples from `at` up to the first record that is something else."""

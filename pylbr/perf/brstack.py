@@ -1,4 +1,4 @@
-"""Words and lines of ``perf script`` with branch stacks: the twin of `pylbr.trace._brstack`."""
+"""Words and lines of ``perf script`` with branch stacks: the twin of `pylbr.perf._brstack`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylbr.trace.perf_abi import (
+from pylbr.perf.abi import (
     BRANCH_TYPE_NAMES,
     NEW_TYPE_NAMES,
     NEW_TYPE_SHIFT,

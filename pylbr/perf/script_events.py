@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pylbr.trace.brstack import parse_marked
-from pylbr.trace.perf_abi import MISC_KERNEL, MISC_USER
-from pylbr.trace.stacks import Comm, Exit, Fork, Lost, Mmap
+from pylbr.perf.abi import MISC_KERNEL, MISC_USER
+from pylbr.perf.brstack import parse_marked
+from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 
 __all__ = ["parse_event"]
 

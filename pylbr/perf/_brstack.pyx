@@ -1,18 +1,18 @@
-"""Lines of ``perf script`` with branch stacks.  `pylbr.trace.brstack` is the plain twin."""
+"""Lines of ``perf script`` with branch stacks.  `pylbr.perf.brstack` is the plain twin."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 
-from pylbr.trace._digits cimport (
+from pylbr.perf._digits cimport (
     FNV_BASE, FNV_PRIME, HIGH, MISSED, PREDICTED, SIX_BYTES, ZEROS, Memo, TypeTable,
     __builtin_ctzll, address, cycles, hexadecimal, lbr_digits_wide, lbr_plain_entries,
     slow_address, word,
 )
 
-from pylbr.trace.brstack import NAMES, PADDING
+from pylbr.perf.brstack import NAMES, PADDING
 
 cdef enum:
-    # Widths of columns, as perf pads them: see `pylbr.trace.brstack`.
+    # Widths of columns, as perf pads them: see `pylbr.perf.brstack`.
     NARROW = 5
     WIDER = 7
     PERIOD_WIDTH = 10
@@ -448,7 +448,7 @@ cdef bint columns(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogi
 cdef bint prefix(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
     """What stands before the entries; whether it is as perf prints it.
 
-    See `pylbr.trace.brstack.parse_prefix` for the rules.
+    See `pylbr.perf.brstack.parse_prefix` for the rules.
     """
     cdef uint32_t line_start = row.line_start
     if columns(at, end, row):
@@ -497,7 +497,7 @@ def parse(
     data : buffer
         With `PADDING` bytes behind `size`, which are read and ignored.
     rows, entries, offsets
-        Room for the results: `brstack.ROW_DTYPE`, `perf_abi.ENTRY_DTYPE` as bytes, and one
+        Room for the results: `brstack.ROW_DTYPE`, `abi.ENTRY_DTYPE` as bytes, and one
         int64 a row and one more.
 
     Returns

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from pylbr.trace.stacks import Event
+from pylbr.perf.stacks import Event
 
 __all__ = ["event_name", "named_event"]
 

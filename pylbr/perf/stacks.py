@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pylbr.trace.perf_abi import ENTRY_DTYPE, SampleType
+from pylbr.perf.abi import ENTRY_DTYPE, SampleType
 
 __all__ = [
     "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
@@ -117,7 +117,7 @@ class Samples:
         ``misc`` of the record's header: privilege in the low three bits.
     offsets : (n + 1,) int64 array
         Sample ``i`` owns ``entries[offsets[i]:offsets[i + 1]]``.
-    entries : (k,) array of `perf_abi.ENTRY_DTYPE`
+    entries : (k,) array of `abi.ENTRY_DTYPE`
         Newest first within each sample.
     hw_idx : (n,) uint64 array or None
         Present if the event asked for HW_INDEX.
@@ -190,7 +190,7 @@ class Event:
     period : int
         Fixed period, or the frequency in hertz if `flags` has AttrFlag.FREQ.
     sample_type, read_format, branch_sample_type, flags : int
-        `perf_abi.SampleType`, `ReadFormat`, `BranchSample`, `AttrFlag`.
+        `abi.SampleType`, `ReadFormat`, `BranchSample`, `AttrFlag`.
     ids : tuple of int
         Kernel ids of the event's instances, by which samples name it.
     attr : bytes

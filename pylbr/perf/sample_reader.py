@@ -1,4 +1,4 @@
-"""SAMPLE records into arrays: the plain-Python twin of `pylbr.trace._perf_sample`."""
+"""SAMPLE records into arrays: the plain-Python twin of `pylbr.perf._sample_reader`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pylbr.trace.perf_abi import ENTRY_DTYPE, BranchSample, ReadFormat, Record, SampleType
-from pylbr.trace.stacks import Event, Samples
+from pylbr.perf.abi import ENTRY_DTYPE, BranchSample, ReadFormat, Record, SampleType
+from pylbr.perf.stacks import Event, Samples
 
 __all__ = ["SKIPPED", "Found", "SampleLayout", "scan_samples"]
 

@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from pylbr.errors import TraceError
-from pylbr.trace.source import ByteSource
+from pylbr.files.source import ByteSource
 
 __all__ = ["Lines"]
 

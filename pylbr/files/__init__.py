@@ -1,0 +1,1 @@
+"""What readers and writers of every format share: sources, lines, atomic output, ELF files."""
