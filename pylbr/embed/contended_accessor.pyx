@@ -37,9 +37,7 @@ cdef uint64_t TAG = HOST_FROM >> 32 & 0xFFFF
 
 @cython.final
 cdef class ContendedAccessor:
-    """ContendedAccessor(cpu, kind, msrs, read, write)
-    --
-
+    """ContendedAccessor(cpu, kind, msrs, read, write)\n--\n
     Read and write of one kind of register.
 
     Parameters
