@@ -23,8 +23,7 @@ def compiled(package):
             yield module.name
 
 
-LATER = {"pylbr.cpu.hardware", "pylbr.embed.contended_cpu"}
-MODULES = [*compiled(lbrcore), *sorted(set(compiled(pylbr)) - LATER)]
+MODULES = [*compiled(lbrcore), *compiled(pylbr)]
 
 
 def public(owner, home):

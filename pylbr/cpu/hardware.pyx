@@ -202,9 +202,7 @@ cdef void image_clear(Image* image) noexcept nogil:
 
 @cython.final
 cdef class Facility:
-    """Facility(lbr, switched)
-    --
-
+    """Facility(lbr, switched)\n--\n
     The LBRs of one `Processor` with IA32_DEBUGCTL, and the transitions that touch either.
 
     Parameters
@@ -263,7 +261,8 @@ cdef class Facility:
 
 @cython.final
 cdef class HardwareState:
-    """The same for Python: one processor, operations as methods.
+    """HardwareState(config)\n--\n
+    The registers that the search copies, for Python: one processor, operations as methods.
 
     Parameters
     ----------
@@ -281,15 +280,19 @@ cdef class HardwareState:
         lbr_reset(&self.hw.lbr)
 
     def set_debugctl(self, uint64_t value):
+        """WRMSR of IA32_DEBUGCTL."""
         hw_set_debugctl(&self.hw, value)
 
     def set_ctl(self, uint64_t value):
+        """WRMSR of IA32_LBR_CTL; of MSR_LBR_SELECT, legacy LBRs."""
         hw_set_ctl(&self.hw, value)
 
     def write_depth(self, uint64_t value):
+        """WRMSR of IA32_LBR_DEPTH, which clears the records."""
         hw_write_depth(&self.hw, value)
 
     def write_entry(self, uint32_t i, uint64_t from_, uint64_t to, uint64_t info):
+        """WRMSR of the three registers of record `i`; 0 is the newest."""
         cdef lbr_entry entry
         entry.from_, entry.to, entry.info = from_, to, info
         hw_write_entry(&self.hw, i, &entry)
@@ -305,7 +308,13 @@ cdef class HardwareState:
         return <bytes> (<char*> &image)[:sizeof(image)]
 
     def restore(self, const uint8_t[::1] component):
-        """XRSTORS of what `save` gave."""
+        """XRSTORS of a component that `save` returned.
+
+        Raises
+        ------
+        ValueError
+            It has another size.
+        """
         cdef Image image
         if <size_t> component.shape[0] != sizeof(image):
             raise ValueError(f"component: has {component.shape[0]} bytes, not {sizeof(image)}")
@@ -313,6 +322,21 @@ cdef class HardwareState:
         hw_restore(&self.hw, &image)
 
     def branch(self, uint8_t cls, uint64_t from_, uint64_t to, uint8_t cpl_from, uint8_t cpl_to):
+        """Record a branch.
+
+        Parameters
+        ----------
+        cls : int
+            `BranchClass`.
+        from_, to : int
+        cpl_from, cpl_to : int
+            Privilege level before and after.
+
+        Raises
+        ------
+        ValueError
+            Class or CPL out of range.
+        """
         cdef lbr_branch branch
         memset(&branch, 0, sizeof(branch))
         branch.cls = cls
@@ -324,17 +348,19 @@ cdef class HardwareState:
             raise ValueError("branch: class or CPL out of range")
 
     def vm_entry(self, uint64_t debugctl, uint64_t lbr_ctl, bint load, bint clear):
+        """VM entry with these guest fields; `load` and `clear` are VMX controls for
+        IA32_LBR_CTL, at entry and at the following exit."""
         self.vmcs.debugctl, self.vmcs.lbr_ctl = debugctl, lbr_ctl
         self.vmcs.load_lbr_ctl, self.vmcs.clear_lbr_ctl = load, clear
         hw_vm_entry(&self.hw, &self.vmcs)
 
     def vm_exit(self):
-        """Returns the guest's DEBUGCTL and LBR_CTL as saved."""
+        """VM exit; returns the guest's IA32_DEBUGCTL and IA32_LBR_CTL as saved."""
         hw_vm_exit(&self.hw, &self.vmcs)
         return self.vmcs.debugctl, self.vmcs.lbr_ctl
 
     def freeze(self):
-        """A PMI with what IA32_DEBUGCTL asks for."""
+        """A PMI: freeze as IA32_DEBUGCTL asks."""
         hw_freeze(&self.hw)
 
     def acknowledge(self):

@@ -1,4 +1,4 @@
-"""How a guest beside a host reaches its LBR registers: accessors for `pylbr.cpu.msr.dispatch`.
+"""Access of a guest beside a host to its LBR registers: accessors for `pylbr.cpu.msr.dispatch`.
 
 An access that the policy lets pass goes to the registers as on a processor alone.  Another one is
 a VM exit, the policy's emulation and a VM entry; what a reader is shown is put into a view, a

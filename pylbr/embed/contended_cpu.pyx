@@ -50,7 +50,32 @@ cdef void _exchange(lbr_entry* one, lbr_entry* other) noexcept nogil:
 
 @cython.final
 cdef class ContendedCpu:
-    """One CPU, the vCPU that runs on it, and host perf."""
+    """ContendedCpu(policy, registers)\n--\n
+    One CPU, the vCPU that runs on it, and host perf.
+
+    Parameters
+    ----------
+    policy : Policy
+    registers : LbrState
+        Registers of a processor fresh from reset; copied.  The instance starts in the guest.
+
+    Attributes
+    ----------
+    policy : Policy
+    registers : LbrState
+        A view of the registers; a write to it takes effect at once.
+    exited : int
+        VM exits so far.
+    leaked : int
+        Records of the host that the guest has read.
+    failures : int
+        Invariants of the policy that were broken, as bits.
+
+    Raises
+    ------
+    ConfigurationError
+        The policy is for the other flavour of LBRs.
+    """
 
     def __init__(self, Policy policy not None, LbrState registers not None):
         cdef bint legacy = registers.state.config.flavour == LBR_LEGACY
@@ -194,9 +219,11 @@ cdef class ContendedCpu:
         return lbr_view(&self.system.cpu[0].hw.lbr, self)
 
     def exits(self, int instruction):
+        """True if this `Instruction` of the running guest exits."""
         return bool(self.intercepts(instruction))
 
     def read(self, LbrState view not None):
+        """Emulate an intercepted XSAVES: put into `view` what the guest is shown."""
         with nogil:
             self._leave()
             self._emulate(GUEST_XSAVES)
@@ -204,6 +231,7 @@ cdef class ContendedCpu:
             self._return()
 
     def debugctl(self, uint64_t value):
+        """Emulate a write of IA32_DEBUGCTL; legacy LBRs."""
         cdef Vcpu* v = &self.system.vcpu[0]
         self._leave()
         self._emulate(GUEST_ENABLE if value & DEBUGCTL_LBR else GUEST_DISABLE)
@@ -211,6 +239,7 @@ cdef class ContendedCpu:
         self._return()
 
     def restore(self, LbrState view not None):
+        """Emulate an intercepted XRSTORS, whose result is in `view`."""
         cdef int i
         cdef lbr_entry entry
         self._leave()
@@ -221,6 +250,7 @@ cdef class ContendedCpu:
         self._return()
 
     def load(self, LbrState view not None, bint lost):
+        """Set the state that user space read from another vCPU: `view`, and its `lost`."""
         cdef System* s = &self.system
         cdef Cpu* c = &s.cpu[0]
         cdef Vcpu* v = &s.vcpu[0]
@@ -251,6 +281,7 @@ cdef class ContendedCpu:
         self._return()
 
     def debug_exception(self):
+        """Deliver a #DB to the guest."""
         if self.policy.legacy:
             self.stop_recording()
             return
@@ -259,6 +290,7 @@ cdef class ContendedCpu:
         self._return()
 
     def stop_recording(self):
+        """Clear IA32_DEBUGCTL.LBR of the running guest; legacy LBRs."""
         cdef Cpu* c = &self.system.cpu[0]
         self.system.vcpu[0].debugctl &= ~<uint64_t> DEBUGCTL_LBR
         c.hw.debugctl &= ~<uint64_t> DEBUGCTL_LBR
@@ -266,10 +298,12 @@ cdef class ContendedCpu:
         self._give()
 
     def freeze(self, bint frozen):
+        """Set or clear the guest's LBR_FRZ; none is emulated for legacy LBRs (spec 6)."""
         self.freezes = frozen and not self.policy.legacy
         self._give()
 
     def show(self, LbrState view not None):
+        """Put into `view` what the guest would be shown, without an exit."""
         cdef Cpu* c = &self.system.cpu[0]
         cdef Image image
         memset(&image, 0, sizeof(image))
@@ -283,15 +317,19 @@ cdef class ContendedCpu:
     # The host
 
     def leave(self):
+        """VM exit; the host runs until `enter`."""
         self._leave()
 
     def enter(self):
+        """VM entry."""
         self._return()
 
     def branches(self, uint64_t count):
+        """Take `count` branches in the host."""
         self._branches(count)
 
     def open(self, int flags):
+        """perf_event_open with bits of `EventFlag` and EVENT_ON_TASK; False if refused."""
         cdef PerfContext* context = &self.system.cpu[0].perf.context
         cdef int i, before = 0, after = 0
         if flags & ON_TASK:
@@ -304,6 +342,7 @@ cdef class ContendedCpu:
         return after > before
 
     def close(self):
+        """Close the host's oldest event; False if there is none."""
         cdef PerfContext* contexts[2]
         cdef int i, j
         contexts[0], contexts[1] = &self.system.cpu[0].perf.context, &self.system.thread[0]
@@ -316,14 +355,24 @@ cdef class ContendedCpu:
         return False
 
     def switch(self, uint64_t branches):
+        """Switch to another task for `branches` branches, then back to the vCPU's."""
         self._operation(OP_SWITCH, 0)
         self._branches(branches)
         self._operation(OP_SWITCH, 1)
 
     def migrate(self):
+        """Move the vCPU's registers to a fresh vCPU, as user space does."""
         self._operation(OP_MIGRATE, 0)
 
     def sample(self):
+        """Take a PMI of the host.
+
+        Returns
+        -------
+        (bool, bool, int, int)
+            The sample has records; it is marked as incomplete; numbers of records of the host
+            and of others.
+        """
         cdef System* s = &self.system
         cdef int i, hosts = 0, others = 0
         memset(&s.seen, 0, sizeof(s.seen))
@@ -337,12 +386,15 @@ cdef class ContendedCpu:
 
     @property
     def lost(self):
+        """The policy reports to the guest that records were lost."""
         return bool(self.system.vcpu[0].lost)
 
     @property
     def guest_owns(self):
+        """The registers contain the guest's records."""
         return self.system.cpu[0].owner == OWNER_GUEST
 
     @property
     def guest_debugctl(self):
+        """IA32_DEBUGCTL as the hypervisor keeps it; legacy LBRs."""
         return self.system.vcpu[0].debugctl
