@@ -16,6 +16,7 @@ from pylbr.record.engine import Sink
 from pylbr.record.native.blob import Blob
 from pylbr.record.native.image import Image, Limits
 from pylbr.record.native.inject import SIGNAL, Injection, inject
+from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.patches import CALL, sequences
 from pylbr.record.native.perf import SideBand, SideRecord, enable, tick_event
@@ -72,6 +73,7 @@ class Session:
         self._keys: dict[int, tuple[int, int]] = {}
         self._side: SideBand | None = None
         self._numbers = Numbers()
+        self._masked = Masked(period)
         self._root, self._started = 0, False
         self.unreached = 0
         self.remarks: list[str] = []
@@ -203,10 +205,15 @@ class Session:
         pending, self._pending = self._pending, []
         for pid in pending:
             self.attach(pid)
+        self._masked.look(
+            (process.pid, tid, fd) for process in self._processes.values()
+            for tid, fd in process.threads.items() if process.injection
+        )
         return [found for found in stacks if len(found[0])]
 
     def _named(self, stacks: np.ndarray) -> Stacks:
         """Stacks, and process and thread of each."""
+        self._masked.heard(stacks["key"].tolist())
         tasks = [self._keys.get(int(key), (0, 0)) for key in stacks["key"]]
         pid, tid = np.array(tasks, np.int32).reshape(-1, 2).T
         known = pid > 0

@@ -72,6 +72,11 @@ def test_signals_are_the_programs(native_record, built):
     assert found.count > 200
 
 
+def test_threads_that_block_every_signal_are_recorded(native_record, built):
+    found, _ = same(native_record, built("masked.c"))
+    assert len(found.tids) >= 3 and found.count > 300
+
+
 def test_confined_programs_go_on_and_are_recorded(native_record, built):
     found, _ = same(native_record, built("confined.c"))
     assert found.count > 200

@@ -1,0 +1,83 @@
+"""Threads that block the tick signal: libraries start theirs with every signal blocked."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from pylbr.record.native.inject import SIGNAL
+from pylbr.record.native.ptrace import Tracee, TraceeGone
+
+__all__ = ["Masked"]
+
+_LOOK_SECONDS: Final = 0.05
+_TICKS: Final = 4
+_BIT: Final = 1 << SIGNAL - 1
+
+
+class Masked:
+    """Finds threads that run, make no stacks and block the tick signal, and unblocks it.
+
+    The rest of their mask stays.  A thread that blocks the signal anew is found again.
+
+    Parameters
+    ----------
+    period : int
+        Nanoseconds between ticks.
+
+    Attributes
+    ----------
+    refused : set of int
+        Threads that may not be traced: they stay without stacks.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._least = _TICKS * period
+        self._heard: set[int] = set()
+        self._spent: dict[int, int] = {}
+        self._next = 0.0
+        self.refused: set[int] = set()
+
+    def heard(self, keys: Iterable[int]) -> None:
+        """These descriptors' threads have made stacks."""
+        self._heard.update(keys)
+
+    def look(self, threads: Iterable[tuple[int, int, int]]) -> None:
+        """Look at threads: (pid, tid, descriptor of the ticks) of each."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _LOOK_SECONDS
+        spent = {}
+        for pid, tid, fd in threads:
+            count = struct.unpack("<Q", os.read(fd, 8))[0]
+            before = self._spent.get(fd, count)
+            silent = count - before >= self._least and fd not in self._heard
+            # A thread with few ticks is watched until it has had enough of them.
+            spent[fd] = before if before <= count < before + self._least else count
+            if silent and tid not in self.refused and _blocks(pid, tid):
+                self._unblock(tid)
+        self._spent, self._heard = spent, set()
+
+    def _unblock(self, tid: int) -> None:
+        try:
+            with Tracee(tid) as tracee:
+                tracee.interrupt()
+                before = tracee.swap_mask(0xFFFF_FFFF_FFFF_FFFF)
+                tracee.swap_mask(before & ~_BIT)
+        except TraceeGone:
+            pass
+        except OSError:
+            self.refused.add(tid)
+
+
+def _blocks(pid: int, tid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/task/{tid}/status") as file:
+            line = next(line for line in file if line.startswith("SigBlk:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(int(line.split()[1], 16) & _BIT)
