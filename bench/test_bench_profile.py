@@ -15,14 +15,15 @@ import pytest
 
 from bench.conftest import QUICK, best_of
 from lbrcore import ENTRY_DTYPE
+from pylbr.perf import _script_writer, reference
 from pylbr.perf.abi import SampleType
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.data_writer import PerfDataWriter, write_perf_data
+from pylbr.perf.entries import perf_batches, perf_samples
+from pylbr.perf.sample_layout import SampleLayout
 from pylbr.perf.stacks import Comm, Event, Mmap, StacksMetadata
-from pylbr.profile import _aggregate, _text, reference
+from pylbr.profile import _aggregate
 from pylbr.profile.aggregate import collect
-from pylbr.profile.entries import perf_batches, perf_samples
-from pylbr.profile.layout import SampleLayout
-from pylbr.profile.perfdata import PerfDataWriter, write_perf_data
-from pylbr.sample.batch import SampleBatch
 from pylbr.trace.formats import open_stacks
 
 DEPTH = 32
@@ -136,7 +137,7 @@ def test_format_perf_script(benchmark, samples, tmp_path):
 
     def ours():
         for batch in batches:
-            _text.format_stacks(batch, None, True, True, False)
+            _script_writer.format_stacks(batch, None, True, True, False)
 
     others = {
         "plain Python": rate(
@@ -151,7 +152,7 @@ def test_format_perf_script(benchmark, samples, tmp_path):
             ["perf", "script", "-i", path, "-F", "ip,brstack"], check=True, capture_output=True
         )
         others["perf script"] = entries / (time.perf_counter() - start)
-        assert done.stdout == _text.format_stacks(samples, None, True, True, False)
+        assert done.stdout == _script_writer.format_stacks(samples, None, True, True, False)
     say(benchmark, "entries", rate(ours, entries), others)
     benchmark.pedantic(ours, rounds=3, iterations=1)
 

@@ -111,7 +111,7 @@ def recorded(tmp_path_factory):
     source = SHARED / "perf.data.branch-4.14"
     if not source.exists() or shutil.which("perf") is None:
         pytest.skip("needs perf and the recorded files")
-    from pylbr.profile.perfdata import PerfDataWriter
+    from pylbr.perf.data_writer import PerfDataWriter
 
     path = tmp_path_factory.mktemp("bench") / "big.perf.data"
     with trace.open_stacks(source) as stacks, PerfDataWriter(path, stacks.metadata) as out:

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Real recorded files, beside the checkout.
+SHARED = Path(os.environ.get("PYLBR_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 # The machine may be loaded: no time limit per example.
 settings.register_profile("loaded", settings(), deadline=None)
@@ -86,3 +88,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     )
     assert result.returncode == 0, result.stderr[-4000:]
     return Installed(site)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Path of a real recorded file beside the checkout."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not there (PYLBR_SHARED_DATA names its folder)")
+        return path
+
+    return find

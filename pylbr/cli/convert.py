@@ -140,13 +140,13 @@ def _counted(source: Stacks, update: Callable[[int], None]) -> Iterator[Record]:
 
 
 def _perf_data(source: Stacks, args: argparse.Namespace) -> int:
-    from pylbr.profile.perfdata import write_perf_data
+    from pylbr.perf.data_writer import write_perf_data
 
     return write_perf_data(args.output, source)
 
 
 def _perf_script(source: Stacks, args: argparse.Namespace) -> int:
-    from pylbr.profile.perfscript import measured_fields, write_perf_script
+    from pylbr.perf.script_writer import measured_fields, write_perf_script
 
     return write_perf_script(
         args.output, source, fields=measured_fields(source.metadata), mmap_events=True,

@@ -8,13 +8,13 @@ import sys
 
 from pylbr.cli import perf_words
 from pylbr.errors import CommandError
+from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.perf.event_names import named_event
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
 from pylbr.record.filters import parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
-from pylbr.sample.branch_filter import lbr_ctl
 
 __all__ = ["HELP", "configure", "run"]
 

@@ -12,9 +12,9 @@ from pylbr.cli import perf_words
 from pylbr.cli.convert import STACK_WRITERS
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
+from pylbr.perf.branch_filter import BRANCH_WORDS
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
-from pylbr.sample.branch_filter import BRANCH_WORDS
 from pylbr.sample.setup import DEFAULT_MODEL
 from pylbr.trace import open_any
 from pylbr.trace.formats import formats, suffix_of

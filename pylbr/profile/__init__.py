@@ -1,1 +1,1 @@
-"""What consumers of branch stacks eat: perf.data, perf script, BOLT, AutoFDO, tables."""
+"""Counts of branch stacks, and the files that BOLT and AutoFDO read."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pylbr.perf.abi import MISC_KERNEL, MISC_USER
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.entries import perf_batches
 from pylbr.perf.stacks import Comm, Mmap, Record, Stacks, StacksMetadata
-from pylbr.profile.entries import perf_batches
-from pylbr.sample import SampleBatch, SampleSetup, sample
+from pylbr.sample import SampleSetup, sample
 from pylbr.trace import Metadata, Module, Trace
 
 __all__ = ["replayed"]

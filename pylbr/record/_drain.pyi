@@ -37,7 +37,7 @@ class Drain:
         capacity: int = 4096,
     ) -> Drain: ...
     def take(self) -> dict[str, npt.NDArray[Any]]:
-        """Samples since the last call: columns of `pylbr.sample.batch.SampleBatch`, shape
+        """Samples since the last call: columns of `pylbr.perf.batch.SampleBatch`, shape
         (n,); `entries` and `classes` of shape (n, depth), newest first."""
 
     def slots(self) -> list[tuple[int, bool, int, int, int, int]]:

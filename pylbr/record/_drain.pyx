@@ -113,7 +113,7 @@ cdef class Drain:
         Returns
         -------
         dict of str to ndarray
-            Columns of `pylbr.sample.batch.SampleBatch`, shape (n,); `entries` and `classes`
+            Columns of `pylbr.perf.batch.SampleBatch`, shape (n,); `entries` and `classes`
             of shape (n, depth), newest first.
         """
         columns = {name: array[:self.count] for name, array in self.columns.items()}

@@ -10,9 +10,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from pylbr.errors import CommandError
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 from pylbr.record.constants import Counted
-from pylbr.sample.batch import SampleBatch
 
 __all__ = ["Engine", "Outcome", "Request", "Sink", "engine", "engines"]
 

@@ -7,7 +7,7 @@ from typing import Final
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import CommandError
 from pylbr.perf.abi import BranchSample
-from pylbr.sample.branch_filter import BRANCH_KINDS, BRANCH_WORDS
+from pylbr.perf.branch_filter import BRANCH_KINDS, BRANCH_WORDS
 
 __all__ = ["accepted_classes", "parse_filter"]
 

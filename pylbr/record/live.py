@@ -9,13 +9,13 @@ from typing import Final, Self, TextIO
 
 import numpy as np
 
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 from pylbr.profile._aggregate import PairTable
 from pylbr.profile.address_space import AddressSpaces
-from pylbr.profile.entries import perf_samples
 from pylbr.profile.symbols import Symbols
 from pylbr.record.output import PerfDataOutput
-from pylbr.sample.batch import SampleBatch
 
 __all__ = ["LiveOutput"]
 

@@ -17,12 +17,12 @@ import numpy as np
 from pylbr.errors import TraceError
 from pylbr.files.module import Module
 from pylbr.perf.abi import AttrFlag, BranchSample, SampleType
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.data_writer import PerfDataWriter
+from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
-from pylbr.profile.entries import perf_samples
-from pylbr.profile.perfdata import PerfDataWriter
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Engine, Request
-from pylbr.sample.batch import SampleBatch
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.schema import column_dtype

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Final
 
 from lbrcore import INFO_ALL, LbrConfig, LbrState
+from pylbr.perf.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
 from pylbr.record._drain import Drain
 from pylbr.record.build import tools
 from pylbr.record.engine import Outcome, Request, Sink
@@ -17,7 +18,6 @@ from pylbr.record.program import resolve
 from pylbr.record.spool import Spool, branches_of
 from pylbr.record.tasks import Task, Tasks
 from pylbr.record.wire import Wire, WireOptions
-from pylbr.sample.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
 
 __all__ = ["QemuEngine"]
 

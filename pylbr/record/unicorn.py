@@ -18,12 +18,12 @@ from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
 from lbrcore.predictor import Predictor
 from lbrcore.replay import Replay, SampleBuffer
 from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.perf.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
 from pylbr.perf.stacks import Comm
 from pylbr.record.bare import PAGE, Code, load
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.tasks import mapping
-from pylbr.sample.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
 
 __all__ = ["UnicornEngine"]
 

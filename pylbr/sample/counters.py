@@ -11,7 +11,7 @@ from lbrcore.events import CountedEvent, Unit
 from lbrcore.rows import Rows
 from pylbr.arch.features import CpuModel
 from pylbr.errors import ConfigurationError
-from pylbr.sample.events import SampledEvent
+from pylbr.perf.events import SampledEvent
 
 __all__ = ["assign", "logged"]
 

@@ -14,8 +14,8 @@ from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
 from pylbr.errors import ConfigurationError
 from pylbr.perf.abi import BranchSample
+from pylbr.perf.batch import SampleBatch
 from pylbr.sample.architectural import ProcessorReplay
-from pylbr.sample.batch import SampleBatch
 from pylbr.sample.counters import assign, logged
 from pylbr.sample.parallel import run_parallel
 from pylbr.sample.setup import SampleSetup

@@ -15,9 +15,9 @@ from pylbr.arch.models import model as model_named
 from pylbr.cpu import Processor, facility
 from pylbr.errors import ConfigurationError, GeneralProtection
 from pylbr.perf.abi import BranchSample
-from pylbr.sample.branch_filter import control_value, parse_filter, program
+from pylbr.perf.branch_filter import control_value, parse_filter, program
+from pylbr.perf.events import SampledEvent, parse_event
 from pylbr.sample.counters import assign
-from pylbr.sample.events import SampledEvent, parse_event
 
 __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 

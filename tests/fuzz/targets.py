@@ -29,7 +29,7 @@ from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from tests.fuzz import mutate
 from tests.fuzz.harness import Target
-from tests.trace.perf_bytes import RECORDS, compressed, perf_file, pipe_file
+from tests.perf.perf_bytes import RECORDS, compressed, perf_file, pipe_file
 from tests.trace.test_instruction_traces import (
     CBP_BYTES,
     CHAMPSIM_PROGRAM,

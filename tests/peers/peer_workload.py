@@ -13,9 +13,9 @@ from elftools.elf.elffile import ELFFile
 from lbrcore import ENTRY_DTYPE, BranchClass
 from pylbr.files.elf import ElfImage
 from pylbr.perf.abi import BranchSample, SampleType
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
-from pylbr.profile.entries import perf_samples
-from pylbr.sample.batch import SampleBatch
 
 HERE = Path(__file__).parent
 PID = 4711

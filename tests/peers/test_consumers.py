@@ -27,12 +27,12 @@ from peer_workload import EVENT, METADATA, PID, compile_c, record, sample
 
 from lbrcore import BranchClass
 from pylbr.files.elf import ElfImage
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.script_writer import PerfScript, write_perf_script
 from pylbr.perf.stacks import Samples, Stacks
 from pylbr.profile.aggregate import collect
 from pylbr.profile.autofdo import write_autofdo
 from pylbr.profile.link import link_profile
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.perfscript import PerfScript, write_perf_script
 from pylbr.profile.preagg import FORMS, write_preagg
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]

@@ -8,12 +8,12 @@ from peer_tools import perf
 
 from lbrcore import ENTRY_DTYPE, BranchClass
 from pylbr.perf.abi import BranchSample, SampleType
+from pylbr.perf.batch import SampleBatch
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.entries import perf_samples
+from pylbr.perf.events import parse_event
+from pylbr.perf.script_writer import PerfScript
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Mmap, Samples, StacksMetadata
-from pylbr.profile.entries import perf_samples
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.perfscript import PerfScript
-from pylbr.sample.batch import SampleBatch
-from pylbr.sample.events import parse_event
 from pylbr.trace.formats import open_stacks
 
 pytestmark = pytest.mark.peer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from peer_tools import perf
 
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.perfscript import FIELDS, PerfScript
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.script_writer import FIELDS, PerfScript
 from pylbr.trace.formats import open_stacks
 
 pytestmark = pytest.mark.peer

@@ -12,9 +12,9 @@ from peer_workload import compile_c
 
 from lbrcore import BranchClass
 from pylbr.cli import main
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Samples
-from pylbr.profile.entries import perf_samples
-from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup, sample
 from pylbr.trace import open as open_trace

@@ -7,7 +7,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pylbr.profile._entries as some_module
+import pylbr.perf._entries as some_module
 from pylbr.errors import TraceError
 from pylbr.files.elf import ElfImage
 from pylbr.perf.abi import ENTRY_DTYPE, entry_flags

@@ -8,14 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import pylbr.profile._entries as some_module
+import pylbr.perf._entries as some_module
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.cli import main
 from pylbr.files.elf import ElfImage
 from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Event, Mmap, Samples, StacksMetadata
 from pylbr.profile.history import Paths
-from pylbr.profile.perfdata import write_perf_data
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Metadata, Module, Part, StreamTrace, Task, Writer
 

@@ -14,6 +14,7 @@ from pylbr import trace
 from pylbr.cli import main, record
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.abi import BranchSample
+from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.perf.stacks import Samples
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
@@ -21,7 +22,6 @@ from pylbr.record.filters import accepted_classes, parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import resolve
-from pylbr.sample.branch_filter import lbr_ctl
 from tests.record.conftest import PROGRAMS, need
 
 

@@ -9,8 +9,8 @@ from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
 from lbrcore.reference_replay import ReferenceReplay
 from pylbr import trace
 from pylbr.errors import ConfigurationError
+from pylbr.perf.batch import SampleBatch
 from pylbr.sample import LbrIndex, Sampler, SampleSetup, lbr_at, parallel, sample
-from pylbr.sample.batch import SampleBatch
 from pylbr.trace import Metadata, Task
 from tests.replay.strategies import columns, traces
 

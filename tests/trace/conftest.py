@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.trace import Metadata, Module, Task
-
-SHARED = Path(
-    os.environ.get("PYLBR_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")
-)
 
 
 @pytest.fixture(scope="session")
@@ -46,16 +39,3 @@ def _random_branches(count: int, seed: int = 1) -> np.ndarray:
     branches["cpl_to"] = rng.integers(0, 4, count)
     branches["events"] = rng.integers(0, 256, (count, 4))
     return branches
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """Path of a real recorded file beside the checkout."""
-
-    def find(name: str) -> Path:
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"{path} is not there (PYLBR_SHARED_DATA names its folder)")
-        return path
-
-    return find

@@ -15,8 +15,8 @@ import pytest
 
 from pylbr import trace
 from pylbr.cli import main
+from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Comm, Event, StacksMetadata
-from pylbr.profile.perfdata import write_perf_data
 from tests.conftest import heed_interrupts
 
 DRMEMTRACE = "drmemtrace.simple_app.trace.zip"

@@ -9,7 +9,7 @@ import pytest
 from pylbr.cli import main
 from pylbr.printable import printable
 from pylbr.trace import open_stacks
-from tests.trace.perf_bytes import RECORDS, perf_file, record
+from tests.perf.perf_bytes import RECORDS, perf_file, record
 
 TITLE = b"\x1b]0;owned\x07\x1b[2J"
 LINE = b"x\n a 9/9 0.000000001: 1 e: 0x41/0x42/P/-/-/1"

@@ -14,6 +14,7 @@ import numpy as np
 
 from lbrcore import ENTRY_DTYPE
 from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.perf.batch import INFO_BR_TYPE, SampleBatch
 from pylbr.record.build import launcher
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
@@ -28,7 +29,6 @@ from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.session import Session, Stacks
 from pylbr.record.process import exit_code
 from pylbr.record.program import resolve
-from pylbr.sample.batch import INFO_BR_TYPE, SampleBatch
 
 __all__ = ["NativeEngine", "usable"]
 

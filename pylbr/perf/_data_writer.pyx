@@ -1,4 +1,4 @@
-"""SAMPLE records of perf.data; the twin in plain Python is in `pylbr.profile.reference`."""
+"""SAMPLE records of perf.data; the twin in plain Python is in `pylbr.perf.reference`."""
 
 from libc.stdint cimport int64_t, int32_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -38,7 +38,7 @@ def pack_samples(out, Py_ssize_t first, samples, layout):
     out : ndarray of u8, C-contiguous
     first : int
     samples : pylbr.perf.stacks.Samples
-    layout : pylbr.profile.layout.SampleLayout
+    layout : pylbr.perf.sample_layout.SampleLayout
 
     Returns
     -------

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pylbr.perf.abi import Feature
 from pylbr.perf.event_names import event_name
+from pylbr.perf.record_writer import padded
 from pylbr.perf.stacks import BuildId, StacksMetadata
-from pylbr.profile.sideband import padded
 
 __all__ = ["feature_bodies"]
 

@@ -9,10 +9,10 @@ from pylbr import trace
 from pylbr.cli import main
 from pylbr.errors import TraceError
 from pylbr.perf.abi import ENTRY_DTYPE, SampleType
+from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.event_names import event_name, named_event
+from pylbr.perf.script_writer import write_perf_script
 from pylbr.perf.stacks import Event, Samples, StacksMetadata
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.profile.perfscript import write_perf_script
 
 ENTRY = "0x401000/0x401010/P/-/-/1/"
 ENTRIES = [(0x401000, 0x401010, 2 | 1 << 4)]

@@ -10,10 +10,7 @@ import pytest
 from lbrcore import BRANCH_DTYPE, BranchFlag, Flavour, LbrConfig, LbrState, xsave
 from pylbr.cpu import Processor
 from pylbr.perf.abi import EntryFlag
-from pylbr.perf.stacks import Samples
-from pylbr.profile.entries import perf_samples
-from pylbr.profile.perfdata import write_perf_data
-from pylbr.sample.batch import (
+from pylbr.perf.batch import (
     INFO_ALL,
     INFO_CYC_CNT,
     INFO_IN_TSX,
@@ -21,6 +18,9 @@ from pylbr.sample.batch import (
     INFO_TSX_ABORT,
     SampleBatch,
 )  # fmt: skip
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.entries import perf_samples
+from pylbr.perf.stacks import Samples
 from pylbr.trace.formats import open_stacks
 
 ROOT = Path(__file__).parents[2]

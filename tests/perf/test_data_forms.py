@@ -13,7 +13,7 @@ from pylbr.errors import TraceError
 from pylbr.perf import abi, sample_reader
 from pylbr.perf._sample_reader import Scanner
 from pylbr.perf.stacks import Event, Samples
-from tests.trace.perf_bytes import (
+from tests.perf.perf_bytes import (
     RECORDS,
     check_records,
     compressed,

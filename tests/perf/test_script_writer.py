@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
+from pylbr.perf import _script_writer, reference
 from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.script_writer import FORMS, PerfScript, write_perf_script
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
-from pylbr.profile import _text, reference, tables
+from pylbr.profile import tables
 from pylbr.profile.autofdo import autofdo_text, write_autofdo
 from pylbr.profile.link import OUTSIDE, LinkProfile
-from pylbr.profile.perfscript import FORMS, PerfScript, write_perf_script
 from pylbr.profile.preagg import preagg_lines, write_preagg
 from pylbr.trace.formats import open_stacks
 
@@ -29,7 +30,7 @@ def test_twins_agree(drawn, with_prefixes, ip, brstack, spec):
     )  # fmt: skip
     prefixes = [b"x" * (i * 7 % 40) for i in range(len(drawn))] if with_prefixes else None
     arguments = samples, prefixes, ip, brstack, spec
-    assert _text.format_stacks(*arguments) == reference.format_stacks(*arguments)
+    assert _script_writer.format_stacks(*arguments) == reference.format_stacks(*arguments)
 
 
 METADATA = StacksMetadata(events=(Event(name="branches:u"), Event(name="cyc")))

@@ -18,13 +18,13 @@ import numpy as np
 
 from pylbr.errors import TraceError
 from pylbr.files.output import AtomicFile
+from pylbr.perf._data_writer import pack_samples
 from pylbr.perf.abi import PERF_MAGIC, AttrFlag, BranchSample, SampleType
+from pylbr.perf.header_writer import feature_bodies
+from pylbr.perf.record_writer import record_bytes
+from pylbr.perf.sample_layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
 from pylbr.perf.stacks import BuildId, Event, Mmap, Samples, Stacks, StacksMetadata
 from pylbr.perf.stacks import Record as StreamRecord
-from pylbr.profile._perfdata import pack_samples
-from pylbr.profile.features import feature_bodies
-from pylbr.profile.layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
-from pylbr.profile.sideband import record_bytes
 
 __all__ = ["ATTR_SIZE", "PerfDataWriter", "attr_bytes", "write_perf_data"]
 
@@ -87,8 +87,9 @@ class PerfDataWriter:
     path : path-like
     metadata : StacksMetadata
         `events` declares the file: sample_type is the union of theirs with
-        `layout.NEEDED_FIELDS` (as far as `layout.SAMPLE_FIELDS` goes), HW_INDEX and COUNTERS
-        are written if one asks for them.  Each event gets one id: its first, or a free one.
+        `sample_layout.NEEDED_FIELDS`, as far as `sample_layout.SAMPLE_FIELDS` goes; HW_INDEX and
+        COUNTERS are written if one asks for them.  Each event gets one id: its first, or a
+        free one.
 
     Raises
     ------

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from pylbr.perf._entries import convert
 from pylbr.perf.abi import MISC_KERNEL, MISC_USER, BranchSample
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Samples
-from pylbr.profile._entries import convert
-from pylbr.sample.batch import SampleBatch
 
 __all__ = ["perf_batches", "perf_samples"]
 

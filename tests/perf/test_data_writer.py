@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
+from pylbr.perf import _data_writer, reference
 from pylbr.perf.abi import ENTRY_DTYPE, BranchSample, SampleType
+from pylbr.perf.data_writer import ATTR_SIZE, PerfDataWriter, attr_bytes, write_perf_data
+from pylbr.perf.sample_layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
 from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
-from pylbr.profile import _perfdata, reference
-from pylbr.profile.layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
-from pylbr.profile.perfdata import ATTR_SIZE, PerfDataWriter, attr_bytes, write_perf_data
 
 words = st.integers(0, 2**64 - 1)
 
@@ -55,7 +55,7 @@ def layouts(draw):
 @given(samples(), layouts(), st.integers(0, 60))
 def test_twins_agree(batch, layout, room):
     results = []
-    for module in (_perfdata, reference):
+    for module in (_data_writer, reference):
         out = np.zeros(room, "u8")
         results.append((module.pack_samples(out, 0, batch, layout), out.tolist()))
     assert results[0] == results[1]
@@ -67,7 +67,7 @@ def stacks(n=3, depth=2, **columns):
     return Samples.build(np.arange(n + 1) * depth, entries, **columns)
 
 
-@pytest.mark.parametrize("module", [_perfdata, reference])
+@pytest.mark.parametrize("module", [_data_writer, reference])
 def test_what_does_not_fit_in_a_record_is_refused(module):
     layout, room = SampleLayout(int(NEEDED_FIELDS), 9), np.zeros(9000, "u8")
     assert module.pack_samples(room, 0, stacks(1, 2729), layout)[0] == 1

@@ -1,4 +1,4 @@
-"""Records of the facility to ``perf_branch_entry``; the twin is in `pylbr.profile.reference`."""
+"""Records of the facility to ``perf_branch_entry``; the twin is in `pylbr.perf.reference`."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -56,7 +56,7 @@ cdef inline uint64_t flags_of(uint64_t info, uint64_t mask) noexcept nogil:
 
 
 def convert(batch, uint64_t branch_sample_type):
-    """Perf's entries of a batch of samples; see `pylbr.profile.entries.perf_samples`.
+    """Perf's entries of a batch of samples; see `pylbr.perf.entries.perf_samples`.
 
     Returns
     -------

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lbrcore import ENTRY_DTYPE
-from pylbr.sample.batch import SampleBatch
+from pylbr.perf.batch import SampleBatch
 
 
 def entries(n, depth):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from pylbr.errors import TraceError
 from pylbr.files.output import AtomicFile
+from pylbr.perf._script_writer import format_stacks
 from pylbr.perf.abi import SampleType
 from pylbr.perf.event_names import event_name
 from pylbr.perf.stacks import Comm, Exit, Fork, Mmap, Record, Samples, Stacks, StacksMetadata
 from pylbr.printable import printable
-from pylbr.profile._text import format_stacks
 
 __all__ = ["FIELDS", "FORMS", "PerfScript", "measured_fields", "write_perf_script"]
 

@@ -1,7 +1,7 @@
 from numpy import int64, uint64, void
 from numpy.typing import NDArray
 
-from pylbr.sample.batch import SampleBatch
+from pylbr.perf.batch import SampleBatch
 
 def convert(
     batch: SampleBatch, branch_sample_type: int

@@ -20,7 +20,7 @@ from pylbr.errors import TraceError
 from pylbr.perf import abi, data_reader, record_reader, sample_reader
 from pylbr.perf._sample_reader import Scanner
 from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples
-from tests.trace.perf_bytes import (
+from tests.perf.perf_bytes import (
     RECORDS,
     check_records,
     compressed,

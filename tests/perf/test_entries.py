@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbrcore import ENTRY_DTYPE, BranchClass
+from pylbr.perf import _entries, reference
 from pylbr.perf.abi import BranchSample, BranchType, entry_flags
-from pylbr.profile import _entries, reference
-from pylbr.profile.entries import perf_batches, perf_samples
-from pylbr.sample.batch import INFO_ALL, SampleBatch
+from pylbr.perf.batch import INFO_ALL, SampleBatch
+from pylbr.perf.entries import perf_batches, perf_samples
 
 USER_ANY = int(BranchSample.USER | BranchSample.ANY)
 VALID = 1 << 60

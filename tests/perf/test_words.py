@@ -7,7 +7,9 @@ from lbrcore.events import Unit
 from pylbr.arch.models import MODELS
 from pylbr.cpu.facility import facility
 from pylbr.errors import ConfigurationError
-from pylbr.sample import SampleSetup, parse_event, parse_filter, program
+from pylbr.perf.branch_filter import parse_filter, program
+from pylbr.perf.events import parse_event
+from pylbr.sample import SampleSetup
 
 
 def test_generic_events_are_those_of_the_processor():

@@ -1,4 +1,4 @@
-"""Branch stacks as ``perf script`` prints them; the twin is in `pylbr.profile.reference`."""
+"""Branch stacks as ``perf script`` prints them; the twin is in `pylbr.perf.reference`."""
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc

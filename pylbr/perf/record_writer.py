@@ -6,8 +6,8 @@ import struct
 
 from pylbr.perf.abi import MISC_CPUMODE, MISC_EXEC, MISC_KERNEL, MISC_USER, SampleType
 from pylbr.perf.abi import Record as RecordType
+from pylbr.perf.sample_layout import SampleLayout
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
-from pylbr.profile.layout import SampleLayout
 
 __all__ = ["record_bytes"]
 

@@ -1,6 +1,6 @@
 """Samples with records of the facility, as arrays: what samplers make.
 
-`pylbr.profile.entries.perf_samples` turns them into `pylbr.perf.stacks.Samples`, the form
+`pylbr.perf.entries.perf_samples` turns them into `pylbr.perf.stacks.Samples`, the form
 in which perf hands them out and every writer and aggregation takes them.
 """
 
