@@ -375,7 +375,7 @@ class Walk(RuleBasedStateMachine):
         events, area = self.cpu.events, self.area.pop(id(self.cpu))
         self.cpu = Processor.from_state(state, events)
         self.area[id(self.cpu)] = area
-        self.vmcs = self.cpu.vmcs
+        self.vmcs = self.cpu.vmx.vmcs
         self.compare()
 
     @rule()
@@ -383,7 +383,7 @@ class Walk(RuleBasedStateMachine):
         area = self.area.pop(id(self.cpu))
         self.cpu = self.cpu.copy()
         self.area[id(self.cpu)] = area
-        self.vmcs = self.cpu.vmcs
+        self.vmcs = self.cpu.vmx.vmcs
 
     def compare(self):
         for i in self.watched:
