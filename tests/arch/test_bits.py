@@ -8,11 +8,11 @@ import pytest
 from lbrcore.events import Unit
 from pylbr.arch import bits, generate
 from pylbr.record.constants import Counted
-from tests import numbers
+from tests import manual
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = (ROOT / "lbrcore/include/lbrcore.h").read_text()
-MANUAL = {name: value for name, value in vars(numbers).items() if name.isupper()}
+MANUAL = {name: value for name, value in vars(manual).items() if name.isupper()}
 
 
 @pytest.mark.parametrize("name, made", [("bits.py", generate.python), ("bits.pxd", generate.pxd)])
@@ -51,13 +51,13 @@ def test_the_core_has_the_bits_of_the_rows(enum):
                if name.startswith(f"{enum.removeprefix('lbr_').upper()}_")}
     everything = known.pop(f"{enum.upper()}_ALL")
     assert known == of_rows
-    assert everything == sum(set(known.values()) - {numbers.CTL_CPL, numbers.CTL_CLASSES})
+    assert everything == sum(set(known.values()) - {manual.CTL_CPL, manual.CTL_CLASSES})
 
 
 def test_one_numbering_of_units():
     """The core's, the counters', and the first of what the recorder's period counts."""
-    units = {"BRANCHES": numbers.UNIT_BRANCHES, "INSTRUCTIONS": numbers.UNIT_INSTRUCTIONS,
-             "CYCLES": numbers.UNIT_CYCLES}
+    units = {"BRANCHES": manual.UNIT_BRANCHES, "INSTRUCTIONS": manual.UNIT_INSTRUCTIONS,
+             "CYCLES": manual.UNIT_CYCLES}
     assert {unit.name: unit.value for unit in Unit} == units
     assert enumerators("lbr_unit") == {f"LBR_UNIT_{name}": n for name, n in units.items()}
     wire = (ROOT / "pylbr/record/plugin/wire.h").read_text()
