@@ -53,20 +53,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="program or library that ran, loaded ADDRESS above its link addresses; "
         "its code tells the classes of branches that have none",
     )
-    parser.add_argument(
-        "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
-    )
-    parser.add_argument(
-        "--preagg-form", choices=("branches", "traces"), default="branches",
-        help="lines of .preagg: branches and runs (B, F, f; every BOLT), or traces of both (T; "
-        "BOLT 22 and newer); default: branches",
-    )
+    add_binary(parser)
     parser.add_argument(
         "--rows-per-file", metavar="N", type=int,
         help="make OUT.parquet a directory of files with N branches each",
     )
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the container's digests"
+    )
+
+
+def add_binary(parser: argparse.ArgumentParser) -> None:
+    """Options of the forms that are about one binary."""
+    parser.add_argument(
+        "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
+    )
+    parser.add_argument(
+        "--preagg-form", choices=("traces", "branches"),
+        help="lines of .preagg: traces (T; BOLT 22 and newer), or branches and runs, with "
+        "mispredicts (B, F, f; every BOLT); default: traces",
     )
 
 
@@ -177,17 +182,22 @@ def _linked(source: Stacks, args: argparse.Namespace) -> tuple[LinkProfile, int]
     outside = linked.branches - linked.inside
     if outside:
         print(
-            f"pylbr convert: {outside / linked.branches:.1%} of the branches are outside of "
+            f"pylbr {args.command}: {outside / linked.branches:.1%} of the branches are outside of "
             f"{args.binary}", file=sys.stderr,
         )
     return linked, profile.samples
 
 
 def _preagg(source: Stacks, args: argparse.Namespace) -> int:
-    from pylbr.profile.preagg import write_preagg
+    from pylbr.profile.preagg import FORMS, write_preagg
 
     profile, count = _linked(source, args)
-    write_preagg(args.output, profile, args.preagg_form)
+    write_preagg(args.output, profile, args.preagg_form or FORMS[0])
+    if args.preagg_form is None:
+        print(
+            f"pylbr {args.command}: {args.output}: trace lines, which BOLT reads from version 22 "
+            "on; for an older one add --preagg-form branches", file=sys.stderr,
+        )
     return count
 
 

@@ -9,7 +9,7 @@ import sys
 
 from pylbr.arch.models import MODELS
 from pylbr.cli import perf_words
-from pylbr.cli.convert import STACK_WRITERS
+from pylbr.cli.convert import STACK_WRITERS, add_binary
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
 from pylbr.perf.branch_filter import BRANCH_WORDS
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in formats())}")
     add("--module", metavar="FILE[@ADDRESS]", action="append", default=[],
         help="program or library that ran, loaded ADDRESS above its link addresses")
-    add("--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about")
+    add_binary(parser)
     add("--no-verify", action="store_true", help="do not compare the container's digests")
 
 

@@ -2,20 +2,27 @@
 
 ::
 
-    B <from> <to> <count> <mispredicted>     taken branch
-    F <first> <last> <count>                 straight run; <last> is the branch that ends it
-    f <first> <last> <count>                 the same, begun by a branch from outside
-
-and, in the form that newer ones (22) read as well, which has no mispredicts::
-
     T <from> <to> <last> <count>             taken branch and the straight run that follows;
+                                             <last> is the branch that ends the run;
                                              ffffffffffffffff: the newest of a stack, no run
+
+and, in the form for BOLT before 22, with mispredicts::
+
+    B <from> <to> <count> <mispredicted>     taken branch
+    F <first> <last> <count>                 straight run
+    f <first> <last> <count>                 the same, begun by a branch from outside
 
 Addresses are hexadecimal without 0x, at the binary's link addresses; one outside of the binary
 is ``X:0``.  Runs in the procedure linkage table are left out: BOLT has no use for them, and counts
 them as mismatching in this form alone.
 
-Sources: ``bolt/include/bolt/Profile/DataAggregator.h`` of LLVM 16, 19 and 2026.
+``buildid:offset`` is written for no other file: BOLT 22 reads the form, but looks the offset up in
+the binary whatever the build-id, so that a branch from another file would become one of its own.
+R lines are not written: BOLT 22 finds the binary's own returns itself, and drops the way into the
+binary of an R line that begins outside.
+
+Sources: ``bolt/include/bolt/Profile/DataAggregator.h`` and ``DataAggregator.cpp`` of LLVM 16, 19,
+22 and 2026.
 """
 
 from __future__ import annotations
@@ -28,8 +35,8 @@ from pylbr.profile.link import OUTSIDE, LinkProfile
 
 __all__ = ["FORMS", "preagg_lines", "write_preagg"]
 
-#: BOLT 16 and 19 read the first alone, 22 both.
-FORMS = ("branches", "traces")
+#: The first is the default, which BOLT reads from version 22 on; every version reads the second.
+FORMS = ("traces", "branches")
 _NO_RUN = (1 << 64) - 1
 
 
@@ -37,7 +44,7 @@ def _address(address: int) -> str:
     return "X:0" if address == OUTSIDE else f"{address:x}"
 
 
-def preagg_lines(profile: LinkProfile, form: str = "branches") -> Iterator[str]:
+def preagg_lines(profile: LinkProfile, form: str = "traces") -> Iterator[str]:
     """Lines without their newline, each kind by address; `form` is one of `FORMS`."""
     return _trace_lines(profile) if form == "traces" else _branch_lines(profile)
 
@@ -67,7 +74,7 @@ def _trace_lines(profile: LinkProfile) -> Iterator[str]:
 
 
 def write_preagg(
-    path: str | os.PathLike[str], profile: LinkProfile, form: str = "branches"
+    path: str | os.PathLike[str], profile: LinkProfile, form: str = "traces"
 ) -> None:
     """Write `profile` for ``perf2bolt -pa``, in one of `FORMS`.
 

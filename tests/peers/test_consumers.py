@@ -32,8 +32,8 @@ from pylbr.perf.script_writer import PerfScript, write_perf_script
 from pylbr.perf.stacks import Samples, Stacks
 from pylbr.profile.aggregate import collect
 from pylbr.profile.autofdo import write_autofdo
-from pylbr.profile.link import link_profile
-from pylbr.profile.preagg import FORMS, write_preagg
+from pylbr.profile.link import OUTSIDE, link_profile
+from pylbr.profile.preagg import FORMS, preagg_lines, write_preagg
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
@@ -92,7 +92,7 @@ def test_bolt_finds_no_mismatch_and_counts_our_edges(good, workload, version):
 @pytest.mark.parametrize("version", BOLTS)
 def test_bolt_makes_the_same_of_preaggregated_text(good, version):
     out = good.place / f"{version}"
-    write_preagg(f"{out}.preagg", link_profile(good.profile, good.binary))
+    write_preagg(f"{out}.preagg", link_profile(good.profile, good.binary), "branches")
     assert perf2bolt(version, f"{out}.preagg", good.binary, f"{out}.pa.fdata", "-pa") == 0
     perf2bolt(version, good.data, good.binary, f"{out}.fdata")
     assert fdata_edges(f"{out}.pa.fdata") == fdata_edges(f"{out}.fdata") != {}
@@ -110,6 +110,28 @@ def test_newer_bolt_makes_the_same_of_both_preaggregated_forms(good, form):
         ours, theirs = ({edge: count for edge, (_, count) in table.items()}
                         for table in (ours, theirs))  # fmt: skip
     assert ours == theirs != {}
+
+
+def test_newer_bolt_looks_at_no_build_id_and_drops_returns_from_outside(good):
+    """Why every place outside is X:0, and no line is R."""
+    linked = link_profile(good.profile, good.binary)
+
+    def fdata(name, lines):
+        path = good.place / f"22.{name}.preagg"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        assert perf2bolt(22, path, good.binary, f"{path}.fdata", "-pa") == 0
+        return fdata_edges(f"{path}.fdata")
+
+    inside = next(edge for edge in linked.edges if OUTSIDE not in edge)
+    first, last = (f"{address:x}" for address in inside)
+    lines = [*preagg_lines(linked), f"T X:0 {last} ffffffffffffffff 1000003"]
+    known = fdata("known", lines)
+    foreign = [line.replace("X:0", f"{'5a' * 20}:{first}") for line in lines]
+    assert fdata("foreign", foreign) != known
+    returned = [*lines[:-1], lines[-1].replace("T", "R", 1)]
+    counts = [sum(count for _, count in table.values())
+              for table in (known, fdata("returned", returned))]  # fmt: skip
+    assert counts[0] - counts[1] >= 1000003
 
 
 @pytest.mark.parametrize("version", BOLTS)

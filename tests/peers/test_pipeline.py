@@ -63,7 +63,8 @@ def test_bolt_takes_it_in_both_forms(place, version):
     data, binary = place / "program.perf.data", place / "program"
     assert perf2bolt(version, data, binary, place / f"{version}.fdata") == 0
     text = place / "program.preagg"
-    assert main(["convert", str(data), "-o", str(text), "--binary", str(binary)]) == 0
+    words = ["-o", str(text), "--binary", str(binary), "--preagg-form", "branches"]
+    assert main(["convert", str(data), *words]) == 0
     assert perf2bolt(version, text, binary, place / f"{version}.pa.fdata", "-pa") == 0
     ours, theirs = (fdata_edges(place / f"{version}{kind}") for kind in (".pa.fdata", ".fdata"))
     assert ours == theirs != {}

@@ -130,8 +130,8 @@ LINKED = LinkProfile(
 )  # fmt: skip
 
 
-def test_preaggregated_text(tmp_path):
-    write_preagg(tmp_path / "x", LINKED)
+def test_preaggregated_branches_and_runs(tmp_path):
+    write_preagg(tmp_path / "x", LINKED, "branches")
     assert (tmp_path / "x").read_text() == (
         "B X:0 26 2 0\nB X:0 2a 1 0\nB 10 20 5 2\nB 12 26 1 0\nB 14 2e 9 0\nB 24 X:0 3 3\n"
         "F 20 24 4\nF 26 28 1\nf 26 28 2\nf 2a 2c 1\n"
@@ -140,7 +140,7 @@ def test_preaggregated_text(tmp_path):
 
 def test_preaggregated_traces_hold_branch_and_run():
     """The newest entry of a stack has no run, nor has a way into the PLT or out of the binary."""
-    assert list(preagg_lines(LINKED, "traces")) == [
+    assert list(preagg_lines(LINKED)) == [
         "T X:0 26 28 2", "T X:0 2a 2c 1", "T 10 20 24 4", "T 10 20 ffffffffffffffff 1",
         "T 12 26 28 1", "T 14 2e ffffffffffffffff 9", "T 24 X:0 ffffffffffffffff 3",
     ]  # fmt: skip

@@ -12,11 +12,13 @@ import time
 import numpy as np
 import pytest
 
-from lbrcore import BRANCH_DTYPE
+from lbrcore import BRANCH_DTYPE, lbr
 from pylbr import trace
 from pylbr.cli import main
+from pylbr.cli.convert import STACK_WRITERS
 from pylbr.perf.stacks import Comm, Mmap, Samples
 from pylbr.trace import Metadata, Module, Task, open_stacks
+from pylbr.trace.modules import parse_module
 from tests.conftest import heed_interrupts
 
 NOT_TAKEN = 6
@@ -84,6 +86,30 @@ def test_engines_and_threads_agree(program, tmp_path):
                      *options, "-o", str(out)]) == 0
         texts.add(out.read_text())
     assert len(texts) == 1 and texts.pop().count("cycles:u") > 30
+
+
+@pytest.mark.parametrize("suffix", STACK_WRITERS)
+def test_every_form_is_made_of_a_trace(program, tmp_path, capsys, suffix):
+    """Of the forms that are about one binary, BOLT's says which BOLT reads it."""
+    (module,) = parse_module(f"{lbr.__file__}@0x10000000")
+    branches = program[1].copy()
+    for end in ("from", "to"):
+        branches[end] += np.uint64(module.start) - np.uint64(0x401000)
+    source, out = tmp_path / "x.arrow", tmp_path / f"x{suffix}"
+    with trace.Writer(source, Metadata(modules=(module,)), BRANCH_DTYPE.names) as writer:
+        writer.write(branches)
+    words = ["replay", str(source), "-c", "997", "-o", str(out), "--binary", lbr.__file__]
+    assert main(words) == 0
+    made = out.read_bytes()
+    note = "pylbr replay: {}: trace lines, which BOLT reads from version 22 on"
+    if suffix != ".preagg":
+        assert made and capsys.readouterr() == ("", "")
+        return
+    assert note.format(out) in capsys.readouterr().err
+    assert {line[:2] for line in made.splitlines()} == {b"T "}
+    assert main([*words, "--preagg-form", "branches"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert {line[:2] for line in out.read_bytes().splitlines()} == {b"B ", b"F "}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
