@@ -1,4 +1,4 @@
-"""Who holds the LBRs: one interface, one policy a file.
+"""Policies that arbitrate the LBRs: one interface, one policy per file.
 
 A module of this package registers its policies by a dict ``POLICIES``, name -> class or other
 callable that makes one.  Another package's policy is an entry point of the group

@@ -1,7 +1,7 @@
 """`arch-lbr-v2`: the series of November 2022, its review findings as switches (spec 7).
 
-Without any, it is the series with every finding fixed: still a perf that takes the registers
-at any IPI and a guest that is not told.
+Without any, it is the series with every finding fixed: perf still takes the registers at
+any IPI, and the guest is not notified.
 """
 
 from functools import partial
@@ -70,7 +70,7 @@ cdef class ArchLbrV2(PinnedEvent):
         "late-freeze": (LATE_FREEZE, "patch 6: LBREn is cleared when the PMI is injected; a state "
                         "that is saved before has it set (found here)", "vpmi"),
         "pebs-baseline": (PEBS_BASELINE, "PEBS_BASELINE is offered: a guest's PEBS records hold "
-                          "the LBRs, whoever owns them (CVE-2024-26992)", "pebs"),
+                          "the LBRs of any owner (CVE-2024-26992)", "pebs"),
     }
 
     def __init__(self, flaws=()):

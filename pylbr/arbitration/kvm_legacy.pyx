@@ -1,6 +1,7 @@
 """`kvm-legacy`: what Linux has merged for legacy LBRs (spec 6).
 
-*As designed*, a host event outranks the guest's, which goes to ERROR.  *As implemented*, the
+*As designed*, a host event that is pinned to the CPU outranks the guest's, which goes to ERROR
+and is not enabled again; a flexible one does not.  *As implemented*, the
 guest event's constraint returns before the shared filter register is looked at: both are
 scheduled, and host LBRs stay off for as long as the guest has its event.
 """
@@ -8,8 +9,9 @@ scheduled, and host LBRs stay off for as long as the guest has its event.
 from functools import partial
 
 from pylbr.arbitration.microsteps cimport (
-    Cpu, DONE, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS, GUEST_PMI,
-    GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS,
+    Cpu, DONE, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PEBS,
+    GUEST_PMI, GUEST_RESET, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS,
     OWNER_GUEST, System, Vcpu, guest_control, use_hardware, vcpu_index,
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
@@ -42,7 +44,7 @@ cdef class KvmLegacy(PinnedEvent):
         "host-pmi-freezes": (HOST_PMI_FREEZES, "the guest's DEBUGCTL is the VMCS field: a PMI of "
                              "the host in guest mode clears LBR there (found here)", "vpmi"),
         "pebs-baseline": (PEBS_BASELINE, "PEBS_BASELINE is offered: a guest's PEBS records hold "
-                          "the LBRs, whoever owns them (CVE-2024-26992)", "pebs"),
+                          "the LBRs of any owner (CVE-2024-26992)", "pebs"),
     }
 
     def __init__(self, flaws=(), bint designed=False):

@@ -1,11 +1,11 @@
-"""`lease`: each side has the registers while it runs; no one waits and nothing is lost.
+"""`lease`: each side has the registers while it runs; neither waits, and nothing is lost.
 
 A guest records only in guest mode, a host event that excludes guests only in host mode: the two
 never need the registers at the same instant.  So while both want them, the images are swapped
 at VM entry and VM exit, with interrupts off; while only one does, nothing is swapped.  Only a
 host event that traces guests conflicts with a guest that records: then the host has the lease,
-and the guest's `lost` flag says that its records broke off.  A host sample that falls where
-the registers are not the host's, or whose window began late, says `cut`.
+and the guest's `lost` flag is set.  A host sample that falls where
+the registers are not the host's, or whose window began late, is marked as `cut`.
 """
 
 from pylbr.arbitration.single_owner cimport SingleOwner

@@ -2,13 +2,13 @@
 
 `mediated` is its first form, an RFC: from vcpu_load to vcpu_put, so that branches that the vCPU's
 thread takes in the host are lost to host events.  `mediated-merged` is as it was merged (commit
-42457a7fb6ca): from shortly before VM entry to shortly after VM exit, interrupts off.  What is merged
-has no LBRs; both models say how they would fit in: XRSTORS when the guest gets the PMU, XSAVES and a
-wipe when it leaves.  A guest sees no trace of the host.
+42457a7fb6ca): from shortly before VM entry to shortly after VM exit, interrupts off.  What is
+merged has no LBRs; in both models they are restored by XRSTORS when the guest gets the PMU, and
+saved by XSAVES and wiped when it leaves.  A guest sees no trace of the host.
 """
 
-from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, System, Vcpu
+from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 

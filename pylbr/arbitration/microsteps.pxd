@@ -137,14 +137,14 @@ ctypedef struct Frame:
 
 ctypedef struct Observation:
     uint8_t exposure
-    uint8_t guest               # who sees them
+    uint8_t guest               # of the view, 0 the host
     uint8_t instruction         # of the guest, just retired
     uint8_t present             # the sample carries records at all
-    uint8_t cut                 # the viewer is told that records may be missing
+    uint8_t cut                 # the view is marked: records may be missing
     uint8_t failures            # bits of Failure
     Image image
 
-# Properties that a step itself can see broken
+# Properties that a step itself can find broken
 cdef enum Failure:
     FAIL_CHECK_AND_USE = 1      # P6
     FAIL_PROGRESS = 2           # P22

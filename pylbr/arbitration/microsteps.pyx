@@ -2,7 +2,7 @@
 
 Interrupts can land between two steps where `Cpu.irqs` is set, an NMI between any two.  The
 steps follow the kernel: context_switch, vcpu_enter_guest, an IPI that installs or removes an
-event.  What a policy does is behind its hooks.
+event.  A policy acts in its hooks.
 """
 
 from libc.string cimport memset
@@ -36,7 +36,7 @@ cdef PerfContext* current_context(System* s, Cpu* c) noexcept nogil:
 
 
 cdef void use_hardware(System* s, Cpu* c, int owner) noexcept nogil:
-    """To be called with every access to the registers for the sake of `owner`."""
+    """To be called with every access to the registers on behalf of `owner`."""
     if c.owner != owner:
         s.seen.failures |= FAIL_CHECK_AND_USE
 
@@ -93,7 +93,7 @@ cdef void guest_execute(System* s, Cpu* c, int instruction) noexcept nogil:
         guest_image(c, c.hw.lbr.ctl, c.hw.lbr.depth, &image)
         hw_restore(&c.hw, &image)
     elif instruction == GUEST_PEBS:
-        if s.vcpu[c.guest - 1].pebs_lbrs:  # else the record says that the group is not there
+        if s.vcpu[c.guest - 1].pebs_lbrs:  # else the record has no such group
             hw_peek(&c.hw, &s.seen.image)
             s.seen.exposure = EXPOSED_PEBS
             s.seen.cut = s.vcpu[c.guest - 1].lost

@@ -2,7 +2,7 @@
 
 KVM makes an event (pinned to the vCPU's thread, exclude_host, call-stack filter so that perf
 saves and restores the records at task switches) and touches the registers only while it is
-ACTIVE.  perf may take the registers in any IPI; the guest is not told: reads give 0, writes
+ACTIVE.  perf may take the registers in any IPI; the guest is not notified: reads give 0, writes
 vanish (spec 5.6, 6).
 """
 

@@ -4,7 +4,7 @@ from typing_extensions import disjoint_base
 
 from pylbr.arbitration.single_owner import SingleOwner
 
-NOBODY: Final[int]
+UNOWNED: Final[int]
 HOST: Final[int]
 FIRST_GUEST: Final[int]
 DOCUMENTED: tuple[str, ...]

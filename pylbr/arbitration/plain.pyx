@@ -15,8 +15,8 @@ from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.cpu.hardware cimport CTL_LBREN, hw_reset_records, hw_set_ctl
 from pylbr.host.perf cimport CALL_STACK, EXCLUDE_GUEST, FILTER_EXCLUSION, FRESH_FLAGS
 
-#: Values of `CpuView.owner`; a guest's is `NOBODY` + 2 + its number.
-NOBODY, HOST, FIRST_GUEST = OWNER_NONE, OWNER_HOST, OWNER_GUEST
+#: Values of `CpuView.owner`; a guest's is `UNOWNED` + 2 + its number.
+UNOWNED, HOST, FIRST_GUEST = OWNER_NONE, OWNER_HOST, OWNER_GUEST
 
 #: What a policy documents, as class attributes; see `Policy`.
 DOCUMENTED = (
@@ -81,7 +81,7 @@ cdef class VcpuView:
 
     @property
     def lost(self):
-        """The guest is told that records were lost; a write of IA32_LBR_DEPTH clears it."""
+        """Reported to the guest: records were lost; a write of IA32_LBR_DEPTH clears it."""
         return bool(self.v.lost)
 
     @lost.setter
@@ -120,7 +120,7 @@ cdef class CpuView:
 
     @property
     def owner(self):
-        """Whose records the registers hold: `NOBODY`, `HOST` or `FIRST_GUEST` + number."""
+        """Whose records the registers hold: `UNOWNED`, `HOST` or `FIRST_GUEST` + number."""
         return self.c.owner
 
     @owner.setter

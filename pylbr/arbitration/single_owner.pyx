@@ -1,6 +1,7 @@
 """Policies in which the registers have one owner at a time.
 
-The registers pass from one to the next only empty: who leaves saves what it needs and wipes.
+The registers pass from one owner to the next only empty: the one that leaves saves what it needs
+and wipes.
 perf does not take them; it is attached when they are free, and asks (`Cpu.wanted`) if not.
 A guest's records live in `Vcpu.image` whenever they are not in the registers; accesses that
 are intercepted go there and never to the registers.
@@ -35,11 +36,11 @@ cdef class SingleOwner(Policy):
     """
 
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil:
-        """Empty registers that nobody owns any more."""
+        """Empty registers whose owner has left."""
         hw_init(&c.hw)
 
     cdef void attach(self, System* s, Cpu* c) noexcept nogil:
-        """perf gets registers that nobody owns."""
+        """perf gets registers without an owner."""
         if c.perf.granted:
             s.seen.failures |= FAIL_IDEMPOTENT
         c.owner = OWNER_HOST
@@ -56,7 +57,7 @@ cdef class SingleOwner(Policy):
         c.owner = OWNER_NONE
 
     cdef void load_guest(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
-        """Guest gets registers that nobody owns; LBREn waits for VM entry."""
+        """The guest gets registers without an owner; LBREn waits for VM entry."""
         c.owner = <uint8_t> (OWNER_GUEST + vcpu_index(s, v))
         v.image.ctl = 0
         hw_restore(&c.hw, &v.image)
@@ -96,7 +97,7 @@ cdef class SingleOwner(Policy):
 
     cdef void keep_out(self, Cpu* c, Vcpu* v) noexcept nogil:
         """The guest enters without the registers.  If it records, its records break off
-        here; an empty stack says so."""
+        here; an empty stack shows it."""
         v.passthrough = 0
         v.xss_exit = 1
         v.pebs_lbrs = 0

@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="place one event at every micro-step of a story")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--ownership", action="store_true",
-                        help="print who hands the registers to whom, as a Mermaid diagram")
+                        help="print the hand-overs of the registers as a Mermaid diagram")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1),
                         help="processes (default: %(default)s)")
 
@@ -102,7 +102,7 @@ def _all(
     args: argparse.Namespace, run: Callable[[Task, Callable[[int], None]], Answer],
     tasks: Sequence[Task], unit: str,
 ) -> list[Answer]:
-    """Run the tasks behind a bar that counts what they have done."""
+    """Run the tasks, with a bar that counts what they have done."""
     answers: list[Answer] = []
     with progress(None, unit, f"0 of {len(tasks)}") as bar:
         for answer in suites_run.in_parallel(
@@ -157,7 +157,9 @@ def _what_if(args: argparse.Namespace) -> int:
         told.append({"policy": policy, "event": found[1],
                      "outcomes": [asdict(outcome) for outcome in outcomes]})
         if not args.json:
-            print(f"{policy}: {found[1]} at every point\n\n{suites_run.what_if_table(outcomes)}")
+            print(f"{policy}: {found[1]} at every point\n")
+            print(suites_run.with_legend(suites_run.what_if_table(outcomes), (
+                name for outcome in outcomes for name in outcome.broken)))
     if args.json:
         print(json.dumps(told, indent=1))
     return status
@@ -175,7 +177,8 @@ def _walks(args: argparse.Namespace) -> int:
         everything(task["policy"], task["flaws"])  # one clear line before hours of work
     walked = _all(args, _walk, tasks, "action")
     print(json.dumps([asdict(w) for w in walked], indent=1) if args.json
-          else suites_run.walk_table(walked))
+          else suites_run.with_legend(suites_run.walk_table(walked),
+                                      (name for w in walked for name in w.broken)))
     return 1 if any(broken_claims(w.policy, w.broken) for w in walked) else 0
 
 
@@ -187,9 +190,7 @@ def _searches(args: argparse.Namespace) -> int:
     else:
         print(suites_run.state_table(results))
         print()
-        print(suites_run.property_table(results))
-        print()
-        print(suites_run.legend())
+        print(suites_run.with_legend(suites_run.property_table(results)))
     if args.stories and not args.json:
         for result in results:
             for name, path in result.broken.items():
@@ -206,9 +207,8 @@ def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
                            "found": f.found, "result": suites_run.json_of(f.result)}
                           for f in found], indent=1))
     else:
-        print(suites_run.flaw_table(found))
-        print()
-        print(suites_run.legend(name for flaw in found for name in flaw.found))
+        print(suites_run.with_legend(suites_run.flaw_table(found), (
+            name for flaw in found for name in flaw.found)))
     if args.stories or args.out:
         results = [flaw.result for flaw in found if flaw.found]
         for flaw in found if args.stories and not args.json else ():

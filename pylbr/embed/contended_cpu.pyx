@@ -5,9 +5,9 @@ record path writes to them through a view.  While the host runs it takes branche
 every step:
 ``FROM = HOST_FROM | serial``, so that a record of it is known wherever it turns up.
 
-The policies know one value a register: "the guest writes a record", "the guest enables".  Which
+The policies have one value per register: "the guest writes a record", "the guest enables".  Which
 record is written is settled by exchanging it with the first for the time of the write, and the
-value of a control register is put in behind the policy's own.
+value of a control register is put in after the policy's own.
 """
 
 cimport cython
@@ -123,7 +123,7 @@ cdef class ContendedCpu:
             memset(seen, 0, <size_t> (<char*> &seen.image - <char*> seen))
 
     cdef void _operation(self, int op, int arg) noexcept nogil:
-        """One operation to its end, a branch of the host's behind each step in the host."""
+        """One operation to its end, a branch of the host's after each step in the host."""
         cdef Cpu* c = &self.system.cpu[0]
         self._forget(op != OP_EXIT and op != OP_ENTER)
         start(&self.system, c, op, arg)

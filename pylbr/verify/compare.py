@@ -54,7 +54,7 @@ def stream_of(branches: np.ndarray, edges: int = 1 << 16) -> tuple[npt.NDArray[n
     ----------
     branches : ndarray of BRANCH_DTYPE
     edges : int
-        At most so many distinct edges are told apart; later ones are folded.
+        At most so many distinct edges are distinguished; later ones are folded.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """The guards that the mutant search leaves out, each as the edits that leave it out.
 
-The policies of `pylbr.arbitration` know nothing of them.  The build applies the edits to the
-policies' sources (`pylbr.verify.weave`), each behind a switch, and makes one module of the result;
+The policies of `pylbr.arbitration` do not contain them.  The build applies the edits to the
+policies' sources (`pylbr.verify.weave`), each under a switch, and makes one module of the result;
 an edit whose text is not there, or is there twice, ends the build.  Imports nothing of pylbr: the
 build runs it.
 """

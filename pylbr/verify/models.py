@@ -212,7 +212,7 @@ def explore(
     canonical : bool
         Take states that differ in the naming of guests or records as one.
     report : callable, optional
-        Called with (states, depth) some times a second.
+        Called with (states, depth) some times per second.
     """
     watched = ~property_bits(ignore) & 0xFFFFFFFF
     explorer = Explorer(configuration.model(), canonical)

@@ -1,4 +1,4 @@
-"""Who hands the registers to whom, in which context: read off the model, for the contract."""
+"""Hand-overs of the registers and their contexts, read off the model, for the contract."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def mermaid(changes: list[Handover]) -> str:
     arrows: dict[tuple[str, str], list[str]] = {}
     for before, after, what, context in changes:
         arrows.setdefault((before, after), []).append(f"{what} [{context}]")
-    lines = ["stateDiagram-v2", "    [*] --> nobody"]
+    lines = ["stateDiagram-v2", "    [*] --> unowned"]
     for (before, after), causes in arrows.items():
         label = "<br>".join(cause.replace(":", ",") for cause in causes)
         lines.append(f"    {before.replace(' ', '_')} --> {after.replace(' ', '_')}: {label}")

@@ -28,7 +28,7 @@ def operation_of(step: str) -> str:
 
 
 class Player:
-    """A run that is told in words what to do next.
+    """A run that is directed in words.
 
     Attributes
     ----------

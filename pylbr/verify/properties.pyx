@@ -5,12 +5,12 @@ P2   no record of another guest there
 P3   no kernel record where only user branches were asked for
 P4   no guest's record in a sample of an event that excludes guests, nor one that was not traced
 P5   a control register reads as it was set, by the host after a VM exit and by a guest
-P6   nobody touches registers on behalf of somebody who does not own them
+P6   registers are not touched on behalf of a side that does not own them
 P7   what is handed over is whole: no torn record, LER included
 P1'  what a guest sees does not depend on the host, but for the exceptions the policy documents
 P20  the registers have one owner, and it is here
-P20b registers that nobody owns are empty and off
-P21  no record is missing, or the viewer is told in the way that the policy documents
+P20b registers without an owner are empty and off
+P21  no record is missing, or the view is marked in the way that the policy documents
 P22  a request is served at the next safe point
 P23  asking twice is asking once
 """
@@ -38,12 +38,12 @@ TITLES = {
     "P3": "a kernel record where only user branches were asked for",
     "P4": "a host event sees a guest that it asked not to see",
     "P5": "a control register does not hold what its owner set",
-    "P6": "registers are touched for somebody who does not own them",
+    "P6": "registers are touched on behalf of a side that does not own them",
     "P7": "a hand-over is not whole",
-    "P1'": "a guest can tell what the host does, beyond what is documented",
+    "P1'": "a guest can find out what the host does, beyond what is documented",
     "P20": "the registers have two owners, or one that is not here",
-    "P20b": "registers that nobody owns are not empty",
-    "P21": "records are missing and nobody is told",
+    "P20b": "registers without an owner are not empty",
+    "P21": "records are missing and the view is not marked",
     "P22": "a request is not served at the next safe point",
     "P23": "asking twice is not asking once",
 }
@@ -75,7 +75,7 @@ cdef inline bint _torn(const lbr_entry* entry) noexcept nogil:
 cdef uint32_t _compare(
     const Image* image, const Ideal* ideal, bint short_, bint flag, bint cut
 ) noexcept nogil:
-    """P21: each record is the ideal one, or empty where the policy says so."""
+    """P21: each record is the ideal one, or empty where the policy allows it."""
     cdef size_t i
     cdef bint missing = False
     for i in range(ideal.image.depth):

@@ -121,7 +121,7 @@ cdef class Run:
             "task": "host" if c.task == 0 else f"vCPU {_who(c.task)}",
             "guest": _who(c.guest) if c.guest else None,
             "level2": bool(c.guest and self.world.system.vcpu[c.guest - 1].level2),
-            "owner": ("nobody" if c.owner == OWNER_NONE else "host" if c.owner == OWNER_HOST
+            "owner": ("unowned" if c.owner == OWNER_NONE else "host" if c.owner == OWNER_HOST
                       else f"guest {_who(1 + c.owner - OWNER_GUEST)}"),
             "irqs": bool(c.irqs), "wanted": bool(c.wanted), "frames": frames,
             "records": _records(&image), "recording": bool(c.hw.lbr.active),

@@ -24,8 +24,8 @@ from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 
-__all__ = ["flaw_table", "in_parallel", "json_of", "legend", "property_table", "save_stories",
-           "search", "state_table", "table", "walk_table", "what_if_table"]
+__all__ = ["flaw_table", "in_parallel", "json_of", "property_table", "save_stories",
+           "search", "state_table", "table", "walk_table", "what_if_table", "with_legend"]
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -43,7 +43,7 @@ def search(configuration: Configuration, report: Progress) -> Result:
 
 
 def _share(done: Sequence[int], files: Sequence[str]) -> None:
-    """Begin a worker: it ends with its parent, however that ends, and when it is told to."""
+    """Begin a worker: it ends with its parent, however that ends, and on a signal."""
     global _done
     _done = done
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -91,9 +91,9 @@ def in_parallel(
     Parameters
     ----------
     run : callable
-        Of a module's top level; is given the task and a function to tell how much is done.
+        Of a module's top level; is passed the task and a function that reports progress.
     report : callable
-        Called some times a second with how much is done of all tasks together.
+        Called some times per second with how much is done of all tasks together.
     files : sequence of str
         Of policies, to be registered in each process.
     """
@@ -195,10 +195,11 @@ def what_if_table(outcomes: Sequence[Outcome]) -> str:
     return table(("point", "after", "outcome"), rows)
 
 
-def legend(names: Iterable[str] = NAMES) -> str:
-    """One line for each property that is named."""
+def with_legend(text: str, names: Iterable[str] = NAMES) -> str:
+    """A table, and below it a line for each property that is named."""
     named = set(names)
-    return "\n".join(f"{name:4} {title}" for name, title in TITLES.items() if name in named)
+    lines = [f"{name:4} {title}" for name, title in TITLES.items() if name in named]
+    return "\n".join([text, "", *lines] if lines else [text])
 
 
 def json_of(result: Result) -> dict:

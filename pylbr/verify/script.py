@@ -189,7 +189,7 @@ def what_if(event: str, script: Script) -> list[Outcome]:
     whole = [(step["cpu"], step["word"]) for step in play(script)]
     outcomes = [_placed(event, script, whole, at) for at in range(len(whole) + 1)]
     if all(outcome.problem == _CANNOT for outcome in outcomes):
-        play(replace(script, items=(*script.items, event)))  # says what is wrong with it
+        play(replace(script, items=(*script.items, event)))  # raises what is wrong with it
         raise StateError(f"story: {event!r} can happen at no point of it")
     return outcomes
 

@@ -97,7 +97,7 @@ cdef class Sessions:
             self.close_session(cpu)
 
     cdef void interrupt(self, int cpu, int op, int arg, int sender) noexcept nogil:
-        """An IPI, which makes a guest exit; who sends it to another CPU waits for it."""
+        """An IPI, which makes a guest exit; a sender on another CPU waits for it."""
         if self.world.system.cpu[cpu].guest:
             self.operation(cpu, OP_EXIT, EXIT_IRQ)
         self.operation(cpu, op, arg)

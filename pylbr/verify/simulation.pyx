@@ -68,7 +68,7 @@ task_every=50, session_every=400000, session_length=200000, period=997, exclude_
     branches : int
         So far, on all CPUs.
     counts : dict
-        Figures of all CPUs together.  Where a name does not say it: `remote` counts sessions
+        Figures of all CPUs together.  Where the name does not explain it: `remote` counts sessions
         whose event is on another CPU than the tool, `of_tasks` those whose event is a task's;
         `leaks` are samples with a record of an owner that the viewer does not trace, `gaps` are
         samples that miss a branch between their oldest record and now and are not marked; `moved`
@@ -96,7 +96,7 @@ task_every=50, session_every=400000, session_length=200000, period=997, exclude_
     cdef uint64_t leaks, gaps, moved, moved_whole, compared
     cdef uint64_t host_branches, guest_branches, task_every, period
     cdef bint started
-    cdef const uint32_t[::1] stream         # of all owners, one behind the other
+    cdef const uint32_t[::1] stream         # of all owners, one after the other
     cdef uint64_t stream_start[1 + MAX_GUESTS]
     cdef uint64_t stream_length[1 + MAX_GUESTS]
     cdef uint64_t[:, ::1] truth, profile

@@ -47,7 +47,7 @@ class Story:
         Raises
         ------
         StateError
-            The actions do not lead where the story says.
+            The actions do not lead where the story claims.
         """
         player = Player(self.configuration.model(), self.configuration.cpus)
         for action in self.actions:

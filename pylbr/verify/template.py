@@ -32,7 +32,7 @@ can do.
 
 from __future__ import annotations
 
-from pylbr.arbitration.plain import NOBODY, CpuView, PlainPolicy, SystemView, VcpuView
+from pylbr.arbitration.plain import UNOWNED, CpuView, PlainPolicy, SystemView, VcpuView
 
 
 class Template(PlainPolicy):
@@ -62,8 +62,8 @@ class Template(PlainPolicy):
     def before_entry(
         self, system: SystemView, cpu: CpuView, vcpu: VcpuView, part: int
     ) -> int | None:
-        """The guest gets registers that nobody has, or is entered without."""
-        if cpu.owner == NOBODY and vcpu.uses:
+        """The guest gets registers without an owner, or is entered without."""
+        if cpu.owner == UNOWNED and vcpu.uses:
             cpu.load(vcpu)
         if cpu.owned_by(vcpu):
             cpu.admit(vcpu)

@@ -65,7 +65,7 @@ def walk(
     Parameters
     ----------
     report : callable, optional
-        Called with the actions taken so far, some times a second.
+        Called with the actions taken so far, some times per second.
     """
     model = everything(policy, flaws, guests=guests, cpus=cpus)
     ignore = property_bits(model.policy.by_design or ())

@@ -1,5 +1,5 @@
 """The build's part of the mutant search: one Cython module of all policies whose guards can be
-left out, each behind a switch.
+left out, each under a switch.
 
 ``python pylbr/verify/weave.py`` writes `pylbr/verify/_mutants.pyx`; setup.py does the same.
 """

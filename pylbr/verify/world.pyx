@@ -28,7 +28,7 @@ cdef enum:
 cdef int world_init(
     World* w, Policy policy, config, int cpus, int guests, int guest_depth=0
 ) except -1:
-    """Reset state: the host's task runs, nobody uses an LBR."""
+    """Reset state: the host's task runs, no LBR is in use."""
     cdef int i
     cdef LbrState fresh = LbrState(config)
     memset(w, 0, sizeof(World))
@@ -72,7 +72,7 @@ cdef void _branch(World* w, Policy policy, Cpu* c, int owner, int flags) noexcep
 
 cdef void _stray_branch(World* w, Policy policy, Cpu* c, int cpu) noexcept nogil:
     """An NMI that is no PMI runs host code inside an operation.  It belongs to the host's
-    window only while perf has the registers; it must never land in anybody else's."""
+    window only while perf has the registers; it must never land in another's."""
     cdef uint8_t on = w.host[cpu].on
     w.host[cpu].on = on and c.owner == OWNER_HOST and c.hw.lbr.active
     _branch(w, policy, c, 0, 0)
@@ -290,7 +290,8 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
     if s.seen.exposure == EXPOSED_SAMPLE:
         failed |= check_sample(w, policy, action.cpu)
     elif s.seen.exposure:
-        failed |= check_exposure(w, policy, s.seen.guest - 1, &s.seen.image, s.seen.cut, s.seen.exposure)
+        failed |= check_exposure(
+            w, policy, s.seen.guest - 1, &s.seen.image, s.seen.cut, s.seen.exposure)
     return failed | check_state(w, policy, o)
 
 

@@ -8,7 +8,7 @@ from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "contract.md").read_text()
 CLAUSES = re.split(r"^\*\*C(\d+)\*\*", TEXT, flags=re.M)[1:]
-DRAWN = ("kvm-legacy-designed", "request", "mediated", "lease")
+DRAWN = ("kvm-legacy-designed", "request", "mediated", "mediated-merged", "lease")
 
 
 def test_clauses_are_numbered():

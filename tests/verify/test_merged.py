@@ -73,7 +73,7 @@ def test_an_event_in_error_is_never_enabled_again():
     taken = "guest wrmsr LBR_CTL; guest branch; IPI opens cpu-exclude; IPI closes; "
     steps, _ = told("kvm-legacy-designed", taken + "vm-entry; guest branch; guest rdmsr LBR; exit")
     seen = next(step["seen"] for step in reversed(steps) if step["seen"])
-    assert seen["records"] == ["-", "-"] and steps[-1]["after"]["owner"] == "nobody"
+    assert seen["records"] == ["-", "-"] and steps[-1]["after"]["owner"] == "unowned"
     again = "guest wrmsr LBR_CTL 0; switch to host; vm-entry; guest wrmsr LBR_CTL; exit"
     steps, _ = told("kvm-legacy-designed", taken + again)
     assert steps[-1]["after"]["owner"] == "guest A"

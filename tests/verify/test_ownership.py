@@ -13,7 +13,7 @@ CHANGES = {policy: handovers(ownership_configuration(policy))
 def test_no_steal_in_an_interrupt(policy):
     for before, after, _, context in CHANGES[policy]:
         if context.startswith("IRQ"):
-            assert "nobody" in (before, after)
+            assert "unowned" in (before, after)
     assert not [c for c in CHANGES[policy] if c[0] == "guest A" and c[1] == "host"]
 
 
@@ -35,4 +35,4 @@ def test_hand_overs_happen_with_interrupts_off(policy):
 
 def test_diagram():
     text = mermaid(CHANGES["mediated"])
-    assert text.startswith("stateDiagram-v2") and "nobody --> guest_A" in text
+    assert text.startswith("stateDiagram-v2") and "unowned --> guest_A" in text

@@ -37,7 +37,8 @@ def compiled(**more):
 
 
 @pytest.mark.parametrize("more", [{}, {"guests": 2}, *(
-    {**EXTENDED[name], "guests": 1} for name in ("stack", "vpmi", "nested", "pebs", "state"))])
+    pytest.param({**EXTENDED[name], "guests": 1}, marks=[pytest.mark.slow] * (name == "stack"))
+    for name in ("stack", "vpmi", "nested", "pebs", "state"))])
 def test_the_template_is_request_state_for_state(more):
     assert count(Template(), **more) == compiled(**more)
 

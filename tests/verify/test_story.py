@@ -95,7 +95,7 @@ def test_timeline_is_a_chrome_trace(story):
     assert {e["ph"] for e in trace["traceEvents"]} == {"M", "X", "i"}
     assert all(e["dur"] > 0 and e["ts"] >= 0 for e in slices)
     owners = [e["name"] for e in slices if e["tid"] == 2]
-    assert owners[0] == "nobody" and "host" in owners
+    assert owners[0] == "unowned" and "host" in owners
     total = len(story.actions)
     for track in (0, 1, 2, 4):
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices if e["tid"] == track)

@@ -69,5 +69,5 @@ def test_no_steal_by_the_timer(policy):
     changes = handovers(Configuration(
         policy, depth=1, guests=1, features=("rotate", "enable"), events=2,
         kinds=("cpu-flexible", "cpu-flexible-user")))
-    assert not [c for c in changes if c[3].startswith("IRQ") and "nobody" not in c[:2]]
+    assert not [c for c in changes if c[3].startswith("IRQ") and "unowned" not in c[:2]]
     assert not [c for c in changes if c[:2] == ("guest A", "host")]

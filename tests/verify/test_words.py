@@ -86,7 +86,7 @@ def test_a_property_that_breaks_is_named(capsys):
     text = "guest wrmsr LBR_CTL; guest branch; exit; switch to host; IPI opens cpu-exclude"
     assert main(["verify", "lease", "--flaw", "no-wipe", "--story", text]) == 1
     out = capsys.readouterr().out
-    assert "# => P20b broken: registers that nobody owns are not empty" in out
+    assert "# => P20b broken: registers without an owner are not empty" in out
     assert main(["verify", "lease", "--story", text]) == 0
     assert capsys.readouterr().out.endswith("# => nothing broken\n")
     assert main(["verify", "kvm-legacy", "--story", text]) == 0, "it claims nothing"
@@ -106,7 +106,7 @@ def test_printed_edited_and_run_again(tmp_path, capsys):
     capsys.readouterr()
     assert main(["verify", "lease", "--story", str(file), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    assert value[0]["broken"] == {} and value[0]["steps"][0]["owner"] == "nobody"
+    assert value[0]["broken"] == {} and value[0]["steps"][0]["owner"] == "unowned"
 
 
 def test_what_if(capsys):
