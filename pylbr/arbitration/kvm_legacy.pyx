@@ -53,8 +53,9 @@ cdef class KvmLegacy(PinnedEvent):
         self.legacy = self.nested_controls = self.freeze_clears_enable = True
         self.sharing = FILTER_VLBR if designed else 0
         self.claims = ()
-        self.by_design = ("P20b",) if designed else ("P20", "P20b")
         self.set_flaws(flaws)
+        self.by_design = (("P20b",) if designed or self.has(STALE_SNAPSHOT)
+                          else ("P20", "P20b"))
         self.guest_pebs = self.has(PEBS_BASELINE)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:

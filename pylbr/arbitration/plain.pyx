@@ -12,7 +12,8 @@ from pylbr.arbitration.microsteps cimport (
     DONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu, System, Vcpu, vcpu_index,
 )
 from pylbr.arbitration.single_owner cimport SingleOwner
-from pylbr.cpu.hardware cimport CTL_LBREN, hw_reset_records, hw_set_ctl
+from pylbr.arch.bits cimport CTL_LBREN
+from pylbr.cpu.hardware cimport hw_reset_records, hw_set_ctl
 from pylbr.host.perf cimport CALL_STACK, EXCLUDE_GUEST, FILTER_EXCLUSION, FRESH_FLAGS
 
 #: Values of `CpuView.owner`; a guest's is `UNOWNED` + 2 + its number.
