@@ -78,7 +78,7 @@ def sweep_table(sweep: Mapping[int, Sequence[Figures]]) -> str:
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[tuple[str, str, list[float]]],
-          title: str) -> None:
+          title: str, unit: str) -> None:
     height = 0.8 / len(values)
     for n, (label, color, numbers) in enumerate(values):
         places = [i + n * height for i in range(len(names))]
@@ -86,6 +86,7 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[tuple[str, str, list
     axes.set_yticks([i + 0.4 - height / 2 for i in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -96,16 +97,16 @@ def _overview(plt: Any, figures: Sequence[Figures]) -> Any:
     _bars(axes[0], names, [
         ("host", _HOST, [100 * f.share("host_lost", "host_branches") for f in figures]),
         ("guest", _GUEST, [100 * f.share("guest_lost", "guest_branches") for f in figures]),
-    ], "branches lost, %")
+    ], "branches lost", "% of those that retired")
     _bars(axes[1], names, [
         ("host", _HOST, [f.host_overlap for f in figures]),
         ("guest", _GUEST, [f.guest_overlap for f in figures]),
-    ], "overlap of sampled profile with the truth")
+    ], "overlap of the sampled profile with the truth", "share of edge counts")
     axes[1].set_xlim(0, 1)
     _bars(axes[2], names, [
         ("cycles", "#5b5b5b", [f.counts["cycles"] / f.counts["branches"] - CYCLES["branch"]
                                for f in figures])],
-          "cycles per branch for all but the branch")
+          "cost beside the branch itself", "cycles per branch")
     axes[0].legend(fontsize=8, frameon=False, loc="lower right")
     return chart
 
@@ -117,11 +118,16 @@ def _sweep(plt: Any, sweep: Mapping[int, Sequence[Figures]]) -> Any:
         served = [n for n in lengths if sweep[n][i].counts["served"]]
         waits = [max(0.5, sweep[n][i].counts["wait_branches"] / sweep[n][i].counts["served"])
                  for n in served]
-        style = {"marker": "osD^v<>P"[i % 8], "markersize": 5, "label": first.policy}
+        # Policies that agree lie upon each other: hollow marks of different sizes show each.
+        style: dict[str, Any] = {
+            "marker": "osD^v<>PX*"[i % 10], "markersize": 14 - i % 10, "fillstyle": "none",
+            "linestyle": ("-", "--", "-.", ":")[i % 4], "label": first.policy}
         axes[0].plot(served, waits, **style)
         axes[1].plot(lengths, [sweep[n][i].host_overlap for n in lengths], **style)
-    for axis, title in zip(axes, ("mean wait until perf has the LBRs, branches",
-                                  "overlap of the host's profile with the truth"), strict=True):
+    for axis, title, unit in zip(axes, (
+            "mean wait until perf has the LBRs", "overlap of the host's profile with the truth",
+    ), ("branches", "share of edge counts"), strict=True):
+        axis.set_ylabel(unit)
         axis.set_xscale("log")
         axis.set_xlabel("guest branches between two VM exits, mean")
         axis.set_title(title, fontsize=10, loc="left")
