@@ -15,7 +15,7 @@ from pylbr.record.native.blob import HANDLER_SIZE, NATIVE_SLOTS, Blob
 from pylbr.record.native.image import RING, Image, Limits
 from pylbr.record.native.patches import CALL, THUNK_SIZE, calls, jump, thunk
 from pylbr.record.native.ptrace import Tracee
-from pylbr.record.native.ranges import Mapping, mappings, place
+from pylbr.record.native.ranges import Mapping, mappings, place, vacant
 
 __all__ = ["Injection", "SIGNAL", "inject"]
 
@@ -68,11 +68,20 @@ class _Injector:
     def __init__(self, tracee: Tracee, blob: Blob) -> None:
         self.tracee, self.blob = tracee, blob
         self.own: list[tuple[int, int]] = []
+        self._next = 0
+
+    def _vacant(self, size: int) -> int:
+        """Where the next `size` bytes go: the kernel would fill the holes that a program has made,
+        and which it may map again at their fixed addresses."""
+        self._next = self._next or vacant(mappings(self.tracee.tid))
+        at, self._next = self._next, self._next + _pages(size) + _PAGE
+        return at
 
     def map(
         self, size: int, protection: int, flags: int, fd: int = -1, offset: int = 0, at: int = 0
     ) -> int:
         """mmap in the process; remembered as the recorder's own."""
+        at = at or self._vacant(size)
         address = self.tracee.call(_MMAP, at, _pages(size), protection, flags, fd, offset)
         self.own.append((address, address + _pages(size)))
         return address

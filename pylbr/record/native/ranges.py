@@ -8,7 +8,10 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["CLOSED", "CODE", "PATCHED", "Mapping", "code_ranges", "mappings", "place", "to_array"]
+__all__ = [
+    "CLOSED", "CODE", "PATCHED", "Mapping", "code_ranges", "mappings", "place", "to_array",
+    "vacant",
+]
 
 #: ``enum range_kind`` of abi.h.
 CODE, PATCHED, CLOSED = 1, 2, 3
@@ -17,6 +20,8 @@ _REACH: Final = 0x78000000
 _LOWEST: Final = 0x10000
 _HIGHEST: Final = 0x7FFF_FFFF_F000
 _STEP: Final = 1 << 16
+#: From libraries, which are loaded one below the other.
+_APART: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,15 @@ def place(found: Sequence[Mapping], size: int) -> list[int]:
             result.append(at)
             taken.append((at, at + size))
     return result
+
+
+def vacant(found: Sequence[Mapping]) -> int:
+    """An address amid memory that the program has not mapped yet: below its libraries."""
+    edges = sorted([*((m.start, m.end) for m in found), (0, _LOWEST), (_HIGHEST, 1 << 64)])
+    gaps = [(end, start) for (_, end), (start, _) in zip(edges, edges[1:], strict=False)]
+    wide = [gap for gap in gaps if gap[1] - gap[0] >= 4 * _APART]
+    low, high = wide[-1] if wide else max(gaps, key=lambda gap: gap[1] - gap[0])
+    return max(high - _APART, (low + high) // 2) // _STEP * _STEP
 
 
 def _near(at: int, size: int, m: Mapping) -> bool:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylbr.record.native.ranges import Mapping, place
+from pylbr.record.native.ranges import Mapping, place, vacant
 
 GIB, SIZE = 1 << 30, 4 << 20
 
@@ -39,3 +39,9 @@ def test_every_piece_is_near_a_region_that_is_free(pieces):
         assert at > 0 and at + SIZE <= 1 << 47
         assert not any(at < high and low < at + SIZE for low, high in taken)
     assert all(any(reach(at, m) < 1 << 31 for at in regions) for m in found)
+
+
+def test_the_recorder_fills_no_hole_of_the_program():
+    """One page free between two of the program's is left to it."""
+    found = [code(0x555555554000), code(0x7FFFF0000000, 0x1000), code(0x7FFFF0002000, 0x1000)]
+    assert 0x555555654000 < vacant(found) < 0x7FFFF0000000 - (1 << 29)
