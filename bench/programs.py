@@ -4,8 +4,7 @@ import os
 import random
 from pathlib import Path
 
-from pylbr.record.engine import Outcome, Request, Sink
-from pylbr.record.qemu import QemuEngine
+from pylbr.record.engine import Outcome, Request, Sink, engine
 
 SQL = ("with recursive c(x) as (values(1) union all select x+1 from c where x<{n}) "
        "select sum(x*x%7), count(distinct x%1000) from c;")
@@ -25,12 +24,12 @@ def commands(directory: Path, scale: int) -> dict[str, list[str]]:
     }
 
 
-def record(request: Request, sink: Sink) -> Outcome:
+def record(request: Request, sink: Sink, name: str = "qemu") -> Outcome:
     """Record a program whose output nobody wants."""
     null, saved = os.open(os.devnull, os.O_WRONLY), os.dup(1)
     os.dup2(null, 1)
     try:
-        outcome = QemuEngine().run(request, sink, lambda: None)
+        outcome = engine(name).run(request, sink, lambda: None)
     finally:
         os.dup2(saved, 1)
         os.close(saved)

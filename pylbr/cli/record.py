@@ -10,8 +10,9 @@ from pylbr.cli import perf_words
 from pylbr.errors import CommandError
 from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.perf.event_names import named_event
+from pylbr.record.choice import choose, process_of
 from pylbr.record.constants import Counted
-from pylbr.record.engine import Request, engine
+from pylbr.record.engine import Request
 from pylbr.record.filters import parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
@@ -32,11 +33,13 @@ _BY_CODE = {
     0x20C4: Counted.TAKEN,
 }  # fmt: skip
 _MAX_FREQUENCY = 100_000
+_DEFAULT_FREQUENCY = 1000
+_DEFAULT_EVENT = "branches:u"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options as perf record has them, and ours."""
-    parser.usage = "pylbr record [options] [--] PROGRAM [ARGUMENT ...]"
+    parser.usage = "pylbr record [options] [--] PROGRAM [ARGUMENT ...] | -p PID"
     parser.add_argument("-o", "--output", metavar="FILE",
                         help="default perf.data; with --full trace.parquet (0.4 to 0.8 bytes "
                              "per branch), or a name in .arrow (27 bytes, quicker to read)")
@@ -44,13 +47,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="all branches of user mode; the default")
     parser.add_argument("-j", "--branch-filter", metavar="WORDS", default="any,u",
                         help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, save_type")
-    parser.add_argument("-e", "--event", metavar="EVENT", default="branches:u",
+    parser.add_argument("-e", "--event", metavar="EVENT",
                         help=f"what a period counts: {', '.join(_EVENTS)}")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("-c", "--count", type=int, metavar="N",
-                      help="sample every N events (default 100003)")
+                      help="sample every N events (default 100003 of the engine qemu)")
     rate.add_argument("-F", "--freq", type=_frequency, metavar="HZ",
-                      help="sample HZ times a second of each running thread's time; or max")
+                      help="sample HZ times a second of each running thread's time; or max "
+                           "(default 1000 of the engine native)")
     parser.add_argument("--full", action="store_true", help="every branch, not samples")
     parser.add_argument("--max-size", metavar="SIZE", type=_size, default=0,
                         help="with --full: the largest file to write, such as 500M or 4G")
@@ -60,15 +64,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="with --full: fill in mispredicts from a model of a predictor")
     parser.add_argument("--live", action="store_true",
                         help="show the hottest branches while the program runs")
-    parser.add_argument("--engine", default="qemu", metavar="NAME",
-                        help="what runs the program: qemu (default); unicorn, for bare code and "
-                             "functions; or one of an installed package")
+    parser.add_argument("--engine", metavar="NAME",
+                        help="what runs the program: native (default where it can be), at full "
+                             "speed, stacks by time; qemu: --full, -c, the same each time; "
+                             "unicorn, for bare code and functions; or an installed package's")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
     perf_words.refuse(parser, "-a", "--all-cpus", "-C", "--cpu",
                       advice="one program is run and recorded; name it after the options")
-    perf_words.refuse(parser, "-p", "--pid", "-t", "--tid", value=True,
-                      advice="a running process cannot be recorded; start the program: "
-                      "pylbr record -- PROGRAM [ARGUMENT ...]")
+    running = parser.add_mutually_exclusive_group()
+    running.add_argument("-p", "--pid", type=int, metavar="PID",
+                         help="record a process that runs already, until it ends or Ctrl-C")
+    running.add_argument("-t", "--tid", type=int, metavar="TID", help="the same of one thread")
+    parser.add_argument("--duration", type=float, default=0.0, metavar="SECONDS",
+                        help="with -p or -t: how long")
+    parser.add_argument("--max-overhead", type=_percent, default=5.0, metavar="PERCENT",
+                        help="share of its time that recording may cost a thread (default 5%%); "
+                             "the native engine takes fewer stacks rather")
     perf_words.refuse(parser, "-g", "--call-graph", value=True,
                       advice="samples have no call chains; record every branch (--full -o "
                       "trace.arrow), then pylbr replay --call-graph lbr trace.arrow")
@@ -80,8 +91,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record; the exit code is the program's."""
     command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
-    if not command:
-        raise CommandError("no program given: pylbr record [options] -- PROGRAM [ARGUMENT ...]")
+    running = args.pid or args.tid
+    if bool(command) == bool(running):
+        raise CommandError("give either a program or -p PID: "
+                           "pylbr record [options] -- PROGRAM [ARGUMENT ...]")
+    if args.duration and not running:
+        raise CommandError("--duration: a program is recorded to its end; -p PID takes a time")
     filter_ = parse_filter(args.branch_filter)
     if args.mispredicts and not args.full:
         raise CommandError("--mispredicts: a predictor needs every branch; add --full, "
@@ -90,14 +105,19 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--max-size limits --full; of samples, take fewer with a larger -c")
     if args.live and args.full:
         raise CommandError("--live shows samples; leave --full out")
+    chosen, why = choose(args.engine, _needs(args), bool(running))
+    counted, period = _period(args, chosen.name)
     request = Request(
-        command, args.full, *_period(args), control=lbr_ctl(filter_), cycles=args.cycles,
-        mispredicts=args.mispredicts, most_bytes=args.max_size,
+        command, args.full, counted, period, control=lbr_ctl(filter_), cycles=args.cycles,
+        mispredicts=args.mispredicts, most_bytes=args.max_size, seconds=args.duration,
+        pid=process_of(args.tid) if args.tid else args.pid or 0, tid=args.tid or 0,
+        overhead=args.max_overhead,
     )
     path = args.output or ("trace.parquet" if args.full else "perf.data")
     if path == "-":
         raise CommandError("-o -: standard output is the program's; name a file")
-    chosen = engine(args.engine)
+    if why and not args.quiet:
+        print(f"pylbr record: engine {why}", file=sys.stderr)
     output: TraceOutput | PerfDataOutput | LiveOutput
     if args.full:
         output = TraceOutput(path, request, chosen, _ignore if args.quiet else _announce)
@@ -114,7 +134,31 @@ def run(args: argparse.Namespace) -> int:
         print(f"pylbr record: {remark}", file=sys.stderr)
     if outcome.gaps:
         print(f"pylbr record: {outcome.gaps} steps without an explanation", file=sys.stderr)
+    if outcome.nothing:
+        print(f"pylbr record: no stacks: {outcome.nothing}", file=sys.stderr)
+        return outcome.exit_code or 1
     return outcome.exit_code
+
+
+def _needs(args: argparse.Namespace) -> str:
+    """The option that only an engine with exact counts can do; empty: none."""
+    for given, word in (
+        (args.full, "--full"), (args.count is not None, "-c"), (args.cycles, "--cycles"),
+        (args.event is not None, "-e"), (args.mispredicts, "--mispredicts"),
+    ):  # fmt: skip
+        if given:
+            return word
+    return ""
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: a share such as 5% is needed, at most 100%")
+    return value
 
 
 def _size(text: str) -> int:
@@ -133,23 +177,26 @@ def _ignore(line: str) -> None:
     pass
 
 
-def _period(args: argparse.Namespace) -> tuple[Counted, int]:
+def _period(args: argparse.Namespace, engine: str = "qemu") -> tuple[Counted, int]:
     """What is counted, and how many of it."""
+    event = args.event or _DEFAULT_EVENT
+    if engine == "native" and args.freq is None and args.count is None and args.event is None:
+        args.freq = _DEFAULT_FREQUENCY
     if args.freq is not None:
         if not 1 <= args.freq <= _MAX_FREQUENCY:
             raise CommandError(f"-F {args.freq}: 1 to {_MAX_FREQUENCY} hertz")
         return Counted.TIME, 1_000_000_000 // args.freq
-    name, _, modifiers = args.event.lower().partition(":")
-    if "/" in args.event:  # cpu/event=0xc4,umask=0x20/u
-        name, _, modifiers = args.event.lower().rpartition("/")
+    name, _, modifiers = event.lower().partition(":")
+    if "/" in event:  # cpu/event=0xc4,umask=0x20/u
+        name, _, modifiers = event.lower().rpartition("/")
         name, modifiers = name + "/", modifiers.removeprefix(":")
     if set(modifiers) - set("up"):  # samples are precise without p, too
-        raise CommandError(f"-e {args.event}: modifiers are u and p: user-mode QEMU has no kernel")
+        raise CommandError(f"-e {event}: modifiers are u and p: user-mode QEMU has no kernel")
     coded = named_event(name, 0)
     code = coded.config if coded.type == _RAW else -1
     counted = _EVENTS[name] if name in _EVENTS else _BY_CODE.get(code)
     if counted is None:
-        raise CommandError(f"-e {args.event}: no such event; there is {', '.join(_EVENTS)}")
+        raise CommandError(f"-e {event}: no such event; there is {', '.join(_EVENTS)}")
     count = 100003 if args.count is None else args.count
     if count < 1:
         raise CommandError(f"-c {count}: at least 1")

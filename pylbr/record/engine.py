@@ -47,6 +47,12 @@ class Request:
         Fill in cycles from the cost model.
     mispredicts : str
         Predictor model that fills in MISPRED (`lbrcore.predictor`); empty for none.
+    pid, tid : int
+        A process that runs already, in place of `command`, and its one thread to sample; 0: none.
+    seconds : float
+        How long to record a process that runs already; 0: until it ends or pylbr is interrupted.
+    overhead : float
+        Percent of a thread's time that windows may take (native engine).
     most_bytes : int
         The largest file that a full trace may make; 0 for any.
     """
@@ -59,6 +65,10 @@ class Request:
     depth: int = 32
     cycles: bool = False
     mispredicts: str = ""
+    pid: int = 0
+    tid: int = 0
+    seconds: float = 0.0
+    overhead: float = 5.0
     most_bytes: int = 0
 
 
@@ -97,12 +107,15 @@ class Outcome:
         From the start of the program to its end.
     remarks : list of str
         What the user should know: programs not followed, things lost.
+    nothing : str
+        Why there is not a single sample, where that is a failure.
     """
 
     exit_code: int = 0
     gaps: int = 0
     seconds: float = 0.0
     remarks: list[str] = field(default_factory=list)
+    nothing: str = ""
 
 
 class Engine(Protocol):

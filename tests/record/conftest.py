@@ -86,6 +86,8 @@ def pylbr_record_without_qemu(tmp_path):
 
     def record(*arguments, full=True, options=(), check=0, **keywords):
         path = tmp_path / ("out.arrow" if full else "out.data")
+        if "--engine" not in options:
+            options = ("--engine", "qemu", *options)
         result = subprocess.run(
             [sys.executable, "-m", "pylbr", "record", *(["--full"] if full else []), *options,
              "-o", path, "--", *arguments],

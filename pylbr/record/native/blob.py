@@ -15,7 +15,8 @@ import lbrcore
 from pylbr.record.build import built
 
 __all__ = [
-    "Blob", "END_NAMES", "HANDLER_SIZE", "NATIVE_SLOTS", "SKIP_NAMES", "blob", "build_blob",
+    "Blob", "END_NAMES", "HANDLER_SIZE", "NATIVE_SLOTS", "SKIP_NAMES", "SKIP_RESTING", "blob",
+    "build_blob",
 ]
 
 _HERE: Final = Path(__file__).parent
@@ -35,6 +36,8 @@ _FLAGS: Final = (
 
 #: numbers.h.
 NATIVE_SLOTS, HANDLER_SIZE = 128, 16
+#: ``enum skip``.
+SKIP_RESTING: Final = 2
 #: ``enum end`` and ``enum skip`` of abi.h, in words.
 END_NAMES: Final = (
     "full", "system call", "instruction that is not copied", "code out of reach",

@@ -15,6 +15,7 @@ import numpy as np
 from lbrcore import ENTRY_DTYPE
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.batch import INFO_BR_TYPE, SampleBatch
+from pylbr.perf.stacks import Lost
 from pylbr.record.build import launcher
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
@@ -27,6 +28,7 @@ from pylbr.record.native.launched import Launched
 from pylbr.record.native.perf import SideBand, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.session import Session, Stacks
+from pylbr.record.native.target import Attached, check_target, refused
 from pylbr.record.process import exit_code
 from pylbr.record.program import resolve
 
@@ -37,8 +39,10 @@ _IDLE_SECONDS: Final = 0.1
 _LOADER_SECONDS: Final = 60.0
 _BLOCKS: Final = 4096
 _WINDOW_SECONDS: Final = 0.001
-_TICK_SECONDS: Final = 4e-6
+_TICK_SECONDS: Final = 8e-6
 _TYPE_SHIFT: Final = 56
+_SHORTEST: Final = 20_000
+_REST_MAX: Final = 1 << 24
 _SECOND: Final = 1_000_000_000
 
 
@@ -52,6 +56,8 @@ class NativeEngine:
         """See `Engine.run`."""
         _check(request)
         usable()
+        if request.pid:
+            return self._join(request, sink, idle)
         resolve(request.command)
         path = request.command[0]
         path = path if "/" in path else shutil.which(path) or path
@@ -61,6 +67,21 @@ class NativeEngine:
                 run.start(process)
                 run.follow(process, idle)
             return run.finish(process)
+        finally:
+            run.close()
+
+    @staticmethod
+    def _join(request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
+        """Record a process that runs already."""
+        check_target(request.pid)
+        run = _Run(request, sink)
+        try:
+            with Attached(request.pid, request.seconds) as process:
+                run.join(request)
+                run.follow(process, idle)
+                return run.finish(process)
+        except TraceeGone as error:
+            raise CommandError(f"process {request.pid}: has ended") from error
         finally:
             run.close()
 
@@ -76,7 +97,7 @@ def usable() -> None:
     if platform.machine() != "x86_64" or platform.system() != "Linux":
         raise UnsupportedFeature("the native engine needs Linux on x86-64")
     try:
-        SideBand(os.getpid()).close()
+        SideBand([os.getpid()]).close()
         os.close(tick_event(os.getpid(), _SECOND, SIGNAL))
     except OSError as error:
         raise UnsupportedFeature(
@@ -88,11 +109,18 @@ def usable() -> None:
     launcher()
 
 
+def _rest(overhead: float) -> int:
+    """`Limits.rest` for windows to take at most so many percent of a thread's time."""
+    return min(int(256 * (100 / overhead - 1)), _REST_MAX) if overhead < 100 else 0
+
+
 def _check(request: Request) -> None:
     if request.full:
         raise CommandError("--full: the native engine takes samples; add --engine qemu")
     if request.counted is not Counted.TIME:
         raise CommandError("-c, -e: the native engine samples by time: -F HZ, or --engine qemu")
+    if request.period < _SHORTEST:
+        raise CommandError("-F: the native engine takes at most 50,000 stacks per second")
     if request.cycles:
         raise CommandError("--cycles: the native engine has no model of cycles; use --engine qemu")
 
@@ -105,11 +133,13 @@ class _Run:
         rate = self._clock.rate
         limits = Limits(
             depth=request.depth, accept=accepted_classes(request.control), blocks=_BLOCKS,
-            cycles=int(rate * _WINDOW_SECONDS), rest=0, tick_cost=int(rate * _TICK_SECONDS),
+            cycles=int(rate * _WINDOW_SECONDS), rest=_rest(request.overhead),
+            tick_cost=int(rate * _TICK_SECONDS),
         )  # fmt: skip
         self._request, self._sink = request, sink
         self._session = Session(blob(), limits, request.period, sink)
         self._outcome = Outcome()
+        self._stacks = 0
         self._started = time.monotonic()
 
     def start(self, process: Launched) -> None:
@@ -129,7 +159,18 @@ class _Run:
         except OSError as error:
             raise UnsupportedFeature(f"the native engine cannot work: {error}") from error
 
-    def follow(self, process: Launched, idle: Callable[[], None]) -> None:
+    def join(self, request: Request) -> None:
+        """Put the recorder into a process that runs already."""
+        try:
+            self._session.join(request.pid, request.tid)
+        except PermissionError as error:
+            raise refused(request.pid) from error
+        except OSError as error:
+            raise CommandError(
+                f"process {request.pid}: cannot be recorded: {error.strerror}"
+            ) from error
+
+    def follow(self, process: Launched | Attached, idle: Callable[[], None]) -> None:
         """Read along until the program has ended."""
         poll = select.poll()
         for fd in (*self._session.descriptors, process.descriptor):
@@ -142,16 +183,28 @@ class _Run:
             if now >= next_idle:
                 next_idle = now + _IDLE_SECONDS
                 self._clock.update()
+                self._session.pace()
                 idle()
         self._outcome.seconds = time.monotonic() - self._started
 
-    def finish(self, process: Launched) -> Outcome:
+    def finish(self, process: Launched | Attached) -> Outcome:
         """Read what is left, close the books."""
         self._session.stop()
         self._clock.update()
         self._sweep()
+        self._session.leave()
         self._outcome.remarks += process.remarks + self._session.remarks + self._counts()
         self._outcome.exit_code = exit_code(process.status or 0)
+        if self._session.period > self._request.period:
+            self._outcome.remarks.append(
+                f"at the end a stack per {self._session.period / 1e6:.3g} ms, to cost at most "
+                f"{self._request.overhead:g} % of the time (--max-overhead)"
+            )
+        if not self._stacks:
+            self._outcome.nothing = (
+                "no tick found the program in user mode; it takes one per "
+                f"{self._request.period / 1e6:g} ms of CPU time (-F HZ for more)"
+            )
         return self._outcome
 
     def close(self) -> None:
@@ -159,6 +212,7 @@ class _Run:
 
     def _sweep(self) -> None:
         for stacks in self._session.follow():
+            self._stacks += len(stacks[0])
             self._sink.samples(self._batch(stacks))
 
     def _batch(self, stacks: Stacks) -> SampleBatch:
@@ -176,7 +230,7 @@ class _Run:
             ip=records["ip"], entries=entries, nr=records["count"].astype(np.uint32),
             classes=classes.astype(np.uint8), pid=pid, tid=tid, cpu=records["cpu"],
             time=self._clock.nanoseconds(records["tsc"]),
-            period=records["ticks"].astype(np.uint64) * np.uint64(self._request.period),
+            period=records["ticks"].astype(np.uint64) * np.uint64(self._session.period),
             info_mask=INFO_BR_TYPE,
         )  # fmt: skip
 
@@ -184,12 +238,14 @@ class _Run:
         """What is missing, and why."""
         ended, skipped = self._total("ended"), self._total("skipped")
         result = []
+        lost = int(skipped.sum()) + int(self._total("full").sum())
+        if lost:
+            self._sink.record(Lost(lost, time.monotonic_ns()))
         cut = _listed(ended[1:], END_NAMES[1:])
         if cut:
             result.append(f"{int(ended.sum()):,} windows, of which cut: {cut}")
-        lost = _listed(skipped, SKIP_NAMES)
-        if lost:
-            result.append(f"ticks without a window: {lost}")
+        if skipped.any():
+            result.append(f"ticks without a window: {_listed(skipped, SKIP_NAMES)}")
         damaged = sum(image.damaged for image in self._session.images)
         for count, what in (
             (int(self._total("full")), "stacks found no room"),

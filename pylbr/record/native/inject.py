@@ -17,14 +17,15 @@ from pylbr.record.native.patches import CALL, THUNK_SIZE, calls, jump, thunk
 from pylbr.record.native.ptrace import Tracee
 from pylbr.record.native.ranges import Mapping, mappings, place, vacant
 
-__all__ = ["Injection", "SIGNAL", "inject"]
+__all__ = ["Injection", "SIGNAL", "give_stack", "inject", "withdraw"]
 
 #: What a tick sends: ignored by default, so that a program that resets it lives on.
 SIGNAL: Final = 23  # SIGURG
 _FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
 _GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
 
-_MMAP, _CLOSE, _SIGACTION, _MADVISE, _SIGALTSTACK, _MEMFD = 9, 3, 13, 28, 131, 319
+_MMAP, _MUNMAP, _CLOSE, _SIGACTION = 9, 11, 3, 13
+_MADVISE, _SIGALTSTACK, _MEMFD = 28, 131, 319
 _READ, _WRITE, _EXEC = 1, 2, 4
 _SHARED, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE, _NOREPLACE = 1, 2, 0x10, 0x20, 0x4000, 0x100000
 _WIPEONFORK: Final = 18
@@ -50,12 +51,15 @@ class Injection:
         Address ranges of the recorder.
     base : int
         Of the blob.
+    threads : (int, int)
+        Address of the areas of threads, size of one.
     patched : list of int
         Where its code has been changed: `patches.CALL`.
     """
 
     image: Image
     base: int
+    threads: tuple[int, int]
     own: list[tuple[int, int]] = field(default_factory=list)
     patched: list[int] = field(default_factory=list)
 
@@ -164,9 +168,9 @@ def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
     _write_state(i, base, values, regions)
     _install(i, base)
     patched = _patch(i, base, found, [at + lanes * SLICE for at in regions])
-    if key < THREADS:
+    if 0 <= key < THREADS:
         _give_stack(i, base, threads + key * thread_size)
-    return Injection(image, base, i.own, patched)
+    return Injection(image, base, (threads, thread_size), i.own, patched)
 
 
 def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
@@ -241,6 +245,69 @@ def _give_stack(i: _Injector, base: int, stack: int) -> None:
     _, flags, _ = struct.unpack("<QQQ", i.tracee.read(scratch, 24))
     if flags & _SS_DISABLE:
         i.tracee.write(scratch, struct.pack("<QQQ", stack, 0, i.blob.stack_size))
+        i.tracee.call(_SIGALTSTACK, scratch, 0)
+
+
+def give_stack(tracee: Tracee, blob: Blob, injection: Injection, key: int) -> None:
+    """Set the alternate stack of another thread of the process."""
+    threads, size = injection.threads
+    if 0 <= key < THREADS:
+        before = tracee.swap_mask((1 << 64) - 1)
+        _give_stack(_Injector(tracee, blob), injection.base, threads + key * size)
+        tracee.swap_mask(before)
+
+
+def withdraw(tracees: Sequence[Tracee], blob: Blob, injection: Injection) -> bool:
+    """Take the blob out of a process whose threads are all stopped.
+
+    Returns
+    -------
+    bool
+        False: a thread is in the midst of it; it was left as it is.
+    """
+    if any(low <= t.registers().rip < high for t in tracees for low, high in injection.own):
+        return False
+    first = tracees[0]
+    saved = [(t, t.registers(), t.swap_mask((1 << 64) - 1)) for t in tracees]
+    i = _Injector(first, blob)
+    for site in injection.patched:
+        first.write(site, CALL)
+    _restore_actions(i, injection.base)
+    for tracee in tracees:
+        _take_stack(_Injector(tracee, blob), injection)
+    for low, high in injection.own:
+        first.call(_MUNMAP, low, high - low)
+    for tracee, registers, mask in saved:
+        tracee.swap_mask(mask)
+        tracee.settle(registers)
+    return True
+
+
+def _restore_actions(i: _Injector, base: int) -> None:
+    """Give the kernel what the program had asked for."""
+    scratch, handlers = (base + i.blob.symbols[name] for name in ("scratch", "handlers"))
+    fields = i.blob.types["state"].fields
+    assert fields is not None
+    at = base + i.blob.symbols["state"] + fields["slots"][1]
+    slots = np.frombuffer(i.tracee.read(at, fields["slots"][0].itemsize), i.blob.types["slot"])
+    for number in (SIGNAL, *_GUARDED):
+        i.tracee.call(_SIGACTION, number, 0, scratch, 8)
+        handler, *_ = struct.unpack("<4Q", i.tracee.read(scratch, 32))
+        if handlers <= handler < handlers + NATIVE_SLOTS * HANDLER_SIZE:
+            slot = slots[(handler - handlers) // HANDLER_SIZE]
+            words = (int(slot[name]) for name in ("handler", "flags", "restorer", "mask"))
+            i.tracee.write(scratch, struct.pack("<4Q", *words))
+            i.tracee.call(_SIGACTION, number, scratch, 0, 8)
+
+
+def _take_stack(i: _Injector, injection: Injection) -> None:
+    """Disable the alternate stack of a thread if it is the recorder's."""
+    scratch = injection.base + i.blob.symbols["scratch"]
+    start, size = injection.threads
+    i.tracee.call(_SIGALTSTACK, 0, scratch)
+    stack, _, _ = struct.unpack("<QQQ", i.tracee.read(scratch, 24))
+    if start <= stack < start + THREADS * size:
+        i.tracee.write(scratch, struct.pack("<QQQ", 0, _SS_DISABLE, 0))
         i.tracee.call(_SIGALTSTACK, scratch, 0)
 
 

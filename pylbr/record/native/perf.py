@@ -8,16 +8,16 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SideBand", "SideRecord", "enable", "tick_event"]
+__all__ = ["SideBand", "SideRecord", "change_period", "enable", "tick_event"]
 
 _PERF_EVENT_OPEN: Final = 298
 _SOFTWARE, _CPU_CLOCK, _DUMMY = 1, 0, 9
 _CLOEXEC: Final = 8
-_ENABLE, _PERIOD = 0x2400, 0x40082404
+_ENABLE, _PERIOD, _SET_OUTPUT = 0x2400, 0x40082404, 0x2405
 _F_SETOWN_EX, _F_OWNER_TID, _F_SETSIG = 15, 0, 10
 _PAGES: Final = 64
 _TID, _TIME, _CPU = 1 << 1, 1 << 2, 1 << 7
@@ -25,6 +25,11 @@ _TID, _TIME, _CPU = 1 << 1, 1 << 2, 1 << 7
 _DISABLED, _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 0, 1 << 1, 1 << 5, 1 << 6
 _MMAP, _COMM, _TASK, _WATERMARK = 1 << 8, 1 << 9, 1 << 13, 1 << 14
 _SAMPLE_ID_ALL, _MMAP2, _COMM_EXEC, _USE_CLOCKID = 1 << 18, 1 << 23, 1 << 24, 1 << 25
+_SIDE_FLAGS: Final = (
+    _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV | _MMAP | _MMAP2 | _COMM | _COMM_EXEC | _TASK
+    | _WATERMARK | _SAMPLE_ID_ALL | _USE_CLOCKID
+)  # fmt: skip
+_HIGH: Final = 2048
 _CLOCK_MONOTONIC: Final = 1
 _ATTR_SIZE: Final = 112  # PERF_ATTR_SIZE_VER5
 
@@ -76,6 +81,11 @@ def enable(fd: int) -> None:
     fcntl.ioctl(fd, _ENABLE, 0)
 
 
+def change_period(fd: int, period: int) -> None:
+    """Let an event tick each `period` ns."""
+    fcntl.ioctl(fd, _PERIOD, struct.pack("<Q", period))
+
+
 @dataclass(frozen=True, slots=True)
 class SideRecord:
     """A record of perf: `kind` is ``perf_event_type``, `misc` its flags, `body` what follows
@@ -93,48 +103,63 @@ class SideBand:
     Parameters
     ----------
     tids : iterable of int
+        Threads; what they make is followed, too.
 
     Raises
     ------
     OSError
     """
 
-    def __init__(self, tid: int) -> None:
+    def __init__(self, tids: Iterable[int]) -> None:
         self._events: list[int] = []
-        self._rings: list[mmap.mmap] = []
-        flags = (
-            _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV | _MMAP | _MMAP2 | _COMM | _COMM_EXEC | _TASK
-            | _WATERMARK | _SAMPLE_ID_ALL | _USE_CLOCKID
-        )  # fmt: skip
+        self._rings: dict[int, tuple[int, mmap.mmap]] = {}  # by processor: its event, memory
         try:
-            for cpu in sorted(_online()):
-                try:
-                    fd = _open(_DUMMY, flags, tid, cpu, 0, _TID | _TIME | _CPU, 1)
-                except OSError as error:
-                    if error.errno == errno.ENODEV:  # went offline
-                        continue
-                    raise
-                self._events.append(fd)
-                self._rings.append(mmap.mmap(fd, (1 + _PAGES) * mmap.PAGESIZE))
+            for tid in tids:
+                for cpu in sorted(_online()):
+                    self._add(tid, cpu)
         except BaseException:
             self.close()
             raise
 
+    def _add(self, tid: int, cpu: int) -> None:
+        try:
+            fd = _high(_open(_DUMMY, _SIDE_FLAGS, tid, cpu, 0, _TID | _TIME | _CPU, 1))
+        except OSError as error:
+            if error.errno in (errno.ENODEV, errno.ESRCH):  # went offline; has ended
+                return
+            raise
+        self._events.append(fd)
+        if cpu in self._rings:
+            fcntl.ioctl(fd, _SET_OUTPUT, self._rings[cpu][0])
+        else:
+            self._rings[cpu] = fd, mmap.mmap(fd, (1 + _PAGES) * mmap.PAGESIZE)
+
     @property
     def descriptors(self) -> list[int]:
         """To poll for POLLIN."""
-        return self._events
+        return [fd for fd, _ in self._rings.values()]
 
     def records(self) -> list[SideRecord]:
         """What has been written since the last call, by time."""
-        return sorted((r for ring in self._rings for r in _drain(ring)), key=lambda r: r.time)
+        found = [record for _, ring in self._rings.values() for record in _drain(ring)]
+        return sorted(found, key=lambda record: record.time)
 
     def close(self) -> None:
-        for ring in self._rings:
+        for _, ring in self._rings.values():
             ring.close()
         for fd in self._events:
             os.close(fd)
-        self._rings, self._events = [], []
+        self._rings, self._events = {}, []
+
+
+def _high(fd: int) -> int:
+    """The descriptor under a high number: low ones name threads."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:  # beyond the limit
+        return fd
+    os.close(fd)
+    return moved
 
 
 def _online() -> set[int]:

@@ -148,6 +148,17 @@ class Tracee:
         _ptrace(how, self.tid, 0, self._signal)
         self._signal = 0
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it waits for its tracer."""
+        return self._stopped
+
+    def step_on(self, seconds: float) -> None:
+        """Let it run for a moment, and stop it again."""
+        self._resume(_CONT)
+        time.sleep(seconds)
+        self.interrupt()
+
     def registers(self) -> Registers:
         result = Registers()
         _ptrace(_GETREGS, self.tid, 0, ctypes.addressof(result))

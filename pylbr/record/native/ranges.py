@@ -58,15 +58,15 @@ def code_ranges(
 ) -> list[tuple[int, int, int]]:
     """(start, end, kind) of the code that may be copied; `own` are the recorder's mappings.
 
-    The vDSO and the vsyscall page are left out: the kernel may patch them or emulate them.
+    The vsyscall page, which the kernel emulates, and that of uprobes are left out.
     """
     result = []
     for m in found:
-        if "x" not in m.permissions or m.path in ("[vdso]", "[vsyscall]", "[uprobes]"):
+        if "x" not in m.permissions or m.path in ("[vsyscall]", "[uprobes]"):
             continue
         if any(m.start < end and start < m.end for start, end in own):
             continue
-        fixed = m.inode and "w" not in m.permissions
+        fixed = (m.inode or m.path == "[vdso]") and "w" not in m.permissions
         result.append((m.start, m.end, CODE if fixed else PATCHED))
     return result
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,15 +15,16 @@ import numpy as np
 
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
-from pylbr.record.native.blob import Blob
+from pylbr.record.native.blob import SKIP_RESTING, Blob
 from pylbr.record.native.image import Image, Limits
-from pylbr.record.native.inject import SIGNAL, Injection, inject
+from pylbr.record.native.inject import SIGNAL, Injection, give_stack, inject, withdraw
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.patches import CALL, sequences
-from pylbr.record.native.perf import SideBand, SideRecord, enable, tick_event
+from pylbr.record.native.perf import SideBand, SideRecord, change_period, enable, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
+from pylbr.record.native.target import let_go, stopped_threads, threads_of
 from pylbr.record.process import is_gone
 from pylbr.record.tasks import mapping
 
@@ -30,6 +33,12 @@ __all__ = ["Session"]
 _LOST, _COMM, _EXIT, _FORK, _MMAP2 = 2, 3, 4, 7, 10
 _COMM_EXEC: Final = 1 << 13
 _PROT_WRITE: Final = 2
+#: From so many ticks on their pace is looked at; shares of skipped ones to change it for.
+_PACED_TICKS: Final = 100
+_TOO_MANY, _FEW = 0.2, 0.02
+#: Tries to find no thread in the blob, and how long to let threads run between two.
+_TRIES: Final = 50
+_STEP_SECONDS: Final = 0.002
 #: How long a dynamic loader may take before its program is recorded anyway, seconds.
 _LOADER_SECONDS: Final = 0.25
 
@@ -61,11 +70,17 @@ class Session:
 
     Attributes
     ----------
+    period : int
+        Nanoseconds between ticks, as they are now.
+    unreached : int
+        Processes that ended before they could be recorded.
     remarks : list of str
     """
 
     def __init__(self, blob: Blob, limits: Limits, period: int, sink: Sink) -> None:
-        self._blob, self._limits, self._period, self._sink = blob, limits, period, sink
+        self._blob, self._limits, self._sink = blob, limits, sink
+        self.period = self._shortest = period
+        self._paced = 0, 0
         self._lanes = min(2 * (os.cpu_count() or 1), 16)
         self._processes: dict[int, _Process] = {}
         self._images: list[Image] = []
@@ -74,7 +89,7 @@ class Session:
         self._side: SideBand | None = None
         self._numbers = Numbers()
         self._masked = Masked(period)
-        self._root, self._started = 0, False
+        self._root, self._started, self._only = 0, False, 0
         self.unreached = 0
         self.remarks: list[str] = []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -86,10 +101,10 @@ class Session:
         """Memory that recorded processes write to."""
         return self._images
 
-    def watch(self, pid: int, started: bool = False) -> None:
-        """Follow a process and its descendants from now on; `started`: it runs its program."""
-        self._root, self._started = pid, started
-        self._side = SideBand(pid)
+    def watch(self, pid: int) -> None:
+        """Follow a process, which has still to execute its program, and its descendants."""
+        self._root = pid
+        self._side = SideBand([pid])
 
     @property
     def descriptors(self) -> list[int]:
@@ -117,6 +132,76 @@ class Session:
         self._publish(process)
         if fd >= 0:
             enable(fd)
+
+    def join(self, pid: int, only: int = 0) -> None:
+        """Record a process that has been running, and its descendants; `only`: one thread.
+
+        Raises
+        ------
+        OSError
+        TraceeGone
+        """
+        self._root, self._started, self._only = pid, True, only
+        tracees = stopped_threads(pid)
+        try:
+            self._side = SideBand(threads_of(pid))
+            process = self._processes[pid] = _Process(pid)
+            saved = [(tracee, tracee.registers()) for tracee in tracees]
+            keys = {
+                t.tid: self._tick(process, t.tid) for t in tracees if only in (0, t.tid)
+            }
+            process.injection = injection = inject(
+                tracees[0], self._blob, self._limits, self._lanes, keys.get(tracees[0].tid, -1)
+            )
+            process.injected = time.monotonic_ns()
+            self._images.append(injection.image)
+            for tracee in tracees[1:]:
+                give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
+            self._describe(process)
+            self._publish(process)
+            for tracee, registers in saved:
+                tracee.settle(registers)
+            for fd in process.threads.values():
+                enable(fd)
+        finally:
+            let_go(tracees)
+
+    def _describe(self, process: _Process) -> None:
+        """Names and mappings that were there before perf was asked."""
+        pid, now = process.pid, time.monotonic_ns()
+        for tid in threads_of(pid):
+            with suppress(OSError), open(f"/proc/{pid}/task/{tid}/comm", "rb") as file:
+                name = os.fsdecode(file.read().rstrip(b"\n"))
+                self._sink.record(self._numbers.named(Comm(pid, tid, name, tid == pid, now)))
+        own = process.injection.own if process.injection else []
+        for m in mappings(pid):
+            if "x" in m.permissions and not any(m.start < b and a < m.end for a, b in own):
+                size, path = m.end - m.start, m.path or "//anon"
+                found = mapping(pid, pid, m.start, size, m.offset, path, now)
+                self._sink.record(self._numbers.mapped(found))
+
+    def leave(self) -> None:
+        """Take the blob out of every process that lives on; no window runs any more."""
+        for process in list(self._processes.values()):
+            if process.injection and not is_gone(process.pid):
+                try:
+                    self._withdraw(process)
+                except (OSError, TraceeGone):
+                    self._remark(f"process {process.pid}: the recorder stays in it, inactive")
+
+    def _withdraw(self, process: _Process) -> None:
+        assert process.injection is not None
+        tracees = stopped_threads(process.pid)
+        try:
+            for _ in range(_TRIES):
+                if withdraw(tracees, self._blob, process.injection):
+                    process.injection = None
+                    return
+                for tracee in tracees:
+                    tracee.step_on(_STEP_SECONDS)
+            raise OSError(errno.EBUSY, "a thread is in the recorder's code")
+        finally:
+            let_go(tracees)
 
     def attach(self, pid: int) -> None:
         """Record a running process that has executed another program."""
@@ -150,7 +235,7 @@ class Session:
 
     def _tick(self, process: _Process, tid: int) -> int:
         try:
-            fd = tick_event(tid, self._period, SIGNAL)
+            fd = tick_event(tid, self.period, SIGNAL)
         except ProcessLookupError:
             return -1
         process.threads[tid] = fd
@@ -219,18 +304,35 @@ class Session:
         known = pid > 0
         return stacks[known], pid[known], tid[known]
 
+    def pace(self) -> None:
+        """Tick less often where windows are skipped to keep the overhead low: ticks cost, too."""
+        made = sum(int(image.counts("ended").sum()) for image in self._images)
+        resting = sum(int(image.counts("skipped")[SKIP_RESTING]) for image in self._images)
+        (made_before, resting_before), self._paced = self._paced, (made, resting)
+        ticks = made - made_before + resting - resting_before
+        if ticks < _PACED_TICKS:
+            self._paced = made_before, resting_before
+            return
+        share = (resting - resting_before) / ticks
+        wanted = self.period / (1 - min(share, 0.75)) if share > _TOO_MANY else (
+            self.period * 0.9 if share < _FEW else self.period)
+        wanted = max(int(wanted), self._shortest)
+        if wanted != self.period:
+            self.period = wanted
+            for fd in self._keys:
+                change_period(fd, wanted)
+
     def stop(self) -> None:
-        """Make no more windows, send no more ticks."""
+        """Make no more windows."""
         for image in self._images:
             image.stop()
-        for process in self._processes.values():
-            for fd in process.threads.values():  # whose keys name the stacks that are left
-                os.close(fd)
-            process.threads.clear()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Send no more ticks, and give everything back."""
         self.stop()
+        for process in self._processes.values():
+            for tid in list(process.threads):
+                self._forget(process, tid)
         if self._side:
             self._side.close()
             self._side = None
@@ -293,6 +395,8 @@ class Session:
             process = self._processes[pid] = _Process(
                 pid, before.injection if before else None, before.injected if before else 0
             )
+        if self._only:
+            return
         if process and process.injection and tid not in process.threads:
             fd = self._tick(process, tid)
             if fd >= 0:

@@ -158,6 +158,14 @@ __attribute__((used)) void dispatch(struct registers *regs) {
 
 /* ---- end ---- */
 
+/* Cycles that a window has cost: the counter goes on while another thread has the processor, so
+ * no more than its blocks can have taken, some of them translated. */
+#define BLOCK_CYCLES 1500u
+static u64 cost(const struct lane *lane, u64 now) {
+    u64 most = (lane->blocks + 32ul) * BLOCK_CYCLES, taken = now - lane->began;
+    return taken < most ? taken : most;
+}
+
 /* Hand the stack over. */
 void window_close(struct lane *lane, u64 pc, enum end why) {
     struct thread *thread = lane->thread;
@@ -165,7 +173,7 @@ void window_close(struct lane *lane, u64 pc, enum end why) {
     if (lane->count)
         ring_write(lane, pc, why);
     thread->ended = tsc();
-    thread->rest = (thread->ended - lane->began + shared()->tick_cost) * shared()->rest / 256;
+    thread->rest = (cost(lane, thread->ended) + shared()->tick_cost) * shared()->rest / 256;
 }
 
 /* Back to the program at `pc`. */

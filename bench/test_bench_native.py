@@ -1,0 +1,74 @@
+"""What recording natively costs, beside the program alone; each round runs every contender once.
+
+Elapsed and CPU time are those of the program: from its start to its end, recorder apart.
+Goals: 1,000 stacks per second at most 1.05 x, 10,000 at most 1.3 x.
+"""
+
+import shutil
+import statistics
+import subprocess
+
+import pytest
+
+from bench.conftest import QUICK
+from bench.programs import commands, record
+from bench.test_bench_record import Nothing, seconds_of, used
+from pylbr.errors import UnsupportedFeature
+from pylbr.record.constants import Counted
+from pylbr.record.engine import Request
+from pylbr.record.native.engine import usable
+
+ROUNDS = 5 if QUICK else 15
+SCALE = 8 if QUICK else 16
+NAMES = ("gzip", "sqlite3", "python3")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """{name: command}."""
+    return commands(tmp_path_factory.mktemp("native"), SCALE)
+
+
+def recorded(command, hertz, overhead):
+    """(elapsed, CPU seconds of the program, number of stacks)."""
+    sink, before = Nothing(), used()
+    request = Request(command, counted=Counted.TIME, period=1_000_000_000 // hertz,
+                      overhead=overhead)
+    outcome = record(request, sink, "native")
+    return outcome.seconds, used() - before, sink.count
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overhead(benchmark, programs, name):
+    command = [str(word) for word in programs[name]]
+    if not shutil.which(command[0]):
+        pytest.skip(f"no {command[0]}")
+    try:
+        usable()
+    except UnsupportedFeature as error:
+        pytest.skip(str(error))
+    contenders = {
+        "alone": lambda: (*seconds_of(*command), 0),
+        "1000 Hz": lambda: recorded(command, 1000, 5),
+        "10000 Hz": lambda: recorded(command, 10_000, 100),
+        "10000 Hz, 5 %": lambda: recorded(command, 10_000, 5),
+    }
+    found = {key: [] for key in contenders}
+    for _ in range(ROUNDS):
+        for key, run in contenders.items():
+            found[key].append(run())
+    # Pairs of one round: what else the machine does then is the same for both.
+    ratios = {
+        key: [round(statistics.median(mine[i] / alone[i] for mine, alone in
+                                      zip(found[key], found["alone"], strict=True)), 3)
+              for i in (0, 1)]
+        for key in found
+    }
+    stacks = {key: statistics.median(run[2] / run[1] for run in runs)
+              for key, runs in found.items()}
+    benchmark.extra_info.update({"elapsed, CPU x alone": ratios, "stacks per CPU second": stacks})
+    print(f"\n{name}: " + "; ".join(
+        f"{key} {elapsed} x ({cpu} x CPU), {stacks[key]:.0f} stacks/s"
+        for key, (elapsed, cpu) in ratios.items()))
+    benchmark.pedantic(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True),
+                       rounds=1, iterations=1)
