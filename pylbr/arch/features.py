@@ -84,6 +84,8 @@ class LegacyLbr:
     jmps_include_calls : bool
         Its bits 6 and 7 suppress, beside jumps, indirect calls and returns, and relative calls
         (SDM vol. 3, 17.8: table 17-11 lacks the exceptions of table 17-12).
+    doubles_newest : bool
+        Samples were recorded that have the newest record twice (`choices.SKYLAKE_DOUBLED`).
     """
 
     depth: int
@@ -99,6 +101,7 @@ class LegacyLbr:
     reported_format: int | None = None
     signext_quirk: bool = False
     jmps_include_calls: bool = False
+    doubles_newest: bool = False
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from pylbr.errors import CommandError, TraceError
 from pylbr.perf.branch_filter import BRANCH_WORDS
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
+from pylbr.sample.quirks import QUIRKS
 from pylbr.sample.setup import DEFAULT_MODEL
 from pylbr.trace import open_any
 from pylbr.trace.formats import formats, suffix_of
@@ -71,6 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, metavar="N", default=0, help="of the draws (default 0)")
     add("--freeze", action=argparse.BooleanOptionalAction, default=None,
         help="FREEZE_LBRS_ON_PMI (default: as Linux, on but for call stacks)")
+    add("--quirk", metavar="NAME", action="append", default=[],
+        help=f"what recorded samples of the processor show besides: {', '.join(QUIRKS)} "
+        "(Skylake: a quarter of the samples has the newest record twice); default none")
     add("--engine", choices=["lazy", "architectural"], default="lazy",
         help="how it is done; the samples are the same")
     add("--threads", type=int, metavar="N", default=1,
@@ -140,4 +144,5 @@ def _setup(args: argparse.Namespace) -> SampleSetup:
     return SampleSetup.of(
         events, args.count, model=args.cpu, jitter=args.jitter, seed=args.seed, skid=args.skid,
         branches=branches, depth=args.depth, freeze=args.freeze,
-        scope="cpu" if args.all_cpus else "task", engine=args.engine)
+        scope="cpu" if args.all_cpus else "task", engine=args.engine,
+        quirks=tuple(args.quirk))

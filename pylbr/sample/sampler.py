@@ -18,6 +18,7 @@ from pylbr.perf.batch import SampleBatch
 from pylbr.sample.architectural import ProcessorReplay
 from pylbr.sample.counters import assign, logged
 from pylbr.sample.parallel import run_parallel
+from pylbr.sample.quirks import double_newest
 from pylbr.sample.setup import SampleSetup
 from pylbr.sample.streams import Stream, Streams
 from pylbr.trace import Chunk, Metadata, Trace
@@ -171,6 +172,9 @@ class Sampler:
         if task is not None:
             tid = task[where].astype("i4")
             pid = np.array([self._process.get(t, t) for t in tid.tolist()], "i4")
+        if self.setup.quirks:
+            seed = self.setup.events[0].counted.seed
+            double_newest(out, (where + start).astype(np.uint64), seed)
         return SampleBatch.build(
             to, out.entries[:n], nr=out.nr[:n], pid=pid, tid=tid,
             cpu=0 if cpu is None else cpu[where], time=where + start, period=out.period[:n],

@@ -18,6 +18,7 @@ from pylbr.perf.abi import BranchSample
 from pylbr.perf.branch_filter import control_value, parse_filter, program
 from pylbr.perf.events import SampledEvent, parse_event
 from pylbr.sample.counters import assign
+from pylbr.sample.quirks import QUIRKS
 
 __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 
@@ -46,6 +47,10 @@ class SampleSetup:
         is switched in, but saves and restores those of a task with a call stack.
     engine : {"lazy", "architectural"}
         The samples are the same.
+    quirks : sequence of str
+        Of `pylbr.sample.quirks.QUIRKS`, for a processor that has them; default none.
+        "doubled-newest": a share of the samples has the newest record twice, drawn with the
+        seed of the first event.
 
     Raises
     ------
@@ -60,6 +65,7 @@ class SampleSetup:
     freeze: bool | None = None
     scope: Literal["task", "cpu"] = "task"
     engine: Literal["lazy", "architectural"] = "lazy"
+    quirks: Sequence[str] = ()
     #: ``branch_sample_type`` of the filter.
     branch_sample_type: int = field(init=False)
 
@@ -76,6 +82,13 @@ class SampleSetup:
             raise ConfigurationError(f"scope: task or cpu, not {self.scope!r}")
         if self.engine not in ("lazy", "architectural"):
             raise ConfigurationError(f"engine: lazy or architectural, not {self.engine!r}")
+        for quirk in self.quirks:
+            if quirk not in QUIRKS:
+                raise ConfigurationError(f"quirk {quirk!r}: not one of {', '.join(QUIRKS)}")
+            if self.call_stack or not getattr(self.processor.legacy, "doubles_newest", False):
+                raise ConfigurationError(
+                    f"quirk {quirk!r}: was recorded on Skylake (--cpu skylake), in stacks of "
+                    "branches, not of calls")
         assign(self.events, self.processor)
         if kind & BranchSample.COUNTERS and not self.config().event_counters:
             raise ConfigurationError(
