@@ -1,6 +1,6 @@
 """Exact branches from the numbers of the blocks that ran.
 
-A block tells where it ends and with what kind of branch; the block after it tells where that
+A block contains where it ends and with what kind of branch; the block after it is where that
 branch went.  The steps in between that no branch explains are known too: signals carry the
 interrupted address, a `rep` instruction enters its own block anew, blocks are cut at 512
 instructions and page ends, and QEMU leaves a block half-way when it must repeat one
@@ -67,7 +67,7 @@ cdef int straight_on(block_walk* walk, const wire_block* block, uint64_t to) noe
     if to == block.start + block.size:
         retire(walk, block)
     elif inside(block, to):
-        # A `rep` that goes on has not retired; so has not what QEMU is about to repeat.
+        # A `rep` that continues has not retired; so has not what QEMU is about to repeat.
         retire_before(walk, block, to)
     else:
         walk.gaps += 1
@@ -101,7 +101,7 @@ cdef int leave(block_walk* walk, const wire_block* block, uint64_t to, bint alon
 
 cdef int deliver(block_walk* walk, const wire_block* block, uint64_t handler,
                  lbr_branch* out) noexcept nogil:
-    """The way into a signal handler, from where the event says."""
+    """The way into a signal handler, from the address in the event."""
     cdef uint64_t last = block.start + block.last
     cdef int n = 0
     if block.cls == LBR_SYSCALL or (block.cls == LBR_SOFT_INT and not
@@ -162,7 +162,7 @@ cdef class BlockWalk:
     blocks : array of BLOCK_DTYPE, shape (n,), C-contiguous
         The table; number 0 is never used.
     lengths : array of u1, shape (m,), C-contiguous
-        Bytes of every instruction of every block, where the block's ``lengths`` says.
+        Bytes of every instruction of every block, at the block's ``lengths``.
     timed : bool
         Fill in `cycles` from the cost model.
 
@@ -192,7 +192,7 @@ cdef class BlockWalk:
         return self.walk.gaps
 
     def feed(self, words):
-        """Branches that the next words of the thread's ring tell.
+        """Branches from the next words of the thread's ring.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 """Reads what the plugin writes: samples, messages and chunks of rings.
 
 The recorded program shares the memory and may scribble over it: every size and number is
-checked before it is used, and the layout is the one that `Wire` made, not what the header
-says later.
+checked before it is used, and the layout is the one that `Wire` made, whatever the header
+becomes later.
 """
 
 cimport cython
@@ -150,7 +150,7 @@ cdef class Drain:
         messages : list of (type, time, bytes)
             All but the samples, in order.
         complete : bool
-            False if samples have filled the room; `take` them and call again.
+            False if samples have filled the buffer; `take` them and call again.
         """
         cdef wire_slot* slot = self._slot(number)
         cdef char* ring = (

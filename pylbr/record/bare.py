@@ -24,7 +24,7 @@ PAGE: Final = 0x1000
 #: Where raw code and files that can lie anywhere are put; as Linux does with the latter.
 RAW_BASE: Final = 0x400000
 FREE_BASE: Final = 0x555555554000
-#: Addresses of functions that a file only imports: nothing is there, and a jump tells which.
+#: Addresses of functions that a file only imports: nothing is there, and a jump shows which.
 IMPORTS: Final = 0x7E0000000000
 _LARGEST: Final = 1 << 30
 _TOP: Final = 0x7F0000000000

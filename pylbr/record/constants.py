@@ -43,7 +43,7 @@ class Counted(IntEnum):
 
 
 class Message(IntEnum):
-    """What the plugin tells beside the ring (``wire_message_type``)."""
+    """Messages of the plugin outside the ring (``wire_message_type``)."""
 
     MMAP = _wire.MMAP
     COMM = _wire.COMM

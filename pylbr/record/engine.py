@@ -1,4 +1,4 @@
-"""One interface for whatever runs a program and tells its branches."""
+"""The interface of engines, which run a program and report its branches."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ class Engine(Protocol):
         request : Request
         sink : Sink
         idle : callable
-            Called some times a second while the program runs.
+            Called several times per second while the program runs.
 
         Raises
         ------
         UnsupportedFeature
-            The engine cannot work on this machine; the message says what to install.
+            The engine cannot work on this machine; the message names what to install.
         CommandError
             The program cannot be run.
         """

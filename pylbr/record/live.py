@@ -68,7 +68,7 @@ class LiveOutput:
         return self._file.branches(task, branches)
 
     def refresh(self) -> None:
-        """Draw anew if it is time and somebody looks."""
+        """Redraw if the interval has passed and the stream is a terminal."""
         now = time.monotonic()
         if self._stream.isatty() and now - self._drawn_at >= _SECONDS:
             self._drawn_at = now

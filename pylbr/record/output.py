@@ -38,7 +38,7 @@ _EVENTS: Final = {
     Counted.TIME: ("task-clock:u", 1, 1),
 }  # fmt: skip
 _NS: Final = 1_000_000_000
-#: Share of a disk's room that the rows of a trace may take: digests and tables come on top.
+#: Share of a disk's free space that the rows of a trace may take: digests and tables come on top.
 _FILL: Final = 0.95
 #: Branches that take seconds to write, of which the user is to hear.
 _MANY: Final = 50_000_000
@@ -138,7 +138,7 @@ class PerfDataOutput:
 
 
 class _Reserve:
-    """Room on the disk of a file, kept for its end: tables that make it valid."""
+    """Disk space reserved for the end of a file: tables that make it valid."""
 
     _BYTES: Final = 1 << 18
 
@@ -148,7 +148,7 @@ class _Reserve:
             os.posix_fallocate(self._file.fileno(), 0, self._BYTES)
 
     def release(self) -> None:
-        """Give the room back."""
+        """Release the space."""
         self._file.close()
 
 
@@ -213,7 +213,7 @@ class TraceOutput:
         raise TypeError("a trace holds branches")
 
     def expect(self, count: int, kept: int, ended: bool) -> None:
-        """See `Sink`; says how large the file becomes: at each doubling, and at the end."""
+        """See `Sink`; reports the expected file size at each doubling, and at the end."""
         if count < (_MANY if ended else self._next):
             return
         self._next = 2 * count
@@ -244,7 +244,7 @@ class TraceOutput:
         waiting = self.count % (GROUP_ROWS if self._parquet else BATCH_ROWS)
         written, most = self.count - waiting, self._request.most_bytes
         free = shutil.disk_usage(os.path.dirname(self._path) or ".").free * _FILL
-        rows, reason = free / self._row, "the disk has no room for more"
+        rows, reason = free / self._row, "the disk is full"
         if most:
             cost: float = self._row
             if self._parquet:

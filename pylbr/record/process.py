@@ -1,4 +1,4 @@
-"""The recorded program as a child: started, watched, and never left behind."""
+"""The recorded program as a child process: started, watched, and always ended."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Process:
     Attributes
     ----------
     pid : int or None
-        Of the program; None before the launcher has told it.
+        Of the program; None before the launcher has reported it.
     status : int or None
         Wait status, once it has ended.
     remarks : list of str

@@ -56,7 +56,7 @@ def resolve(command: Sequence[str]) -> Program:
             return Program(path, tuple(arguments), name)
         words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
         if not words:
-            raise CommandError(f"{path}: no interpreter behind #!", 126)
+            raise CommandError(f"{path}: no interpreter after #!", 126)
         interpreter = [os.fsdecode(word) for word in words]
         arguments = [*interpreter, path, *arguments[1:]]
         path = interpreter[0]

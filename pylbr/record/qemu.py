@@ -109,7 +109,7 @@ class _Run:
         self._outcome.remarks += process.remarks + self._tasks.remarks
         self._outcome.exit_code = exit_code(process.status or 0)
         for count, what in (
-            (self._wire.lost_threads, "threads or blocks found no room and are missing"),
+            (self._wire.lost_threads, "threads or blocks did not fit and are missing"),
             (self._drain.damaged, "messages were damaged and are missing"),
         ):
             if count:

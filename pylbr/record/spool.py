@@ -73,7 +73,7 @@ class Spool:
         return True
 
     def close(self) -> None:
-        """Give the disk's room back."""
+        """Release the disk space."""
         self._file.close()
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -131,6 +131,6 @@ def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
                 )
                 break
         else:
-            if spool.full:  # a file that is full says so itself
+            if spool.full:  # a full file reports it itself
                 spool.remarks.append("--max-size: the recording was ended; the rest is missing")
     return sum(walk.gaps for walk in walks.values())

@@ -1,4 +1,4 @@
-"""Which threads ran in which slots, and what perf would say of them."""
+"""Which threads ran in which slots, and the records that perf would write of them."""
 
 from __future__ import annotations
 

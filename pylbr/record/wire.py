@@ -26,7 +26,7 @@ __all__ = ["Wire", "WireOptions"]
 
 _PAGE: Final = 4096
 
-#: Blocks, with room for one instruction length each of 8 a block; a browser has about 2 million.
+#: Blocks, with 8 instruction lengths per block; a browser has about 2 million.
 _BLOCKS: Final = 1 << 23
 _LENGTH_BYTES: Final = 1 << 26
 _MESSAGE_BYTES: Final = 1 << 18
@@ -112,12 +112,12 @@ class Wire:
         return np.frombuffer(memory, HEADER_DTYPE, 1)[0]
 
     def stop(self) -> None:
-        """Tell all threads to record no more."""
+        """Stop recording in all threads."""
         self._header["stopped"] = 1
 
     @property
     def lost_threads(self) -> int:
-        """Threads that found no slot and blocks that found no room."""
+        """Threads without a slot and blocks that did not fit."""
         return int(self._header["lost_threads"])
 
     def forget(self, slot: int) -> None:

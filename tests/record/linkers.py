@@ -1,4 +1,4 @@
-"""Programs of every linker, for what a recording says of where their code lies."""
+"""Programs of every linker, for the mappings that a recording lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a disassembler says of a recorded trace: an opinion that owes nothing to the plugin."""
+"""A recorded trace checked by a disassembler, independently of the plugin."""
 
 from __future__ import annotations
 

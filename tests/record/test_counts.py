@@ -73,7 +73,7 @@ def test_conditional_counts_equal_callgrind(build, pylbr_record, tmp_path, flags
     expected = {a: n for a, n in callgrind_jumps(out).items() if a in own}
     assert len(expected) > 8
     assert {a: taken[a] for a in expected} == {a: n for a, (n, _) in expected.items()}
-    # callgrind tells nothing of a jump's copy in another block that was never taken.
+    # callgrind reports nothing of a jump's copy in another block that was never taken.
     for address, (_, executed) in expected.items():
         assert 0 <= taken[address] + fell[address] - executed <= 1
 

@@ -42,7 +42,7 @@ def samples_in(path):
 @pytest.mark.parametrize(("how", "number"), [("crash", 11), ("kill", 9), ("abort", 6)])
 @pytest.mark.parametrize("full", [True, False])
 def test_program_that_dies(faults, pylbr_record, how, number, full):
-    """What was recorded until then is a valid file; the exit code says how it died."""
+    """What was recorded until then is a valid file; the exit code is that of its death."""
     options = () if full else ("-c", "101")
     run = pylbr_record(faults, how, full=full, options=options, check=128 + number)
     if full:
@@ -188,7 +188,7 @@ def recorded_on(disk, name, *arguments):
 
 
 def test_full_disk(faults, qemu, disk):
-    """The file holds what there was room for."""
+    """The file contains what fitted on the disk."""
     message = recorded_on(disk, "x.data", "-c", "53", "--", faults, "work", "1000000")
     assert "No space left on device; the file holds what came before" in message
     count = samples_in(disk / "x.data")
@@ -199,7 +199,7 @@ def test_full_disk(faults, qemu, disk):
 @pytest.mark.parametrize("name", ["x.arrow", "x.parquet"])
 def test_full_disk_and_every_branch(faults, qemu, disk, name):
     message = recorded_on(disk, name, "--full", "--", faults, "work", "100000")
-    assert message.count("the disk has no room for more; the file holds what came before") == 1
+    assert message.count("the disk is full; the file holds what came before") == 1
     with trace.open(disk / name) as source:
         assert sum(len(chunk) for chunk in source.chunks()) > 20_000
 

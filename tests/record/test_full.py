@@ -82,7 +82,7 @@ def test_what_is_kept_meanwhile_is_limited_too():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_ends_the_writing(qemu, program, tmp_path, capfd, monkeypatch, number):
-    """The file is complete, and pylbr says how much of the run it holds."""
+    """The file is complete, and pylbr reports how much of the run it contains."""
     written = []
     real = TraceOutput.branches
 

@@ -45,7 +45,7 @@ def code_mappings(path):
 
 
 def objects(text, program):
-    """{file: bias} as the loader says; the program's own has no name there, the vDSO no file."""
+    """{file: bias} as the loader reports; the program's own has no name there, the vDSO no file."""
     found = {}
     for bias, name in re.findall(r"^object (\S+) (.*)$", text, re.M):
         path = Path(name or program).resolve()
@@ -63,7 +63,7 @@ def kernels_mappings(text):
 
 @pytest.mark.parametrize("linker", LINKERS)
 def test_one_mapping_for_each_segment_with_code(linker, pylbr_record, tmp_path):
-    """Program, loader, libraries and what dlopen maps: where the loader says that they are."""
+    """Program, loader, libraries and what dlopen maps: where the loader reports them."""
     program = link(linker, tmp_path / "objects", PROGRAMS / "objects.c", "-ldl")
     static = "static" in linker
     opened = [] if static else [library(linker, tmp_path / "opened.so")]

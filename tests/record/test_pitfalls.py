@@ -69,7 +69,7 @@ def test_blocks_cut_without_a_branch(odd, pylbr_record):
 
 
 def test_branches_to_the_next_instruction(odd, pylbr_record):
-    """(d) They count as what they are; a conditional one cannot be told from one not taken."""
+    """(d) They count as what they are; a conditional one looks like one not taken."""
     at = symbols(odd)
     branches = pylbr_record(odd).branches()
     assert edges_from(branches, at["jmp_next"]) == [(C.NEAR_REL_JMP, at["call_next"])]

@@ -201,7 +201,7 @@ def test_models_are_labelled(workload, unicorn):
     (("allocates", "1"), 139, "it calls malloc, which .*functions.so only imports$"),
 ])
 def test_function_that_dies(functions, unicorn, call, code, message):
-    """The file is there, and one line says why."""
+    """The file is there, and one line gives the reason."""
     run = unicorn(f"{functions}:{call[0]}", *call[1:], check=code)
     assert run.path.exists()
     line = said(run).splitlines()[-1]
@@ -256,7 +256,7 @@ def test_signal_ends_it_and_keeps_the_file(tmp_path):
 
 
 def test_without_unicorn(functions, tmp_path):
-    """One line, which says what to install."""
+    """One line, which names what to install."""
     script = ("import sys; sys.modules['unicorn'] = None; from pylbr.cli import main; "
               "sys.exit(main(sys.argv[1:]))")
     result = subprocess.run(

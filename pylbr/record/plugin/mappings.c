@@ -151,7 +151,7 @@ void guest_report_program(recorder_cpu *cpu, uint64_t first) {
 
 /* ---- what the guest maps ---- */
 
-/* A loader reserves room for a whole library by mapping its first segment that long, and maps
+/* A loader reserves space for a whole library by mapping its first segment that long, and maps
  * the others over it: only that segment's own pages stay. */
 static uint64_t pages_that_stay(int fd, uint64_t size, uint64_t offset) {
     struct image image;

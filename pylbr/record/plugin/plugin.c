@@ -37,8 +37,8 @@ static int started, threads, forked_threads;
 
 /* ---- execution ---- */
 
-/* The first thread, in most programs the only one, finds its ring at an address that the code
- * knows; TCG tells a thread's number only in memory. */
+/* The first thread, in most programs the only one, finds its ring at an address that is in
+ * the code; TCG passes a thread's number only in memory. */
 static __attribute__((noinline)) void block_ran_in_thread(unsigned vcpu, void *number) {
     push(&recorder_cpus[vcpu], (uint32_t)(uintptr_t)number);
 }

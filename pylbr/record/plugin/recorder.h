@@ -2,7 +2,7 @@
  *
  * plugin.c   entry points: translation, execution, threads and processes
  * blocks.c   the table of blocks         ring.c     a thread's ring and slot
- * sample.c   periods and samples         messages.c what is told beside the ring
+ * sample.c   periods and samples         messages.c what is sent outside the ring
  * guest.c    system calls, handed to:    memory.c   reads of the guest's memory
  *   mappings.c  signals.c  names.c  exec.c  reserve.c
  * repair.c   lets QEMU survive a fork
@@ -75,7 +75,7 @@ void recorder_count_rest(recorder_cpu *cpu);
 void recorder_message(recorder_cpu *cpu, unsigned type, const void *head, uint32_t head_bytes,
                       const void *tail, uint32_t tail_bytes);
 
-/* blocks.c: number of the block, which is entered if no process has met it; 0 without room. */
+/* blocks.c: number of the block, which is added if no process has met it; 0 if it does not fit. */
 uint32_t recorder_block(wire_block *block, const uint8_t *lengths);
 void recorder_prefetch(const wire_block *block);
 

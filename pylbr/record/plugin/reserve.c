@@ -18,7 +18,7 @@
 
 static int counted = 1; /* this QEMU may need memory for every page */
 
-/* From 8.0 on QEMU keeps ranges, not pages; versions of the interface tell 9.0 from older ones. */
+/* From 8.0 on QEMU keeps ranges, not pages; the interface's version separates 9.0 from older ones. */
 void reserve_install(int interface) {
     counted = interface < 2;
 }
@@ -85,7 +85,7 @@ static uint64_t available(void) {
     return least;
 }
 
-/* Whether the kernel would refuse it: then QEMU fails too, and the program goes on. */
+/* Whether the kernel would refuse it: then QEMU fails too, and the program continues. */
 static int refused(uint64_t size, uint64_t protection, uint64_t flags) {
     int writable = (int)(protection & PROT_WRITE), kept = flags & MAP_ANONYMOUS && writable;
     int reserve = flags & MAP_NORESERVE || !kept ? MAP_NORESERVE : 0;

@@ -57,7 +57,7 @@ static wire_slot *claim_slot(void) {
     return NULL;
 }
 
-/* The thread goes on unrecorded, in a ring of its own that wraps for ever. */
+/* The thread continues unrecorded, in a ring of its own that wraps for ever. */
 static void detach(recorder_cpu *cpu) {
     static uint32_t scratch[4096];
     if (!cpu->slot && !LOAD(recorder_wire->stopped))

@@ -23,7 +23,7 @@ static void take_sample(recorder_cpu *cpu, const uint32_t *at, uint64_t period) 
     const wire_header *wire = recorder_wire;
     uint32_t window[WIRE_WINDOW_WORDS], n = 0, found = 0, next = at[-1];
     uint32_t available = (uint32_t)(at - cpu->ring);
-    /* What lies behind `pos` is the oldest part of the ring, unless the ring is new. */
+    /* What follows `pos` is the oldest part of the ring, unless the ring is new. */
     if (cpu->wrapped)
         available += (uint32_t)(cpu->ring + wire->ring_words - cpu->pos);
     const uint32_t *word = at;
@@ -41,7 +41,7 @@ static void take_sample(recorder_cpu *cpu, const uint32_t *at, uint64_t period) 
     recorder_message(cpu, WIRE_SAMPLE, &period, sizeof period, window + WIRE_WINDOW_WORDS - n, n * 4);
 }
 
-/* Instructions of the block that retired before `next` ran: a `rep` that goes on enters its
+/* Instructions of the block that retired before `next` ran: a `rep` that continues enters its
  * own block anew and has not retired, nor has what QEMU is about to repeat. */
 static uint32_t retired(const wire_block *block, uint32_t next) {
     uint32_t n = 0, all = block->instructions;

@@ -15,7 +15,7 @@
 #define WIRE_VERSION 2u
 
 /* A word of a ring: a block's number, or with bit 31 or 30 set something that happened
- * between two blocks.  Each word tells by itself what it is, so that a ring reads in both
+ * between two blocks.  Each word identifies itself, so that a ring reads in both
  * directions: payload words, lowest bits first, then the event, then the next block. */
 #define WIRE_PAYLOAD 0x40000000u /* | 30 bits */
 #define WIRE_PAYLOAD_BITS 30
@@ -38,8 +38,8 @@ enum wire_counted { WIRE_BRANCHES = 0, WIRE_INSTRUCTIONS = 1, WIRE_CYCLES = 2, W
 typedef struct wire_block {
     uint64_t start;   /* address of the first instruction */
     uint64_t target;  /* of a direct branch at its end, else 0 */
-    uint32_t lengths; /* where wire_header.lengths tells the length of each instruction */
-    uint16_t size;    /* bytes; start + size is the address behind */
+    uint32_t lengths; /* where in wire_header.lengths the length of each instruction is */
+    uint16_t size;    /* bytes; start + size is the address after it */
     uint16_t last;    /* offset of the last instruction */
     uint16_t instructions;
     uint16_t cost;    /* cycles in the model of cost.h */
@@ -55,9 +55,9 @@ typedef struct wire_header {
     uint32_t accept;       /* bit per lbr_class: what a window must hold `depth` of */
     uint32_t depth;
     uint32_t slots;
-    uint32_t blocks;       /* room in the table; number 0 is never used */
+    uint32_t blocks;       /* size of the table; number 0 is never used */
     uint32_t buckets;      /* of the hash over it, a power of two */
-    uint32_t length_bytes; /* room in the pool of instruction lengths */
+    uint32_t length_bytes; /* size of the pool of instruction lengths */
     uint32_t ring_words;   /* a slot; in full mode a multiple of chunk_words */
     uint32_t chunk_words;
     uint32_t message_bytes;/* a slot, a power of two */
@@ -68,7 +68,7 @@ typedef struct wire_header {
     uint32_t next_block;
     uint32_t next_length;
     uint32_t slots_used;   /* one more than the highest slot ever taken */
-    uint64_t lost_threads; /* threads that found no slot, blocks that found no room */
+    uint64_t lost_threads; /* threads without a slot, blocks that did not fit */
 } wire_header;
 
 enum wire_state { WIRE_FREE = 0, WIRE_CLAIMED = 1, WIRE_LIVE = 2, WIRE_DONE = 3 };
