@@ -124,8 +124,8 @@ class Apic:
         entry = self.registers[LVT_TIMER]
         period = self.registers.get(INITIAL_COUNT, 0) * self._divisor
         if self.expires is not None and entry & _MODES == _PERIODIC and period:
-            behind = max(self._clock() - self.expires, 0)
-            self.expires += period * (behind // period + 1)  # rounds that were missed are lost
+            late = max(self._clock() - self.expires, 0)
+            self.expires += period * (late // period + 1)  # rounds that were missed are lost
         else:
             self.expires = None
         if not entry & _MASKED:
@@ -176,7 +176,7 @@ class Apic:
             self.requested |= 1 << vector
 
     def performance_monitoring_interrupt(self) -> None:
-        """A PMI: delivered as its LVT entry says, which masks itself (SDM vol. 3, 11.5.1)."""
+        """A PMI: delivered by its LVT entry, which masks itself (SDM vol. 3, 11.5.1)."""
         entry = self.registers[LVT_PMI]
         if not entry & _MASKED:
             self.registers[LVT_PMI] = entry | _MASKED

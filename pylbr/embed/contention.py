@@ -144,7 +144,7 @@ class Contention:
     script : Script
     policy : Policy
     lost : bool
-        Of a machine that comes from elsewhere: the policy there had told so.
+        Of a machine that was moved here: the policy there had reported a loss.
     next : int or None
         When something is due next, in instructions.
     samples, absent, cut : int

@@ -91,7 +91,7 @@ _GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
 
 @lru_cache(maxsize=1)
 def _layout() -> tuple[int, int, int]:
-    """Offsets in a saved context: flags, error code with INT n's mark behind, exception.
+    """Offsets in a saved context: flags, error code with INT n's mark after it, exception.
 
     The last is that of the exception that QEMU believes to be still in delivery: its own
     delivery, which Unicorn leaves out, would clear it, and the next one becomes a double fault.
@@ -99,7 +99,7 @@ def _layout() -> tuple[int, int, int]:
     Raises
     ------
     UnsupportedFeature
-        This build of Unicorn does not show them where they can be told.
+        This build of Unicorn does not show them where they can be recognised.
     """
     seen: list[bytes] = []
 
@@ -189,7 +189,7 @@ class Engine:
     # State that no register shows
 
     def hidden(self) -> Hidden:
-        """The state behind the registers, as of now."""
+        """The state that belongs to the registers, as of now."""
         self.uc.context_update(self._context)
         context = bytes(self._context)
         flags, = struct.unpack_from("<I", context, self._flags)

@@ -96,8 +96,8 @@ def _read(path: str, elf: ELFFile, head: bytes) -> Image:
         raise ImageError(path, f"{header['e_phnum']} segments: damaged")
     multiboot = _multiboot(path, head)
     if not multiboot and header["e_machine"] == "EM_386":
-        raise ImageError(path, "32-bit code without a multiboot header: nothing says how to "
-                               "start it")
+        raise ImageError(path, "32-bit code without a multiboot header: it has no known "
+                               "entry state")
     segments, entry = [], header["e_entry"]
     for segment in elf.iter_segments("PT_LOAD"):
         if segment["p_filesz"] > segment["p_memsz"]:

@@ -160,7 +160,7 @@ def _detailed(bits: int) -> capstone.Cs:
 
 # CPUID
 
-#: Leaves of which the model tells a part; of the rest, what the engine can execute.
+#: Leaves that are partly the model's; the rest is what the engine can execute.
 _SHARED = (0x1, 0x7, 0x80000001)
 #: Features that the engine names but does not execute: those of AVX and AVX-512.
 _NOT_EXECUTED = {

@@ -1,4 +1,4 @@
-"""The I/O APIC: its registers, for guests that mask its pins.  No device is behind any.
+"""The I/O APIC: its registers, for guests that mask its pins.  No device is attached.
 
 Source: Intel 82093AA data sheet.
 """

@@ -30,7 +30,7 @@ __all__ = ["Ending", "Machine", "executable_model"]
 
 MIB = 1 << 20
 DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0xE9, 0xF4, 0x604
-#: Of a machine under contention: the guest chooses a point, and reads what it is told.
+#: Of a machine under contention: the guest chooses a point, and reads the answer.
 HOST_PORT = 0xF5
 _EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
 _SCE, _IF = 1, 1 << 9
@@ -157,14 +157,14 @@ class Machine:
         Parameters
         ----------
         arguments : str
-            Behind the image's name in the command line that multiboot gives it.
+            After the image's name in the command line that multiboot gives it.
         modules : sequence of bytes
             Boot modules, at the end of the memory.
 
         Raises
         ------
         ImageError
-            It does not fit, or cannot be told of arguments or modules.
+            It does not fit, or cannot be given arguments or modules.
         """
         self.image = image
         prepare(self.uc, image, self.memory, arguments, modules)
@@ -275,7 +275,7 @@ class Machine:
         self.link.deliver(vector, None, None, False)
         return True
 
-    # What the processor tells
+    # What the processor reports
 
     def pmi(self, cpu: Processor) -> bool:
         """A performance-monitoring interrupt."""

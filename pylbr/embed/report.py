@@ -1,4 +1,4 @@
-"""What is left of a guest that came to grief: how it got there is what LBRs are for."""
+"""Report of a guest that crashed: its registers, and from the LBRs the branches before."""
 
 from __future__ import annotations
 

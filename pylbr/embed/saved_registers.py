@@ -1,8 +1,8 @@
 """Registers of a saved machine: what they may hold, and loading them into the engine.
 
-The engine trusts whoever writes its registers: control registers that cannot be, or a selector
-whose descriptor it cannot read, end its process.  So everything is compared first with what a
-processor in long mode can hold (SDM vol. 3, 2.2, 2.3, 2.5, 3.4.5, 4.1).
+The engine does not check values written to its registers: impossible control registers, or a
+selector whose descriptor it cannot read, end its process.  So everything is compared first with
+what a processor in long mode can hold (SDM vol. 3, 2.2, 2.3, 2.5, 3.4.5, 4.1).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _check_selector(
         return
     _, base, limit, _ = tables["LDTR" if selector & 4 else "GDTR"]
     if at + 7 > limit:
-        raise ValueError(f"{name} {selector:#x}: behind the end of its table")
+        raise ValueError(f"{name} {selector:#x}: after the end of its table")
     try:
         descriptor, = struct.unpack("<Q", engine.read(base + at & (1 << 64) - 1, 8))
     except GuestFault:

@@ -95,8 +95,8 @@ def restore(
 ) -> Machine:
     """A new machine in the state of the file; nothing of it is trusted.
 
-    A machine that was saved under contention goes on alone, or under the new `contention`; one
-    that had its processor to itself goes on so.
+    A machine that was saved under contention continues alone, or under the new `contention`; one
+    that had its processor to itself keeps it.
 
     Raises
     ------

@@ -13,12 +13,12 @@ from pylbr.embed.image import Image, ImageError
 
 __all__ = ["COLUMNS", "FIRMWARE", "ROWS", "SCREEN", "prepare"]
 
-#: At the top of memory: tables of ours, told to the guest as reserved.
+#: At the top of memory: tables of ours, reported to the guest as reserved.
 FIRMWARE = 0x10000
 #: EGA text: characters and attributes, a byte each.
 SCREEN, COLUMNS, ROWS = 0xB8000, 80, 25
 _SCREEN_AT, _TEXT = 88, 2
-#: What images look for in the BIOS data area: COM1, the segment behind base memory, its KiB.
+#: What images look for in the BIOS data area: COM1, the segment after base memory, its KiB.
 _BIOS_DATA = {0x400: 0x3F8, 0x40E: 0x9FC0, 0x413: 0x9FC00 >> 10}
 #: Null, and flat segments: 64-bit code, data, user data, user 64-bit code, 32-bit code, data.
 _GDT = (
@@ -46,7 +46,7 @@ def prepare(
     ------
     ImageError
         A segment or module does not fit, or there are arguments or modules for an image that
-        cannot be told of them.
+        cannot be given any.
     """
     top = memory - FIRMWARE
     command = f"{PurePath(image.path).name} {arguments}".strip().encode("utf-8", "replace")
@@ -86,7 +86,7 @@ def _place_modules(
         end = (end - len(contents)) & ~0xFFF
         if end < floor:
             raise ImageError(
-                image.path, "its modules do not fit behind it; give the machine more memory")
+                image.path, "its modules do not fit after it; give the machine more memory")
         uc.mem_write(end, contents)
         places.append((end, end + len(contents)))
     return places

@@ -87,7 +87,7 @@ def attach(
     Notes
     -----
     Call `Link.settle` when the emulation has stopped, before you start it elsewhere.  Of an
-    exception or system call that your hooks serve by themselves, so that the guest goes on
+    exception or system call that your hooks serve by themselves, so that the guest continues
     at the same or next instruction, nothing is recorded.
     """
     return Link(uc, processor, deliver, other_msr, trace)
@@ -307,7 +307,7 @@ class Link:
         self._uc.reg_write(reg.UC_X86_REG_RDX, value >> 32)
 
     def _went_on(self, address: int) -> None:
-        """An instruction was served here: it retires, and execution goes on behind it."""
+        """An instruction was served here: it retires, and execution continues after it."""
         self.recorder.retired(1)
         self._uc.reg_write(reg.UC_X86_REG_RIP, address)
 
@@ -325,7 +325,7 @@ class Link:
     def _invalid(self, uc: Uc, data: Any) -> bool:
         try:
             return self._serve(uc)
-        except Exception as error:  # the binding would hide it behind its own
+        except Exception as error:  # the binding would replace it by its own
             self._failed(error)
             return True
 

@@ -1,4 +1,4 @@
-"""A guest's processor whose LBRs a host shares, as a policy of `pylbr.arbitration` says."""
+"""A guest's processor whose LBRs a host shares, under a policy of `pylbr.arbitration`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ContendedMsrs(Msrs):
         self.view.values = self.values
 
     def copy(self, pmu: PmuState) -> Msrs:
-        """The registers of a processor that goes on alone."""
+        """The registers of a processor that continues alone."""
         alone = Msrs(self.model, pmu)
         alone.values.update(self.values)
         alone.load(self.save())

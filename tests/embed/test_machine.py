@@ -143,7 +143,7 @@ def test_every_model_makes_a_machine():
 
 
 def test_a_broken_facility_is_noticed(guests):
-    """The selftests can fail: here the host takes the LBRs away behind the guest's back."""
+    """The selftests can fail: here the host takes the LBRs away without the guest's knowledge."""
     machine, printed = start(build(guests, "lbr_basic"))
     while (ending := machine.run(40)).kind == "limit":
         machine.processor.lbr.clear()

@@ -370,7 +370,7 @@ def test_exceptions_and_software_interrupts_have_the_vector_of_their_cause():
 
 
 def test_what_the_host_serves_is_no_branch():
-    """INT 0x80 and SYSCALL that the embedder carries out, then goes on behind."""
+    """INT 0x80 and SYSCALL that the embedder carries out; it then continues after them."""
     uc, end = engine("int $0x80\nsyscall\njmp 1f\n1: nop")
     processor = Processor("sapphire-rapids")
     processor.wrmsr(0x14CE, ALL)
