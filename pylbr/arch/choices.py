@@ -1,6 +1,6 @@
 """What the manual leaves open, one named constant each.
 
-Every constant says which reading was taken and why.  Those about recording itself live in
+Each constant records one reading, with its reason.  Those about recording itself live in
 ``lbrcore.choices``.  "Confirmed" names recorded data or a dump of a real processor that shows
 the choice to be right there.  Structural choices, which no constant can flip:
 
@@ -59,19 +59,19 @@ HOST_ABSENT_READS_ZERO = True
 #: no real part is: clears LBREn, as KVM's emulation does for its guests.
 FREEZE_BELOW_V4_CLEARS_LBREN = True
 
-#: MSR_LBR_SELECT at a warm reset: the table of its bits says 0 at RESET, and only the stack
+#: MSR_LBR_SELECT at a warm reset: the table of its bits has 0 at RESET, and only the stack
 #: (FROM, TO, INFO, TOS, LER) is listed as surviving.
 LEGACY_SELECT_SURVIVES_WARM_RESET = False
 
 #: VM exit stores IA32_LBR_CTL in the guest field whenever the processor has the field, as
-#: with the other such MSRs, whatever the entry control says.
+#: with the other such MSRs, whatever the entry control is.
 VM_EXIT_ALWAYS_SAVES_LBR_CTL = True
 
 #: An injected #DB leaves IA32_LBR_CTL alone, as injection leaves IA32_DEBUGCTL alone
 #: (SDM vol. 3, 26.5.1.1).
 INJECTED_DB_CLEARS_LBREN = False
 
-#: Counters stop inside an opt-out enclave, and IA32_PERF_GLOBAL_STATUS.ASCI tells of it.
+#: Counters stop inside an opt-out enclave, and IA32_PERF_GLOBAL_STATUS.ASCI reports it.
 OPT_OUT_ENCLAVE_STOPS_COUNTERS = True
 
 #: Skylake: a share of the samples finds the newest record twice, equal in FROM and TO, as 966 of

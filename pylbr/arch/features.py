@@ -24,7 +24,7 @@ class ArchLbr:
     event_logging : int
         ECX[19:16], a bit for each of the first four general counters.
     fixed_depth : int
-        Not 0: the one depth, 1 to 32, whatever the bitmap says.  No processor has one; an
+        Not 0: the one depth, 1 to 32, whatever the bitmap is.  No processor has one; an
         exhaustive test of the layers above does.
     """
 

@@ -1,4 +1,4 @@
-"""What a register row says."""
+"""Rows of the register table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PerModel = Callable[[CpuModel], int]
 
 
 class Access(Enum):
-    """Who may do what."""
+    """Which accesses a register allows."""
 
     RW = "R/W"
     RO = "R/O"

@@ -30,7 +30,7 @@ def _amd_counters(model: CpuModel) -> int:
 def _counter_bits(
     prefix: str, first: int, last: int, offered: Callable[[int], Offered]
 ) -> tuple[Field, ...]:
-    """One field for each counter that may exist."""
+    """One field per counter that may exist."""
     return tuple(Field(f"{prefix}{n}", n, n, "", offered(n - first))
                  for n in range(first, last + 1))
 
@@ -119,7 +119,7 @@ _FIXED_CTRL = tuple(
 
 
 def _width(name: str, which: str) -> tuple[Field, ...]:
-    """A counter as wide as the model says."""
+    """A counter of the model's width."""
     def wide(width: int) -> Offered:
         return lambda m: getattr(m.pmu, which) == width
 
@@ -141,7 +141,7 @@ PMU_ROWS: tuple[Register, ...] = (
     Register(
         "IA32_PERFEVTSEL{}", 0x186, "evtsel", "SDM vol. 3, figure 18-1; vol. 4, 186H; "
         "bit 35: ISE v048", _counters, _PERFEVTSEL,
-        rule="IN_TXCP exists in IA32_PERFEVTSEL2 alone, EN_LBR_LOG where CPUID.1CH:ECX[19:16] says",
+        rule="IN_TXCP exists in IA32_PERFEVTSEL2 alone, EN_LBR_LOG as CPUID.1CH:ECX[19:16] lists",
     ),
     Register(
         "IA32_FIXED_CTR{}", 0x309, "fixed", "SDM vol. 4, 309H",

@@ -1,4 +1,4 @@
-"""Which models cannot exist, each with the sentence that says why."""
+"""Which models cannot exist, each with its reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RULES: tuple[Rule, ...] = (
     (lambda m: m.arch and not m.arch.depth_bitmap,
      "architectural LBRs need a depth: CPUID.1CH:EAX[7:0] is 0"),
     (lambda m: m.arch and m.arch.depth_bitmap > 0x0F,
-     "no MSR and no XSAVE room exist for more than 32 records: CPUID.1CH:EAX[7:4] must be 0"),
+     "neither MSRs nor XSAVE space exist for more than 32 records: CPUID.1CH:EAX[7:4] must be 0"),
     (lambda m: m.arch and not 0 <= m.arch.fixed_depth <= 32,
      "a fixed depth, for tests, is 1 to 32"),
     (lambda m: m.arch and not m.intel, "architectural LBRs are Intel's"),

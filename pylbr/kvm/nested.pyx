@@ -1,9 +1,9 @@
 """Nested VM entry and exit on a vCPU.
 
-The records have no VMCS field: L1 and L2 share them, and to keep them apart is L1's business.
-L0 sees to the control register.  Architectural: without controls 21 and 26 in vmcs12, L2 goes on
-with L1's IA32_LBR_CTL and L1 with L2's; with them L2 has its own and L1 finds 0.  Legacy: the
-debug controls in vmcs12 say whether L2 has its own IA32_DEBUGCTL.  L1 always finds IA32_DEBUGCTL
+The records have no VMCS field: L1 and L2 share them, and L1 has to keep them apart.
+L0 switches the control register.  Architectural: without controls 21 and 26 in vmcs12, L2 keeps
+L1's IA32_LBR_CTL and L1 keeps L2's; with them L2 has its own and L1 finds 0.  Legacy: the
+debug controls in vmcs12 decide whether L2 has its own IA32_DEBUGCTL.  L1 always finds IA32_DEBUGCTL
 0 (spec 4).
 `pylbr.cpu.nested` is the same on whole VMCSs.
 """

@@ -140,7 +140,7 @@ def test_legacy_lbrs(name):
         writable += 1
         if writable > 32:
             break
-    # On Willamette the next number is a register of its own only behind a gap.
+    # On Willamette the next number is a register of its own only after a gap.
     assert writable >= lbr.depth
     cpu.wrmsr(0x1D9, 1)
     cpu.record(some_branches(200, classes=(0, 4, 5)))

@@ -468,7 +468,7 @@ def test_which_exits_l1_asked_for():
 
 
 def test_exits_that_either_hypervisor_may_want():
-    """MWAIT and XSAVES exit for whoever asked; L1 learns of its own alone."""
+    """MWAIT and XSAVES exit to the level that asked; L1 sees its own exits alone."""
     names = (*L1_CONTROLS, "activate secondary controls", "enable XSAVES/XRSTORS")
     for l0, l1 in ((False, True), (True, False), (True, True)):
         cpu = Processor(SPR)

@@ -28,7 +28,7 @@ MODELS_ = ("sapphire-rapids", "sierra-forest", "skylake", "haswell")
 
 
 class Turns:
-    """vCPUs on one processor; `guard` says what is done when one leaves."""
+    """vCPUs on one processor; `guard` is what is done when one leaves."""
 
     def __init__(self, model, programs, intercept=(False, False), guards=("save", "wipe", "load")):
         self.cpu, self.guards = Processor(model), guards
@@ -127,7 +127,7 @@ def test_a_hand_over_without_a_guard_shows(model, guards):
 
 
 def test_without_a_wipe_a_guest_reads_the_other_ones_records():
-    """A guest that never recorded, on registers that nobody emptied."""
+    """A guest that never recorded, on registers that were not emptied."""
     pair = [[("wrmsr", CTL, ALL), ("branches", 40, 7)], [("rdmsr", CTL), ("rdmsr", FROM)]]
     leaked = Turns("sapphire-rapids", pair, guards=()).run()[1]
     assert leaked[0] == 0 and leaked[1] != 0

@@ -101,7 +101,7 @@ class Vm:
 
     def run(self, program, sync=None):
         """Execute; `sync(vm, place)` is called outside the guest before each instruction and
-        behind the last."""
+        after the last."""
         for place, instruction in enumerate(program):
             self.sync(sync, place)
             self.transcript.append(self.execute(*instruction))
