@@ -41,7 +41,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a reader may be told.
+    """Options of a reader.
 
     Attributes
     ----------
@@ -65,9 +65,9 @@ class Format:
     Attributes
     ----------
     name : str
-        As ``pylbr convert --from`` takes it.
+        As ``pylbr convert --from`` accepts it.
     description : str
-        One line for people.
+        One line.
     kind : {"trace", "stacks"}
     sniff : callable
         Head -> whether the file is of this format.

@@ -23,7 +23,7 @@ class Lines:
     number : int
         Lines given out.
     offset : int
-        Byte offset in the content behind them.
+        Byte offset in the content after them.
 
     Raises
     ------

@@ -247,7 +247,7 @@ class ByteSource:
         if not self._input:
             return False
         if compression_of(self._input) != self.compression:
-            raise self._trouble(f"has something that is not {self.compression} behind its end")
+            raise self._trouble(f"has something that is not {self.compression} after its end")
         return True
 
     def _count(self, size: int) -> None:

@@ -32,7 +32,7 @@ from pylbr.trace.trace import ColumnarTrace
 
 __all__ = ["ArrowTrace"]
 
-#: Footers and heads larger than this are refused: they hold 40 bytes a record batch.
+#: Footers and heads larger than this are refused: they have 40 bytes per record batch.
 MAX_HEAD = 64 << 20
 _TAIL = struct.Struct("<i6s")
 

@@ -188,7 +188,7 @@ def _pairs(table: _Table, field: int) -> dict[str, str]:
 def parse_batch(head: bytes, custom: bool = False) -> BatchLayout:
     """The head of a record batch: continuation mark, length, message.
 
-    `custom` says whether the batch's own key-value pairs are wanted.
+    `custom`: whether the batch's own key-value pairs are wanted.
     """
     mark, size = struct.unpack_from("<Ii", head) if len(head) >= 8 else (0, 0)
     if mark != 0xFFFFFFFF or size < 0 or size > len(head) - 8:

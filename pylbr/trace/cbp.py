@@ -1,7 +1,7 @@
 """Traces of the Championship Branch Prediction 2025, mostly inside gzip.
 
-They are of Arm programs: four bytes an instruction, which tells calls to the next
-instruction and gaps apart.
+They are of Arm programs, with four bytes per instruction, so that calls to the next
+instruction and gaps can be distinguished.
 
 Source: the trace reader that the championship gave out (``lib/trace_reader.h``); layout in
 `pylbr.trace.cbp.parse`.
@@ -55,7 +55,7 @@ def parse(data: bytes, final: bool) -> tuple[list[tuple[int, int, int, int]], in
     -------
     tuple
         (from, to, class, instructions up to it) of each branch, bytes used, instructions
-        behind the last branch.
+        after the last branch.
     """
     found, at, since = [], 0, 0
     limit = len(data) if final else len(data) - _LONGEST

@@ -1,4 +1,4 @@
-"""ChampSim traces: 64 bytes an instruction, mostly inside xz or gzip.
+"""ChampSim traces: 64 bytes per instruction, mostly inside xz or gzip.
 
 The class of a branch follows from the registers that it reads and writes; the target is
 the address of the next instruction.
@@ -103,7 +103,7 @@ class ChampSim(StreamTrace):
 
 
 def _branches(records: np.ndarray, since: int) -> tuple[Part, int]:
-    """Branches of all but the last record; instructions behind the last of them."""
+    """Branches of all but the last record; instructions after the last of them."""
     where = np.flatnonzero(records["is_branch"][:-1])
     source = records[where]
     kinds = classes(source)

@@ -18,7 +18,7 @@ def check_values(path: object, column: str, values: np.ndarray, offset: int | No
     """Refuse a column with a value out of its range.
 
     `offset` is the byte offset of the first value, None where the source is compressed or
-    text; then the message alone tells which branch it is.
+    text; then the message alone shows which branch it is.
 
     Raises
     ------

@@ -20,7 +20,7 @@ _MAX_INSTRUCTION = 15
 
 
 class ClassFiller:
-    """Finds the classes of branches in the files that a trace says were mapped.
+    """Finds the classes of branches in the files that a trace lists as mapped.
 
     Parameters
     ----------

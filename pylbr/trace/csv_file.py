@@ -148,7 +148,7 @@ _CLASS_NAMES: Final = {int(kind): kind.name for kind in BranchClass}
 def _is_csv(head: Head) -> bool:
     line = next(head.lines(), b"").strip()
     names = {name.strip() for name in line.split(b",")}
-    # A table of branch stacks has a row an entry and says which sample it is of.
+    # A table of branch stacks has a row per entry, with a column for the sample.
     return {b"from", b"to"} <= names and b"sample" not in names
 
 

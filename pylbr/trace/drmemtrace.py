@@ -73,7 +73,7 @@ class _Flow:
     pc: np.ndarray
     length: np.ndarray
     kind: np.ndarray  # BranchClass or _PLAIN
-    conditional: np.ndarray  # whether the next address tells if it was taken
+    conditional: np.ndarray  # whether the next address decides if it was taken
     marker: np.ndarray
 
     @classmethod

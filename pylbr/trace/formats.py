@@ -1,4 +1,4 @@
-"""The formats that pylbr reads, found by what a file holds.
+"""The formats that pylbr reads, found by a file's content.
 
 A format is a `Format` object.  Those of pylbr are listed in `BUILTIN`; a package adds its
 own through the entry point group ``pylbr.formats``, whose entries name such objects.
@@ -26,7 +26,7 @@ __all__ = [
 ENTRY_POINT_GROUP: Final = "pylbr.formats"
 HEAD_SIZE: Final = 1 << 20
 
-#: Module and object of each format of ours; the first that knows a file reads it, so that
+#: Module and object of each format of ours; the first that recognises a file reads it, so that
 #: those without a magic number come last.
 BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
@@ -86,7 +86,7 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
     Raises
     ------
     TraceError
-        It cannot be read, or no format knows it.
+        It cannot be read, or no format recognises it.
     """
     known = formats()
     if name is not None:
@@ -167,6 +167,6 @@ def open_stacks(
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
-    """Suffix that chooses an output format: the longest that pylbr knows, lower case."""
+    """Suffix that chooses an output format: the longest that pylbr supports, lower case."""
     name = Path(path).name.lower()
     return next((s for s in (".perf.data", ".afdo.txt") if name.endswith(s)), Path(name).suffix)

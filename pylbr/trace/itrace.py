@@ -1,7 +1,7 @@
 """Text of ``perf script --itrace=b``: every branch that Intel PT or BTS recorded.
 
 A line is a sample of the event ``branches`` and ends in ``FROM symbol (file) => TO symbol
-(file)``.  What ``-F +flags`` prints tells the class, except of calls and jumps, which may be
+(file)``.  What ``-F +flags`` prints gives the class, except of calls and jumps, which may be
 direct or indirect; these, and all where there are no flags, are decoded in the files that
 ``--show-mmap-events`` or the options name.  ``-F +ipc`` gives cycles and instructions.
 
@@ -63,7 +63,7 @@ class Itrace(StreamTrace):
     ------
     TraceError
         With the line: no branch, time that runs backwards on a CPU, or a class that neither
-        flags nor files tell.
+        flags nor files give.
     """
 
     def __init__(self, path: str | os.PathLike[str], options: Options | None = None) -> None:
@@ -165,7 +165,7 @@ def _last_source(text: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     """Flags, marks, FROM and the fields before them, out of what stands before the arrow."""
     match = _SOURCE.search(text)
     while match is not None and text[match.start() - 1:match.start()].isdigit():
-        match = _SOURCE.search(text, match.start() + 1)  # behind the time, not the event
+        match = _SOURCE.search(text, match.start() + 1)  # after the time, not the event
     if match is None:
         return None
     return b" ".join(match[1].split()), match[2] or b"", match[3], text[:match.start() + 1]

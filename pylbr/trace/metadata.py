@@ -1,4 +1,4 @@
-"""What a trace says about itself: processor model, mapped modules, tasks, where it came from."""
+"""Metadata of a trace: processor model, mapped modules, tasks, origin."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def decode_metadata(
     content = json.loads(text)
     version = _typed(content, "version", int)
     if version != VERSION:
-        raise ValueError(f"container version {version}; this reader knows version {VERSION}")
+        raise ValueError(f"container version {version}; this reader supports version {VERSION}")
     metadata = Metadata(
         model=_typed(content, "model", str),
         modules=tuple(Module(**row) for row in _typed(content, "modules", list)),

@@ -69,7 +69,7 @@ class PartitionedWriter:
         self.count += len(branches)
 
     def _named(self, error: TraceError) -> TraceError:
-        """The same trouble with the name that the user knows."""
+        """The same error with the name that the user gave."""
         return TraceError(self.path, error.what, error.offset)
 
     def _write(
@@ -115,7 +115,7 @@ class PartitionedWriter:
             raise
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         if self._writer is not None:
             self._writer.discard()
             self._writer = None

@@ -9,7 +9,7 @@ the footer, where Parquet readers skip it::
     u32  CRC-32 of the seal so far
     8    ``PYLBRSL1``
 
-`KEY` among the footer's metadata says that there must be one.
+`KEY` among the footer's metadata means that there must be one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEY: Final = b"pylbr.sealed"
 _MAGIC: Final = b"PYLBRSL1"
 _END: Final = struct.Struct("<III8s")
 _TRAILER: Final = struct.Struct("<I4s")
-#: Larger footers are refused: they hold about 100 bytes a column chunk.
+#: Larger footers are refused: they have about 100 bytes per column chunk.
 MAX_FOOTER: Final = 64 << 20
 _STEP: Final = 1 << 20
 

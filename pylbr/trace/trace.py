@@ -112,9 +112,9 @@ class Trace(ABC):
     columns : tuple of str
         Columns that the source has, in the order of `schema.COLUMNS`.
     count : int or None
-        Branches; None if only reading to the end would tell.
+        Branches; None if it takes reading to the end.
     notes : tuple of str
-        What a person should hear of, once the trace has been read.
+        Remarks for the user, once the trace has been read.
     """
 
     path: str
@@ -150,7 +150,7 @@ class Trace(ABC):
         return np.concatenate(parts) if parts else np.empty(0, BRANCH_DTYPE)
 
     def lbr_at(self, index: int, lbr: LbrState | None = None) -> LbrState:
-        """The facility right behind branch `index`, had it recorded from the trace's begin.
+        """The facility right after branch `index`, had it recorded from the trace's begin.
 
         Looks back over as many branches as it takes: the last few, unless the filter lets few
         pass or keeps a call stack, whose oldest call may lie far back;

@@ -153,7 +153,7 @@ class Writer:
         self._file.commit()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         # pyarrow's writers want to be closed while their file is open.
         with contextlib.suppress(OSError, ValueError, pa.ArrowException, SealError):
             self._sink.close()

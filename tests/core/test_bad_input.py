@@ -297,7 +297,7 @@ def test_a_refused_xsaves_writes_nothing(state):
 
 
 def test_every_single_bit_of_the_header(state):
-    """Each of the 512 flips is refused, or restores what the changed header says."""
+    """Each of the 512 flips is refused, or restores what the changed header describes."""
     area = area_of(state)
     xsave.xrstors(state, area, 0x8003)
     before = image(state)

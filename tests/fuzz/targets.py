@@ -56,7 +56,7 @@ def _contents(chunk: Chunk) -> bytes:
 
 
 def read_file(suffix: str, form: str | None):
-    """(bytes, directory) -> all that the file says, by its content or as `form`."""
+    """(bytes, directory) -> the file's whole content, recognised or read as `form`."""
 
     def run(data: bytes, folder: Path) -> object:
         path = folder / f"t{suffix}"

@@ -198,7 +198,7 @@ WORDS = (abi.SampleType.IDENTIFIER, abi.SampleType.IP, abi.SampleType.TID, abi.S
 
 @st.composite
 def layouts(draw):
-    """One to three events whose samples can be told apart."""
+    """One to three events whose samples can be distinguished."""
     words = st.sets(st.sampled_from(WORDS)).map(lambda kinds: sum(kinds))
     others = st.sampled_from([
         abi.SampleType.READ, abi.SampleType.CALLCHAIN, abi.SampleType.RAW,
@@ -342,7 +342,7 @@ def test_every_truncation_is_refused(tmp_path, make):
     whole = len(survives(path, data))
     for end in range(len(data)):
         found = survives(path, data[:end])
-        # A pipe may end between two records; nothing in it says how many there are.
+        # A pipe may end between two records; it does not contain their number.
         assert found is None or (make is pipe_file and len(found) < whole), end
 
 

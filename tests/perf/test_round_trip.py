@@ -117,7 +117,7 @@ def test_an_xsaves_image_gives_the_stacks_back(recording):
             xsave.xrstors(other, area, 1 << 15, address=0)
             records = other.records()
             assert records.tolist() == state.records().tolist()
-            # The recording part told neither type nor the validity of cycles.
+            # The recording part gave neither type nor the validity of cycles.
             records["info"] &= np.uint64(recording.info_mask)
             seen = as_samples(records, recording.info_mask)
             assert seen.entries.tolist() == samples.stack(i).tolist()

@@ -1,4 +1,4 @@
-"""``pylbr report``, and the counts over a whole trace behind it."""
+"""``pylbr report``, and the counts over a whole trace that it prints."""
 
 import csv
 import io

@@ -31,7 +31,7 @@ LAYOUTS = st.sampled_from([lambda batch: batch, columns])
 
 
 def samples(out):
-    """Samples of a buffer as the twin has them, whose INFO tells the class."""
+    """Samples of a buffer as the twin has them, whose INFO has the class."""
     entries = out.entries[:out.count].copy()
     entries["info"] |= out.classes[:out.count].astype("u8") << np.uint64(48)
     return [

@@ -27,7 +27,7 @@ SUFFIXES = (".arrow", ".parquet")
 
 
 def everything(path):
-    """All that a trace says, or None if it is refused as it should be."""
+    """All of a trace's content, or None if it is refused as it should be."""
     try:
         with trace.open(path) as opened:
             chunks = list(opened.chunks())
@@ -209,7 +209,7 @@ def test_every_damaged_member(tmp_path, kind):
 def test_garbage_behind_the_end(tmp_path, kind):
     path = tmp_path / "t"
     path.write_bytes(PACK[kind](PLAIN) + b"garbage")
-    with pytest.raises(TraceError, match="behind its end"):
+    with pytest.raises(TraceError, match="after its end"):
         unpacked(path)
 
 

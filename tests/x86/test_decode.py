@@ -1,4 +1,4 @@
-"""The decoder against iced-x86 and capstone; what it says of single instructions."""
+"""The decoder against iced-x86 and capstone; its results for single instructions."""
 
 import os
 from pathlib import Path

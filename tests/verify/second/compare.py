@@ -56,7 +56,7 @@ def build(directory: Path, compiler: str = "g++") -> Path:
 
 
 def ignored(configuration: Configuration) -> tuple[str, ...]:
-    """Properties behind which the search goes on."""
+    """Properties after whose violation the search continues."""
     return by_design(configuration.policy)
 
 
