@@ -131,7 +131,10 @@ def print_table(content: Table, stream: TextIO | None = None) -> None:
     """Print a table on `stream`, default standard output."""
     stream = stream or sys.stdout
     console = terminal(stream)
-    if console:
+    if console:  # where not even the numbers have room, lines run over rather than lose some
+        unlimited = console.options.update(max_width=1 << 16)
+        least = Measurement.get(console, unlimited, content).minimum
+        console.width = max(console.width, least)
         console.print(content)
     elif content.rows or content.head:
         print(content, file=stream)

@@ -13,6 +13,7 @@ from pylbr import trace
 from pylbr.arbitration import POLICIES, named
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
+from pylbr.tables import print_table
 from pylbr.verify.charts import figure_table, save_charts, sweep_table
 from pylbr.verify.compare import Figures, Workload, compare, stream_of
 
@@ -108,10 +109,10 @@ def run(args: argparse.Namespace) -> int:
         for length in lengths:
             sweep[length] = compare(_workload(args, guest_branches=length), args.branches,
                                     policies, **options)
-    print(figure_table(figures))
+    print_table(figure_table(figures))
     if sweep:
         print()
-        print(sweep_table(sweep))
+        print_table(sweep_table(sweep))
     if args.out:
         for path in save_charts(figures, sweep, args.out):
             print(f"wrote {path}")

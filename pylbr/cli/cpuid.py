@@ -6,6 +6,7 @@ import argparse
 
 from pylbr.arch import CPUID_FIELDS, MODELS, CpuModel, cpuid, leaves, model
 from pylbr.errors import CommandError
+from pylbr.tables import Table, print_table
 
 __all__ = ["configure", "run"]
 
@@ -38,19 +39,22 @@ def _print_leaf(chosen: CpuModel, leaf: int, subleaf: int, raw: bool) -> None:
     print(f"{leaf:#010x} {subleaf:#x}: " + " ".join(f"{r}={out[r]:08x}" for r in REGISTERS))
     if raw:
         return
+    rows = []
     for f in CPUID_FIELDS:
         if f.leaf == leaf and f.subleaf in (None, subleaf) and f.offered(chosen):
             value = out[f.register] >> f.lo & ((1 << (f.hi - f.lo + 1)) - 1)
-            print(f"  {f.register}[{f.bits}]".ljust(14), f"{value:#x}".rjust(12), f" {f.name}")
+            rows.append((f"{f.register}[{f.bits}]", f"{value:#x}", f.name))
+    print_table(Table(rows, right=frozenset({1}), indent=2))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print."""
     if args.models:
-        for one in MODELS.values():
-            kind = "architectural" if one.arch else "legacy" if one.legacy else "AMD LbrExtV2"
-            print(f"{one.name:18} {kind:14} depth {one.lbr.max_depth:2}  PMU v{one.pmu.version}"
-                  f"  LBR_FMT {one.lbr_format:#x}")
+        print_table(Table([
+            (one.name, "architectural" if one.arch else "legacy" if one.legacy else "AMD LbrExtV2",
+             f"depth {one.lbr.max_depth:2}", f"PMU v{one.pmu.version}",
+             f"LBR_FMT {one.lbr_format:#x}")
+            for one in MODELS.values()]))
         return 0
     chosen = model(args.model)
     if args.leaf is not None:

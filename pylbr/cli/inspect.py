@@ -1,4 +1,4 @@
-"""``pylbr inspect``: what a file holds."""
+"""``pylbr inspect``: what a file contains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from pylbr.cli import perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.printable import printable
+from pylbr.tables import Table, print_table
 from pylbr.trace import Stacks, Trace, open_any
 from pylbr.trace.formats import detect
 from pylbr.trace.summary import describe_stacks, describe_trace
 
-HELP = "say what a trace or a file of stacks holds"
+HELP = "describe a trace or branch-stack file"
 
 EPILOG = """
 examples:
@@ -37,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the file says and, if asked, what it holds."""
+    """Print the metadata of a file and, if asked, a summary of its content."""
     args.input = perf_words.named_input(args)
     entry = detect(args.input)
     found: dict[str, Any] = {
@@ -56,26 +57,33 @@ def run(args: argparse.Namespace) -> int:
         json.dump(found, sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(printable(line) for line in _lines(found)))
+        _print(found)
     return 0
 
 
-def _lines(found: dict[str, Any], indent: str = "") -> list[str]:
-    """A dict as aligned lines; lists of dicts one row each."""
-    width = max((len(name) for name in found), default=0)
-    lines = []
+def _print(found: dict[str, Any], indent: int = 0) -> None:
+    """Print a dict: what has one value first, then its dicts and its lists of dicts."""
+    rows, parts = [], {}
     for name, value in found.items():
-        label = f"{indent}{name:<{width}}"
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")] if value else []
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{name}")
-            lines += [
-                f"{indent}  " + "  ".join(str(v) for v in row.values() if v not in ("", None))
-                for row in value
-            ]
-        elif isinstance(value, list):
-            lines.append(f"{label}  {', '.join(map(str, value))}")
+        if isinstance(value, dict) or (
+                isinstance(value, list) and value and isinstance(value[0], dict)):
+            parts[name] = value
         elif value not in ("", None):
-            lines.append(f"{label}  {value:,}" if isinstance(value, int) else f"{label}  {value}")
-    return lines
+            rows.append((name, _text(value)))
+    print_table(Table(rows, indent=indent))
+    for name, value in parts.items():
+        if value:
+            print(" " * indent + printable(name))
+        if isinstance(value, dict):
+            _print(value, indent + 2)
+            continue
+        cells = [[str(v) for v in row.values() if v not in ("", None)] for row in value]
+        columns = max(map(len, cells))
+        print_table(Table([row + [""] * (columns - len(row)) for row in cells],
+                          indent=indent + 2))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

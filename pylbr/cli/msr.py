@@ -11,6 +11,7 @@ from pylbr.arch import MODELS, find, model, registers
 from pylbr.arch.describe import decode, fields_of, reference
 from pylbr.cpu import Processor
 from pylbr.errors import CommandError, GeneralProtection
+from pylbr.tables import Table, print_table
 
 __all__ = ["configure", "run"]
 
@@ -51,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     chosen = model(args.model)
     if args.register is None:
-        for register in registers(chosen).values():
-            print(f"{register.index:8X}H  {register.row.access.value:20}"
-                  f"  {register.reset:18x}  {register.name}")
+        print_table(Table([
+            (f"{r.index:X}H", r.row.access.value, f"{r.reset:x}", r.name)
+            for r in registers(chosen).values()], right=frozenset({0, 2})))
         return 0
     register = find(chosen, args.register)
     print(f"{register.name} ({register.index:X}H) on {chosen.name}: {register.row.access.value}, "
@@ -61,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     if register.row.rule:
         print(f"  {register.row.rule}")
     if args.value is None:
-        for field in fields_of(register, chosen):
-            print(f"  {field.bits:>6}  {field.name:24} {field.meaning}")
+        print_table(Table([(field.bits, field.name, field.meaning)
+                           for field in fields_of(register, chosen)], right=frozenset({0}),
+                          indent=2))
         print(f"  reserved: {register.reserved_bits:#018x}")
         return 0
     try:
@@ -71,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"value {args.value!r} is no number; give 0x... or decimal") from None
     if not 0 <= value < 1 << 64:
         raise CommandError(f"value {args.value} does not fit in 64 bits")
-    for field, part in decode(register, chosen, value):
-        print(f"  {field.bits:>6}  {field.name:24} {part:#x}")
+    print_table(Table([(field.bits, field.name, f"{part:#x}")
+                       for field, part in decode(register, chosen, value)], right=frozenset({0}),
+                      indent=2))
     try:
         Processor(chosen).wrmsr(register.index, value)
     except GeneralProtection as fault:

@@ -1,29 +1,84 @@
-"""What a command says besides its result: a progress bar, and notes on standard error."""
+"""What a command prints besides its result: a progress bar, and notes on standard error."""
 
 from __future__ import annotations
 
 import sys
+import time
+from types import TracebackType
+from typing import Final, Self
 
-from tqdm import tqdm
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from pylbr.printable import printable
+from pylbr.tables import terminal
 from pylbr.trace import Stacks, Trace
 
-__all__ = ["print_notes", "progress"]
+__all__ = ["ProgressBar", "print_notes", "progress"]
+
+_DELAY: Final = 1.0      # seconds until it appears
+_INTERVAL: Final = 0.1   # between two refreshes
 
 
-def progress(total: int | None, unit: str, description: str = "") -> tqdm:
+class ProgressBar:
+    """Bar on standard error, if that is a terminal.
+
+    It is drawn by `update`, not by a thread: processes that are forked meanwhile inherit none.
+
+    Attributes
+    ----------
+    n : int
+        Units done so far.
+    """
+
+    def __init__(self, total: int | None, unit: str, description: str) -> None:
+        self.n = 0
+        columns = [TextColumn("{task.description}", markup=False), BarColumn()]
+        if total:
+            columns.append(TaskProgressColumn(markup=False))
+        self._bar = Progress(
+            *columns, TextColumn(f"{{task.completed:,.0f}} {unit}".rstrip(), markup=False),
+            TimeElapsedColumn(), console=terminal(sys.stderr), auto_refresh=False, transient=True,
+            redirect_stdout=False, redirect_stderr=False, disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task(printable(description), total=total)
+        self._next = time.monotonic() + _DELAY
+        self._started = False
+
+    def update(self, n: int) -> None:
+        """`n` further units are done."""
+        self.n += n
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _INTERVAL
+        if not self._started:
+            self._bar.start()
+            self._started = True
+        self._bar.update(self._task, completed=self.n, refresh=True)
+
+    def set_description(self, text: str) -> None:
+        """Text before the bar."""
+        self._bar.update(self._task, description=printable(text))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._started:
+            self._bar.stop()
+
+
+def progress(total: int | None, unit: str, description: str = "") -> ProgressBar:
     """Bar that appears after one second; ``bar.update(n)`` moves it, ``with`` closes it.
 
     Silent when standard error is no terminal.
     """
-    return tqdm(
-        total=total, unit=unit, unit_scale=True, desc=printable(description), delay=1.0,
-        disable=None, file=None, leave=False, dynamic_ncols=True,
-    )
+    return ProgressBar(total, unit, description)
 
 
 def print_notes(command: str, source: Trace | Stacks) -> None:
-    """What a reader passed over, once the source has been read."""
+    """Print what a reader left out, once the source has been read."""
     for note in getattr(source, "notes", ()):
         print(f"pylbr {command}: {printable(source.path)}: {printable(note)}", file=sys.stderr)

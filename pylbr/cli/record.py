@@ -9,10 +9,10 @@ import sys
 from pylbr.cli import perf_words
 from pylbr.errors import CommandError
 from pylbr.perf.branch_filter import lbr_ctl
-from pylbr.perf.event_names import named_event
 from pylbr.record.choice import choose, process_of
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
+from pylbr.record.events import EVENTS, counted_event
 from pylbr.record.filters import parse_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
@@ -21,17 +21,6 @@ __all__ = ["HELP", "configure", "run"]
 
 HELP = "run a program and record its branch stacks, as perf record -b does"
 
-_EVENTS = {
-    "branches": Counted.BRANCHES, "branch-instructions": Counted.BRANCHES,
-    "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES, "cpu-cycles": Counted.CYCLES,
-    "br_inst_retired.near_taken": Counted.TAKEN, "taken": Counted.TAKEN,
-}  # fmt: skip
-_RAW = 4  # PERF_TYPE_RAW
-#: The same as ``rUUEE`` and ``cpu/event=0xEE,umask=0xUU/`` of Intel processors.
-_BY_CODE = {
-    0x003C: Counted.CYCLES, 0x00C0: Counted.INSTRUCTIONS, 0x00C4: Counted.BRANCHES,
-    0x20C4: Counted.TAKEN,
-}  # fmt: skip
 _MAX_FREQUENCY = 100_000
 _DEFAULT_FREQUENCY = 1000
 _DEFAULT_EVENT = "branches:u"
@@ -48,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--branch-filter", metavar="WORDS", default="any,u",
                         help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, save_type")
     parser.add_argument("-e", "--event", metavar="EVENT",
-                        help=f"what a period counts: {', '.join(_EVENTS)}")
+                        help=f"what a period counts: {', '.join(EVENTS)}")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("-c", "--count", type=int, metavar="N",
                       help="sample every N events (default 100003 of the engine qemu)")
@@ -178,25 +167,14 @@ def _ignore(line: str) -> None:
 
 
 def _period(args: argparse.Namespace, engine: str = "qemu") -> tuple[Counted, int]:
-    """What is counted, and how many of it."""
-    event = args.event or _DEFAULT_EVENT
+    """What is counted, and the period."""
     if engine == "native" and args.freq is None and args.count is None and args.event is None:
         args.freq = _DEFAULT_FREQUENCY
     if args.freq is not None:
         if not 1 <= args.freq <= _MAX_FREQUENCY:
             raise CommandError(f"-F {args.freq}: 1 to {_MAX_FREQUENCY} hertz")
         return Counted.TIME, 1_000_000_000 // args.freq
-    name, _, modifiers = event.lower().partition(":")
-    if "/" in event:  # cpu/event=0xc4,umask=0x20/u
-        name, _, modifiers = event.lower().rpartition("/")
-        name, modifiers = name + "/", modifiers.removeprefix(":")
-    if set(modifiers) - set("up"):  # samples are precise without p, too
-        raise CommandError(f"-e {event}: modifiers are u and p: user-mode QEMU has no kernel")
-    coded = named_event(name, 0)
-    code = coded.config if coded.type == _RAW else -1
-    counted = _EVENTS[name] if name in _EVENTS else _BY_CODE.get(code)
-    if counted is None:
-        raise CommandError(f"-e {event}: no such event; there is {', '.join(_EVENTS)}")
+    counted = counted_event(args.event or _DEFAULT_EVENT)
     count = 100003 if args.count is None else args.count
     if count < 1:
         raise CommandError(f"-c {count}: at least 1")

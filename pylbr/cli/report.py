@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from pylbr.profile import report
 from pylbr.profile.aggregate import Profile, collect
 from pylbr.profile.history import Paths
 from pylbr.profile.whole import collect_trace
+from pylbr.tables import Table, ends, print_table, terminal_width
 from pylbr.trace import Stacks, Trace, open_any
 
 HELP = "show hot branches, functions, mispredicts, branch history"
@@ -148,7 +148,6 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 
 _NOT_MEASURED = "n/a"
-_NARROWEST = 12  # columns of text on a narrow terminal
 _ADDRESSES = ("from", "to", "first", "last", "branch")
 #: Columns whose heading is not their name.
 _HEADINGS = {"mispredict_rate": "missed", "mean_cycles": "cycles/pass"}
@@ -174,18 +173,16 @@ def _print_text(args: argparse.Namespace, profile: Profile, rows: list[dict[str,
         _print_paths(rows)
     else:
         several = len({row.get("pid") for row in rows}) > 1
-        _print_table([
-            {name: printable(text) for name, text in _shown(row, several).items()} for row in rows
-        ])
+        _print_rows([_shown(row, several) for row in rows])
 
 
 def _print_paths(rows: list[dict[str, Any]]) -> None:
-    room = _width()
+    room = terminal_width()
     for row in rows:
         print(f"{row['share']:7.2%}  {row['count']:,} samples")
         for step in row["path"]:
-            ends = printable(step["from_symbol"]), printable(step["to_symbol"])
-            source, target = (_cut(end, (room - 13) // 2) for end in ends) if room else ends
+            places = printable(step["from_symbol"]), printable(step["to_symbol"])
+            source, target = (ends(p, (room - 13) // 2) for p in places) if room else places
             print(f"         {source} -> {target}")
 
 
@@ -210,44 +207,8 @@ def _shown(row: dict[str, Any], with_pid: bool) -> dict[str, str]:
     return text
 
 
-def _print_table(rows: list[dict[str, str]]) -> None:
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    number = {
-        name: all(
-            row[name] == _NOT_MEASURED
-            or (row[name][:1].isdigit() and not row[name].startswith("0x")) for row in rows
-        )
-        for name in rows[0]
-    }
-    _narrow(widths, [name for name in rows[0] if not number[name]])
-    for row in [{name: name for name in rows[0]}, *rows]:
-        cells = [
-            row[name].rjust(width) if number[name] else _cut(row[name], width).ljust(width)
-            for name, width in widths.items()
-        ]
-        print("  ".join(cells).rstrip())
-
-
-def _width() -> int:
-    """Columns of the terminal; 0 where standard output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-
-
-def _narrow(widths: dict[str, int], texts: list[str]) -> None:
-    """Take from the widest columns of text what the terminal has no room for."""
-    room = _width()
-    surplus = sum(widths.values()) + 2 * (len(widths) - 1) - room if room else 0
-    while surplus > 0 and texts:
-        widest = max(texts, key=widths.__getitem__)
-        if widths[widest] <= _NARROWEST:
-            return
-        widths[widest] -= 1
-        surplus -= 1
-
-
-def _cut(text: str, width: int) -> str:
-    """`text`, or its two ends where it is too wide: a name's last part and file matter."""
-    if len(text) <= width:
-        return text
-    tail = max(width - 1, 0) // 2
-    return text[: max(width - 1 - tail, 0)] + "\u2026" + text[len(text) - tail :]
+def _print_rows(rows: list[dict[str, str]]) -> None:
+    numbers = frozenset(i for i, name in enumerate(rows[0]) if all(
+        row[name] == _NOT_MEASURED
+        or (row[name][:1].isdigit() and not row[name].startswith("0x")) for row in rows))
+    print_table(Table([list(row.values()) for row in rows], list(rows[0]), numbers, names=True))

@@ -15,6 +15,7 @@ from typing import TypeVar
 from pylbr.arbitration import POLICIES, make_policy, named
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
+from pylbr.tables import print_table
 from pylbr.verify import run as suites_run
 from pylbr.verify import script, template
 from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
@@ -158,8 +159,8 @@ def _what_if(args: argparse.Namespace) -> int:
                      "outcomes": [asdict(outcome) for outcome in outcomes]})
         if not args.json:
             print(f"{policy}: {found[1]} at every point\n")
-            print(suites_run.with_legend(suites_run.what_if_table(outcomes), (
-                name for outcome in outcomes for name in outcome.broken)))
+            suites_run.print_with_legend(suites_run.what_if_table(outcomes), (
+                name for outcome in outcomes for name in outcome.broken))
     if args.json:
         print(json.dumps(told, indent=1))
     return status
@@ -176,9 +177,11 @@ def _walks(args: argparse.Namespace) -> int:
     for task in tasks:
         everything(task["policy"], task["flaws"])  # one clear line before hours of work
     walked = _all(args, _walk, tasks, "action")
-    print(json.dumps([asdict(w) for w in walked], indent=1) if args.json
-          else suites_run.with_legend(suites_run.walk_table(walked),
-                                      (name for w in walked for name in w.broken)))
+    if args.json:
+        print(json.dumps([asdict(w) for w in walked], indent=1))
+    else:
+        suites_run.print_with_legend(suites_run.walk_table(walked),
+                                     (name for w in walked for name in w.broken))
     return 1 if any(broken_claims(w.policy, w.broken) for w in walked) else 0
 
 
@@ -188,9 +191,9 @@ def _searches(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([suites_run.json_of(result) for result in results], indent=1))
     else:
-        print(suites_run.state_table(results))
+        print_table(suites_run.state_table(results))
         print()
-        print(suites_run.with_legend(suites_run.property_table(results)))
+        suites_run.print_with_legend(suites_run.property_table(results))
     if args.stories and not args.json:
         for result in results:
             for name, path in result.broken.items():
@@ -207,8 +210,8 @@ def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
                            "found": f.found, "result": suites_run.json_of(f.result)}
                           for f in found], indent=1))
     else:
-        print(suites_run.with_legend(suites_run.flaw_table(found), (
-            name for flaw in found for name in flaw.found)))
+        suites_run.print_with_legend(suites_run.flaw_table(found), (
+            name for flaw in found for name in flaw.found))
     if args.stories or args.out:
         results = [flaw.result for flaw in found if flaw.found]
         for flaw in found if args.stories and not args.json else ():

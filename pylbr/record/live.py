@@ -8,6 +8,9 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 import numpy as np
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
 
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.entries import perf_samples
@@ -16,6 +19,7 @@ from pylbr.profile._aggregate import PairTable
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.symbols import Symbols
 from pylbr.record.output import PerfDataOutput
+from pylbr.tables import Table, terminal
 
 __all__ = ["LiveOutput"]
 
@@ -41,7 +45,9 @@ class LiveOutput:
         self._edges, self._spaces = PairTable(), AddressSpaces()
         self._symbols = Symbols(self._spaces)
         self._started = self._drawn_at = time.monotonic()
-        self._lines = 0
+        console = terminal(self._stream)
+        self._live = console and Live(console=console, auto_refresh=False, redirect_stdout=False,
+                                      redirect_stderr=False)
         self.remarks = file.remarks
 
     @property
@@ -70,32 +76,30 @@ class LiveOutput:
     def refresh(self) -> None:
         """Redraw if the interval has passed and the stream is a terminal."""
         now = time.monotonic()
-        if self._stream.isatty() and now - self._drawn_at >= _SECONDS:
+        if self._live and now - self._drawn_at >= _SECONDS:
             self._drawn_at = now
             self._draw()
 
-    def table(self) -> list[str]:
-        """The lines of the table."""
+    def table(self) -> tuple[str, Table]:
+        """A line of totals, and the hottest branches."""
         edges = self._edges.to_array()
         total = int(edges["count"].sum()) or 1
         seconds = time.monotonic() - self._started
-        lines = [f"{self.count:,} samples, {total:,} branches in them, {seconds:.0f} s",
-                 f"{'share':>7}  {'from':40}  to"]
+        rows = []
         for row in edges[np.argsort(edges["count"])[::-1][:_ROWS]]:
-            pid = int(row["pid"])
-            source, target = (
-                str(self._symbols.place(pid, int(row[name]))) for name in ("first", "last")
-            )
-            lines.append(f"{row['count'] / total:7.2%}  {source[-40:]:40}  {target[-40:]}")
-        return lines
+            ends = (str(self._symbols.place(int(row["pid"]), int(row[name])))
+                    for name in ("first", "last"))
+            rows.append((f"{row['count'] / total:.2%}", *ends))
+        head = f"{self.count:,} samples, {total:,} branches in them, {seconds:.0f} s"
+        return head, Table(rows, ("share", "from", "to"), frozenset({0}), names=True)
 
     def _draw(self) -> None:
-        lines = self.table()
-        if self._lines and self._stream.isatty():
-            self._stream.write(f"\x1b[{self._lines}F\x1b[J")
-        self._stream.write("\n".join(lines) + "\n")
-        self._stream.flush()
-        self._lines = len(lines)
+        head, table = self.table()
+        if self._live:
+            self._live.start()
+            self._live.update(Group(Text(head), table), refresh=True)
+        else:
+            print(head, table, sep="\n", file=self._stream, flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +108,10 @@ class LiveOutput:
         self, kind: type[BaseException] | None, error: BaseException | None,
         where: TracebackType | None,
     ) -> None:  # fmt: skip
-        if kind is None:
-            self._draw()
+        try:
+            if kind is None:
+                self._draw()
+        finally:
+            if self._live:
+                self._live.stop()
         self._file.__exit__(kind, error, where)

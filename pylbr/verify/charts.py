@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pylbr.errors import UnsupportedFeature
+from pylbr.tables import Table
 from pylbr.verify.compare import Figures
 from pylbr.verify.run import table
 from pylbr.verify.simulation import CYCLES
@@ -29,7 +30,7 @@ def _wait(f: Figures) -> tuple[str, str]:
             f"{f.counts['wait_cycles'] / served:,.0f}")
 
 
-def figure_table(figures: Sequence[Figures]) -> str:
+def figure_table(figures: Sequence[Figures]) -> Table:
     """One row per figure, one column per policy."""
     rows: list[list[str]] = []
 
@@ -63,7 +64,7 @@ def figure_table(figures: Sequence[Figures]) -> str:
     return table(["", *(f.policy for f in figures)], rows)
 
 
-def sweep_table(sweep: Mapping[int, Sequence[Figures]]) -> str:
+def sweep_table(sweep: Mapping[int, Sequence[Figures]]) -> Table:
     """Host overlap and mean wait against the length of a stay in the guest."""
     lengths = list(sweep)
     policies = [f.policy for f in sweep[lengths[0]]]

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pylbr.arbitration import register_file
 from pylbr.errors import LbrError
+from pylbr.tables import Table, print_table
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES, TITLES
 from pylbr.verify.script import Outcome
@@ -24,8 +25,8 @@ from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 
-__all__ = ["flaw_table", "in_parallel", "json_of", "property_table", "save_stories",
-           "search", "state_table", "table", "walk_table", "what_if_table", "with_legend"]
+__all__ = ["flaw_table", "in_parallel", "json_of", "print_with_legend", "property_table",
+           "save_stories", "search", "state_table", "table", "walk_table", "what_if_table"]
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -119,15 +120,12 @@ def in_parallel(
             raise
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, columns aligned."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-             for row in [head, *rows]]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Table whose plain text is Markdown."""
+    return Table(rows, head, markdown=True)
 
 
-def state_table(results: Sequence[Result]) -> str:
+def state_table(results: Sequence[Result]) -> Table:
     """Size of each search."""
     return table(
         ("policy", "CPUs", "guests", "depth", "states", "transitions", "diameter", "fixpoint",
@@ -138,7 +136,7 @@ def state_table(results: Sequence[Result]) -> str:
           "yes" if r.complete else "no", f"{r.seconds:.1f}") for r in results])
 
 
-def property_table(results: Sequence[Result]) -> str:
+def property_table(results: Sequence[Result]) -> Table:
     """Which property holds where; a number is the length of the shortest way to break it.
 
     «holds» stands only where nothing is broken: elsewhere what follows a broken property
@@ -159,7 +157,7 @@ def property_table(results: Sequence[Result]) -> str:
     return table(["", *names], rows)
 
 
-def flaw_table(results: Sequence[FlawResult]) -> str:
+def flaw_table(results: Sequence[FlawResult]) -> Table:
     """What each flaw breaks."""
     return table(
         ("policy", "flaw", "what it is", "found by", "steps"),
@@ -169,7 +167,7 @@ def flaw_table(results: Sequence[FlawResult]) -> str:
          for r in results])
 
 
-def walk_table(results: Sequence[Walked]) -> str:
+def walk_table(results: Sequence[Walked]) -> Table:
     """How far each walk came."""
     return table(
         ("policy", "CPUs", "guests", "depth", "seed", "actions", "world switches", "broken",
@@ -179,7 +177,7 @@ def walk_table(results: Sequence[Walked]) -> str:
          for r in results])
 
 
-def what_if_table(outcomes: Sequence[Outcome]) -> str:
+def what_if_table(outcomes: Sequence[Outcome]) -> Table:
     """What the event leads to at each point; points in a row with one outcome share a line."""
     rows: list[list[str]] = []
     for outcome in outcomes:
@@ -195,11 +193,13 @@ def what_if_table(outcomes: Sequence[Outcome]) -> str:
     return table(("point", "after", "outcome"), rows)
 
 
-def with_legend(text: str, names: Iterable[str] = NAMES) -> str:
-    """A table, and below it a line for each property that is named."""
+def print_with_legend(content: Table, names: Iterable[str] = NAMES) -> None:
+    """Print a table, and below it a line for each property that is named."""
     named = set(names)
     lines = [f"{name:4} {title}" for name, title in TITLES.items() if name in named]
-    return "\n".join([text, "", *lines] if lines else [text])
+    print_table(content)
+    if lines:
+        print("", *lines, sep="\n")
 
 
 def json_of(result: Result) -> dict:

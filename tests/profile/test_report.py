@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -142,10 +143,13 @@ def test_what_was_not_measured_is_no_zero(unmeasured, start, capsys):
 @pytest.mark.parametrize("view", ["edges", "functions", "history"])
 def test_a_terminal_is_not_wide_enough_for_every_name(stacks, view, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "64")
     lines = report(capsys, stacks, "--by", view, "--length", "2").splitlines()[3:]
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in lines]
     assert any("\u2026" in line for line in lines) and max(map(len, lines)) <= 96
-    if view == "history":
+    if view != "functions":  # whose numbers alone have no room
         assert max(map(len, lines)) <= 64
     monkeypatch.setenv("COLUMNS", "400")
     assert "\u2026" not in report(capsys, stacks, "--by", view)
