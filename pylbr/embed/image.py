@@ -7,11 +7,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from pylbr.errors import LbrError
+from pylbr.files.elf import DAMAGE, load_segments
 
 __all__ = ["Image", "ImageError", "load"]
 
@@ -20,9 +20,6 @@ _MULTIBOOT_MAGIC, _SEARCHED = 0x1BADB002, 8192
 #: Features that a loader must refuse if it lacks them: bits 15:0 but page alignment, memory map
 #: and video mode.
 _REQUIRED = 0xFFF8
-#: What the ELF reader raises at offsets, sizes and names that make no sense.
-_DAMAGE = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
-           ArithmeticError, AssertionError, MemoryError, OSError)
 _MOST_SEGMENTS, _MOST_SYMBOLS = 1 << 8, 1 << 18
 
 
@@ -79,7 +76,7 @@ def load(path: str | Path) -> Image:
         stream.seek(0)
         try:
             return _read(str(path), ELFFile(stream), head)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             what = f"no ELF file, or a damaged one ({type(error).__name__}: {error})"
             raise ImageError(path, what) from None
 
@@ -99,12 +96,7 @@ def _read(path: str, elf: ELFFile, head: bytes) -> Image:
         raise ImageError(path, "32-bit code without a multiboot header: it has no known "
                                "entry state")
     segments, entry = [], header["e_entry"]
-    for segment in elf.iter_segments("PT_LOAD"):
-        if segment["p_filesz"] > segment["p_memsz"]:
-            raise ImageError(path, "a segment larger in the file than in memory: damaged")
-        contents = segment.data()
-        if len(contents) != segment["p_filesz"]:
-            raise ImageError(path, "the file ends inside a segment: truncated")
+    for segment, contents in load_segments(elf):
         if segment["p_memsz"]:
             segments.append((segment["p_paddr"], segment["p_memsz"], contents))
         if segment["p_vaddr"] <= header["e_entry"] < segment["p_vaddr"] + segment["p_memsz"]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, Section
 from elftools.elf.segments import NoteSegment
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from pylbr.files.elf_plt import stub_names
 
-__all__ = ["ElfImage", "Segment", "read_build_id"]
+__all__ = ["DAMAGE", "ElfImage", "Segment", "load_segments", "read_build_id"]
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
@@ -28,6 +31,9 @@ _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 _GLOB_DAT, _JUMP_SLOT, _IRELATIVE = 6, 7, 37
 _NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
 _PF_X = 1
+#: What pyelftools raises at offsets, sizes and names that make no sense.
+DAMAGE: Final = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
+                 ArithmeticError, AssertionError, MemoryError, OSError)
 
 
 class Segment(NamedTuple):
@@ -201,6 +207,22 @@ def _ends(elf: ELFFile, table: NDArray[np.void]) -> NDArray[np.uint64]:
     bounds[: len(sections)] = np.array(sections, np.uint64)[: len(bounds)]
     bounds = bounds[table["section"]]
     return np.where(table["size"] > 0, table["value"] + table["size"], bounds)
+
+
+def load_segments(elf: ELFFile) -> Iterator[tuple[Any, bytes]]:
+    """PT_LOAD segments, as pyelftools has them, with their contents.
+
+    Raises
+    ------
+    ValueError
+        A segment's bytes are not all in the file, or do not fit into its memory.
+    """
+    for segment in elf.iter_segments("PT_LOAD"):
+        if segment["p_filesz"] > segment["p_memsz"]:
+            raise ValueError("a segment is larger in the file than in memory")
+        if segment["p_offset"] + segment["p_filesz"] > elf.stream_len:
+            raise ValueError("truncated: the file ends inside a segment")
+        yield segment, segment.data()
 
 
 def read_build_id(file: BinaryIO) -> bytes:

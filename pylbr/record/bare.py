@@ -3,19 +3,18 @@ or raw bytes.  Files are read with distrust."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from pylbr.errors import CommandError
+from pylbr.files.elf import DAMAGE, load_segments
 from pylbr.record.program import check_elf
 
 __all__ = ["Code", "IMPORTS", "PAGE", "Segment", "load"]
@@ -28,9 +27,6 @@ FREE_BASE: Final = 0x555555554000
 IMPORTS: Final = 0x7E0000000000
 _LARGEST: Final = 1 << 30
 _TOP: Final = 0x7F0000000000
-#: What the ELF reader raises at offsets, sizes and names that make no sense.
-_DAMAGE: Final = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
-                  ArithmeticError, AssertionError, MemoryError, OSError)
 # Of the x86-64 psABI, table 4.9.
 _ABS64, _GLOB_DAT, _JUMP_SLOT, _RELATIVE = 1, 6, 7, 8
 
@@ -100,7 +96,7 @@ def load(name: str) -> Code:
     try:
         with open(path, "rb") as stream:
             return _Reader(path, ELFFile(stream)).code(function)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CommandError(
             f"{path}: a damaged ELF file ({type(error).__name__}: {error})", 126) from None
 
@@ -132,17 +128,15 @@ class _Reader:
 
     def _loaded(self) -> Iterator[Segment]:
         total = 0
-        for segment in self._elf.iter_segments("PT_LOAD"):
+        for segment, contents in load_segments(self._elf):
             start, size = self._base + segment["p_vaddr"], segment["p_memsz"]
             total += size
             if total > _LARGEST or start < PAGE or start + size > _TOP:
                 raise CommandError(f"{self._path}: a segment at {start:#x} of {size:#x} bytes "
                                    "does not fit", 126)
-            data = bytearray(segment.data())
-            if len(data) != segment["p_filesz"] or len(data) > size:
-                raise CommandError(f"{self._path}: truncated: a segment's bytes are missing", 126)
             if size:
-                yield Segment(start, size, data, segment["p_flags"], segment["p_offset"])
+                yield Segment(start, size, bytearray(contents), segment["p_flags"],
+                              segment["p_offset"])
 
     def _headers(self) -> tuple[int, int]:
         at = self._elf.header["e_phoff"]
