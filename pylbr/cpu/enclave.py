@@ -33,8 +33,9 @@ class Enclave:
 
     def copy(self, msrs: Msrs) -> Enclave:
         """The same for a copy of the registers."""
-        other = Enclave(msrs)
-        other.kind, other.entry = self.kind, self.entry
+        other = object.__new__(Enclave)
+        other.__dict__.update(self.__dict__)
+        other.msrs = msrs
         return other
 
     def save(self) -> EnclaveState:

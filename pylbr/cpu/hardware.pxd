@@ -40,12 +40,14 @@ ctypedef struct Hardware:
     # Counters, not state
     uint64_t msr_accesses, xsaves, entries, exits
 
+
 # The same for Python, over the facility of a `Processor`.
 @cython.final
 cdef class Facility:
     cdef readonly LbrState lbr
     cdef readonly uint64_t debugctl
     cdef bint switched
+
 
 cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil
 cdef void hw_set_ctl(Hardware* hw, uint64_t value) noexcept nogil

@@ -102,24 +102,22 @@ class Processor:
         self.events = events
         self.pmu = PmuState(self.model)
         access = registers(self.model, self.pmu)
-        self._assemble(access, Smm(access.msrs), Enclave(access.msrs), Mode(), Vmx(access))
-
-    def _assemble(self, access: MsrAccess, smm: Smm, enclave: Enclave, mode: Mode, vmx: Vmx
-                  ) -> None:
-        self.access, self.msrs = access, access.msrs
-        self.smm, self.enclave, self.mode, self.vmx = smm, enclave, mode, vmx
-        self.recorder = Recorder(access.msrs, mode)
-        self._slots = access.slots
+        self.access, self.msrs, self._slots = access, access.msrs, access.slots
+        self.smm, self.enclave = Smm(self.msrs), Enclave(self.msrs)
+        self.mode, self.vmx = Mode(), Vmx(access)
+        self.recorder = Recorder(self.msrs, self.mode)
 
     def copy(self) -> Processor:
         """An independent processor in the same state, alone on its core; a VMCS in force is
         copied too."""
         other = object.__new__(Processor)
         other.model, other.events, other.pmu = self.model, self.events, self.pmu.copy()
-        msrs = self.msrs.copy(other.pmu)
-        access = MsrAccess(msrs)
-        other._assemble(access, self.smm.copy(msrs), self.enclave.copy(msrs), self.mode.copy(),
-                        self.vmx.copy(access))
+        other.msrs = msrs = self.msrs.copy(other.pmu)
+        other.access = self.access.copy(msrs)
+        other._slots = other.access.slots
+        other.smm, other.enclave = self.smm.copy(msrs), self.enclave.copy(msrs)
+        other.mode, other.vmx = self.mode.copy(), self.vmx.copy(other.access)
+        other.recorder = self.recorder.copy(msrs, other.mode)
         return other
 
     def state(self) -> ProcessorState:

@@ -52,7 +52,7 @@ class Mode:
 
     def copy(self) -> Mode:
         """An independent mode."""
-        other = Mode()
+        other = object.__new__(Mode)
         other.__dict__.update(self.__dict__)
         return other
 
@@ -85,6 +85,13 @@ class Recorder:
         self._streamlined = model.pmu.version >= 4 or model.amd is not None
         self._has_status = model.pmu.version >= 2
         self._effective = effective(model)
+
+    def copy(self, msrs: Msrs, mode: Mode) -> Recorder:
+        """The record path of a copy of registers and mode."""
+        other = object.__new__(Recorder)
+        other.__dict__.update(self.__dict__)
+        other.msrs, other.mode, other.pmu = msrs, mode, msrs.pmu
+        return other
 
     def record(self, listener: Listener, branches: npt.NDArray[np.void], start: int,
                stop: int | None) -> int:

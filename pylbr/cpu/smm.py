@@ -40,8 +40,9 @@ class Smm:
 
     def copy(self, msrs: Msrs) -> Smm:
         """The same for a copy of the registers."""
-        other = Smm(msrs)
-        other.inside, other.lbren, other.debugctl = self.inside, self.lbren, self.debugctl
+        other = object.__new__(Smm)
+        other.__dict__.update(self.__dict__)
+        other.msrs = msrs
         return other
 
     def save(self) -> SmmState:

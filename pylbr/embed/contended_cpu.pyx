@@ -20,7 +20,7 @@ from lbrcore.lbr cimport (
     lbr_state, lbr_view,
 )
 from pylbr.arbitration.microsteps cimport (
-    EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,
+    EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,
     GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_CLOSE, OP_ENTER, OP_EXIT,
     OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_GUEST, Cpu, Observation, Policy, System, Vcpu, nmi,
     start, step, vcpu_reset,

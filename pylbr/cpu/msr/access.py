@@ -30,7 +30,14 @@ class MsrAccess:
 
     def __init__(self, msrs: Msrs, replaced: Mapping[int, Slot] | None = None) -> None:
         self.msrs = msrs
-        self.slots = {**slots(msrs.model), **replaced} if replaced else slots(msrs.model)
+        self._of_model = slots(msrs.model)
+        self.slots = {**self._of_model, **replaced} if replaced else self._of_model
+
+    def copy(self, msrs: Msrs) -> MsrAccess:
+        """The access to a copy of the registers, as the model's rows say."""
+        other = object.__new__(MsrAccess)
+        other.msrs, other.slots, other._of_model = msrs, self._of_model, self._of_model
+        return other
 
     def read(self, index: int, host: bool = False) -> int:
         """RDMSR; see `Processor.rdmsr`."""

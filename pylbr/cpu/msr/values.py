@@ -173,7 +173,7 @@ class Msrs:
 
         `streamlined`: a freeze sets LBR_FRZ (PMU version 4 up) and changes no enable.
         """
-        if (self.model.arch and not streamlined and choices.FREEZE_BELOW_V4_CLEARS_LBREN
+        if (not streamlined and self.model.arch and choices.FREEZE_BELOW_V4_CLEARS_LBREN
                 and self.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI):
             self.lbr.ctl &= ~CTL_LBREN
         return self.hardware.freeze(streamlined)
