@@ -238,3 +238,24 @@ def test_facts_are_spelt_once():
             if found:
                 wrong[name] = found
     assert not wrong
+
+
+def defines(path, name):
+    """Whether a file defines a function, a class or a method (``Class.method``)."""
+    owner, _, function = name.rpartition(".")
+    text = path.read_text()
+    if path.suffix in (".c", ".h"):
+        return re.search(rf"^[\w ]+[ *]{function}\([^;{{]*\)[^;{{]* ?{{", text, re.M)
+    if owner:
+        found = re.search(rf"^(cdef )?class {owner}\b.*?(?=^\S|\Z)", text, re.M | re.S)
+        text = found[0] if found else ""
+    return re.search(rf"^ *(def|class|c?p?def [^=\n]*?)\s*\b{function}\b *[(:]", text, re.M)
+
+
+def test_the_walks_name_what_exists():
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:lbrcore|pylbr)/[\w./]+):([\w.]+)`", text)
+    assert len(named) > 40
+    missing = [f"{name}:{function}" for name, function in named
+               if not (ROOT / name).exists() or not defines(ROOT / name, function)]
+    assert not missing
