@@ -12,8 +12,8 @@ from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.record.choice import choose, process_of
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
-from pylbr.record.events import EVENTS, counted_event
-from pylbr.record.filters import parse_filter
+from pylbr.record.events import EVENT_NAMES, counted_event
+from pylbr.record.filters import recordable_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
 
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--branch-filter", metavar="WORDS", default="any,u",
                         help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, save_type")
     parser.add_argument("-e", "--event", metavar="EVENT",
-                        help=f"what a period counts: {', '.join(EVENTS)}")
+                        help=f"what a period counts: {', '.join(EVENT_NAMES)}")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("-c", "--count", type=int, metavar="N",
                       help="sample every N events (default 100003 of the engine qemu)")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
                            "pylbr record [options] -- PROGRAM [ARGUMENT ...]")
     if args.duration and not running:
         raise CommandError("--duration: a program is recorded to its end; -p PID takes a time")
-    filter_ = parse_filter(args.branch_filter)
+    filter_ = recordable_filter(args.branch_filter)
     if args.mispredicts and not args.full:
         raise CommandError("--mispredicts: a predictor needs every branch; add --full, "
                            "and take samples with pylbr replay")

@@ -9,25 +9,26 @@ import sys
 
 from pylbr.arch.models import MODELS
 from pylbr.cli import perf_words
-from pylbr.cli.convert import STACK_WRITERS, add_binary
+from pylbr.cli.convert import add_binary
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
+from pylbr.files.format import WriteOptions
 from pylbr.perf.branch_filter import BRANCH_WORDS
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
 from pylbr.sample.quirks import QUIRKS
 from pylbr.sample.setup import DEFAULT_MODEL
 from pylbr.trace import open_any
-from pylbr.trace.formats import formats, suffix_of
+from pylbr.trace.formats import output_format, output_suffixes, readable
 from pylbr.trace.modules import parse_module
 from pylbr.trace.trace import Trace
 
 HELP = "sample a trace as a processor with LBRs would: branch stacks, as perf record -b"
 
-EPILOG = """
+EPILOG = f"""
 Words and events are those of perf record.  Besides, the event every-branch counts each branch
-of the trace, also those that fell through.  What OUT becomes, its suffix tells: .perf.data
-.perfscript .preagg .afdo.txt .csv
+of the trace, also those that fell through.  What OUT becomes, its suffix tells:
+{' '.join(output_suffixes("stacks"))}
 
 examples:
   pylbr replay app.arrow -e branches:u -c 10007 -j any,u --cpu sapphire-rapids -o out.perf.data
@@ -80,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, metavar="N", default=1,
         help="default 1; the architectural engine always has one")
     add("--from", dest="format", metavar="FORMAT",
-        help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in formats())}")
+        help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in readable())}")
     add("--module", metavar="FILE[@ADDRESS]", action="append", default=[],
         help="program or library that ran, loaded ADDRESS above its link addresses")
     add_binary(parser)
@@ -91,10 +92,11 @@ def run(args: argparse.Namespace) -> int:
     """Replay; quiet unless standard error is a terminal."""
     args.input = perf_words.named_input(args)
     setup = _setup(args)
-    suffix = suffix_of(args.output)
-    if suffix not in STACK_WRITERS:
+    chosen = output_format(args.output, "stacks")
+    if chosen is None or chosen.write is None:
         raise CommandError(
-            f"{args.output}: stacks are written as one of {', '.join(STACK_WRITERS)}")
+            f"{args.output}: stacks are written as one of "
+            f"{', '.join(output_suffixes('stacks'))}")
     modules = [module for text in args.module for module in parse_module(text)]
     done = 0
 
@@ -103,6 +105,9 @@ def run(args: argparse.Namespace) -> int:
         done += count
         bar.update(count)
 
+    options = WriteOptions(
+        note=lambda line: print(f"pylbr replay: {line}", file=sys.stderr), binary=args.binary,
+        preagg_form=args.preagg_form)
     with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
         if not isinstance(source, Trace):
             raise CommandError(
@@ -113,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             stacks = replayed(source, setup, threads=args.threads, update=update,
                               command_line=["pylbr", *sys.argv[1:]])
             try:
-                count = STACK_WRITERS[suffix](stacks, args)
+                count = chosen.write(stacks, args.output, options)
             except KeyboardInterrupt:
                 print(
                     f"pylbr replay: interrupted after {done:,} branches; {args.output} was not "

@@ -1,4 +1,4 @@
-"""A file format: how its files are recognised and opened."""
+"""A file format: how its files are recognised, opened and written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from pylbr.files.module import Module
 
-__all__ = ["Format", "Head", "Options"]
+__all__ = ["Format", "Head", "Options", "WriteOptions"]
+
+
+def _ignore(value: object) -> None:
+    pass
+
+
+def _never(head: object) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,33 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """Options of the writers; each format uses those that concern it.
+
+    Attributes
+    ----------
+    update : callable
+        Called with the number of branches or samples of each batch once it is written.
+    note : callable
+        Called with one line on what the file lacks.
+    rows_per_file : int, optional
+        Write a directory of files with this many branches each.
+    binary : str, optional
+        ELF file, for formats that describe one.
+    preagg_form : {"traces", "branches"}, optional
+        Lines of pre-aggregated text.
+    """
+
+    update: Callable[[int], object] = _ignore
+    note: Callable[[str], object] = _ignore
+    rows_per_file: int | None = None
+    binary: str | None = None
+    preagg_form: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
-    """One format.
+    """One format: how it is recognised, read and written.
 
     Attributes
     ----------
@@ -71,12 +104,20 @@ class Format:
     kind : {"trace", "stacks"}
     sniff : callable
         Head -> whether the file is of this format.
-    open : callable
+    open : callable, optional
         (path, Options) -> `pylbr.trace.Trace` or `pylbr.perf.stacks.Stacks`.  Raises TraceError.
+        None: cannot be read.
+    write : callable, optional
+        (source, path, WriteOptions) -> number of branches or samples written.  Raises
+        TraceError, and leaves nothing at `path` then.  None: cannot be written.
+    suffixes : tuple of str
+        Suffixes of output files that choose this format, lower case.
     """
 
     name: str
     description: str
     kind: Literal["trace", "stacks"]
-    sniff: Callable[[Head], bool]
-    open: Callable[[str, Options], Any]
+    sniff: Callable[[Head], bool] = _never
+    open: Callable[[str, Options], Any] | None = None
+    write: Callable[[Any, str, WriteOptions], int] | None = None
+    suffixes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from pylbr.errors import TraceError
-from pylbr.files.format import Format, Head, Options
+from pylbr.files.format import Head, Options
 from pylbr.perf import stacks
 from pylbr.perf._sample_reader import Scanner
 from pylbr.perf.abi import ATTR_SIZES, PERF_MAGIC, PIPE_HEADER_SIZE, Record
@@ -22,7 +22,7 @@ from pylbr.perf.header_reader import Cursor, parse_attr, parse_feature, read_hea
 from pylbr.perf.record_reader import COMPRESSED, HEAD_RECORDS, RecordReader, trailing
 from pylbr.perf.sample_reader import SampleLayout
 
-__all__ = ["PERF_DATA", "PerfData"]
+__all__ = ["PerfData", "is_perf_data"]
 
 #: perf writes attributes and features first; they end within this much.
 MAX_PIPE_HEAD: Final = 64 << 20
@@ -159,7 +159,7 @@ def _pipe_attr(path: str, body: bytes, offset: int) -> stacks.Event:
     return replace(event, ids=ids)
 
 
-def _is_perf_data(head: Head) -> bool:
+def is_perf_data(head: Head) -> bool:
     raw = head.raw
     if head.is_directory:
         try:
@@ -168,8 +168,3 @@ def _is_perf_data(head: Head) -> bool:
         except OSError:
             return False
     return raw[:8] in (PERF_MAGIC, PERF_MAGIC[::-1], b"PERFFILE")
-
-
-PERF_DATA = Format(
-    "perf.data", "branch stacks as perf record writes them", "stacks", _is_perf_data, PerfData
-)

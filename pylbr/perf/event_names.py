@@ -11,18 +11,20 @@ from typing import Final
 
 from pylbr.perf.stacks import Event
 
-__all__ = ["event_name", "named_event"]
+__all__ = ["HARDWARE", "RAW", "SOFTWARE", "event_name", "named_event"]
 
 #: ``PERF_TYPE_*``.
-_HARDWARE, _SOFTWARE, _RAW = 0, 1, 4
+HARDWARE: Final = 0
+SOFTWARE: Final = 1
+RAW: Final = 4
 #: ``PERF_COUNT_HW_*`` and ``PERF_COUNT_SW_*``: the index is the number.
 _NAMES: Final = {
-    _HARDWARE: (
+    HARDWARE: (
         "cycles", "instructions", "cache-references", "cache-misses", "branches",
         "branch-misses", "bus-cycles", "stalled-cycles-frontend", "stalled-cycles-backend",
         "ref-cycles",
     ),
-    _SOFTWARE: (
+    SOFTWARE: (
         "cpu-clock", "task-clock", "page-faults", "context-switches", "cpu-migrations",
         "minor-faults", "major-faults", "alignment-faults", "emulation-faults", "dummy",
         "bpf-output", "cgroup-switches",
@@ -36,7 +38,7 @@ _NUMBERS: Final = {
     name: (kind, number) for kind, names in _NAMES.items() for number, name in enumerate(names)
 }
 #: Stands for an event that is not known.  perf prints no address of a software dummy.
-_UNKNOWN: Final = (_RAW, 0)
+_UNKNOWN: Final = (RAW, 0)
 _RAW_NAME: Final = re.compile(r"(?:cpu/)?r([0-9a-f]{1,16})/?|raw 0x([0-9a-f]{1,16})")
 _TERMS: Final = re.compile(r"cpu/(.+)/[a-zA-Z]*")
 #: Where the terms of ``cpu/.../`` lie in config, as sysfs of Intel processors has them.
@@ -52,7 +54,7 @@ def named_event(name: str, sample_type: int) -> Event:
 
 def _raw(name: str) -> tuple[int, int] | None:
     if match := _RAW_NAME.fullmatch(name):
-        return _RAW, int(match[1] or match[2], 16)
+        return RAW, int(match[1] or match[2], 16)
     match = _TERMS.fullmatch(name)
     if match is None:
         return None
@@ -65,7 +67,7 @@ def _raw(name: str) -> tuple[int, int] | None:
         if key not in _TERM_SHIFTS or number is None:
             return None
         config |= int(number[0], 0) << _TERM_SHIFTS[key]
-    return (_RAW, config) if config < 1 << 64 else None
+    return (RAW, config) if config < 1 << 64 else None
 
 
 def event_name(event: Event) -> str:
@@ -75,6 +77,6 @@ def event_name(event: Event) -> str:
         return event.name
     if event.config < len(names):
         return names[event.config]
-    if event.type == _RAW:
+    if event.type == RAW:
         return f"raw {event.config:#x}"
     return f"event:type={event.type},config={event.config:#x}"

@@ -9,25 +9,23 @@ from lbrcore.events import ALL_CLASSES, CountedEvent
 from pylbr.arch.perf_events import EVENTS, PerfEvent, event
 from pylbr.errors import ConfigurationError
 from pylbr.perf.abi import AttrFlag, SampleType
-from pylbr.perf.event_names import named_event
+from pylbr.perf.event_names import HARDWARE, RAW, event_name, named_event
 from pylbr.perf.stacks import Event
 
-__all__ = ["EVERY_BRANCH", "SampledEvent", "parse_event"]
+__all__ = ["EVERY_BRANCH", "SampledEvent", "find_event", "parse_event", "split_modifiers"]
 
 #: An event of no processor: every row of the trace, those that fell through and interrupts
 #: too.  Its samples are found by arithmetic.
 EVERY_BRANCH = "every-branch"
 
-#: perf's generic events: (PERF_COUNT_HW_*, event of Intel, event of AMD).
+#: perf's generic events: (event of Intel, event of AMD).
 _GENERIC = {
-    "cycles": (0, "CPU_CLK_UNHALTED.THREAD", "CPU_CLK_UNHALTED"),
-    "instructions": (1, "INST_RETIRED.ANY", "RETIRED_INSTRUCTIONS"),
-    "branches": (4, "BR_INST_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS"),
+    "cycles": ("CPU_CLK_UNHALTED.THREAD", "CPU_CLK_UNHALTED"),
+    "instructions": ("INST_RETIRED.ANY", "RETIRED_INSTRUCTIONS"),
+    "branches": ("BR_INST_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS"),
     "branch-misses": (
-        5, "BR_MISP_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED"),
+        "BR_MISP_RETIRED.ALL_BRANCHES", "RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED"),
 }
-_ALIASES = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
-_HARDWARE, _RAW = 0, 4  # PERF_TYPE_*
 #: Raw 0 is no event of a processor.  Of a software dummy perf prints no address.
 _NO_EVENT = 0
 _MISPREDICTED = sum(1 << flags for flags in range(8) if flags & BranchFlag.MISPRED)
@@ -91,10 +89,7 @@ def parse_event(
     ConfigurationError
         No such event or modifier, or a period that no counter takes.
     """
-    name, _, modifiers = text.partition(":")
-    if "/" in text:  # cpu/event=0xc4/u: modifiers follow the slash
-        name, _, modifiers = text.rpartition("/")
-        name, modifiers = name + "/", modifiers.removeprefix(":")
+    name, modifiers = split_modifiers(text)
     if set(modifiers) - set("ukp"):
         raise ConfigurationError(f"event {text!r}: modifiers are u, k and p, not {modifiers!r}")
     cpls = (_USER if "u" in modifiers else 0) | (_KERNEL if "k" in modifiers else 0)
@@ -105,8 +100,8 @@ def parse_event(
     except ValueError as error:
         raise ConfigurationError(f"event {text!r}: {error}") from None
     if name == EVERY_BRANCH:
-        return SampledEvent(text, replace(plain, classes=ALL_CLASSES), _RAW, _NO_EVENT)
-    found = _lookup(name, table)
+        return SampledEvent(text, replace(plain, classes=ALL_CLASSES), RAW, _NO_EVENT)
+    found = find_event(name, table)
     if found is None:
         raise ConfigurationError(
             f"event {text!r}: not known for this processor; these are: "
@@ -122,23 +117,25 @@ def _names(table: str) -> list[str]:
     return [row.name.lower() for row in EVENTS if table in row.tables]
 
 
-def _lookup(name: str, table: str) -> tuple[int, int, PerfEvent] | None:
-    """(type, config, row) of an event."""
-    key = _ALIASES.get(name.lower(), name.lower())
+def split_modifiers(text: str) -> tuple[str, str]:
+    """Name and modifiers of an event: ``cycles:u``, ``cpu/event=0xc4/u``."""
+    if "/" in text:
+        name, _, modifiers = text.rpartition("/")
+        return name + "/", modifiers.removeprefix(":")
+    name, _, modifiers = text.partition(":")
+    return name, modifiers
+
+
+def find_event(name: str, table: str) -> tuple[int, int, PerfEvent] | None:
+    """Type and config in ``perf_event_attr`` of an event without modifiers, and its row."""
+    key = name.lower()
     by_name = {row.name.lower(): row for row in EVENTS if table in row.tables}
-    if key in _GENERIC:
-        config, intel, amd = _GENERIC[key]
-        return _HARDWARE, config, by_name[(amd if table == "amd" else intel).lower()]
+    coded = named_event(key, 0)
+    generic = event_name(replace(coded, name=""))
+    if coded.type == HARDWARE and generic in _GENERIC:
+        intel, amd = _GENERIC[generic]
+        return HARDWARE, coded.config, by_name[(amd if table == "amd" else intel).lower()]
     row = by_name.get(key)
-    if row is None:
-        select, umask = _raw(key)
-        row = None if select is None else event(table, select, umask)
-    return None if row is None else (_RAW, row.umask << 8 | row.select, row)
-
-
-def _raw(name: str) -> tuple[int | None, int]:
-    """(event select, unit mask) of ``rUUEE`` or ``cpu/event=..,umask=../``."""
-    coded = named_event(name, 0)
-    if coded.type != _RAW or not 0 < coded.config < 1 << 16:
-        return None, 0
-    return coded.config & 0xFF, coded.config >> 8
+    if row is None and coded.type == RAW and 0 < coded.config < 1 << 16:
+        row = event(table, coded.config & 0xFF, coded.config >> 8)
+    return None if row is None else (RAW, row.umask << 8 | row.select, row)

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from pylbr.errors import TraceError
-from pylbr.files.format import Format, Head, Options
+from pylbr.files.format import Head, Options
 from pylbr.files.lines import MAX_LINE
 from pylbr.files.source import ByteSource
 from pylbr.perf import stacks
@@ -37,7 +37,7 @@ from pylbr.perf.event_names import named_event
 from pylbr.perf.script_events import parse_event
 from pylbr.perf.script_samples import LineFault, SampleLines, batch, is_sample
 
-__all__ = ["PERF_SCRIPT", "PerfScript"]
+__all__ = ["PerfScript", "is_perf_script"]
 
 #: Stays in the second-level cache with what is made of it.
 _WINDOW: Final = 1 << 18
@@ -348,12 +348,7 @@ class _Parser:
             yield batch(samples[first:], self._events)
 
 
-def _is_perf_script(head: Head) -> bool:
+def is_perf_script(head: Head) -> bool:
     if b"\0" in head.data[:4096]:
         return False
     return any(is_sample(line) for line in head.lines() if b"0x" in line and b"/" in line)
-
-
-PERF_SCRIPT = Format(
-    "perfscript", "text of perf script with branch stacks", "stacks", _is_perf_script, PerfScript
-)

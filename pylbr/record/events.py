@@ -1,46 +1,63 @@
-"""perf's events (``-e``) as far as programs can be recorded with them."""
+"""perf's events (``-e``) that the period of a recording can count."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from pylbr.arch.perf_events import PerfEvent
 from pylbr.errors import CommandError
 from pylbr.perf.event_names import named_event
+from pylbr.perf.events import find_event, split_modifiers
+from pylbr.perf.stacks import Event
 from pylbr.record.constants import Counted
 
-__all__ = ["EVENTS", "counted_event"]
+__all__ = ["EVENT_NAMES", "counted_event", "declared_event"]
 
-#: Names, for help texts.
-EVENTS: Final = {
-    "branches": Counted.BRANCHES, "branch-instructions": Counted.BRANCHES,
-    "instructions": Counted.INSTRUCTIONS, "cycles": Counted.CYCLES, "cpu-cycles": Counted.CYCLES,
-    "br_inst_retired.near_taken": Counted.TAKEN, "taken": Counted.TAKEN,
+#: Processors whose events can be counted.
+_TABLE: Final = "golden-cove"
+_NAMES: Final = {
+    Counted.BRANCHES: "branches", Counted.INSTRUCTIONS: "instructions", Counted.CYCLES: "cycles",
+    Counted.TAKEN: "br_inst_retired.near_taken",
 }  # fmt: skip
-_RAW: Final = 4  # PERF_TYPE_RAW
-#: The same as ``rUUEE`` and ``cpu/event=0xEE,umask=0xUU/`` of Intel processors.
-_BY_CODE: Final = {
-    0x003C: Counted.CYCLES, 0x00C0: Counted.INSTRUCTIONS, 0x00C4: Counted.BRANCHES,
-    0x20C4: Counted.TAKEN,
-}  # fmt: skip
+_ALIASES: Final = {"taken": _NAMES[Counted.TAKEN]}
+#: Words of ``-e``, besides codes and the processor's own names of the same events.
+EVENT_NAMES: Final = (
+    "branches", "branch-instructions", "instructions", "cycles", "cpu-cycles",
+    "br_inst_retired.near_taken", "taken",
+)
+
+
+def _found(name: str) -> tuple[int, int, PerfEvent]:
+    found = find_event(name, _TABLE)
+    assert found is not None, name
+    return found
+
+
+_COUNTED: Final = {_found(name)[2].name: counted for counted, name in _NAMES.items()}
 
 
 def counted_event(text: str) -> Counted:
-    """What ``-e text`` counts.
+    """What a period of the event that ``-e TEXT`` means counts.
 
     Raises
     ------
     CommandError
-        There is no such event, or a modifier asks for the kernel.
+        Unknown event or modifier, or one that cannot be had here.
     """
-    name, _, modifiers = text.lower().partition(":")
-    if "/" in text:  # cpu/event=0xc4,umask=0x20/u
-        name, _, modifiers = text.lower().rpartition("/")
-        name, modifiers = name + "/", modifiers.removeprefix(":")
+    name, modifiers = split_modifiers(text.lower())
     if set(modifiers) - set("up"):  # samples are precise without p, too
         raise CommandError(f"-e {text}: modifiers are u and p: user-mode QEMU has no kernel")
-    coded = named_event(name, 0)
-    code = coded.config if coded.type == _RAW else -1
-    counted = EVENTS[name] if name in EVENTS else _BY_CODE.get(code)
+    found = find_event(_ALIASES.get(name, name), _TABLE)
+    counted = None if found is None else _COUNTED.get(found[2].name)
     if counted is None:
-        raise CommandError(f"-e {text}: no such event; there is {', '.join(EVENTS)}")
+        raise CommandError(f"-e {text}: no such event; there is {', '.join(EVENT_NAMES)}")
     return counted
+
+
+def declared_event(counted: Counted) -> Event:
+    """Name, type and config of the event that files of such samples declare."""
+    if counted is Counted.TIME:
+        return named_event("task-clock:u", 0)
+    name = _NAMES[counted]
+    kind, config, _ = _found(name)
+    return Event(f"{name}:u", kind, config)

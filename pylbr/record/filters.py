@@ -7,9 +7,9 @@ from typing import Final
 from pylbr.arch.branches import BRANCH_CLASSES
 from pylbr.errors import CommandError
 from pylbr.perf.abi import BranchSample
-from pylbr.perf.branch_filter import BRANCH_KINDS, BRANCH_WORDS
+from pylbr.perf.branch_filter import BRANCH_KINDS, BRANCH_WORDS, parse_filter
 
-__all__ = ["accepted_classes", "parse_filter"]
+__all__ = ["accepted_classes", "recordable_filter"]
 
 _OTHER_BRANCH: Final = 22  # IA32_LBR_CTL (SDM vol. 4, 14CEH)
 _REFUSED: Final = {
@@ -28,24 +28,23 @@ WORDS: Final = {
 }
 
 
-def parse_filter(text: str) -> BranchSample:
-    """Bits of a list of words such as ``any,u``.
+def recordable_filter(text: str) -> BranchSample:
+    """Bits of a list of words such as ``any,u``; user mode is always meant.
 
     Raises
     ------
     CommandError
         Unknown word, or one that cannot be had here.
     """
-    result = BranchSample.USER
-    for word in text.split(","):
+    words = text.split(",")
+    for word in words:
         if word in _REFUSED:
             raise CommandError(f"-j {word}: {_REFUSED[word]}")
         if word not in WORDS:
             raise CommandError(f"-j {word}: no such filter; there is {', '.join(WORDS)}")
-        result |= WORDS[word]
-    if not result & BRANCH_KINDS:
-        result |= BranchSample.ANY
-    return result
+    if not any(WORDS[word] & BRANCH_KINDS for word in words):
+        words.append("any")
+    return BranchSample(parse_filter([*words, "u"]))
 
 
 def accepted_classes(control: int) -> int:

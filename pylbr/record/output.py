@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -23,6 +24,7 @@ from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Engine, Request
+from pylbr.record.events import declared_event
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.schema import column_dtype
@@ -30,13 +32,6 @@ from pylbr.trace.writer import BATCH_ROWS, GROUP_ROWS, Writer
 
 __all__ = ["PerfDataOutput", "TraceOutput", "describe"]
 
-#: perf's generic hardware events (PERF_TYPE_HARDWARE 0), and the raw code of
-#: BR_INST_RETIRED.NEAR_TAKEN; time is PERF_COUNT_SW_TASK_CLOCK.
-_EVENTS: Final = {
-    Counted.BRANCHES: ("branches:u", 0, 4), Counted.INSTRUCTIONS: ("instructions:u", 0, 1),
-    Counted.CYCLES: ("cycles:u", 0, 0), Counted.TAKEN: ("br_inst_retired.near_taken:u", 4, 0x20C4),
-    Counted.TIME: ("task-clock:u", 1, 1),
-}  # fmt: skip
 _NS: Final = 1_000_000_000
 #: Share of a disk's free space that the rows of a trace may take: digests and tables come on top.
 _FILL: Final = 0.95
@@ -57,18 +52,16 @@ def describe(request: Request, engine: Engine) -> dict[str, str]:
 
 
 def _event(request: Request, filter_: BranchSample) -> Event:
-    name, kind, config = _EVENTS[request.counted]
     flags = AttrFlag.EXCLUDE_KERNEL | AttrFlag.EXCLUDE_HV | AttrFlag.INHERIT
     period = request.period
     if request.counted is Counted.TIME:
         flags |= AttrFlag.FREQ
         period = _NS // period
-    return Event(
-        name, kind, config, period,
-        int(SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.CPU
-            | SampleType.PERIOD | SampleType.BRANCH_STACK),
-        branch_sample_type=int(filter_), flags=int(flags),
-    )  # fmt: skip
+    kind = (SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.CPU
+            | SampleType.PERIOD | SampleType.BRANCH_STACK)
+    return replace(
+        declared_event(request.counted), period=period, sample_type=int(kind),
+        branch_sample_type=int(filter_), flags=int(flags))
 
 
 class PerfDataOutput:

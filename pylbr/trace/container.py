@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
-from pylbr.files.format import Format, Head, Options
+from pylbr.errors import TraceError
+from pylbr.files.format import Format, Head, Options, WriteOptions
 from pylbr.trace.arrow_file import ArrowTrace
 from pylbr.trace.parquet_file import ParquetTrace
+from pylbr.trace.partition import PartitionedWriter
+from pylbr.trace.trace import Trace
+from pylbr.trace.writer import Writer
 
 __all__ = ["ARROW", "PARQUET"]
 
@@ -29,5 +33,25 @@ def _open_parquet(path: str, options: Options) -> ParquetTrace:
     return ParquetTrace(path, verify=options.verify, modules=options.modules)
 
 
-ARROW = Format("arrow", "the container, random access", "trace", _is_arrow, _open_arrow)
-PARQUET = Format("parquet", "the container, compact", "trace", _is_parquet, _open_parquet)
+def _write(source: Trace, path: str, options: WriteOptions) -> int:
+    writer: Writer | PartitionedWriter
+    if options.rows_per_file is None:
+        writer = Writer(path, source.metadata, source.columns)
+    else:
+        writer = PartitionedWriter(
+            path, source.metadata, source.columns, rows=options.rows_per_file)
+    with writer:
+        for chunk in source.chunks():
+            writer.write(chunk.branches, chunk.task, chunk.cpu)
+            options.update(len(chunk))
+        if not writer.count:
+            raise TraceError(source.path, "holds no branches: nothing to convert")
+    return writer.count
+
+
+ARROW = Format(
+    "arrow", "the container, random access", "trace", _is_arrow, _open_arrow, _write, (".arrow",))
+PARQUET = Format(
+    "parquet", "the container, compact", "trace", _is_parquet, _open_parquet, _write,
+    (".parquet",),
+)

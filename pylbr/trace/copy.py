@@ -1,35 +1,24 @@
-"""Copying a trace of any format into another file."""
+"""Copying a trace, or a file of stacks, of any format into another file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from pylbr.errors import TraceError
-from pylbr.trace.csv_file import write_csv
-from pylbr.trace.partition import PartitionedWriter
+from pylbr.files.format import WriteOptions
+from pylbr.perf.stacks import Record, Samples, Stacks
+from pylbr.trace.formats import output_format, output_suffixes
 from pylbr.trace.trace import Trace
-from pylbr.trace.writer import Writer
 
-__all__ = ["SUFFIXES", "copy_trace"]
-
-#: What a trace can be written as.
-SUFFIXES = (".arrow", ".parquet", ".csv")
+__all__ = ["copy_stacks", "copy_trace"]
 
 
 def copy_trace(
-    source: Trace, path: str | os.PathLike[str], update: Callable[[int], object] | None = None,
-    rows_per_file: int | None = None,
+    source: Trace, path: str | os.PathLike[str], options: WriteOptions | None = None
 ) -> int:
     """Write `source` to `path`, in the format of its suffix; returns the branches.
-
-    Parameters
-    ----------
-    update : callable, optional
-        Called with the number of branches of each chunk once they are written.
-    rows_per_file : int, optional
-        Makes `path` a directory of Parquet files with this many branches each.
 
     Raises
     ------
@@ -37,25 +26,47 @@ def copy_trace(
         The source is damaged or empty, or the target cannot be written; then nothing is left
         there.
     """
-    suffix = Path(path).suffix.lower()
-    if rows_per_file is not None and suffix != ".parquet":
+    options = options or WriteOptions()
+    if options.rows_per_file is not None and Path(path).suffix.lower() != ".parquet":
         raise TraceError(path, "only a .parquet trace is divided into files")
-    if suffix not in SUFFIXES:
-        raise TraceError(path, f"a trace is written as one of {', '.join(SUFFIXES)}")
+    return _copy(source, path, "trace", options)
+
+
+def copy_stacks(
+    source: Stacks, path: str | os.PathLike[str], options: WriteOptions | None = None
+) -> int:
+    """Write `source` to `path`, in the format of its suffix; returns the samples.
+
+    Raises
+    ------
+    TraceError
+        As `copy_trace`.
+    """
+    options = options or WriteOptions()
+    counted = Stacks(source.metadata, _counted(source, options), source.path)
+    counted.reopen = source.reopen
+    return _copy(counted, path, "stacks", options)
+
+
+def _copy(
+    source: Trace | Stacks, path: str | os.PathLike[str], kind: str, options: WriteOptions
+) -> int:
+    chosen = output_format(path, kind)
+    if chosen is None or chosen.write is None:
+        what = "a trace" if kind == "trace" else "a file of stacks"
+        raise TraceError(path, f"{what} is written as one of {', '.join(output_suffixes(kind))}")
     if os.path.exists(path) and os.path.samefile(source.path, path):
         raise TraceError(path, "is the file that is read; name another")
-    if suffix == ".csv":
-        return write_csv(source, path, update)
-    writer: Writer | PartitionedWriter
-    if rows_per_file is None:
-        writer = Writer(path, source.metadata, source.columns)
-    else:
-        writer = PartitionedWriter(path, source.metadata, source.columns, rows=rows_per_file)
-    with writer:
-        for chunk in source.chunks():
-            writer.write(chunk.branches, chunk.task, chunk.cpu)
-            if update is not None:
-                update(len(chunk))
-        if not writer.count:
-            raise TraceError(source.path, "holds no branches: nothing to convert")
-    return writer.count
+    return chosen.write(source, os.fspath(path), options)
+
+
+def _counted(source: Stacks, options: WriteOptions) -> Iterator[Record]:
+    """The records; a stream without samples is a fault, which ends the writing."""
+    count = 0
+    for record in source:
+        yield record
+        if isinstance(record, Samples):
+            options.update(len(record))
+            count += len(record)
+    if not count:
+        raise TraceError(source.path, "holds no samples: nothing to convert")

@@ -16,7 +16,7 @@ import numpy as np
 
 from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr.errors import TraceError
-from pylbr.files.format import Format, Head, Options
+from pylbr.files.format import Format, Head, Options, WriteOptions
 from pylbr.files.lines import Lines
 from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
@@ -152,4 +152,9 @@ def _is_csv(head: Head) -> bool:
     return {b"from", b"to"} <= names and b"sample" not in names
 
 
-CSV = Format("csv", "comma-separated text with a header", "trace", _is_csv, CsvTrace)
+def _write(source: Trace, path: str, options: WriteOptions) -> int:
+    return write_csv(source, path, options.update)
+
+
+CSV = Format(
+    "csv", "comma-separated text with a header", "trace", _is_csv, CsvTrace, _write, (".csv",))

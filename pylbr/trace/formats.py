@@ -1,4 +1,4 @@
-"""The formats that pylbr reads, found by a file's content.
+"""The formats that pylbr reads and writes: inputs found by content, outputs by suffix.
 
 A format is a `Format` object.  Those of pylbr are listed in `BUILTIN`; a package adds its
 own through the entry point group ``pylbr.formats``, whose entries name such objects.
@@ -21,6 +21,7 @@ from pylbr.trace.trace import Trace
 
 __all__ = [
     "BUILTIN", "ENTRY_POINT_GROUP", "detect", "formats", "open_any", "open_stacks", "open_trace",
+    "output_format", "output_suffixes", "readable",
 ]
 
 ENTRY_POINT_GROUP: Final = "pylbr.formats"
@@ -31,13 +32,16 @@ HEAD_SIZE: Final = 1 << 20
 BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
     "pylbr.trace.container:PARQUET",
-    "pylbr.perf.data_reader:PERF_DATA",
+    "pylbr.perf.formats:PERF_DATA",
     "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",
     "pylbr.trace.itrace:ITRACE",
-    "pylbr.perf.script_reader:PERF_SCRIPT",
+    "pylbr.perf.formats:PERF_SCRIPT",
     "pylbr.trace.cbp:CBP",
     "pylbr.trace.champsim:CHAMPSIM",
+    "pylbr.profile.formats:PREAGG",
+    "pylbr.profile.formats:AUTOFDO",
+    "pylbr.profile.formats:ENTRIES_CSV",
 )
 
 
@@ -55,6 +59,11 @@ def formats() -> tuple[Format, ...]:
             raise TypeError(f"entry point {point.name!r} of {ENTRY_POINT_GROUP} is no Format")
         found.setdefault(entry.name, entry)
     return tuple(found.values())
+
+
+def readable() -> tuple[Format, ...]:
+    """The formats that can be read."""
+    return tuple(entry for entry in formats() if entry.open is not None)
 
 
 def read_head(path: str | os.PathLike[str]) -> Head:
@@ -88,7 +97,7 @@ def detect(path: str | os.PathLike[str], name: str | None = None) -> Format:
     TraceError
         It cannot be read, or no format recognises it.
     """
-    known = formats()
+    known = readable()
     if name is not None:
         for entry in known:
             if entry.name == name:
@@ -117,7 +126,9 @@ def open_any(
     A pipe, and ``-`` for standard input, are written to a file without a name first.
     """
     path = seekable(os.fspath(path))
-    found = detect(path, format).open(path, Options(**options))
+    reader = detect(path, format).open
+    assert reader is not None  # `detect` finds readable formats alone
+    found = reader(path, Options(**options))
     if isinstance(found, Stacks):
         found.reopen = lambda: open_stacks(path, format, **options)
     return found
@@ -166,7 +177,14 @@ def open_stacks(
     return found
 
 
-def suffix_of(path: str | os.PathLike[str]) -> str:
-    """Suffix that chooses an output format: the longest that pylbr supports, lower case."""
+def output_suffixes(kind: str) -> tuple[str, ...]:
+    """Suffixes of the files that a trace, or a file of stacks, can be written as."""
+    return tuple(suffix for entry in formats() if entry.kind == kind and entry.write is not None
+                 for suffix in entry.suffixes)
+
+
+def output_format(path: str | os.PathLike[str], kind: str) -> Format | None:
+    """Format of this kind that the suffix of an output file chooses; None if it is of none."""
     name = Path(path).name.lower()
-    return next((s for s in (".perf.data", ".afdo.txt") if name.endswith(s)), Path(name).suffix)
+    return next((entry for entry in formats() if entry.kind == kind and entry.write is not None
+                 and name.endswith(entry.suffixes)), None)

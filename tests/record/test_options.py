@@ -18,7 +18,7 @@ from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.perf.stacks import Samples
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
-from pylbr.record.filters import accepted_classes, parse_filter
+from pylbr.record.filters import accepted_classes, recordable_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import resolve
@@ -31,7 +31,7 @@ from tests.record.conftest import PROGRAMS, need
     ("call,save_type", 0x080005),
 ])
 def test_filters_as_linux_writes_them(words, control):
-    assert lbr_ctl(parse_filter(words)) == control
+    assert lbr_ctl(recordable_filter(words)) == control
 
 
 def test_window_holds_near_branches():
@@ -45,7 +45,7 @@ def test_window_holds_near_branches():
 ])
 def test_filters_that_cannot_be_had(words, reason):
     with pytest.raises(CommandError, match=reason):
-        parse_filter(words)
+        recordable_filter(words)
 
 
 def test_script_brings_its_interpreter(tmp_path):

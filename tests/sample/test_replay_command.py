@@ -15,9 +15,9 @@ import pytest
 from lbrcore import BRANCH_DTYPE, lbr
 from pylbr import trace
 from pylbr.cli import main
-from pylbr.cli.convert import STACK_WRITERS
 from pylbr.perf.stacks import Comm, Mmap, Samples
 from pylbr.trace import Metadata, Module, Task, open_stacks
+from pylbr.trace.formats import output_suffixes
 from pylbr.trace.modules import parse_module
 from tests.conftest import heed_interrupts
 
@@ -88,7 +88,7 @@ def test_engines_and_threads_agree(program, tmp_path):
     assert len(texts) == 1 and texts.pop().count("cycles:u") > 30
 
 
-@pytest.mark.parametrize("suffix", STACK_WRITERS)
+@pytest.mark.parametrize("suffix", output_suffixes("stacks"))
 def test_every_form_is_made_of_a_trace(program, tmp_path, capsys, suffix):
     """Of the forms that are about one binary, BOLT's says which BOLT reads it."""
     (module,) = parse_module(f"{lbr.__file__}@0x10000000")
