@@ -139,6 +139,7 @@ class Link:
             uc.hook_add(UC_HOOK_INSN_INVALID, self._invalid),
             uc.hook_add(UC_HOOK_INSN, self._cpuid, None, 1, 0, reg.UC_X86_INS_CPUID),
         ]
+        uc.ctl_flush_tb()  # what ran before was translated without the hooks
         self.arm()
 
     def detach(self) -> None:

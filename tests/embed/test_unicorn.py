@@ -430,6 +430,31 @@ def test_an_engine_without_references_to_the_link():
     assert processor.records()["from"].all()
 
 
+def test_an_engine_that_has_run_is_recorded_as_a_fresh_one():
+    """Its code was translated before there were hooks; so it is with a link that was taken away."""
+    uc, end = engine("""
+        mov $0x14CE, %ecx
+        mov $0x7F0007, %eax
+        xor %edx, %edx
+        wrmsr
+        mov $6, %ecx
+        1: dec %ecx
+        jnz 1b
+        mov $0x14CE, %ecx
+        rdmsr
+    """)
+    uc.emu_start(CODE, end)
+    found = []
+    for _ in range(2):
+        link = attach(uc, Processor("sapphire-rapids"))
+        uc.emu_start(CODE, end)
+        found.append(link.records().tolist())
+        assert uc.reg_read(reg.UC_X86_REG_EAX) == ALL
+        link.detach()
+    assert found[0] == found[1]
+    assert sum(record[0] != 0 for record in found[0]) == 5
+
+
 def test_detach_stops_recording():
     uc, end = engine("jmp 1f\n1: nop")
     processor = Processor("sapphire-rapids")
