@@ -20,6 +20,7 @@ from pylbr.record.native.image import Image, Limits
 from pylbr.record.native.inject import SIGNAL, Injection, give_stack, inject, withdraw
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
+from pylbr.record.native.obstacles import obstacle
 from pylbr.record.native.patches import CALL, sequences
 from pylbr.record.native.perf import SideBand, SideRecord, change_period, enable, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
@@ -55,6 +56,12 @@ class _Process:
     injection: Injection | None = None
     injected: int = 0  # CLOCK_MONOTONIC, ns
     threads: dict[int, int] = field(default_factory=dict)  # tid: descriptor of its ticks
+
+
+def _check_reach(pid: int) -> None:
+    """Raise OSError if something keeps the recorder out of a process."""
+    if reason := obstacle(pid):
+        raise OSError(errno.EPERM, reason)
 
 
 class Session:
@@ -141,6 +148,7 @@ class Session:
         OSError
         TraceeGone
         """
+        _check_reach(pid)
         self._root, self._started, self._only = pid, True, only
         tracees = stopped_threads(pid)
         try:
@@ -191,6 +199,7 @@ class Session:
 
     def _withdraw(self, process: _Process) -> None:
         assert process.injection is not None
+        _check_reach(process.pid)
         tracees = stopped_threads(process.pid)
         try:
             for _ in range(_TRIES):
@@ -206,6 +215,7 @@ class Session:
     def attach(self, pid: int) -> None:
         """Record a running process that has executed another program."""
         try:
+            _check_reach(pid)
             with Tracee(pid) as tracee:
                 tracee.interrupt()
                 registers = tracee.registers()

@@ -90,3 +90,19 @@ def test_threads_forks_and_executed_programs(native_record, built, flags):
     assert sum(count > 5 for count in programs.values()) >= 4
     edges, ranges, wrong = complaints(found)
     assert edges and ranges and not wrong
+
+
+def test_a_process_that_a_call_might_kill_is_left_alone(native_record, built):
+    """It installs its filter before the recorder gets to it, or has been reached before."""
+    program = built("filtered.c")
+    alone = subprocess.run([program], capture_output=True, timeout=60, check=True)
+    _, result = native_record("sh", "-c", f"{program}; echo $?", check=None)
+    assert result.stdout == alone.stdout + b"0\n"
+
+
+def test_valgrind_runs_its_program_and_is_left_alone(native_record):
+    need(shutil.which("valgrind"), "no valgrind")
+    _, result = native_record("valgrind", "-q", "/bin/echo", "unharmed",
+                              check=None)
+    assert result.stdout == b"unharmed\n"
+    assert b"is not recorded: memcheck-amd64-linux serves the signals" in result.stderr
