@@ -175,7 +175,10 @@ def _walks(args: argparse.Namespace) -> int:
               "seed": args.seed, "guests": args.guests or 4, "cpus": args.cpus or 2}
              for policy in args.policies or POLICIES]
     for task in tasks:
-        everything(task["policy"], task["flaws"])  # one clear line before hours of work
+        model = everything(task["policy"], task["flaws"])  # one clear line before hours of work
+        if model.policy.legacy:
+            print(f"{task['policy']}: walks without SMM, of which legacy LBRs have no model",
+                  file=sys.stderr)
     walked = _all(args, _walk, tasks, "action")
     if args.json:
         print(json.dumps([asdict(w) for w in walked], indent=1))
@@ -276,7 +279,7 @@ def run(args: argparse.Namespace) -> int:
         story = Story.load(args.replay)
         print(json.dumps(script.json_of(story.configuration, story.replay()), indent=1)
               if args.json else story.text())
-        return 0
+        return 1 if broken_claims(story.configuration.policy, [story.property]) else 0
     if args.story is not None:
         return _stories(args)
     if args.what_if is not None:

@@ -38,7 +38,8 @@ def test_depth_3_is_one_command(capsys):
 
 def test_walks(capsys):
     assert main(["verify", "lease", "kvm-legacy", "--walk", "20000", "--seed", "3"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "kvm-legacy: walks without SMM" in err and "lease:" not in err
     lease, legacy = ([word.strip() for word in line.split("|")[1:-1]]
                      for line in out.splitlines() if line.startswith(("| lease", "| kvm")))
     assert lease[:6] == ["lease", "2", "4", "32", "3", "20,000"] and lease[7] == "nothing"

@@ -95,7 +95,11 @@ def test_a_property_that_breaks_is_named(capsys):
 def test_printed_edited_and_run_again(tmp_path, capsys):
     configuration = Configuration("lease", ("no-swap-back",), depth=1)
     name, path = next(iter(explore(configuration).broken.items()))
-    text = story_of(configuration, name, path).text()
+    story = story_of(configuration, name, path)
+    (tmp_path / "a.story.json").write_text(story.to_json())
+    assert main(["verify", "--replay", str(tmp_path / "a.story.json")]) == 1
+    text = story.text()
+    assert capsys.readouterr().out == text + "\n"
     file = tmp_path / "story.txt"
     file.write_text(text)
     assert main(["verify", "--story", str(file)]) == 1
