@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
-from pathlib import Path
 
 from pylbr.arch import MODELS, find, model, registers
 from pylbr.arch.describe import decode, fields_of, reference
 from pylbr.cpu import Processor
 from pylbr.errors import CommandError, GeneralProtection
+from pylbr.files.output import AtomicFile
 from pylbr.tables import Table, print_table
 
 __all__ = ["configure", "run"]
@@ -29,24 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="with --reference: write it there")
 
 
-def _write(path: Path, text: str) -> None:
-    """All of it under its name, or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def run(args: argparse.Namespace) -> int:
     """Print; 1 if the value given would fault."""
     if args.reference:
         if args.output:
-            _write(Path(args.output), reference())
+            with AtomicFile(args.output) as output:
+                output.file.write(reference().encode())
         else:
             print(reference(), end="")
         return 0

@@ -30,7 +30,7 @@ def test_commands_on_every_model(name, capsys):
 
 
 @pytest.mark.parametrize("arguments, code, text", [
-    (["msr", "IA32_LBR_CTL", "0x7f0007"], 0, "OTHER_BRANCH             0x1"),
+    (["msr", "IA32_LBR_CTL", "0x7f0007"], 0, "OTHER_BRANCH 0x1"),
     (["msr", "0x14ce", "0x7f0017"], 1, "bits 0x10: reserved bits must be 0"),
     (["msr", "ia32_lbr_depth", "24"], 1, "the depths are 8, 16, 32"),
     (["msr", "IA32_PERF_CAPABILITIES", "0"], 1, "read-only"),
@@ -43,7 +43,7 @@ def test_commands_on_every_model(name, capsys):
 ])
 def test_commands(arguments, code, text, capsys):
     assert main(arguments) == code
-    assert text in capsys.readouterr().out
+    assert text in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("arguments, text", [
