@@ -137,7 +137,7 @@ def test_perf_script_text(versus, recorded, tmp_path):
     size, window = len(text), 1 << 20
     text += bytes(brstack.PADDING)
     rows = np.empty(window // 64, brstack.ROW_DTYPE)
-    entries = np.empty(window // 14, abi.ENTRY_DTYPE)
+    entries = np.empty(window // 14, abi.BRANCH_ENTRY_DTYPE)
     offsets = np.empty(len(rows) + 1, np.int64)
 
     def ours():

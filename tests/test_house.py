@@ -259,3 +259,14 @@ def test_the_walks_name_what_exists():
     missing = [f"{name}:{function}" for name, function in named
                if not (ROOT / name).exists() or not defines(ROOT / name, function)]
     assert not missing
+
+
+def test_a_name_of_a_dtype_or_parser_means_one_thing():
+    """Layouts, and functions that read words of perf, are defined once under their name."""
+    places: dict[str, list[str]] = {}
+    for path in tracked("lbrcore/*.py", "pylbr/*.py"):
+        for name in re.findall(r"^(\w+_DTYPE)\b[^=\n]*= |^def (parse_(?:filter|event|record))\(",
+                               path.read_text(), re.M):
+            places.setdefault("".join(name), []).append(str(path.relative_to(ROOT)))
+    assert "BRANCH_ENTRY_DTYPE" in places and "parse_filter" in places
+    assert not {name: found for name, found in places.items() if len(found) > 1}

@@ -497,7 +497,7 @@ def parse(
     data : buffer
         With `PADDING` bytes behind `size`, which are read and ignored.
     rows, entries, offsets
-        Room for the results: `brstack.ROW_DTYPE`, `abi.ENTRY_DTYPE` as bytes, and one
+        Room for the results: `brstack.ROW_DTYPE`, `abi.BRANCH_ENTRY_DTYPE` as bytes, and one
         int64 a row and one more.
 
     Returns

@@ -7,7 +7,7 @@ import numpy as np
 from pylbr.arch.bits cimport INFO_BR_TYPE, INFO_CYC_CNT_VALID, INFO_MISPRED
 
 from lbrcore import BranchClass
-from pylbr.perf.abi import ENTRY_DTYPE, TYPE_SHIFT, branch_type
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, TYPE_SHIFT, branch_type
 
 
 # Both dtypes of an entry: three words.
@@ -61,7 +61,7 @@ def convert(batch, uint64_t branch_sample_type):
     Returns
     -------
     offsets : ndarray of i8, shape (n + 1,)
-    entries : ndarray of abi.ENTRY_DTYPE, shape (k,)
+    entries : ndarray of abi.BRANCH_ENTRY_DTYPE, shape (k,)
     counters : ndarray of u8, shape (k,), or None
         Bits 32..47 of INFO, if COUNTERS is asked for.
     """
@@ -79,7 +79,7 @@ def convert(batch, uint64_t branch_sample_type):
         and (branch_sample_type & ANY) != 0
     cdef Py_ssize_t n = nr.shape[0], i, j
     total = int(batch.nr.sum(dtype="i8"))
-    entries = np.empty(total, ENTRY_DTYPE)
+    entries = np.empty(total, BRANCH_ENTRY_DTYPE)
     counters = np.empty(total, "u8") if branch_sample_type & COUNTERS else None
     offsets = np.zeros(n + 1, "i8")
     if total == 0:

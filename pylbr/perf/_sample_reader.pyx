@@ -5,7 +5,7 @@ import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pylbr.perf.abi import ENTRY_DTYPE
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE
 from pylbr.perf.sample_reader import SKIPPED, Found
 from pylbr.perf.stacks import Samples
 
@@ -324,7 +324,7 @@ cdef class Scanner:
         const uint8_t *data, Py_ssize_t at, Py_ssize_t stop, const File *file,
     ):
         rows = np.zeros(count, _ROW)
-        entries = np.empty(entry_count, ENTRY_DTYPE)
+        entries = np.empty(entry_count, BRANCH_ENTRY_DTYPE)
         counters = np.zeros(entry_count, np.uint64)
         chain = np.empty(chain_count, np.uint64)
         offsets, chain_offsets = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 from lbrcore import BranchClass
 
 __all__ = [
-    "ATTR_SIZES", "BRANCH_TYPE_NAMES", "ENTRY_DTYPE", "MISC_CPUMODE", "MISC_EXEC",
+    "ATTR_SIZES", "BRANCH_TYPE_NAMES", "BRANCH_ENTRY_DTYPE", "MISC_CPUMODE", "MISC_EXEC",
     "MISC_KERNEL", "MISC_MMAP_BUILD_ID", "MISC_USER", "NEW_TYPE_NAMES", "NEW_TYPE_SHIFT",
     "PERF_MAGIC", "PIPE_HEADER_SIZE", "PRIV_SHIFT", "SPEC_NAMES", "SPEC_SHIFT", "TYPE_SHIFT",
     "AttrFlag", "BranchSample", "BranchType", "EntryFlag", "Feature", "ReadFormat", "Record",
@@ -29,7 +29,7 @@ PIPE_HEADER_SIZE: Final = 16
 ATTR_SIZES: Final = (64, 72, 80, 96, 104, 112, 120, 128, 136)
 
 #: One ``perf_branch_entry``: 24 bytes; `flags` is its third word (`EntryFlag` and fields).
-ENTRY_DTYPE: Final = np.dtype([("from", "<u8"), ("to", "<u8"), ("flags", "<u8")])
+BRANCH_ENTRY_DTYPE: Final = np.dtype([("from", "<u8"), ("to", "<u8"), ("flags", "<u8")])
 
 MISC_CPUMODE: Final = 7
 MISC_KERNEL: Final = 1

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lbrcore import BranchClass
 from pylbr.perf.abi import (
+    BRANCH_ENTRY_DTYPE,
     BRANCH_TYPE_NAMES,
-    ENTRY_DTYPE,
     NEW_TYPE_NAMES,
     SPEC_NAMES,
     BranchSample,
@@ -84,7 +84,7 @@ def convert(
         offsets.append(len(entries))
     logged = branch_sample_type & BranchSample.COUNTERS
     return (
-        np.array(offsets, "i8"), np.array(entries, ENTRY_DTYPE),
+        np.array(offsets, "i8"), np.array(entries, BRANCH_ENTRY_DTYPE),
         np.array(counters, "u8") if logged else None,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pylbr.perf.abi import ENTRY_DTYPE, BranchSample, ReadFormat, Record, SampleType
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, BranchSample, ReadFormat, Record, SampleType
 from pylbr.perf.stacks import Event, Samples
 
 __all__ = ["SKIPPED", "Found", "SampleLayout", "scan_samples"]
@@ -156,7 +156,7 @@ def _parse(body: bytes, misc: int, layout: SampleLayout) -> dict:
         if source.branch_sample_type & BranchSample.HW_INDEX:
             row["hw_idx"] = struct.unpack("<Q", _slice(body, at, 8))[0]
             at += 8
-        row["entries"] = np.frombuffer(_slice(body, at, 24 * count), ENTRY_DTYPE)
+        row["entries"] = np.frombuffer(_slice(body, at, 24 * count), BRANCH_ENTRY_DTYPE)
         at += 24 * count
         if source.branch_sample_type & BranchSample.COUNTERS:
             row["counters"] = np.frombuffer(_slice(body, at, 8 * count), "<u8")
@@ -200,7 +200,7 @@ def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
     types = [event.sample_type for event in layout.events]
     branch = [event.branch_sample_type for event in layout.events]
     ids, cpus = word(SampleType.TID), word(SampleType.CPU)
-    offsets, entries = ragged("entries", ENTRY_DTYPE)
+    offsets, entries = ragged("entries", BRANCH_ENTRY_DTYPE)
     chain = (
         ragged("chain", "<u8") if any(kind & SampleType.CALLCHAIN for kind in types)
         else (None, None)

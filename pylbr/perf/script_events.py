@@ -9,7 +9,7 @@ from pylbr.perf.abi import MISC_KERNEL, MISC_USER
 from pylbr.perf.brstack import parse_marked
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 
-__all__ = ["parse_event"]
+__all__ = ["parse_record"]
 
 _HEX: Final = rb"(?:0x)?([0-9a-f]{1,16})"
 _MMAP: Final = re.compile(
@@ -25,8 +25,8 @@ _LOST: Final = re.compile(rb"PERF_RECORD_LOST(?:_SAMPLES)?[ :]+(?:lost )?(\d{1,1
 _PROTECTION: Final = {ord("r"): 1, ord("w"): 2, ord("x"): 4}
 
 
-def parse_event(line: bytes) -> Mmap | Comm | Fork | Exit | Lost | tuple[()] | None:
-    """The event of a line; ``()`` for one that is passed over, None if it is malformed."""
+def parse_record(line: bytes) -> Mmap | Comm | Fork | Exit | Lost | tuple[()] | None:
+    """The record of a line; ``()`` for one that is passed over, None if it is malformed."""
     if b"\0" in line:
         return None
     at = line.index(b"PERF_RECORD_")

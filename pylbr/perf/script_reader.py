@@ -22,7 +22,7 @@ from pylbr.files.lines import MAX_LINE
 from pylbr.files.source import ByteSource
 from pylbr.perf import stacks
 from pylbr.perf._brstack import parse
-from pylbr.perf.abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER, SampleType
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, MISC_KERNEL, MISC_USER, SampleType
 from pylbr.perf.brstack import (
     NO_ENTRIES,
     NO_ROOM,
@@ -34,7 +34,7 @@ from pylbr.perf.brstack import (
     prefix_of,
 )
 from pylbr.perf.event_names import named_event
-from pylbr.perf.script_events import parse_event
+from pylbr.perf.script_events import parse_record
 from pylbr.perf.script_samples import LineFault, SampleLines, batch, is_sample
 
 __all__ = ["PerfScript", "is_perf_script"]
@@ -93,7 +93,7 @@ class _Window:
     def __init__(self) -> None:
         self.text = bytearray(_WINDOW + PADDING)
         self.rows = np.empty(_WINDOW // _SHORTEST_ENTRY, ROW_DTYPE)
-        self.entries = np.empty(_WINDOW // _SHORTEST_ENTRY, ENTRY_DTYPE)
+        self.entries = np.empty(_WINDOW // _SHORTEST_ENTRY, BRANCH_ENTRY_DTYPE)
         self.offsets = np.empty(len(self.rows) + 1, np.int64)
         self.size = 0
 
@@ -125,7 +125,7 @@ class _Window:
         room = len(self.text) - PADDING
         if size > room:
             self.text.extend(bytes(max(room, size - room)))
-            self.entries = np.empty(len(self.text) // _SHORTEST_ENTRY, ENTRY_DTYPE)
+            self.entries = np.empty(len(self.text) // _SHORTEST_ENTRY, BRANCH_ENTRY_DTYPE)
 
     def parse(self, at: int = 0) -> tuple[int, int, int, int]:
         """Lines with entries, from the one at `at` on: see `_brstack.parse`."""
@@ -316,7 +316,7 @@ class _Parser:
         if b"PERF_RECORD_" in line:
             self._finish(at)
             yield from self._flush()
-            record = parse_event(line)
+            record = parse_record(line)
             if record is None:
                 raise self._fault("is no event as perf prints it", at)
             if isinstance(record, stacks.Comm):

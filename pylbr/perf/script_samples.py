@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from pylbr.perf.abi import ENTRY_DTYPE, MISC_KERNEL, MISC_USER
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, MISC_KERNEL, MISC_USER
 from pylbr.perf.brstack import (
     FIRST_ENTRY,
     Column,
@@ -207,7 +207,7 @@ def batch(samples: list[Sample], index: dict[int, int]) -> Samples:
             [frame for sample in samples for frame in sample.chain], np.uint64)
     return Samples.build(
         np.cumsum([0, *(len(sample.entries) for sample in samples)]),
-        np.array([entry for sample in samples for entry in sample.entries], ENTRY_DTYPE),
+        np.array([entry for sample in samples for entry in sample.entries], BRANCH_ENTRY_DTYPE),
         ip=ip, event=[index[hash_of(row.event)] for row in rows],
         misc=np.where(ip < np.uint64(_KERNEL_HALF), MISC_USER, MISC_KERNEL), **columns, **chains,
     )

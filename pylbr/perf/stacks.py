@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pylbr.perf.abi import ENTRY_DTYPE, SampleType
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, SampleType
 
 __all__ = [
     "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
@@ -117,7 +117,7 @@ class Samples:
         ``misc`` of the record's header: privilege in the low three bits.
     offsets : (n + 1,) int64 array
         Sample ``i`` owns ``entries[offsets[i]:offsets[i + 1]]``.
-    entries : (k,) array of `abi.ENTRY_DTYPE`
+    entries : (k,) array of `abi.BRANCH_ENTRY_DTYPE`
         Newest first within each sample.
     hw_idx : (n,) uint64 array or None
         Present if the event asked for HW_INDEX.
@@ -169,7 +169,7 @@ class Samples:
         }
         return cls(
             offsets=np.ascontiguousarray(offsets, np.int64),
-            entries=np.ascontiguousarray(entries, ENTRY_DTYPE), **arrays, **optional,
+            entries=np.ascontiguousarray(entries, BRANCH_ENTRY_DTYPE), **arrays, **optional,
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbrcore import BranchClass, BranchFlag
-from pylbr.perf.abi import ENTRY_DTYPE, EntryFlag
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, EntryFlag
 from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile._aggregate import PairTable
 from pylbr.profile.address_space import AddressSpaces
@@ -31,7 +31,7 @@ def _taken(chunk: Chunk, before: int) -> tuple[NDArray[np.void], NDArray[np.uint
     kept = np.arange(len(chunk))
     if "class" in chunk.columns:
         kept = np.flatnonzero(~np.isin(chunk.column("class"), _NO_BRANCH))
-    entries = np.empty(len(kept), ENTRY_DTYPE)
+    entries = np.empty(len(kept), BRANCH_ENTRY_DTYPE)
     for side in ("from", "to"):
         entries[side] = chunk.column(side)[kept]
     total = np.cumsum(chunk.column("cycles"), dtype="u8") + np.uint64(before)

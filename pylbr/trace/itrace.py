@@ -24,7 +24,7 @@ from pylbr.files.format import Format, Head, Options
 from pylbr.files.lines import Lines
 from pylbr.files.module import Module
 from pylbr.perf.brstack import parse_marked
-from pylbr.perf.script_events import parse_event
+from pylbr.perf.script_events import parse_record
 from pylbr.perf.stacks import Comm, Mmap
 from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata, Task
@@ -199,7 +199,7 @@ def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...]]:
             for i, line in enumerate(block):
                 if b"PERF_RECORD_" not in line:
                     continue
-                record = parse_event(line)
+                record = parse_record(line)
                 if record is None:
                     number = lines.number - len(block) + i + 1
                     raise TraceError(path, f"line {number}: is no event as perf prints it")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
 from pylbr.perf import _data_writer, reference
-from pylbr.perf.abi import ENTRY_DTYPE, BranchSample, SampleType
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, BranchSample, SampleType
 from pylbr.perf.data_writer import ATTR_SIZE, PerfDataWriter, attr_bytes, write_perf_data
 from pylbr.perf.sample_layout import NEEDED_FIELDS, SAMPLE_FIELDS, SampleLayout
 from pylbr.perf.stacks import Comm, Event, Exit, Mmap, Samples, StacksMetadata
@@ -35,7 +35,7 @@ def samples(draw):
     ids = st.integers(-1, 2**31 - 1)
     return Samples.build(
         np.cumsum([0, *nr], dtype="i8"),
-        drawn(draw, ENTRY_DTYPE, m, st.tuples(words, words, words)),
+        drawn(draw, BRANCH_ENTRY_DTYPE, m, st.tuples(words, words, words)),
         ip=drawn(draw, "u8", n, words), pid=drawn(draw, "i4", n, ids),
         tid=drawn(draw, "i4", n, ids), time=drawn(draw, "u8", n, words),
         cpu=drawn(draw, "u4", n, st.integers(0, 2**32 - 1)),
@@ -62,7 +62,7 @@ def test_twins_agree(batch, layout, room):
 
 
 def stacks(n=3, depth=2, **columns):
-    entries = np.zeros(n * depth, ENTRY_DTYPE)
+    entries = np.zeros(n * depth, BRANCH_ENTRY_DTYPE)
     entries["from"] = np.arange(n * depth) + 0x401000
     return Samples.build(np.arange(n + 1) * depth, entries, **columns)
 

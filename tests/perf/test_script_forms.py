@@ -8,7 +8,7 @@ import pytest
 from pylbr import trace
 from pylbr.cli import main
 from pylbr.errors import TraceError
-from pylbr.perf.abi import ENTRY_DTYPE, SampleType
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, SampleType
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.event_names import event_name, named_event
 from pylbr.perf.script_writer import write_perf_script
@@ -195,7 +195,7 @@ def test_events_by_name(name, kind, config):
 def test_events_without_a_name_keep_type_and_config(tmp_path, kind, config, name):
     event = Event(type=kind, config=config)
     assert event_name(event) == name
-    samples = Samples.build(np.array([0, 0]), np.zeros(0, ENTRY_DTYPE))
+    samples = Samples.build(np.array([0, 0]), np.zeros(0, BRANCH_ENTRY_DTYPE))
     path = tmp_path / "t.perf.data"
     write_perf_data(path, (StacksMetadata(events=(event,)), [samples]))
     with trace.open_stacks(path) as stacks:

@@ -336,7 +336,7 @@ def compiled(line: bytes):
 
 def compiled_once(line: bytes):
     rows, offsets = np.zeros(4, brstack.ROW_DTYPE), np.zeros(5, np.int64)
-    entries = np.zeros(len(line) // 8 + 8, abi.ENTRY_DTYPE)
+    entries = np.zeros(len(line) // 8 + 8, abi.BRANCH_ENTRY_DTYPE)
     size = len(line) + 1
     at, count, why, _ = parse(
         line + b"\n" + b"0x77/0x77/P/-/-/7/\n".ljust(brstack.PADDING, b"0"), 0, size,

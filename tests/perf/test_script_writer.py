@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
 from pylbr.perf import _script_writer, reference
-from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.script_writer import FORMS, PerfScript, write_perf_script
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Mmap, Samples, Stacks, StacksMetadata
 from pylbr.profile import tables
@@ -25,7 +25,8 @@ words = st.integers(0, 2**64 - 1)
 def test_twins_agree(drawn, with_prefixes, ip, brstack, spec):
     stacks = [stack for _, stack in drawn]
     samples = Samples.build(
-        np.cumsum([0, *map(len, stacks)]), np.array([e for s in stacks for e in s], ENTRY_DTYPE),
+        np.cumsum([0, *map(len, stacks)]),
+        np.array([e for s in stacks for e in s], BRANCH_ENTRY_DTYPE),
         ip=np.array([ip for ip, _ in drawn], "u8"),
     )  # fmt: skip
     prefixes = [b"x" * (i * 7 % 40) for i in range(len(drawn))] if with_prefixes else None
@@ -41,7 +42,7 @@ ENTRIES = [
     (0x10, 0x2, entry_flags(mispredicted=True, kind=15, new_type=2, spec=3)),
 ]  # fmt: skip
 SAMPLES = Samples.build(
-    np.array([0, 3, 3]), np.array(ENTRIES, ENTRY_DTYPE),
+    np.array([0, 3, 3]), np.array(ENTRIES, BRANCH_ENTRY_DTYPE),
     ip=np.array([0x401000, 0xFFFF_FFFF_8100_0000], "u8"), pid=np.array([7, -1]),
     tid=np.array([8, 0]), time=np.array([123_456_789, 5_000_000_000]), cpu=np.array([0, 12]),
     period=np.array([1, 100_003]), event=np.array([0, 1]),
@@ -88,7 +89,7 @@ def test_a_branch_that_was_not_taken_is_marked(form):
         (0x10, 0x12, entry_flags(predicted=True, not_taken=True)),
         (0x14, 0x16, entry_flags(mispredicted=True, not_taken=True)),
         (0x18, 0x1A, entry_flags(not_taken=True)),
-    ], ENTRY_DTYPE)  # fmt: skip
+    ], BRANCH_ENTRY_DTYPE)  # fmt: skip
     samples = Samples.build(np.array([0, 3]), entries)
     line = PerfScript(METADATA, ["brstack"], form=form).text(samples).decode()
     assert [entry.split("/")[2] for entry in line.split()] == ["PN", "MN", "-N"]
@@ -191,7 +192,7 @@ def test_our_own_reader_takes_the_text(tmp_path, form):
             predicted=i % 2 == 0, mispredicted=i % 2 == 1, cycles=i * 7, kind=i,
             spec=i % 4 if form == "6.12" else 0,
         )) for i in range(15)
-    ], ENTRY_DTYPE)  # fmt: skip
+    ], BRANCH_ENTRY_DTYPE)  # fmt: skip
     samples = Samples.build(
         np.array([0, 10, 15]), entries, ip=np.array([5, 6]), pid=7, tid=8, period=100,
         time=np.array([1_000_000, 2_000_000]),

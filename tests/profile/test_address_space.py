@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylbr.errors import TraceError
-from pylbr.perf.abi import ENTRY_DTYPE
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE
 from pylbr.perf.stacks import Comm, Fork, Mmap, Samples, Stacks, StacksMetadata
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import collect
@@ -16,7 +16,7 @@ from pylbr.profile.history import Paths
 def sample(pid, time, address, to=1):
     """One sample with one entry, from `address`."""
     return Samples.build(
-        np.array([0, 1]), np.array([(address, to, 2)], ENTRY_DTYPE), pid=pid, time=time
+        np.array([0, 1]), np.array([(address, to, 2)], BRANCH_ENTRY_DTYPE), pid=pid, time=time
     )
 
 

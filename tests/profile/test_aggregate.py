@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import pylbr.perf._entries as some_module
 from pylbr.errors import TraceError
 from pylbr.files.elf import ElfImage
-from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile import _aggregate, reference
 from pylbr.profile.address_space import AddressSpaces
@@ -26,7 +26,7 @@ HIT = entry_flags(predicted=True, cycles=7)
 def stacks(stack, **columns):
     nr = [len(entries) for entries in stack]
     flat = [entry for entries in stack for entry in entries]
-    return Samples.build(np.cumsum([0, *nr]), np.array(flat, ENTRY_DTYPE), **columns)
+    return Samples.build(np.cumsum([0, *nr]), np.array(flat, BRANCH_ENTRY_DTYPE), **columns)
 
 
 # Few addresses, so that pairs repeat and entries are empty; all flag bits that are counted.
@@ -54,7 +54,7 @@ def test_twins_agree(drawn):
 
 def test_table_grows():
     random = np.random.default_rng(1)
-    flat = np.zeros(50_000, ENTRY_DTYPE)
+    flat = np.zeros(50_000, BRANCH_ENTRY_DTYPE)
     flat["from"] = random.integers(0, 200, 50_000)
     flat["to"] = random.integers(0, 200, 50_000)
     samples = Samples.build(np.arange(0, 50_001, 10), flat)

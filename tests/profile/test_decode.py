@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pylbr.perf.abi import ENTRY_DTYPE, BranchType, EntryFlag, entry_flags
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, BranchType, EntryFlag, entry_flags
 from pylbr.perf.stacks import Mmap, Samples
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.decode import TypeDecoder
@@ -40,7 +40,7 @@ def decoder(tmp_path):
 
 
 def stack(rows, pid=7):
-    entries = np.array([rows], ENTRY_DTYPE).reshape(-1)
+    entries = np.array([rows], BRANCH_ENTRY_DTYPE).reshape(-1)
     return Samples.build(np.array([0, len(rows)]), entries, pid=pid)
 
 

@@ -13,7 +13,7 @@ import pylbr.perf._entries as some_module
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.cli import main
 from pylbr.files.elf import ElfImage
-from pylbr.perf.abi import ENTRY_DTYPE, entry_flags
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Event, Mmap, Samples, StacksMetadata
 from pylbr.profile.history import Paths
@@ -38,7 +38,7 @@ def stacks(tmp_path_factory, start):
     hit, missed = (entry_flags(predicted=True, cycles=20), entry_flags(mispredicted=True))
     way = [(start + 8, start, hit), (start + 4, start + 6, missed), (start + 2, start + 4, hit)]
     other = [(start + 8, start, missed), (0x10, start + 8, hit)]
-    entries = np.array(way * 2 + other, ENTRY_DTYPE)
+    entries = np.array(way * 2 + other, BRANCH_ENTRY_DTYPE)
     samples = Samples.build(np.array([0, 3, 6, 8]), entries, ip=start, pid=PID, tid=PID)
     maps = [Mmap(PID, PID, BASE + vaddr, size, offset, LIBRARY)
             for offset, size, vaddr, _ in ElfImage(LIBRARY).segments]  # fmt: skip
@@ -108,7 +108,7 @@ def unmeasured(tmp_path_factory, start):
     not_taken = entry_flags(not_taken=True)
     entries = np.array([
         (start + 8, start, 0), (start + 4, start + 6, not_taken), (start + 9, start, 0), (0, 0, 0),
-    ], ENTRY_DTYPE)  # fmt: skip
+    ], BRANCH_ENTRY_DTYPE)  # fmt: skip
     metadata = StacksMetadata(events=(Event(name="branches:u", branch_sample_type=9),))
     write_perf_data(path, (metadata, [
         Samples.build(np.array([0, 4]), entries, ip=start, pid=PID, tid=PID, time=7)
