@@ -19,8 +19,7 @@ PYLBR = [sys.executable, "-c", "import sys; from pylbr.cli import main; sys.exit
 
 @pytest.mark.parametrize(("words", "advice"), [
     ("record -g", "--call-graph lbr"), ("record --call-graph dwarf -- x", "--call-graph lbr"),
-    ("record -a -- x", "one program is run"), ("record -p 12", "start the program"),
-    ("record -t 12", "start the program"), ("replay -g x", "--call-graph lbr"),
+    ("record -a -- x", "one program is run"), ("replay -g x", "--call-graph lbr"),
     ("replay -F 99 x", "-c N"), ("replay -F max x", "-c N"), ("replay -p 12 x", "as a whole"),
     ("report -g x", "--by history"), ("report --sort symbol x", "--by edges|"),
     ("report -F ip x", "--by edges|"), ("convert -F ip x -o y.csv", "suffix of OUT"),
