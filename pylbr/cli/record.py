@@ -21,7 +21,8 @@ __all__ = ["HELP", "configure", "run"]
 
 HELP = "run a program and record its branch stacks, as perf record -b does"
 
-_MAX_FREQUENCY = 100_000
+#: Hertz, by engine.
+_MAX_FREQUENCY = {"native": 50_000, "qemu": 100_000}
 _DEFAULT_FREQUENCY = 1000
 _DEFAULT_EVENT = "branches:u"
 
@@ -171,9 +172,11 @@ def _period(args: argparse.Namespace, engine: str = "qemu") -> tuple[Counted, in
     if engine == "native" and args.freq is None and args.count is None and args.event is None:
         args.freq = _DEFAULT_FREQUENCY
     if args.freq is not None:
-        if not 1 <= args.freq <= _MAX_FREQUENCY:
-            raise CommandError(f"-F {args.freq}: 1 to {_MAX_FREQUENCY} hertz")
-        return Counted.TIME, 1_000_000_000 // args.freq
+        most = _MAX_FREQUENCY.get(engine, _MAX_FREQUENCY["qemu"])
+        frequency = most if args.freq == "max" else args.freq
+        if not 1 <= frequency <= most:
+            raise CommandError(f"-F {frequency}: 1 to {most} hertz with the {engine} engine")
+        return Counted.TIME, 1_000_000_000 // frequency
     counted = counted_event(args.event or _DEFAULT_EVENT)
     count = 100003 if args.count is None else args.count
     if count < 1:
@@ -181,5 +184,5 @@ def _period(args: argparse.Namespace, engine: str = "qemu") -> tuple[Counted, in
     return counted, count
 
 
-def _frequency(text: str) -> int:
-    return _MAX_FREQUENCY if text == "max" else int(text)
+def _frequency(text: str) -> int | str:
+    return text if text == "max" else int(text)

@@ -11,6 +11,7 @@ import pytest
 
 from pylbr import cli
 from pylbr.cli import perf_words, record
+from pylbr.errors import CommandError
 from pylbr.record.constants import Counted
 from tests.perf.perf_bytes import RECORDS, perf_file
 
@@ -20,6 +21,7 @@ PYLBR = [sys.executable, "-c", "import sys; from pylbr.cli import main; sys.exit
 @pytest.mark.parametrize(("words", "advice"), [
     ("record -g", "--call-graph lbr"), ("record --call-graph dwarf -- x", "--call-graph lbr"),
     ("record -a -- x", "one program is run"), ("replay -g x", "--call-graph lbr"),
+    ("record -p 12 --full", "--full"), ("record -p 12 -c 9", "-c"),
     ("replay -F 99 x", "-c N"), ("replay -F max x", "-c N"), ("replay -p 12 x", "as a whole"),
     ("report -g x", "--by history"), ("report --sort symbol x", "--by edges|"),
     ("report -F ip x", "--by edges|"), ("convert -F ip x -o y.csv", "suffix of OUT"),
@@ -52,6 +54,20 @@ def test_words_of_record_that_are_taken(words, counted, period):
     parser = record.argparse.ArgumentParser()
     record.configure(parser)
     assert record._period(parser.parse_args(words.split())) == (counted, period)
+
+
+@pytest.mark.parametrize(("engine", "most"), [("native", 50_000), ("qemu", 100_000)])
+def test_the_highest_frequency_is_the_engines(engine, most):
+    parser = record.argparse.ArgumentParser()
+    record.configure(parser)
+
+    def period(frequency):
+        return record._period(parser.parse_args(["-F", frequency]), engine)
+
+    assert period("max") == period(str(most)) == (Counted.TIME, 1_000_000_000 // most)
+    for wrong in ("0", str(most + 1)):
+        with pytest.raises(CommandError, match=f"-F {wrong}: 1 to {most} hertz"):
+            period(wrong)
 
 
 @pytest.fixture
