@@ -43,7 +43,8 @@ enum skip {
     SKIP_KINDS = 7
 };
 
-/* One stack, oldest branch first.  sequence: position in the ring when free, + 1 when filled. */
+/* One stack, oldest branch first.  sequence: twice the number of times that this place of the ring
+ * has been read, + 1 when it is filled. */
 struct record {
     uint64_t sequence;
     uint64_t tsc;      /* at the end of the window */

@@ -64,7 +64,7 @@ struct fpstate {
     u64 header[8];
 };
 
-#define ALTERNATE_STACK 16384u
+#define ALTERNATE_STACK 65536u /* handlers of the program with SA_ONSTACK run there, too */
 
 /* A thread's area.  Its frame is saved when a window ends; rt_sigreturn makes it the program's
  * state.  A thread without an alternate stack gets one here, for its RSP need not be a stack. */

@@ -236,9 +236,10 @@ class _Run:
 
     def _counts(self) -> list[str]:
         """What is missing, and why."""
-        ended, skipped = self._total("ended"), self._total("skipped")
+        total = self._session.total
+        ended, skipped = total("ended"), total("skipped")
         result = []
-        lost = int(skipped.sum()) + int(self._total("full").sum())
+        lost = int(skipped.sum()) + int(total("full").sum())
         if lost:
             self._sink.record(Lost(lost, time.monotonic_ns()))
         cut = _listed(ended[1:], END_NAMES[1:])
@@ -246,19 +247,14 @@ class _Run:
             result.append(f"{int(ended.sum()):,} windows, of which cut: {cut}")
         if skipped.any():
             result.append(f"ticks without a window: {_listed(skipped, SKIP_NAMES)}")
-        damaged = sum(image.damaged for image in self._session.images)
         for count, what in (
-            (int(self._total("full")), "stacks found no room"),
-            (damaged, "stacks were damaged"),
+            (int(total("full").sum()), "stacks found no room"),
+            (int(total("damaged").sum()), "stacks were damaged"),
             (self._session.unreached, "processes ended before they were reached"),
         ):
             if count:
                 result.append(f"{count:,} {what}")
         return result
-
-    def _total(self, name: str) -> np.ndarray:
-        found = [image.counts(name) for image in self._session.images]
-        return np.sum(found, axis=0) if found else np.zeros(1, np.uint64)
 
 
 def _listed(counts: np.ndarray, names: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterable
@@ -74,7 +75,6 @@ class Image:
         self._memory = mmap.mmap(fd, size)
         self._shared = np.frombuffer(self._memory, shared, 1)[0:1]
         self._ring = np.frombuffer(self._memory, record, RING, self.shared_size)
-        self._ring["sequence"] = np.arange(RING)
         self._range = blob.types["range"]
         self._tail = 0
         self._ranges: set[tuple[int, int, int]] = set()
@@ -84,6 +84,12 @@ class Image:
             ("tick_cost", limits.tick_cost), ("generation", 1),
         ):  # fmt: skip
             self._shared[name] = value
+
+    def close(self) -> None:
+        """Unmap: no process that writes here is left."""
+        del self._shared, self._ring
+        with contextlib.suppress(BufferError):
+            self._memory.close()
 
     def stop(self) -> None:
         """Make no more windows."""
@@ -112,18 +118,16 @@ class Image:
         """Stacks since the last call: a copy, `record` of abi.h."""
         parts = []
         for _ in range(2):  # up to the ring's end, and from its start
-            at = self._tail % RING
-            sequences = self._ring["sequence"][at:]
-            first = self._tail + 1
-            filled = sequences == np.arange(first, first + len(sequences), dtype="u8")
-            count = int(filled.argmin()) if not filled.all() else len(filled)
+            at, filled = self._tail % RING, np.uint64(self._tail // RING * 2 + 1)
+            same = self._ring["sequence"][at:] == filled
+            count = len(same) if same.all() else int(same.argmin())
             if not count:
                 break
             parts.append(self._ring[at : at + count].copy())
-            self._ring["sequence"][at : at + count] += np.uint64(RING - 1)
+            self._ring["sequence"][at : at + count] += np.uint64(1)
             self._tail += count
         if not parts:
-            return self._ring[:0]
+            return self._ring[:0].copy()
         return self._checked(np.concatenate(parts))
 
     def _checked(self, records: np.ndarray) -> np.ndarray:

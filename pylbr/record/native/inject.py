@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -36,7 +37,8 @@ _SA_FLAGS: Final = _SA_SIGINFO | _SA_RESTORER | _SA_ONSTACK | _SA_RESTART
 _PAGE: Final = 4096
 _NEAR: Final = 0x7FF00000
 
-THREADS: Final = 1024
+#: Descriptors of ticks, and with them threads of all processes, that have room.
+_THREADS: Final = (1024, 128, 32)
 SLICE: Final = 1 << 20
 
 
@@ -51,15 +53,15 @@ class Injection:
         Address ranges of the recorder.
     base : int
         Of the blob.
-    threads : (int, int)
-        Address of the areas of threads, size of one.
+    threads : (int, int, int)
+        Address of the areas of threads, size of one, number.
     patched : list of int
         Where its code has been changed: `patches.CALL`.
     """
 
     image: Image
     base: int
-    threads: tuple[int, int]
+    threads: tuple[int, int, int]
     own: list[tuple[int, int]] = field(default_factory=list)
     patched: list[int] = field(default_factory=list)
 
@@ -131,8 +133,13 @@ def inject(tracee: Tracee, blob: Blob, limits: Limits, lanes: int, key: int) -> 
     if _has_shadow_stack(tracee.tid):
         raise OSError(errno.ENOTSUP, "shadow stacks are enabled, which a window would break")
     before = tracee.swap_mask((1 << 64) - 1)
+    injector = _Injector(tracee, blob)
     try:
-        return _inject(_Injector(tracee, blob), limits, lanes, key)
+        return _inject(injector, limits, lanes, key)
+    except OSError:
+        for low, high in injector.own:
+            tracee.call(_MUNMAP, low, high - low)
+        raise
     finally:
         tracee.swap_mask(before)
 
@@ -157,10 +164,10 @@ def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
         tracee.call(_CLOSE, fd)
     tracee.call(_MADVISE, page, _PAGE, _WIPEONFORK)
     thread_size = -(-(blob.thread_head + tracee.frame_size) // 64) * 64
-    threads = i.anonymous(THREADS * thread_size)
+    count, threads = _thread_areas(i, thread_size)
     values = {
         "shared": shared, "ring": ring, "ring_mask": RING - 1, "threads": threads,
-        "thread_count": THREADS, "thread_size": thread_size,
+        "thread_count": count, "thread_size": thread_size,
         "lanes": i.anonymous(lanes * blob.lane_size), "lane_count": lanes,
         "pkeys": int(_has_pkeys()), "fork_page": page, "slice": SLICE,
     }  # fmt: skip
@@ -168,9 +175,17 @@ def _inject(i: _Injector, limits: Limits, lanes: int, key: int) -> Injection:
     _write_state(i, base, values, regions)
     _install(i, base)
     patched = _patch(i, base, found, [at + lanes * SLICE for at in regions])
-    if 0 <= key < THREADS:
+    if 0 <= key < count:
         _give_stack(i, base, threads + key * thread_size)
-    return Injection(image, base, (threads, thread_size), i.own, patched)
+    return Injection(image, base, (threads, thread_size, count), i.own, patched)
+
+
+def _thread_areas(i: _Injector, size: int) -> tuple[int, int]:
+    """(number, address): fewer where the address space is limited."""
+    for count in _THREADS[:-1]:
+        with contextlib.suppress(OSError):
+            return count, i.anonymous(count * size)
+    return _THREADS[-1], i.anonymous(_THREADS[-1] * size)
 
 
 def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
@@ -250,8 +265,8 @@ def _give_stack(i: _Injector, base: int, stack: int) -> None:
 
 def give_stack(tracee: Tracee, blob: Blob, injection: Injection, key: int) -> None:
     """Set the alternate stack of another thread of the process."""
-    threads, size = injection.threads
-    if 0 <= key < THREADS:
+    threads, size, count = injection.threads
+    if 0 <= key < count:
         before = tracee.swap_mask((1 << 64) - 1)
         _give_stack(_Injector(tracee, blob), injection.base, threads + key * size)
         tracee.swap_mask(before)
@@ -303,10 +318,10 @@ def _restore_actions(i: _Injector, base: int) -> None:
 def _take_stack(i: _Injector, injection: Injection) -> None:
     """Disable the alternate stack of a thread if it is the recorder's."""
     scratch = injection.base + i.blob.symbols["scratch"]
-    start, size = injection.threads
+    start, size, count = injection.threads
     i.tracee.call(_SIGALTSTACK, 0, scratch)
     stack, _, _ = struct.unpack("<QQQ", i.tracee.read(scratch, 24))
-    if start <= stack < start + THREADS * size:
+    if start <= stack < start + count * size:
         i.tracee.write(scratch, struct.pack("<QQQ", 0, _SS_DISABLE, 0))
         i.tracee.call(_SIGALTSTACK, scratch, 0)
 

@@ -17,13 +17,14 @@ static struct record *claim(u64 *position) {
     for (;;) {
         struct record *r = (struct record *)state.ring + (at & state.ring_mask);
         u64 sequence = __atomic_load_n(&r->sequence, __ATOMIC_ACQUIRE);
-        if (sequence == at) {
+        u64 free = at / (state.ring_mask + 1) * 2;
+        if (sequence == free) {
             if (__atomic_compare_exchange_n(&s->head, &at, at + 1, 1, __ATOMIC_RELAXED,
                                             __ATOMIC_RELAXED)) {
                 *position = at;
                 return r;
             }
-        } else if ((int64_t)(sequence - at) < 0) {
+        } else if ((int64_t)(sequence - free) < 0) {
             return NULL;
         } else {
             at = __atomic_load_n(&s->head, __ATOMIC_RELAXED);
@@ -50,5 +51,5 @@ void ring_write(const struct lane *lane, u64 pc, enum end why) {
     copy(r->from, lane->from, lane->count * 8);
     copy(r->to, lane->to, lane->count * 8);
     lane->thread->ticks = 0;
-    __atomic_store_n(&r->sequence, position + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&r->sequence, position / (state.ring_mask + 1) * 2 + 1, __ATOMIC_RELEASE);
 }

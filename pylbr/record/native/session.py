@@ -15,7 +15,7 @@ import numpy as np
 
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
-from pylbr.record.native.blob import SKIP_RESTING, Blob
+from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, SKIP_RESTING, Blob
 from pylbr.record.native.image import Image, Limits
 from pylbr.record.native.inject import SIGNAL, Injection, give_stack, inject, withdraw
 from pylbr.record.native.masked import Masked
@@ -34,6 +34,8 @@ __all__ = ["Session"]
 _LOST, _COMM, _EXIT, _FORK, _MMAP2 = 2, 3, 4, 7, 10
 _COMM_EXEC: Final = 1 << 13
 _PROT_WRITE: Final = 2
+#: What is counted in each image, and how many numbers that is.
+_COUNTS: Final = {"ended": len(END_NAMES), "skipped": len(SKIP_NAMES), "full": 1, "damaged": 1}
 #: From so many ticks on their pace is looked at; shares of skipped ones to change it for.
 _PACED_TICKS: Final = 100
 _TOO_MANY, _FEW = 0.2, 0.02
@@ -91,6 +93,7 @@ class Session:
         self._lanes = min(2 * (os.cpu_count() or 1), 16)
         self._processes: dict[int, _Process] = {}
         self._images: list[Image] = []
+        self._retired: dict[str, np.ndarray] = {}
         self._pending: list[int] = []
         self._keys: dict[int, tuple[int, int]] = {}
         self._side: SideBand | None = None
@@ -103,10 +106,12 @@ class Session:
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    @property
-    def images(self) -> list[Image]:
-        """Memory that recorded processes write to."""
-        return self._images
+    def total(self, name: str) -> np.ndarray:
+        """`ended`, `skipped`, `full` or `damaged` of all processes that were recorded."""
+        result = self._retired.get(name, np.zeros(_COUNTS[name], np.uint64))
+        for image in self._images:
+            result = result + _count(image, name)
+        return result
 
     def watch(self, pid: int) -> None:
         """Follow a process, which has still to execute its program, and its descendants."""
@@ -297,6 +302,7 @@ class Session:
             self._handle(record, changed)
         for process in changed.values():
             self._publish(process)
+        self._retire()
         pending, self._pending = self._pending, []
         for pid in pending:
             self.attach(pid)
@@ -314,10 +320,20 @@ class Session:
         known = pid > 0
         return stacks[known], pid[known], tid[known]
 
+    def _retire(self) -> None:
+        """Unmap the memory that no process writes to any more."""
+        used = {id(p.injection.image) for p in self._processes.values() if p.injection}
+        for image in [image for image in self._images if id(image) not in used]:
+            for name in _COUNTS:
+                before = self._retired.get(name, np.zeros(_COUNTS[name], np.uint64))
+                self._retired[name] = before + _count(image, name)
+            self._images.remove(image)
+            image.close()
+
     def pace(self) -> None:
         """Tick less often where windows are skipped to keep the overhead low: ticks cost, too."""
-        made = sum(int(image.counts("ended").sum()) for image in self._images)
-        resting = sum(int(image.counts("skipped")[SKIP_RESTING]) for image in self._images)
+        made, skipped = int(self.total("ended").sum()), self.total("skipped")
+        resting = int(skipped[SKIP_RESTING])
         (made_before, resting_before), self._paced = self._paced, (made, resting)
         ticks = made - made_before + resting - resting_before
         if ticks < _PACED_TICKS:
@@ -425,3 +441,7 @@ class Session:
     def _remark(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks.append(text)
+
+
+def _count(image: Image, name: str) -> np.ndarray:
+    return np.array(image.damaged, np.uint64) if name == "damaged" else image.counts(name)
