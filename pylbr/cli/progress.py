@@ -7,7 +7,13 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from pylbr.printable import printable
 from pylbr.tables import terminal
@@ -32,15 +38,17 @@ class ProgressBar:
 
     def __init__(self, total: int | None, unit: str, description: str) -> None:
         self.n = 0
+        self._total, self._unit = total, unit
         columns = [TextColumn("{task.description}", markup=False), BarColumn()]
         if total:
-            columns.append(TaskProgressColumn(markup=False))
+            columns.append(TaskProgressColumn())
+        columns += [TextColumn("{task.fields[rate]}", markup=False), TimeElapsedColumn()]
         self._bar = Progress(
-            *columns, TextColumn(f"{{task.completed:,.0f}} {unit}".rstrip(), markup=False),
-            TimeElapsedColumn(), console=terminal(sys.stderr), auto_refresh=False, transient=True,
+            *columns, console=terminal(sys.stderr), auto_refresh=False, transient=True,
             redirect_stdout=False, redirect_stderr=False, disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task(printable(description), total=total)
-        self._next = time.monotonic() + _DELAY
+        self._task = self._bar.add_task(printable(description), total=total, rate="")
+        self._begun = time.monotonic()
+        self._next = self._begun + _DELAY
         self._started = False
 
     def update(self, n: int) -> None:
@@ -53,7 +61,16 @@ class ProgressBar:
         if not self._started:
             self._bar.start()
             self._started = True
-        self._bar.update(self._task, completed=self.n, refresh=True)
+        self._bar.update(self._task, completed=self.n, rate=self._rate(now), refresh=True)
+
+    def _rate(self, now: float) -> str:
+        """Units done, units per second and, with a total, the time left."""
+        rate = self.n / (now - self._begun)
+        text = f"{self.n:,} {self._unit}, {rate:,.0f} {self._unit}/s"
+        if self._total and rate:
+            left = max(0, round((self._total - self.n) / rate))
+            text += f", {left // 60}:{left % 60:02} left"
+        return text
 
     def set_description(self, text: str) -> None:
         """Text before the bar."""
