@@ -246,9 +246,9 @@ def test_signal_ends_it_and_keeps_the_file(tmp_path):
          "--", tmp_path / "loop"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 20
-    while not list(tmp_path.glob("*x.data*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.5)
+    while time.monotonic() < deadline and not any(
+            path.stat().st_size > 1 << 15 for path in tmp_path.glob("*x.data*")):
+        time.sleep(0.02)  # until it runs and samples have been written
     process.terminate()
     assert process.wait(20) == 128 + signal.SIGTERM
     process.stderr.close()
