@@ -150,6 +150,26 @@ def test_a_signal_leaves_nothing(command, number, files, tmp_path):
     assert gone(workers)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_callback_swallows_comes_again(number):
+    """ctypes ignores what is raised in a callback, after writing it to standard error."""
+    program = f"""
+import ctypes, signal, time
+from pylbr.cli.process import ended_by_signals
+callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal({int(number)}))
+try:
+    with ended_by_signals() as came:
+        callback()
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("ended", came)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=50, preexec_fn=heed)
+    came = "[]" if number == signal.SIGINT else f"[{int(number)}]"
+    assert (done.stdout, done.stderr) == (f"ended {came}\n", "")
+
+
 @pytest.mark.slow
 def test_an_ignored_hangup_stays_ignored(tmp_path):
     """As under nohup."""

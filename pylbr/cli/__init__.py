@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trouble:
         print(f"{name}: {trouble}", file=sys.stderr)
         code = code or 2
-    return 128 + signals[0] if signals and code == 130 else code
+    return 128 + signals[0] if signals and code else code  # whatever failed on its way out
 
 
 def _run(name: str, command: str, arguments: Sequence[str]) -> int:

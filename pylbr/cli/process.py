@@ -26,9 +26,24 @@ class Ended(KeyboardInterrupt):
 def ended_by_signals() -> Iterator[list[int]]:
     """Raise `Ended` at SIGTERM and SIGHUP, once; gives the list of those that came.
 
-    A signal that is ignored, as under nohup, or that already has a handler keeps it.
+    A signal that is ignored, as under nohup, or that already has a handler keeps it.  Where a C
+    library's callback swallows the exception, as ctypes does at the entry of one, it is raised
+    again; SIGINT's too.
     """
     came: list[int] = []
+    swallowed = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, KeyboardInterrupt):
+            swallowed(unraisable)
+            return
+
+        def end_now(number: int, frame: FrameType | None) -> None:
+            raise error
+
+        signal.signal(signal.SIGALRM, end_now)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     def end(number: int, frame: FrameType | None) -> None:
         came.append(number)
@@ -41,9 +56,13 @@ def ended_by_signals() -> Iterator[list[int]]:
               and signal.getsignal(number) is signal.SIG_DFL]
     for number in before:
         signal.signal(number, end)
+    if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = again
     try:
         yield came
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = swallowed
         for number in before:
             signal.signal(number, signal.SIG_DFL)
 

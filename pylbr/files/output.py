@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,8 +28,9 @@ class AtomicFile:
         The directory does not exist or cannot be written to; a socket or disk has the name.
     """
 
-    file: BinaryIO
+    file: BinaryIO = None  # type: ignore[assignment]
     directory: Path
+    _open = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -40,15 +42,18 @@ class AtomicFile:
             if not self._stream:  # the file a link points to, not the link, is replaced
                 self.path = Path(os.path.realpath(path))
             self.directory = Path(tempfile.gettempdir()) if self._stream else self.path.parent
-            number, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", suffix=".part", dir=self.directory
-            )
+            # A signal may raise between any two of these lines: the name is kept before the file
+            # exists, so that `__del__` finds it.
+            self._temporary = self.directory / f".{self.path.name}.{secrets.token_hex(6)}.part"
+            self._open = True
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            number = os.open(self._temporary, flags, 0o600)
         except OSError as error:
+            self._open = False
             raise TraceError(
                 self.path, f"cannot be written: {error.strerror}; choose another directory"
             ) from error
         self.file = os.fdopen(number, "wb")
-        self._open = True
 
     def commit(self) -> None:
         """Flush, synchronise and rename; after that the file exists."""
@@ -80,9 +85,14 @@ class AtomicFile:
         """Remove what was written; a second call does nothing."""
         if self._open:
             self._open = False
-            with contextlib.suppress(OSError):  # a full disk shows here again
-                self.file.close()
-            os.unlink(self._temporary)
+            if self.file:
+                with contextlib.suppress(OSError):  # a full disk shows here again
+                    self.file.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary)
+
+    def __del__(self) -> None:
+        self.discard()
 
     def failure(self, error: OSError) -> TraceError:
         """The error of a write, as the user shall see it."""
