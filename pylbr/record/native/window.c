@@ -117,6 +117,8 @@ static void note(struct lane *lane, const struct exit *x, u64 to) {
     lane->classes[n] = x->cls;
 }
 
+#define CLOCK_BLOCKS 16u /* the clock is looked at once in so many */
+
 static struct block *next_block(struct lane *lane, struct exit *x, u64 pc) {
     struct block *block = x->next;
     if (block && block->pc == pc && block_holds(block))
@@ -146,7 +148,8 @@ __attribute__((used)) void dispatch(struct registers *regs) {
         note(lane, x, pc);
     if (lane->count == shared()->depth)
         window_end(lane, pc, rsp, END_FULL);
-    if (++lane->blocks > shared()->blocks_max || tsc() > lane->deadline)
+    if (++lane->blocks > shared()->blocks_max ||
+        (lane->blocks % CLOCK_BLOCKS == 0 && tsc() > lane->deadline))
         window_end(lane, pc, rsp, END_LONG);
     struct block *block = next_block(lane, x, pc);
     if (!block)
