@@ -39,7 +39,9 @@ _IDLE_SECONDS: Final = 0.1
 _LOADER_SECONDS: Final = 60.0
 _BLOCKS: Final = 4096
 _WINDOW_SECONDS: Final = 0.001
-_TICK_SECONDS: Final = 8e-6
+#: CPU time of a tick and of the window after it, as measured on a virtual machine.
+_TICK_SECONDS: Final = 20e-6
+_STACK_SECONDS: Final = 25e-6
 _TYPE_SHIFT: Final = 56
 _SHORTEST: Final = 20_000
 _REST_MAX: Final = 1 << 24
@@ -114,6 +116,11 @@ def _rest(overhead: float) -> int:
     return min(int(256 * (100 / overhead - 1)), _REST_MAX) if overhead < 100 else 0
 
 
+def _least_period(overhead: float) -> int:
+    """Nanoseconds between ticks that cost so many percent of a thread's time."""
+    return int(_STACK_SECONDS * 1e9 * 100 / overhead) if overhead < 100 else 0
+
+
 def _check(request: Request) -> None:
     if request.full:
         raise CommandError("--full: the native engine takes samples; add --engine qemu")
@@ -137,7 +144,8 @@ class _Run:
             tick_cost=int(rate * _TICK_SECONDS),
         )  # fmt: skip
         self._request, self._sink = request, sink
-        self._session = Session(blob(), limits, request.period, sink)
+        period = max(request.period, _least_period(request.overhead))
+        self._session = Session(blob(), limits, period, sink)
         self._outcome = Outcome()
         self._stacks = 0
         self._started = time.monotonic()

@@ -32,7 +32,8 @@ def built(tmp_path_factory):
 def same(native_record, *command, hertz=5000):
     """The recording of a command that does what it does alone."""
     alone = subprocess.run(command, capture_output=True, timeout=120)
-    path, result = native_record(*command, options=("-F", str(hertz)), check=alone.returncode)
+    options = ("-F", str(hertz), "--max-overhead", "100")
+    path, result = native_record(*command, options=options, check=alone.returncode)
     assert result.stdout == alone.stdout
     return read(path), result.stderr.decode()
 

@@ -15,7 +15,7 @@ SQL = ("create table t(a,b); with recursive c(x) as (select 1 union all select x
        "select count(*), sum(b) from t where b between 10 and 700;")
 
 
-def recorded(native_record, *command, options=("-F", "4000"), stdin=None):
+def recorded(native_record, *command, options=("-F", "4000", "--max-overhead", "100"), stdin=None):
     """The stacks of a command whose output is what it is without the recorder."""
     need(shutil.which(command[0]), f"no {command[0]}")
     alone = subprocess.run(command, capture_output=True, timeout=120, input=stdin)
@@ -56,7 +56,8 @@ def test_stacks_are_full(native_record, text, depth):
     ("ind_call", {"NEAR_IND_CALL"}), ("ind_jmp", {"NEAR_IND_JMP"}), ("cond", {"COND"}),
 ])
 def test_filters(native_record, word, classes):
-    found = recorded(native_record, "python3", "-c", SUM, options=("-F", "500", "-j", f"{word},u"))
+    found = recorded(native_record, "python3", "-c", SUM,
+                     options=("-F", "3000", "--max-overhead", "100", "-j", f"{word},u"))
     from tests.record.oracle import Code
 
     seen = set()

@@ -29,7 +29,7 @@ static int result(pid_t pid) {
 
 int main(int argc, char **argv) {
     if (argc > 1)
-        return (int)(work((unsigned)atoi(argv[1]), 20000000) & 127);
+        return (int)(work((unsigned)atoi(argv[1]), 60000000) & 127);
     unsigned sum = 0;
     for (int round = 0; round < 3; round++) {
         pthread_t threads[4];
@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     }
     pid_t forked = fork();
     if (!forked)
-        _exit((int)(work(7, 20000000) & 127));
+        _exit((int)(work(7, 60000000) & 127));
     printf("%u %d", sum, result(forked));
     char *args[] = {argv[0], "9", 0};
     pid_t child = vfork();
