@@ -5,35 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from pylbr.arch import bits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Room -> rooms that it may import from.
-MAY_IMPORT = {
-    "lbrcore": set(),
-    "errors": set(),
-    "printable": set(),
-    "tables": set(),
-    "arch": {"lbrcore"},
-    "cpu": {"lbrcore", "arch"},
-    "host": {"lbrcore", "arch", "cpu"},
-    "kvm": {"lbrcore", "arch", "cpu", "host"},
-    "arbitration": {"lbrcore", "arch", "cpu", "host", "kvm"},
-    "verify": {"lbrcore", "arch", "cpu", "host", "kvm", "arbitration", "tables"},
-    "x86": {"lbrcore"},
-    "files": set(),
-    "perf": {"lbrcore", "arch", "files"},
-    "trace": {"lbrcore", "x86", "files", "perf"},
-    "sample": {"lbrcore", "arch", "cpu", "perf", "trace"},
-    "profile": {"lbrcore", "arch", "cpu", "x86", "files", "perf", "trace", "sample"},
-    "record": {"lbrcore", "arch", "cpu", "x86", "files", "perf", "trace", "sample", "profile",
-               "embed", "tables"},
-    "embed": {"lbrcore", "arch", "cpu", "x86", "host", "kvm", "arbitration", "files", "trace",
-              "sample", "profile"},
-}
+#: What every package may import.
+COMMON = {"errors", "printable", "tables"}
 
 
 def tracked(*patterns):
@@ -42,50 +19,11 @@ def tracked(*patterns):
     return [ROOT / name for name in out.split("\n") if name and (ROOT / name).exists()]
 
 
-def room_of(path):
+def package_of(path):
     parts = path.relative_to(ROOT).parts
     if parts[0] == "lbrcore":
         return "lbrcore"
     return parts[1].removesuffix(".py") if len(parts) == 2 else parts[1]
-
-
-def imported(path):
-    """Modules that a Python or Cython file imports, by text: Cython is no Python."""
-    names = set()
-    if path.suffix == ".py":
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module)
-        return names
-    for line in path.read_text().splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] in ("from", "import", "cimport"):
-            names.add(words[1])
-    return names
-
-
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_point_one_way(room):
-    allowed = MAY_IMPORT[room] | {room, "errors", "printable"}
-    wrong = []
-    for path in tracked("lbrcore/*.p*", "pylbr/*.p*"):
-        if path.suffix not in (".py", ".pyx", ".pxd") or room_of(path) != room:
-            continue
-        for name in imported(path):
-            parts = name.split(".")
-            target = parts[1] if parts[0] == "pylbr" and len(parts) > 1 else parts[0]
-            if parts[0] in ("pylbr", "lbrcore") and target not in allowed:
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-    assert not wrong
-
-
-def test_nothing_uses_the_command_line():
-    wrong = [str(path.relative_to(ROOT)) for path in tracked("lbrcore/*.py", "pylbr/*.py")
-             if room_of(path) not in ("cli", "__main__")
-             and any(name.startswith("pylbr.cli") for name in imported(path))]
-    assert not wrong
 
 
 def test_every_pyx_has_its_stub():
@@ -135,6 +73,44 @@ def file_of(module, cimported):
 
 
 KNOWN = set(SOURCES)
+
+
+def imports_of_packages():
+    """Package -> packages of ours that its files import."""
+    found = {}
+    for path in SOURCES:
+        here = found.setdefault(package_of(path), set())
+        for module, names, _ in statements(path):
+            parts = module.split(".")
+            if parts[0] == "lbrcore":
+                here.add("lbrcore")
+            elif parts[0] == "pylbr":
+                here |= {parts[1]} if len(parts) > 1 else set(names)
+    return {package: used - {package} for package, used in found.items()}
+
+
+def test_the_architecture_page_shows_the_imports_and_no_others():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = {package: set(re.findall(r"`(\w+)`", used))
+             for package, used in re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+|nothing) \|$",
+                                             page, re.M)}
+    real = imports_of_packages()
+    del real["__main__"], real["__init__"]
+    assert all(real.pop(package) <= COMMON for package in COMMON)
+    assert table == {package: used - COMMON for package, used in real.items()}
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", page, re.M))
+    assert drawn == {(used, package) for package in table for used in table[package]
+                     if not any(used in reached(other, table) for other in table[package])}
+
+
+def reached(package, table):
+    """All that a package imports, directly or through others."""
+    return table[package].union(*(reached(used, table) for used in table[package]))
+
+
+def test_nothing_uses_the_command_line():
+    users = {package for package, used in imports_of_packages().items() if "cli" in used}
+    assert users == {"__main__"}
 
 
 def files_imported(path):
