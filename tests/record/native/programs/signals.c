@@ -26,8 +26,11 @@ static void handler(int number, siginfo_t *info, void *context) {
                !found.dli_fname;
     shallow += backtrace(chain, 40) < 10;
     count++;
-    if (may_jump && count % 3 == 0)
-        jumps++, siglongjmp(back, 1);
+    if (may_jump && count % 3 == 0) {
+        may_jump = 0; /* until `back` is complete again */
+        jumps++;
+        siglongjmp(back, 1);
+    }
     (void)number, (void)info;
 }
 
@@ -55,11 +58,13 @@ int main(void) {
     setitimer(ITIMER_REAL, &timer, 0);
     for (int i = 0; i < 100000; i++)
         x = deep(10, x);
-    may_jump = 1;
     for (volatile int i = 0; i < 300; i++)
-        if (!sigsetjmp(back, 1))
+        if (!sigsetjmp(back, 1)) {
+            may_jump = 1;
             for (int k = 0; k < 400; k++)
                 sink = (char)deep(10, x);
+            may_jump = 0;
+        }
     setitimer(ITIMER_REAL, &off, 0);
     printf("%u unknown %ld shallow %d jumped %d\n", x, unknown, shallow > count / 50, jumps > 20);
 }
