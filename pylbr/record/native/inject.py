@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -333,6 +334,7 @@ def _has_shadow_stack(tid: int) -> bool:
     return any("shstk" in line.split() for line in lines)
 
 
+@cache
 def _has_pkeys() -> bool:
     with open("/proc/cpuinfo") as file:
         flags = next((line for line in file if line.startswith("flags")), "")

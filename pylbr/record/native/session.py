@@ -21,7 +21,7 @@ from pylbr.record.native.inject import SIGNAL, Injection, give_stack, inject, wi
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.obstacles import obstacle
-from pylbr.record.native.patches import CALL, sequences
+from pylbr.record.native.patches import CALL, calls, sequences
 from pylbr.record.native.perf import SideBand, SideRecord, change_period, enable, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
@@ -155,9 +155,11 @@ class Session:
         """
         _check_reach(pid)
         self._root, self._started, self._only = pid, True, only
+        self._side = SideBand(threads_of(pid))
+        for _ in calls(mappings(pid)):  # remembered: it takes long to search large files
+            pass
         tracees = stopped_threads(pid)
         try:
-            self._side = SideBand(threads_of(pid))
             process = self._processes[pid] = _Process(pid)
             saved = [(tracee, tracee.registers()) for tracee in tracees]
             keys = {
@@ -170,14 +172,15 @@ class Session:
             self._images.append(injection.image)
             for tracee in tracees[1:]:
                 give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
-            self._describe(process)
-            self._publish(process)
             for tracee, registers in saved:
                 tracee.settle(registers)
-            for fd in process.threads.values():
-                enable(fd)
         finally:
             let_go(tracees)
+        # It runs again: what takes time comes now, and the first tick after that.
+        self._describe(process)
+        self._publish(process)
+        for fd in process.threads.values():
+            enable(fd)
 
     def _describe(self, process: _Process) -> None:
         """Names and mappings that were there before perf was asked."""
