@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 
 from pylbr.errors import LbrError
-from pylbr.files.elf import DAMAGE, load_segments
+from pylbr.files.elf import DAMAGE, defined_symbols, load_segments
 
 __all__ = ["Image", "ImageError", "load"]
 
@@ -118,12 +117,8 @@ def _multiboot(path: str, head: bytes) -> bool:
 
 
 def _symbols(elf: ELFFile) -> tuple[tuple[int, str], ...]:
-    found = []
-    for section in elf.iter_sections():
-        if isinstance(section, SymbolTableSection) and section.num_symbols() < _MOST_SYMBOLS:
-            found += [
-                (symbol["st_value"], symbol.name) for symbol in section.iter_symbols()
-                if symbol.name and symbol["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS")
-                and symbol["st_info"]["type"] not in ("STT_FILE", "STT_SECTION")
-            ]
+    found = (
+        (symbol["st_value"], symbol.name) for symbol in defined_symbols(elf, _MOST_SYMBOLS)
+        if symbol.name and symbol["st_shndx"] != "SHN_ABS"
+        and symbol["st_info"]["type"] not in ("STT_FILE", "STT_SECTION"))
     return tuple(sorted(found))

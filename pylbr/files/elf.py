@@ -12,13 +12,13 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import NoteSection, Section
+from elftools.elf.sections import NoteSection, Section, Symbol, SymbolTableSection
 from elftools.elf.segments import NoteSegment
 from numpy.typing import NDArray
 
 from pylbr.files.elf_plt import stub_names
 
-__all__ = ["DAMAGE", "ElfImage", "Segment", "load_segments", "read_build_id"]
+__all__ = ["DAMAGE", "ElfImage", "Segment", "defined_symbols", "load_segments", "read_build_id"]
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
@@ -223,6 +223,16 @@ def load_segments(elf: ELFFile) -> Iterator[tuple[Any, bytes]]:
         if segment["p_offset"] + segment["p_filesz"] > elf.stream_len:
             raise ValueError("truncated: the file ends inside a segment")
         yield segment, segment.data()
+
+
+def defined_symbols(elf: ELFFile, largest: int = 1 << 32) -> Iterator[Symbol]:
+    """Symbols that the file itself defines, aliases too, as pyelftools has them; none of a table
+    of more than `largest`."""
+    for section in elf.iter_sections():
+        if isinstance(section, SymbolTableSection) and section.num_symbols() <= largest:
+            for symbol in section.iter_symbols():
+                if symbol["st_shndx"] != "SHN_UNDEF":
+                    yield symbol
 
 
 def read_build_id(file: BinaryIO) -> bytes:

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 
 from pylbr.errors import CommandError
-from pylbr.files.elf import DAMAGE, load_segments
+from pylbr.files.elf import DAMAGE, defined_symbols, load_segments
 from pylbr.record.program import check_elf
 
 __all__ = ["Code", "IMPORTS", "PAGE", "Segment", "load"]
@@ -146,14 +145,8 @@ class _Reader:
         return 0, 0
 
     def _function(self, name: str) -> int:
-        known: dict[str, int] = {}
-        for section in self._elf.iter_sections():
-            if isinstance(section, SymbolTableSection):
-                known |= {
-                    symbol.name: symbol["st_value"] for symbol in section.iter_symbols()
-                    if symbol["st_info"]["type"] == "STT_FUNC"
-                    and symbol["st_shndx"] != "SHN_UNDEF"
-                }
+        known = {symbol.name: symbol["st_value"] for symbol in defined_symbols(self._elf)
+                 if symbol["st_info"]["type"] == "STT_FUNC"}
         if name not in known:
             near = get_close_matches(name, known)
             hint = f"; there is {', '.join(near)}" if near else ""
