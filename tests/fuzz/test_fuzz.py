@@ -24,8 +24,8 @@ def test_mutants_are_read_or_refused(name):
     target = TARGETS[name]
     report = run_job(target, mutant(target, 1), range(COUNTS.get(name, 800)))
     assert [(f.variant, f.what) for f in report.findings] == []
-    # Where all is under checksums, hardly a mutant is accepted.
-    assert report.refused and (report.other or target.checked)
+    # All of a Parquet file is under checksums: no mutant of these is accepted.
+    assert report.refused and (report.other or name == "parquet")
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_changed_bytes_are_refused_or_change_nothing(name):
     for seed, data in enumerate(target.seeds()):
         report = sweep(target, seed, max(1, 255 * len(data) // 4000) | 1)
         assert [(f.variant, f.what) for f in report.findings] == []
-        assert report.refused > report.executions // 2  # some bytes are padding
+        assert report.refused > (2500 if name == "arrow" else 3000)  # a third of Arrow is padding
 
 
 def fake(run):

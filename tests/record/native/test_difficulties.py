@@ -86,9 +86,9 @@ def test_confined_programs_go_on_and_are_recorded(native_record, built):
 @pytest.mark.parametrize("flags", [(), ("-static",)], ids=["dynamic", "static"])
 def test_threads_forks_and_executed_programs(native_record, built, flags):
     found, _ = same(native_record, built("families.c", *flags), hertz=2000)
-    assert len(found.tids) > 4  # threads, and more than one process
+    assert len(found.tids) > 10  # threads, and more than one process
     programs = Counter({task: len(stacks) for task, stacks in found.stacks.items()})
-    assert sum(count > 0 for count in programs.values()) >= 3
+    assert sum(count > 5 for count in programs.values()) >= 4
     edges, ranges, wrong = complaints(found)
     assert edges and ranges and not wrong
 

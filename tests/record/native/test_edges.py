@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow]
 PYTHON = os.path.realpath(sys.executable)
 SUM = "s=0\nfor i in range(150000): s=(s*31+len(str(i)))&0xffffffff\nprint(s)"
 SQL = ("create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c "
-       "where x<60000) insert into t select x, x*7%1000 from c; "
+       "where x<200000) insert into t select x, x*7%1000 from c; "
        "select count(*), sum(b) from t where b between 10 and 700;")
 
 
@@ -45,7 +45,7 @@ def test_every_edge_and_range(native_record, text, command):
     found = recorded(native_record, *(word.replace("{text}", str(text)) for word in command))
     edges, ranges, wrong = complaints(found)
     assert not wrong[:5]
-    assert found.count > 20 and edges > 20 and ranges > 20
+    assert found.count > 50 and edges > 50 and ranges > 50
 
 
 @pytest.mark.parametrize("depth", [32])

@@ -19,7 +19,7 @@ static unsigned work(unsigned x, long n) {
     return x;
 }
 
-static void *thread(void *seed) { return (void *)(long)work((unsigned)(long)seed, 4000000); }
+static void *thread(void *seed) { return (void *)(long)work((unsigned)(long)seed, 40000000); }
 
 static int result(pid_t pid) {
     int status;
