@@ -1,18 +1,21 @@
-"""What docs/contract.md cites of Linux is there: by file and line in 6.1.192, by file in others.
+"""What the contract and its page of sources cite of Linux is there: by file, function and line in
+the releases for which they are written, by file and function in others.
 
-Reads a source tree where there is one: `$PYLBR_LINUX_SOURCE`, /usr/src/linux-source-6.1, or the
-archive of Debian's package of that name.
+Reads the archives of Debian's packages `linux-source-6.1` and `linux-source-6.12`, or a tree of
+6.1 at `$PYLBR_LINUX_SOURCE`.
 """
 
 import os
 import re
-import tarfile
+import subprocess
 from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "contract.md").read_text()
-WRITTEN_FOR = "6.1.192"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "contract.md").read_text()
+SOURCES = (DOCS / "contract-source.md").read_text()
+WRITTEN_FOR = {"6.1": "6.1.192", "6.12": "6.12.117"}
 FILES = {
     "lbr.c": "arch/x86/events/intel/lbr.c", "icore.c": "arch/x86/events/intel/core.c",
     "xcore.c": "arch/x86/events/core.c", "ecore.c": "kernel/events/core.c",
@@ -79,6 +82,51 @@ EXPECTED = {
     "pmu.h:199": r"min\(kvm_pmu_cap.version, 2\)",
 }
 
+#: Rows of contract-source.md in order: file and function, and what must be found there.
+ROWS = [
+    ("vmx.c: vmx_get_perf_capabilities", r"PMU_CAP_LBR_FMT|PERF_CAP_LBR_FMT"),
+    ("lbr.c: x86_perf_get_lbr", r"lbr->nr = "),
+    ("icore.c: intel_pmu_hw_config", r"intel_pmu_setup_lbr_filter\(event\)"),
+    ("icore.c: intel_pmu_hw_config", r"x86_add_exclusive\(x86_lbr_exclusive_lbr\)"),
+    ("ecore.c: __perf_install_in_context", r"ctx_resched\("),
+    ("ecore.c: ctx_resched", r"ctx_sched_out\("),
+    ("ecore.c: merge_sched_in", r"PERF_EVENT_STATE_ERROR"),
+    ("icore.c: __intel_get_event_constraints", r"intel_vlbr_constraints\("),
+    ("icore.c: __intel_get_event_constraints", r"intel_shared_regs_constraints\("),
+    ("lbr.c: intel_pmu_lbr_add", r"lbr_users\+\+ && !event->total_time_running"),
+    ("lbr.c: intel_pmu_lbr_enable_all", r"!vlbr_exclude_host\(\)"),
+    ("vmx.c: vmx_set_msr", r"intel_pmu_create_guest_lbr_event\("),
+    ("pmu_intel.c: intel_pmu_create_guest_lbr_event", r"perf_event_create_kernel_counter\("),
+    ("pmu_intel.c: intel_pmu_handle_lbr_msrs_access", r"local_irq_disable\(\);"),
+    ("x86.c: vcpu_enter_guest", r"local_irq_disable\(\);"),
+    ("x86.c: vcpu_enter_guest", r"get_debugctlmsr\(\)"),
+    ("vmx.c: vmx_vcpu_run", r"vmx_passthrough_lbr_msrs\("),
+    ("pmu_intel.c: vmx_passthrough_lbr_msrs", r"state < PERF_EVENT_STATE_ACTIVE"),
+    ("vmx.c: vmx_vcpu_run", r"update_debugctlmsr\("),
+    ("vmx.h: vmx_guest_debugctl_write", r"GUEST_IA32_DEBUGCTL"),
+    ("vmx.c: init_vmcs", r"XSS_EXIT_BITMAP"),
+    ("kernel/sched/core.c: prepare_task_switch", r"perf_event_task_sched_out"),
+    ("kernel/sched/core.c: finish_task_switch", r"perf_event_task_sched_in"),
+    ("lbr.c: intel_pmu_lbr_sched_task", r"__intel_pmu_lbr_save\("),
+    ("x86.c: kvm_arch_sched_in, kvm_arch_vcpu_load", r"need_cleanup"),
+    ("pmu_intel.c: intel_pmu_cleanup", r"intel_pmu_release_guest_lbr_event\("),
+    ("ecore.c: __perf_mux_hrtimer_init", r"HRTIMER_MODE_ABS_PINNED_HARD"),
+    ("ecore.c: perf_mux_hrtimer_handler", r"perf_rotate_context\("),
+    ("icore.c: intel_pmu_handle_irq", r"intel_pmu_lbr_read\(\)"),
+    ("lbr.c: intel_pmu_lbr_read", r"vlbr_exclude_host\(\)"),
+    ("lbr.c: __intel_pmu_lbr_enable", r"version >= 4"),
+    ("pmu_intel.c: intel_pmu_deliver_pmi", r"version > 1 && version < 4"),
+    ("pmu_intel.c: intel_pmu_legacy_freezing_lbrs_on_pmi", r"DEBUGCTLMSR_LBR"),
+    ("vmx.c: handle_exception_nmi", r"kvm_queue_exception_p\(vcpu, DB_VECTOR"),
+    ("vmx.c: vmx_vcpu_reset", r"if \(!init_event\)"),
+    ("pmu_intel.c: intel_pmu_reset", r"intel_pmu_release_guest_lbr_event\("),
+    ("nested.c: nested_vmx_prepare_msr_bitmap", r"msr_bitmap_l0"),
+    ("nested.c: prepare_vmcs02", r"vmx_guest_debugctl_write\("),
+    ("nested.c: load_vmcs12_host_state", r"vmx_guest_debugctl_write\(vcpu, 0\)"),
+]
+_ROW = re.compile(r"^\| [^|]+\| `([\w./]+: \w+)`(?:, `(\w+)`)? +\| (\d+) +\| (\d+) +\|", re.M)
+
+
 
 def cited():
     """Every place that the page names, without those of 6.12."""
@@ -95,37 +143,85 @@ def test_every_place_that_is_cited_has_its_expression():
     assert "after 10818" in PAGE
 
 
+def test_every_row_has_its_expression():
+    assert [", ".join(filter(None, row[:2])) for row in _ROW.findall(SOURCES)] == [
+        place for place, _ in ROWS]
+    assert all(version in SOURCES for version in WRITTEN_FOR.values())
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    given = os.environ.get("PYLBR_LINUX_SOURCE", "/usr/src/linux-source-6.1")
-    if Path(given, "Makefile").exists():
-        return Path(given)
-    archive = Path("/usr/src/linux-source-6.1.tar.xz")
-    if not archive.exists():
-        pytest.skip("no source of Linux 6.1 (Debian's package linux-source-6.1)")
-    place = tmp_path_factory.mktemp("linux")
-    with tarfile.open(archive) as files:
-        for member in files:
-            name = member.name.removeprefix("linux-source-6.1/")
-            if name == "Makefile" or name in FILES.values():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                (place / name).write_bytes(files.extractfile(member).read())
-    return place
+def sources(tmp_path_factory):
+    """The cited files of each release, out of the packages' archives, both at a time."""
+    found, running = {}, {}
+    for release in WRITTEN_FOR:
+        given = os.environ.get("PYLBR_LINUX_SOURCE")
+        if given and release == "6.1":
+            found[release] = Path(given)
+            continue
+        archive = Path(f"/usr/src/linux-source-{release}.tar.xz")
+        if not archive.exists():
+            pytest.skip(f"no source of Linux {release} (Debian's package linux-source-{release})")
+        place = tmp_path_factory.mktemp("linux")
+        found[release] = place / f"linux-source-{release}"
+        running[release] = subprocess.Popen(
+            ["tar", "-x", "-f", archive, "-C", place, "--occurrence=1",
+             *(f"linux-source-{release}/{name}" for name in {"Makefile", *FILES.values()})])
+    assert not any(tar.wait() for tar in running.values())
+    return found
+
+
+def version_of(source):
+    make = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$",
+                           (source / "Makefile").read_text(), re.M))
+    return ".".join(make[name] for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
+
+
+def body(text, function):
+    """First line and text of a function's definition."""
+    found = re.search(rf"^(?:[a-zA-Z_][^\n;#={{]*\b)?{function}\([^;{{]*?\)\s*\{{", text, re.M)
+    assert found, f"no function {function}"
+    return text.count("\n", 0, found.start()) + 1, text[found.start():text.index(
+        "\n}", found.end())]
 
 
 @pytest.mark.peer
 @pytest.mark.slow
-def test_each_place_has_what_the_page_claims(source):
-    make = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$",
-                           (source / "Makefile").read_text(), re.M))
-    version = ".".join(make[name] for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
+def test_each_place_has_what_the_page_claims(sources):
     missing = []
+    version = version_of(sources["6.1"])
     for place, expression in EXPECTED.items():
         name, lines = place.rsplit(":", 1)
-        text = (source / FILES[name]).read_text()
-        if version == WRITTEN_FOR:
+        text = (sources["6.1"] / FILES[name]).read_text()
+        if version == WRITTEN_FOR["6.1"]:
             first, _, last = lines.partition("-")
             text = "\n".join(text.split("\n")[int(first) - 1:int(last or first)])
         if not re.search(expression, text):
             missing.append(place)
     assert not missing, f"of {version}"
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_each_row_has_what_it_claims_in_both_releases(sources):
+    wrong = []
+    for row, (place, expression) in zip(_ROW.findall(SOURCES), ROWS, strict=True):
+        name, functions = place.split(": ")
+        for number, (release, source) in enumerate(sources.items()):
+            function = functions.split(", ")[min(number, functions.count(","))]
+            first, text = body((source / FILES[name]).read_text(), function)
+            found = re.search(expression, text)
+            line = first + text.count("\n", 0, found.start()) if found else None
+            exact = version_of(source) == WRITTEN_FOR[release]
+            if not found or (exact and line != int(row[2 + number])):
+                wrong.append((release, place, row[2 + number], line))
+    assert not wrong
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_code_that_is_called_the_same_is_the_same(sources):
+    """What the page says of the two releases together."""
+    texts = [(source / FILES["pmu_intel.c"]).read_text() for source in sources.values()]
+    for function in ("intel_pmu_handle_lbr_msrs_access", "intel_pmu_create_guest_lbr_event",
+                     "intel_pmu_cleanup", "intel_pmu_deliver_pmi"):
+        assert body(texts[0], function)[1] == body(texts[1], function)[1], function
