@@ -53,3 +53,6 @@ CPUID_1C_EBX_CPL_FILTER, CPUID_1C_EBX_BRANCH_FILTER = 1 << 0, 1 << 1
 CPUID_1C_EBX_CALL_STACK_MODE = 1 << 2
 
 UNIT_BRANCHES, UNIT_INSTRUCTIONS, UNIT_CYCLES = 0, 1, 2
+
+# struct perf_branch_entry of include/uapi/linux/perf_event.h: its bit-field word.
+PERF_MISPRED, PERF_PREDICTED, PERF_CYCLES = 1 << 0, 1 << 1, 0xFFFF << 4

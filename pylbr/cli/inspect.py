@@ -68,7 +68,7 @@ def _print(found: dict[str, Any], indent: int = 0) -> None:
         if isinstance(value, dict) or (
                 isinstance(value, list) and value and isinstance(value[0], dict)):
             parts[name] = value
-        elif value not in ("", None):
+        elif value not in ("", []):
             rows.append((name, _text(value)))
     print_table(Table(rows, indent=indent))
     for name, value in parts.items():
@@ -84,6 +84,8 @@ def _print(found: dict[str, Any], indent: int = 0) -> None:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "n/a"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

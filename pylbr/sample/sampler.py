@@ -12,6 +12,7 @@ from lbrcore import Flavour
 from lbrcore.events import Unit
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
+from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
 from pylbr.errors import ConfigurationError
 from pylbr.perf.abi import BranchSample
 from pylbr.perf.batch import SampleBatch
@@ -29,6 +30,9 @@ __all__ = ["Sampler", "branch_columns", "sample"]
 _CAPACITY = 4096
 #: splitmix64's step: streams of one seed differ.
 _STREAM_STEP = 0x9E3779B97F4A7C15
+
+#: Bits of INFO that only a column of the trace can tell.
+_MEASURED = {"flags": INFO_MISPRED, "cycles": INFO_CYC_CNT | INFO_CYC_CNT_VALID}
 
 Columns = Mapping[str, NDArray[np.generic] | int | str]
 
@@ -60,7 +64,7 @@ class Sampler:
         self._replays: dict[int, Replay | ProcessorReplay] = {}
         self._places = assign(setup.events, setup.processor)
         config = setup.config()
-        self._info_mask = config.info_mask
+        self._info_mask = self._measured = config.info_mask
         self._hw_idx = (config.flavour == Flavour.LEGACY
                         and bool(setup.branch_sample_type & BranchSample.HW_INDEX))
         metadata = metadata or Metadata()
@@ -84,8 +88,14 @@ class Sampler:
         Returns
         -------
         iterator of SampleBatch
-            In the order of time; it must be used up before the next call.
+            In the order of time; it must be used up before the next call.  Their `info_mask` has
+        neither MISPRED nor the cycles if the trace has no such column: the facility's zeros
+        would say that every branch was predicted, and that no time passed.
         """
+        self._measured = self._info_mask
+        for name, bits in _MEASURED.items():
+            if name not in columns:
+                self._measured &= ~bits
         count = len(columns["from"])  # type: ignore[arg-type]
         streams = self._streams.split(count, task, cpu)
         if len(streams) == 1:
@@ -179,7 +189,7 @@ class Sampler:
             to, out.entries[:n], nr=out.nr[:n], pid=pid, tid=tid,
             cpu=0 if cpu is None else cpu[where], time=where + start, period=out.period[:n],
             event=out.event[:n], hw_idx=out.hw_idx[:n] if self._hw_idx else None,
-            classes=out.classes[:n], info_mask=self._info_mask,
+            classes=out.classes[:n], info_mask=self._measured,
         )
 
 

@@ -3,7 +3,8 @@
 A line is a sample of the event ``branches`` and ends in ``FROM symbol (file) => TO symbol
 (file)``.  What ``-F +flags`` prints gives the class, except of calls and jumps, which may be
 direct or indirect; these, and all where there are no flags, are decoded in the files that
-``--show-mmap-events`` or the options name.  ``-F +ipc`` gives cycles and instructions.
+``--show-mmap-events`` or the options name.  ``-F +ipc`` gives cycles and instructions; a text
+that has none, or marks no branch as missed, has no such column: nobody measured it.
 
 Source: perf-script(1), perf-intel-pt(1) of Linux 6.1; ``tools/perf/builtin-script.c``.
 """
@@ -28,6 +29,7 @@ from pylbr.perf.script_events import parse_record
 from pylbr.perf.stacks import Comm, Mmap
 from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata, Task
+from pylbr.trace.schema import COLUMNS
 from pylbr.trace.trace import Part, StreamTrace
 
 __all__ = ["ITRACE", "Itrace"]
@@ -43,6 +45,8 @@ _OTHER: Final = re.compile(
     rb"(?::[a-zA-Z]*)?:[ \t]|^ *(instruction trace error)"
 )
 _IPC: Final = re.compile(rb"IPC: *[0-9.]+ *\((\d+)/(\d+)\)")
+#: What a line has that tells of a miss, a transaction or cycles.
+_HINT: Final = re.compile(rb"miss|\([Dt]*x|IPC:")
 _UNKNOWN: Final = 255
 _FLAGS: Final = {
     b"jcc": BranchClass.COND, b"return": BranchClass.NEAR_RET, b"int": BranchClass.SOFT_INT,
@@ -68,13 +72,12 @@ class Itrace(StreamTrace):
 
     def __init__(self, path: str | os.PathLike[str], options: Options | None = None) -> None:
         options = options or Options()
-        modules, tasks = _events(os.fspath(path))
+        modules, tasks, measured = _events(os.fspath(path))
         metadata = Metadata(
             modules=(*modules, *options.modules), tasks=tasks,
             provenance={"source": os.fspath(path), "format": "perf script --itrace=b"},
         )
-        columns = ("from", "to", "class", "flags", "cycles", "instructions", "cpl_from", "cpl_to",
-                   "task", "cpu")
+        columns = ("from", "to", "class", *measured, "cpl_from", "cpl_to", "task", "cpu")
         super().__init__(path, metadata, columns, self._read)
         self._passed: Counter[str] = Counter()
 
@@ -190,14 +193,16 @@ def _part(rows: list[tuple[int, ...]], filler: ClassFiller, index: int) -> Part:
     return Part(branches, task, np.array(columns[7], np.uint32))
 
 
-def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...]]:
-    """Mappings and task names among the lines."""
+def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...], tuple[str, ...]]:
+    """Mappings and task names among the lines, and the columns that some line fills."""
     modules: dict[Module, None] = {}
     tasks: dict[int, Task] = {}
+    measured: set[str] = set()
     with Lines(path) as lines:
         while block := lines.block(_BLOCK):
             for i, line in enumerate(block):
                 if b"PERF_RECORD_" not in line:
+                    measured.update(_measured(line))
                     continue
                 record = parse_record(line)
                 if record is None:
@@ -210,7 +215,20 @@ def _events(path: str) -> tuple[tuple[Module, ...], tuple[Task, ...]]:
                     )] = None
                 elif isinstance(record, Comm):
                     tasks[record.tid] = Task(record.tid, record.pid, record.name)
-    return tuple(modules), tuple(tasks.values())
+    filled = tuple(name for name in COLUMNS if name in measured)
+    return tuple(modules), tuple(tasks.values()), filled
+
+
+def _measured(line: bytes) -> Iterator[str]:
+    """Columns that a line of a branch fills."""
+    arrow = _ARROW.search(line) if _HINT.search(line) else None
+    source = _last_source(line[:arrow.start()]) if arrow else None
+    if arrow is None or source is None:
+        return
+    if _IPC.search(line, arrow.end()):
+        yield from ("cycles", "instructions")
+    if b"x" in source[1] or _class_of(source[0])[1]:
+        yield "flags"
 
 
 def _is_itrace(head: Head) -> bool:

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from lbrcore import BranchClass
+from lbrcore import BranchClass, BranchFlag
 from pylbr.perf.stacks import Comm, Mmap, Samples, Stacks
 from pylbr.trace.trace import Trace
 
 __all__ = ["describe_stacks", "describe_trace"]
+
+
+#: The column that a sum is taken of, where it has another name.
+_COLUMN = {"mispredicted": "flags"}
 
 
 def describe_trace(
@@ -21,7 +25,8 @@ def describe_trace(
 ) -> dict[str, Any]:
     """Metadata of a trace and, if `update` is given, counts of everything in it.
 
-    `update` is called with the number of branches of each chunk.
+    `update` is called with the number of branches of each chunk.  A sum of a column that the
+    trace does not have is None.
     """
     head = source.metadata
     found: dict[str, Any] = {
@@ -39,15 +44,17 @@ def describe_trace(
 
 def _count(source: Trace, update: Callable[[int], object]) -> dict[str, Any]:
     classes, tasks, cpus = Counter[int](), set[int](), set[int]()
-    branches = instructions = cycles = mispredicted = 0
+    branches = 0
+    sums = {"instructions": 0, "cycles": 0, "mispredicted": 0}
     low, high = 2**64, 0
     for chunk in source.chunks():
         counts = np.bincount(chunk.column("class"), minlength=16)
         classes.update(dict(enumerate(counts.tolist())))
         branches += len(chunk)
-        instructions += int(chunk.column("instructions").sum(dtype=np.uint64))
-        cycles += int(chunk.column("cycles").sum(dtype=np.uint64))
-        mispredicted += int(np.count_nonzero(chunk.column("flags") & 4))
+        for name in ("instructions", "cycles"):
+            sums[name] += int(chunk.column(name).sum(dtype=np.uint64))
+        missed = chunk.column("flags") & np.uint8(BranchFlag.MISPRED)
+        sums["mispredicted"] += int(np.count_nonzero(missed))
         tasks |= set() if chunk.task is None else set(np.unique(chunk.task).tolist())
         cpus |= set() if chunk.cpu is None else set(np.unique(chunk.cpu).tolist())
         if len(chunk):
@@ -60,7 +67,8 @@ def _count(source: Trace, update: Callable[[int], object]) -> dict[str, Any]:
         "branches": branches,
         "classes": {BranchClass(kind).name: count for kind, count in sorted(classes.items())
                     if count},
-        "instructions": instructions, "cycles": cycles, "mispredicted": mispredicted,
+        **{name: total if _COLUMN.get(name, name) in source.columns else None
+           for name, total in sums.items()},
         "addresses": f"{low:#x}-{high:#x}" if branches else "",
         "task_ids": sorted(tasks), "cpus": sorted(cpus),
     }
