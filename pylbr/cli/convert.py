@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from pylbr.cli import perf_words
+from pylbr.cli import perf_options, perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.files.format import WriteOptions
@@ -36,8 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     perf_words.add_input(parser, "IN", "file to read")
-    perf_words.refuse(parser, "-F", "--fields", value=True, advice="the suffix of OUT chooses the "
-                      "form; perf script -F prints other columns of OUT.perf.data")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT",
@@ -56,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the container's digests"
     )
+    perf_options.answer(parser, perf_options.SCRIPT)
 
 
 def add_binary(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 
-from pylbr.cli import perf_words
+from pylbr.cli import perf_options
 from pylbr.errors import CommandError
 from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.record.choice import choose, process_of
@@ -59,8 +59,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              "speed, stacks by time; qemu: --full, -c, the same each time; "
                              "unicorn, for bare code and functions; or an installed package's")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
-    perf_words.refuse(parser, "-a", "--all-cpus", "-C", "--cpu",
-                      advice="one program is run and recorded; name it after the options")
     running = parser.add_mutually_exclusive_group()
     running.add_argument("-p", "--pid", type=int, metavar="PID",
                          help="record a process that runs already, until it ends or Ctrl-C")
@@ -70,11 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-overhead", type=_percent, default=5.0, metavar="PERCENT",
                         help="share of its time that recording may cost a thread (default 5%%); "
                              "the native engine takes fewer stacks rather")
-    perf_words.refuse(parser, "-g", "--call-graph", value=True,
-                      advice="samples have no call chains; record every branch (--full -o "
-                      "trace.arrow), then pylbr replay --call-graph lbr trace.arrow")
-    perf_words.accept(parser, "-N", "--no-buildid-cache")
-    perf_words.accept(parser, "-m", "--mmap-pages", value=True)
+    perf_options.answer(parser, perf_options.RECORD)
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
 

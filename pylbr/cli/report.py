@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pylbr.cli import perf_words
+from pylbr.cli import perf_options, perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.perf.stacks import Record, Samples, StacksMetadata
@@ -53,15 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--branch-history", action="store_const", const="history", dest="by",
                         help="as perf has it: the same as --by history")
-    perf_words.accept(parser, "--stdio")
-    perf_words.refuse(parser, "-s", "--sort", "-F", "--fields", value=True,
-                      advice=f"choose a view, by --by {'|'.join(report.VIEWS)}")
-    perf_words.refuse(parser, "-g", "--call-graph", value=True,
-                      advice="shown are branches, not call chains; the way to them is "
-                      "--by history")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV, numbers in full")
     form.add_argument("--json", action="store_true", help="print JSON, numbers in full")
+    perf_options.answer(parser, perf_options.REPORT)
 
 
 def run(args: argparse.Namespace) -> int:
