@@ -91,11 +91,20 @@ def named(policies: Iterable[str]) -> list[str]:
 def make_policy(name: str, flaws: Iterable[str] = ()) -> Policy:
     """The policy `name`, with further `flaws` (names out of `known_flaws`).
 
+    ``NAME-lazy`` is a policy with one owner that gives a guest the registers when it sets LBREn.
+
     Raises
     ------
     ConfigurationError
         There is no such policy, it has no such flaw, or it cannot be loaded.
     """
+    base = name.removesuffix("-lazy")
+    if base != name and base in POLICIES:
+        try:
+            return POLICIES[base](lazy=True)
+        except TypeError:
+            raise ConfigurationError(
+                f"policy {base} does not pass LBRs through lazily") from None
     if name not in POLICIES:
         raise ConfigurationError(
             f"there is no policy {name!r}; policies are {', '.join(POLICIES)}")

@@ -25,7 +25,7 @@ cdef enum Flaw:
 
 
 cdef class KvmLegacy(PinnedEvent):
-    """KvmLegacy(flaws=(), designed=False)\n--\n
+    """KvmLegacy(flaws=(), designed=False, keeps_debugctl=False)\n--\n
     The pinned event; the guest's DEBUGCTL is loaded at every entry, whichever side owns the LBRs.
 
     Parameters
@@ -34,6 +34,8 @@ cdef class KvmLegacy(PinnedEvent):
         Names out of `FLAWS`: bugs that the code has or had.
     designed : bool
         The event goes through the shared filter register, as its authors describe it.
+    keeps_debugctl : bool
+        User space saves and restores IA32_DEBUGCTL, as in 6.12.
     """
 
     FLAWS = {
@@ -47,8 +49,10 @@ cdef class KvmLegacy(PinnedEvent):
                           "the LBRs of any owner (CVE-2024-26992)", "pebs"),
     }
 
-    def __init__(self, flaws=(), bint designed=False):
-        self.name = "kvm-legacy-designed" if designed else "kvm-legacy"
+    def __init__(self, flaws=(), bint designed=False, bint keeps_debugctl=False):
+        self.name = ("kvm-legacy-designed" if designed else
+                     "kvm-legacy-6.12" if keeps_debugctl else "kvm-legacy")
+        self.keeps_debugctl = keeps_debugctl
         self.late_freeze = True
         self.legacy = self.nested_controls = self.freeze_clears_enable = True
         self.sharing = FILTER_VLBR if designed else 0
@@ -127,12 +131,17 @@ cdef class KvmLegacy(PinnedEvent):
                 or instruction >= GUEST_INIT or not v.passthrough)
 
     cdef void save_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
-        """None of the LBR MSRs is in the list that user space saves."""
+        """No LBR MSR is in the list that user space saves; since 6.12 IA32_DEBUGCTL is."""
         self.release(s, c, v)
+
+    cdef void restore_state(self, System* s, Cpu* c, Vcpu* v) noexcept nogil:
+        if v.debugctl & DEBUGCTL_LBR:  # vmx_set_msr
+            self.create(s, c, v)
 
 
 POLICIES = {
     "kvm-legacy": KvmLegacy,
+    "kvm-legacy-6.12": partial(KvmLegacy, keeps_debugctl=True),
     "kvm-legacy-2024": partial(KvmLegacy, flaws={"stale-snapshot"}),
     "kvm-legacy-designed": partial(KvmLegacy, designed=True),
 }

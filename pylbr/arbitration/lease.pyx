@@ -18,12 +18,13 @@ from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_EXCLUSION, perf_disable
 
 
 cdef class Lease(SingleOwner):
-    """Lease()\n--\n
+    """Lease(lazy=False)\n--\n
     Swap the registers' contents at each world switch while both sides record.
     """
 
-    def __init__(self):
-        self.name = "lease"
+    def __init__(self, bint lazy=False):
+        self.lazy = lazy
+        self.name = "lease-lazy" if lazy else "lease"
         self.guest_short = self.guest_flag = self.host_short = self.host_flag = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
@@ -74,10 +75,10 @@ cdef class Lease(SingleOwner):
         return c.wanted
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        if pc == 0 and v.uses and c.owner == OWNER_HOST and not self.host_traces_guests(c):
+        if pc == 0 and self.wants(v) and c.owner == OWNER_HOST and not self.host_traces_guests(c):
             self.suspend_host(s, c)
             return 1
-        if c.owner == OWNER_NONE and v.uses:
+        if c.owner == OWNER_NONE and self.wants(v):
             self.load_guest(s, c, v)
         if c.owner == OWNER_GUEST + vcpu_index(s, v):
             self.admit(c, v)

@@ -7,18 +7,19 @@ merged has no LBRs; in both models they are restored by XRSTORS when the guest g
 saved by XSAVES and wiped when it leaves.  A guest sees no trace of the host.
 """
 
-from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, System, Vcpu
+from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, OWNER_NONE, System, Vcpu
 from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Mediated(SingleOwner):
-    """Mediated()\n--\n
+    """Mediated(lazy=False)\n--\n
     Swap the whole facility at vcpu_load and vcpu_put.
     """
 
-    def __init__(self):
-        self.name = "mediated"
+    def __init__(self, bint lazy=False):
+        self.lazy = lazy
+        self.name = "mediated-lazy" if lazy else "mediated"
         self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
@@ -32,7 +33,8 @@ cdef class Mediated(SingleOwner):
                 self.detach(s, c)
                 c.wanted = 1
             return 1
-        self.load_guest(s, c, v)
+        if not self.lazy or self.wants(v):
+            self.load_guest(s, c, v)
         c.irqs = c.scratch
         c.scratch = 0
         return DONE
@@ -41,17 +43,34 @@ cdef class Mediated(SingleOwner):
         return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        self.admit(c, v)
+        if pc == 0 and c.perf.granted:  # lazy: attached since the guest was loaded
+            self.detach(s, c)
+            c.wanted = 1
+            return 1
+        if c.owner == OWNER_NONE and self.wants(v):
+            self.load_guest(s, c, v)
+        if c.owner == OWNER_NONE:
+            self.keep_out(c, v)
+        else:
+            self.admit(c, v)
         return DONE
+
+    cdef int vcpu_put(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if pc == 0 and c.owner == OWNER_NONE:
+            if c.perf.hosts:
+                self.attach(s, c)
+            return DONE
+        return SingleOwner.vcpu_put(self, s, c, v, pc)
 
 
 cdef class MediatedMerged(SingleOwner):
-    """MediatedMerged()\n--\n
+    """MediatedMerged(lazy=False)\n--\n
     Swap them at every VM entry and exit.
     """
 
-    def __init__(self):
-        self.name = "mediated-merged"
+    def __init__(self, bint lazy=False):
+        self.lazy = lazy
+        self.name = "mediated-merged-lazy" if lazy else "mediated-merged"
         self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
@@ -64,6 +83,9 @@ cdef class MediatedMerged(SingleOwner):
                 self.detach(s, c)
                 c.wanted = 1
             return 1
+        if self.lazy and not self.wants(v):
+            self.keep_out(c, v)
+            return DONE
         self.load_guest(s, c, v)
         self.admit(c, v)
         return DONE
@@ -71,6 +93,10 @@ cdef class MediatedMerged(SingleOwner):
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0:
             SingleOwner.after_exit(self, s, c, v, 0)
+        if pc == 0 and c.owner == OWNER_NONE:
+            if c.perf.hosts:
+                self.attach(s, c)
+            return DONE
         return self.yield_guest(s, c, v, pc)
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:

@@ -196,6 +196,8 @@ cdef class Policy:
     cdef readonly bint any_depth            # guests may have another depth than the host
     cdef readonly bint mediated             # a vCPU that is loaded has the PMU, PMIs and all
     cdef readonly bint freeze_clears_enable  # the guest's PMU is of version 2: no LBR_FRZ
+    cdef readonly bint keeps_debugctl       # user space saves a legacy guest's IA32_DEBUGCTL
+    cdef readonly bint lazy                 # LBRs are passed through while the guest has LBREn
     cdef readonly bint guest_pebs           # PEBS_BASELINE is offered: records may hold LBRs
     cdef readonly bint nested_controls      # L1 is offered the VMX controls that touch the LBRs
 

@@ -85,6 +85,8 @@ class Policy:
     any_depth: bool
     mediated: bool
     freeze_clears_enable: bool
+    keeps_debugctl: bool
+    lazy: bool
     guest_pebs: bool
     nested_controls: bool
     def __new__(cls) -> Policy: ...

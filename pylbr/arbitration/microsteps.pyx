@@ -244,7 +244,7 @@ cdef bint _migrate(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
         vcpu_reset(s, v)
         v.smm, v.smm_ctl = old.smm, old.smm_ctl  # in SMRAM, which is guest memory
         v.pmi, v.frozen = old.pmi, old.frozen
-        if not policy.legacy:
+        if not policy.legacy or policy.keeps_debugctl:
             v.debugctl = old.debugctl
         v.level2, v.vmcs12, v.other_ctl = old.level2, old.vmcs12, old.other_ctl
         policy.restore_state(s, c, v)
@@ -324,6 +324,11 @@ cdef class Policy:
         A vCPU that is loaded has the whole PMU, PMIs included.
     freeze_clears_enable : bool
         The guest's PMU is of version 2, without LBR_FRZ.
+    keeps_debugctl : bool
+        User space saves the IA32_DEBUGCTL of a guest with legacy LBRs.
+    lazy : bool
+        A guest gets the registers when it sets LBREn, not when it first touches an LBR register;
+        its writes of IA32_LBR_CTL are intercepted.
     guest_pebs : bool
         PEBS_BASELINE is offered: a guest's PEBS records may contain LBRs.
     nested_controls : bool

@@ -14,12 +14,13 @@ from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
 cdef class Request(SingleOwner):
-    """Request()\n--\n
+    """Request(lazy=False)\n--\n
     perf asks for the registers, and gets them at the next VM entry or when the vCPU is put.
     """
 
-    def __init__(self):
-        self.name = "request"
+    def __init__(self, bint lazy=False):
+        self.lazy = lazy
+        self.name = "request-lazy" if lazy else "request"
         self.guest_short = self.host_short = True
         self.serves_at_entry = True
         self.sharing = FILTER_EXCLUSION
@@ -34,7 +35,7 @@ cdef class Request(SingleOwner):
         return c.wanted
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        if c.owner == OWNER_NONE and v.uses:
+        if c.owner == OWNER_NONE and self.wants(v):
             self.load_guest(s, c, v)
         if c.owner == OWNER_GUEST + vcpu_index(s, v):
             self.admit(c, v)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t
 from pylbr.arbitration.microsteps cimport Cpu, Policy, System, Vcpu
 
 cdef class SingleOwner(Policy):
+    cdef bint wants(self, Vcpu* v) noexcept nogil
     cdef void attach(self, System* s, Cpu* c) noexcept nogil
     cdef void detach(self, System* s, Cpu* c) noexcept nogil
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil

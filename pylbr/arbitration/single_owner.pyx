@@ -11,9 +11,10 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.microsteps cimport (
-    DONE, EXPOSED_RDMSR, EXPOSED_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB,
-    GUEST_DEBUGCTL, GUEST_DEPTH, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ, GUEST_RESET,
-    GUEST_RSM, GUEST_SMI, GUEST_VMCALL, GUEST_VMLAUNCH, GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE,
+    DONE, EXPOSED_RDMSR, EXPOSED_XSAVES, FAIL_IDEMPOTENT, GUEST_ACK, GUEST_DB, GUEST_DEBUGCTL,
+    GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_INIT, GUEST_PMI, GUEST_READ,
+    GUEST_RESET, GUEST_RSM, GUEST_SMI, GUEST_USER_FILTER, GUEST_VMCALL, GUEST_VMLAUNCH,
+    GUEST_VMLAUNCH_CONTROLS, GUEST_WRITE,
     GUEST_XRSTORS, GUEST_XSAVES, OWNER_GUEST, OWNER_HOST, OWNER_NONE, current_context,
     guest_control, guest_image, use_hardware, vcpu_index,
 )
@@ -34,6 +35,10 @@ cdef class SingleOwner(Policy):
 
     The hooks are described in `pylbr.arbitration.Policy`.
     """
+
+    cdef bint wants(self, Vcpu* v) noexcept nogil:
+        """Is the guest to get registers without an owner?"""
+        return v.ctl & CTL_LBREN if self.lazy else v.uses
 
     cdef void wipe(self, System* s, Cpu* c) noexcept nogil:
         """Empty registers whose owner has left."""
@@ -107,6 +112,8 @@ cdef class SingleOwner(Policy):
             v.lost = self.guest_flag
         v.vmcs.lbr_ctl = 0
         v.vmcs.clear_lbr_ctl = 0
+        if self.mediated and v.frozen:
+            lbr_set_frozen(&c.hw.lbr, 1)  # the guest's PMU is loaded, its LBRs are not
         v.vmcs.load_lbr_ctl = not (c.perf.granted and not c.perf.flags & EXCLUDE_GUEST)
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
@@ -162,12 +169,19 @@ cdef class SingleOwner(Policy):
         if c.owner == OWNER_GUEST + vcpu_index(s, v):
             v.ctl = v.vmcs.lbr_ctl
             v.vmcs.lbr_ctl = 0
+        elif c.perf.granted:
+            hw_set_ctl(&c.hw, c.perf.programmed)
+        if self.mediated or c.owner == OWNER_GUEST + vcpu_index(s, v):
             if self.mediated:
                 v.frozen = c.hw.lbr.frozen
             lbr_set_frozen(&c.hw.lbr, 0)
-        elif c.perf.granted:
-            hw_set_ctl(&c.hw, c.perf.programmed)
         return DONE
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        if self.lazy and (instruction == GUEST_ENABLE or instruction == GUEST_DISABLE
+                          or instruction == GUEST_USER_FILTER):
+            return True
+        return Policy.exits(self, s, c, v, instruction)
 
     cdef int emulate(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         """On the image: exits happen only while the registers are not the guest's, but for
@@ -230,6 +244,8 @@ cdef class SingleOwner(Policy):
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         self.read_host(s, c, c.perf.granted and c.perf.hosts > c.perf.pebs)
+        if self.lazy and self.mediated and not c.perf.granted:
+            return              # the whole PMU is the guest's, LBR_FRZ too
         if c.owner < OWNER_GUEST:
             lbr_set_frozen(&c.hw.lbr, 0)
 

@@ -66,6 +66,7 @@ EXTENDED: dict[str, dict] = {
 _GROUNDS: tuple[dict, ...] = (
     {"guests": 1, "depth": 1, "kinds": (), "features": ("migrate", "write", "depth", "xsaves")},
     {"guests": 1, "depth": 1, "kinds": (), "features": ("init", "smm", "db")},
+    {"guests": 1, "depth": 1, "kinds": (), "features": ("migrate", "fault", "xsaves")},
     {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
      "features": ("nmi", "nmi-branch", "migrate", "write", "depth", "xsaves")},
     {"guests": 1, "depth": 1, "kinds": ("cpu-exclude", "cpu"),
@@ -155,7 +156,7 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
 def switches(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
     """Every known bug: the findings on v2, and merged KVM's."""
     known: dict = {}
-    for policy in ("arch-lbr-v2-fixed", "kvm-legacy-designed"):
+    for policy in ("arch-lbr-v2-fixed", "kvm-legacy-designed", "mediated-arch-lbr-fixed"):
         for flaw in known_flaws(make_policy(policy)):
             if report:
                 report(f"{policy} +{flaw}")

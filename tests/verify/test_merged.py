@@ -111,3 +111,13 @@ def test_a_flexible_event_is_in_the_standard_set_and_breaks_what_pinned_ones_do_
                      ignore=("P20b",))
     result = explore(Configuration("arch-lbr-v2-fixed", depth=1), ignore=("P20b",))
     assert "P4" in result.broken and "P4" not in pinned.broken
+
+
+def test_a_migrated_guest_goes_on_recording_since_6_12():
+    """6.12 saves IA32_DEBUGCTL, 6.1 does not; neither saves a record."""
+    text = "guest wrmsr LBR_CTL; guest branch; migrate; vm-entry; guest branch; guest rdmsr LBR"
+    for policy, records in (("kvm-legacy", ["-", "-"]), ("kvm-legacy-6.12", ["A1", "-"])):
+        steps, broken = told(policy, text + ("; exit-irqs-on; emulate; emulate"
+                                             if policy == "kvm-legacy" else ""))
+        seen = next(step["seen"] for step in reversed(steps) if step["seen"])
+        assert seen["records"] == records and "P21" in broken

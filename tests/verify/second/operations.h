@@ -157,7 +157,7 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         const Vcpu &old = m.w.vcpu[g];
         born.smm = old.smm, born.smm_control = old.smm_control;  // in SMRAM
         born.pmi = old.pmi, born.frozen = old.frozen;
-        if (!m.legacy) born.debugctl = old.debugctl;
+        if (!m.legacy || design.keeps_debugctl) born.debugctl = old.debugctl;
         born.level2 = old.level2, born.other_control = old.other_control;
         born.vmcs12_control = old.vmcs12_control, born.vmcs12_debugctl = old.vmcs12_debugctl;
         m.w.vcpu[g] = born;

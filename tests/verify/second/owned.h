@@ -296,3 +296,98 @@ struct Lease : Request {
         return (what == DEPTH && m.w.vcpu[g].lost) || Owned::exits(m, c, g, what);
     }
 };
+
+// A guest has them while it is inside and has LBREn set; elsewhere its accesses go to the image.
+// `uses` is the bit of the image's XSTATE_BV.
+struct MediatedArchLbr : MediatedMerged {
+    void clear_for_next(Cpu &c) {
+        if (has("ler-kept")) c.regs.bank.clear_records();
+        else c.regs.initialise();
+    }
+    void perf_leaves(Cpu &c) {
+        c.attached = c.programmed = c.regs.control = 0;
+        if (!has("records-left")) clear_for_next(c);
+        c.owner = EMPTY;
+    }
+    void events_changed(Machine &m, Cpu &c, const Running &now) override {
+        if (now.newcomer && has("records-left")) c.regs.bank.clear_records();
+        if (now.hosts) return Owned::events_changed(m, c, now);
+        if (c.attached) perf_leaves(c);
+        c.wanted = 0;
+    }
+
+    bool prepare(Machine &m, Cpu &c, int g, int part) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (part == 0) {
+            if (c.attached) perf_leaves(c), c.wanted = 1;
+            return false;
+        }
+        if (v.passthrough) {
+            c.owner = GUEST + g, v.image_control = 0;
+            c.regs.initialise();
+            if (v.uses) c.regs.bank = v.image;
+        }
+        if (v.frozen) c.regs.frozen = 1;
+        v.pebs_lbrs = v.passthrough || has("pebs-door");
+        v.xsaves_exit = !v.passthrough && !has("xsaves-door");
+        v.entry_debugctl = v.debugctl, v.entry_control = v.control, v.load = v.clear = 1;
+        return true;
+    }
+    bool take_back(Machine &m, Cpu &c, int g, int part) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (part == 0) {
+            v.control = v.entry_control, v.entry_control = v.entry_debugctl = 0;
+            v.frozen = c.regs.frozen, c.regs.frozen = 0;
+        }
+        if (part == 0 && v.passthrough) {
+            m.touch(c, GUEST + g);
+            v.uses = !c.regs.bank.empty() || !c.regs.bank.ler.empty();
+            if (v.uses || !has("no-xstate-bv")) v.image = c.regs.bank;
+            v.image_control = 0;
+            return false;
+        }
+        if (part == 1) return clear_for_next(c), c.owner = EMPTY, false;
+        if (m.running_on(c).hosts) attach(m, c);
+        return true;
+    }
+    void inject_pmi(Machine &m, Cpu &, int g) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (v.passthrough && v.debugctl & DEBUG_FREEZE) v.frozen = 1;
+    }
+    void sample(Machine &m, Cpu &c) override {
+        read_for_host(m, c, c.attached && m.running_on(c).handled);
+        if (c.attached) c.regs.frozen = 0;  // else the PMU is the guest's
+    }
+    bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {
+        Vcpu &v = m.w.vcpu[g];
+        Byte valid = v.uses;
+        if (what == RESET && has("reset-keeps-image")) {
+            v.control = v.debugctl = v.smm = v.smm_control = 0;
+            v.pmi = v.frozen = v.level2 = v.vmcs12_control = v.vmcs12_debugctl = 0;
+            return true;
+        }
+        Owned::emulate(m, c, g, part, what);
+        if (what == WRITE) valid |= !has("no-xstate-bv");
+        if (what == XRSTORS) valid = 1;
+        if (what == RESET) valid = v.passthrough = 0;
+        if (what == DISABLE) v.passthrough = 0;
+        if (v.control & EN) v.passthrough = 1;
+        v.uses = valid;
+        return true;
+    }
+    void save(Machine &m, Cpu &c, int g) override {
+        Owned::save(m, c, g);
+        if (has("no-ler-saved")) m.seen.bank.ler = Record{};
+    }
+    void restore(Machine &m, Cpu &c, int g) override {
+        Owned::restore(m, c, g);
+        Vcpu &v = m.w.vcpu[g];
+        v.lost = 0, v.passthrough = v.control & EN, v.uses = !has("no-xstate-bv");
+    }
+    bool exits(Machine &m, Cpu &, int g, Instruction what) override {
+        const Vcpu &v = m.w.vcpu[g];
+        if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
+        if (what == READ || what == WRITE) return !v.passthrough;
+        return what != PEBS && what != ACKNOWLEDGE;
+    }
+};

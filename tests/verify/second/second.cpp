@@ -37,9 +37,11 @@ int number(const std::string &name, int least, int most) {
 std::unique_ptr<Design> design_of(const std::string &name) {
     if (name == "request") return std::make_unique<Request>();
     if (name == "mediated-merged") return std::make_unique<MediatedMerged>();
+    if (name.rfind("mediated-arch-lbr", 0) == 0) return std::make_unique<MediatedArchLbr>();
     if (name == "mediated") return std::make_unique<Mediated>();
     if (name == "lease") return std::make_unique<Lease>();
     if (name.rfind("arch-lbr-v2", 0) == 0) return std::make_unique<ArchLbrV2>();
+    if (name == "kvm-legacy-6.12") return std::make_unique<KvmLegacy>(false, true);
     if (name == "kvm-legacy-designed") return std::make_unique<KvmLegacy>(true);
     if (name.rfind("kvm-legacy", 0) == 0) return std::make_unique<KvmLegacy>(false);
     refuse("no policy " + name);

@@ -156,7 +156,8 @@ struct Vlbr : Design {
 };
 
 struct KvmLegacy : Vlbr {
-    explicit KvmLegacy(bool designed) {
+    explicit KvmLegacy(bool designed, bool keeps_debugctl_ = false) {
+        keeps_debugctl = keeps_debugctl_;
         legacy = late_freeze = true;
         sharing.vlbr_is_filtered = designed;
     }
@@ -208,6 +209,9 @@ struct KvmLegacy : Vlbr {
     void save(Machine &m, Cpu &c, int g) override {
         m.show(BY_STATE, Bank{}, 0, false);
         release(m, c, g);
+    }
+    void restore(Machine &m, Cpu &c, int g) override {
+        if (m.w.vcpu[g].debugctl & DEBUG_LBR) create(m, c, g);
     }
 };
 
