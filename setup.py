@@ -40,6 +40,7 @@ HEADERS = {
     **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"],
                     ["pylbr/record/plugin"]),
     "pylbr.x86.blocks": ["pylbr/x86"],
+    "pylbr.record._passed": ["pylbr/x86"],
 }
 
 

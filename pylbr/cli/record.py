@@ -8,7 +8,8 @@ import sys
 
 from pylbr.cli import perf_options
 from pylbr.errors import CommandError
-from pylbr.perf.branch_filter import lbr_ctl
+from pylbr.perf.abi import BranchSample
+from pylbr.perf.branch_filter import BRANCH_KINDS, lbr_ctl
 from pylbr.record.choice import choose, process_of
 from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
@@ -16,6 +17,7 @@ from pylbr.record.events import EVENT_NAMES, counted_event
 from pylbr.record.filters import recordable_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput, TraceOutput
+from pylbr.record.predicted import PredictedOutput
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -51,7 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cycles", action="store_true",
                         help="fill in cycles from a model (a price per instruction class)")
     parser.add_argument("--mispredicts", choices=["gshare", "tage"], default="",
-                        help="with --full: fill in mispredicts from a model of a predictor")
+                        help="fill in mispredicts from a model of a predictor; of samples it "
+                             "sees the stretches in them, with --full every branch")
+    parser.add_argument("--depth", type=int, choices=[8, 16, 24, 32], metavar="N",
+                        help="branches in a stack: 8, 16, 24 or 32 (default)")
     parser.add_argument("--live", action="store_true",
                         help="show the hottest branches while the program runs")
     parser.add_argument("--engine", metavar="NAME",
@@ -82,9 +87,11 @@ def run(args: argparse.Namespace) -> int:
     if args.duration and not running:
         raise CommandError("--duration: a program is recorded to its end; -p PID takes a time")
     filter_ = recordable_filter(args.branch_filter)
-    if args.mispredicts and not args.full:
-        raise CommandError("--mispredicts: a predictor needs every branch; add --full, "
-                           "and take samples with pylbr replay")
+    if args.mispredicts and not args.full and filter_ & BRANCH_KINDS != BranchSample.ANY:
+        raise CommandError(f"-j {args.branch_filter}: --mispredicts needs branches of every kind: "
+                           "-j any,u")
+    if args.depth and args.full:
+        raise CommandError("--depth: a full trace has no stacks; take it of pylbr replay --depth")
     if args.max_size and not args.full:
         raise CommandError("--max-size limits --full; of samples, take fewer with a larger -c")
     if args.live and args.full:
@@ -95,20 +102,22 @@ def run(args: argparse.Namespace) -> int:
         command, args.full, counted, period, control=lbr_ctl(filter_), cycles=args.cycles,
         mispredicts=args.mispredicts, most_bytes=args.max_size, seconds=args.duration,
         pid=process_of(args.tid) if args.tid else args.pid or 0, tid=args.tid or 0,
-        overhead=args.max_overhead,
+        overhead=args.max_overhead, depth=args.depth or 32,
     )
     path = args.output or ("trace.parquet" if args.full else "perf.data")
     if path == "-":
         raise CommandError("-o -: standard output is the program's; name a file")
     if why and not args.quiet:
         print(f"pylbr record: engine {why}", file=sys.stderr)
-    output: TraceOutput | PerfDataOutput | LiveOutput
+    output: TraceOutput | PerfDataOutput | LiveOutput | PredictedOutput
     if args.full:
         output = TraceOutput(path, request, chosen, _ignore if args.quiet else _announce)
     else:
         output = samples = PerfDataOutput(path, request, chosen, filter_, ["pylbr", *sys.argv[1:]])
         if args.live:
             output = LiveOutput(samples, int(filter_))
+        if args.mispredicts:
+            output = PredictedOutput(output, args.mispredicts)
     with output:
         outcome = chosen.run(request, output, getattr(output, "refresh", lambda: None))
     if not args.quiet:
@@ -128,7 +137,7 @@ def _needs(args: argparse.Namespace) -> str:
     """The option that only an engine with exact counts can do; empty: none."""
     for given, word in (
         (args.full, "--full"), (args.count is not None, "-c"), (args.cycles, "--cycles"),
-        (args.event is not None, "-e"), (args.mispredicts, "--mispredicts"),
+        (args.event is not None, "-e"),
     ):  # fmt: skip
         if given:
             return word
