@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from pylbr.cli import perf_options
 from pylbr.errors import CommandError
@@ -15,9 +16,12 @@ from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
 from pylbr.record.events import EVENT_NAMES, counted_event
 from pylbr.record.filters import recordable_filter
-from pylbr.record.live import LiveOutput
-from pylbr.record.output import PerfDataOutput, TraceOutput
-from pylbr.record.predicted import PredictedOutput
+from pylbr.record.output import PerfDataOutput
+
+if TYPE_CHECKING:
+    from pylbr.record.live import LiveOutput
+    from pylbr.record.predicted import PredictedOutput
+    from pylbr.record.trace_output import TraceOutput
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -110,13 +114,20 @@ def run(args: argparse.Namespace) -> int:
     if why and not args.quiet:
         print(f"pylbr record: engine {why}", file=sys.stderr)
     output: TraceOutput | PerfDataOutput | LiveOutput | PredictedOutput
+    # What few recordings need is loaded where it is: most end within a second.
     if args.full:
+        from pylbr.record.trace_output import TraceOutput
+
         output = TraceOutput(path, request, chosen, _ignore if args.quiet else _announce)
     else:
         output = samples = PerfDataOutput(path, request, chosen, filter_, ["pylbr", *sys.argv[1:]])
         if args.live:
+            from pylbr.record.live import LiveOutput
+
             output = LiveOutput(samples, int(filter_))
         if args.mispredicts:
+            from pylbr.record.predicted import PredictedOutput
+
             output = PredictedOutput(output, args.mispredicts)
     with output:
         outcome = chosen.run(request, output, getattr(output, "refresh", lambda: None))

@@ -250,10 +250,10 @@ def read_build_id(file: BinaryIO) -> bytes:
 
 
 def _build_id(elf: ELFFile) -> bytes:
-    """Out of the sections, or the segments of a file that was stripped of its sections."""
+    """Out of the segments, which are few, or the sections of a file that is not linked yet."""
     sections = (s for s in elf.iter_sections("SHT_NOTE") if isinstance(s, NoteSection))
     segments = (s for s in elf.iter_segments("PT_NOTE") if isinstance(s, NoteSegment))
-    for source in chain(sections, segments):
+    for source in chain(segments, sections):
         for note in source.iter_notes():
             if note["n_type"] == _NOTE_BUILD_ID:
                 return bytes.fromhex(note["n_desc"])

@@ -16,7 +16,6 @@ from typing import Final
 
 import lbrcore
 from pylbr.errors import UnsupportedFeature
-from pylbr.x86 import get_include
 
 __all__ = [
     "Tools", "built", "cache_directory", "compile_plugin", "find_qemu", "launcher", "tools",
@@ -26,7 +25,7 @@ _HERE: Final = Path(__file__).parent
 #: What runs inside the recorded program's process.
 PLUGIN: Final = tuple(sorted(_HERE.glob("plugin/*.c")))
 _LAUNCH: Final = (_HERE / "launch.c",)
-_FOLDERS: Final = (_HERE / "plugin", Path(get_include()), Path(lbrcore.get_include()))
+_FOLDERS: Final = (_HERE / "plugin", _HERE.parent / "x86", Path(lbrcore.get_include()))
 _HEADERS: Final = tuple(header for folder in _FOLDERS for header in sorted(folder.glob("*.h")))
 _FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
 _INCLUDE: Final = tuple(f"-I{folder}" for folder in _FOLDERS)

@@ -34,8 +34,6 @@ def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine,
     UnsupportedFeature
         A running process, and the native engine cannot be used here.
     """
-    from pylbr.record.native.engine import usable
-
     if running and (needs or name not in (None, "native")):
         raise CommandError(
             f"{needs or '--engine ' + str(name)}: a running process is sampled by the native "
@@ -45,6 +43,8 @@ def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine,
         return engine(name), ""
     if needs:
         return engine("qemu"), ""
+    from pylbr.record.native.engine import usable  # not before: it takes long to load
+
     try:
         usable()
     except UnsupportedFeature as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from pylbr.errors import CommandError
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 from pylbr.record.constants import Counted
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Engine", "Outcome", "Request", "Sink", "engine", "engines"]
 
@@ -153,6 +156,8 @@ class Engine(Protocol):
 
 def engines() -> dict[str, EntryPoint]:
     """Every engine by name, none of them loaded: ours, and those of installed packages."""
+    from importlib.metadata import EntryPoint, entry_points  # takes long to load
+
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     return found | {
         name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in BUILTIN.items()
@@ -167,6 +172,10 @@ def engine(name: str) -> Engine:
     CommandError
         There is none, or it cannot be loaded.
     """
+    if name in BUILTIN:
+        module, _, kind = BUILTIN[name].partition(":")
+        ours: Engine = getattr(import_module(module), kind)()
+        return ours
     known = engines()
     if name not in known:
         raise CommandError(f"no engine {name!r}; there is {', '.join(sorted(known))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lbrcore import INFO_ALL, LbrConfig, LbrState
 from pylbr.perf.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
@@ -15,9 +15,11 @@ from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.process import Process, exit_code, is_gone
 from pylbr.record.program import resolve
-from pylbr.record.spool import Spool, branches_of
 from pylbr.record.tasks import Task, Tasks
 from pylbr.record.wire import Wire, WireOptions
+
+if TYPE_CHECKING:
+    from pylbr.record.spool import Spool
 
 __all__ = ["QemuEngine"]
 
@@ -67,7 +69,7 @@ class _Run:
         state.ctl = request.control
         self._drain = Drain(wire.memory, state, request.cycles)
         self._tasks = Tasks()
-        self._spool = Spool(request.most_bytes) if request.full else None
+        self._spool = _spool(request) if request.full else None
         self._outcome = Outcome()
         self._started = time.monotonic()
 
@@ -102,6 +104,8 @@ class _Run:
             self._end(task)
         self._flush()
         if self._spool is not None:
+            from pylbr.record.spool import branches_of
+
             gaps = branches_of(self._spool, self._wire, self._request, self._sink)
             self._outcome.gaps += gaps
             self._outcome.remarks += self._spool.remarks
@@ -177,3 +181,9 @@ class _Run:
         columns = self._drain.take()
         if len(columns["ip"]):
             self._sink.samples(SampleBatch.build(**columns, info_mask=self._info))
+
+
+def _spool(request: Request) -> Spool:
+    from pylbr.record.spool import Spool  # samples do without zstandard
+
+    return Spool(request.most_bytes)

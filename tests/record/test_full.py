@@ -9,10 +9,10 @@ import pytest
 
 from pylbr import trace
 from pylbr.cli import main
-from pylbr.record import output as output_module
-from pylbr.record.output import TraceOutput
+from pylbr.record import trace_output as output_module
 from pylbr.record.spool import Spool
 from pylbr.record.tasks import Task
+from pylbr.record.trace_output import TraceOutput
 
 pytestmark = pytest.mark.peer
 
