@@ -76,21 +76,33 @@ cdef uint64_t _unsuppressed_classes(const lbr_state* state) noexcept nogil:
     return classes
 
 
+cdef bint _active(const lbr_state* state) noexcept nogil:
+    """Whether branches are recorded."""
+    if state.config.flavour == LBR_ARCHITECTURAL:
+        return state.ctl & LBR_CTL_LBREN and not state.frozen
+    return state.enable and not state.frozen
+
+
 cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
     """Work out the truth tables and the record loop from the control registers."""
     cdef uint64_t classes, calls, returns
-    cdef bint kernel = True, user = True, call_stack, active
+    cdef bint kernel = True, user = True, call_stack
     cdef int cpl
     cdef uint8_t mode = 0
+    state.accept = state.pop = 0
+    state.from_ones = 0
+    if not _active(state):
+        state.mode = MODE_OFF
+        state.active = state.quick = 0
+        state.ler_classes = 0
+        return
     if state.config.flavour == LBR_ARCHITECTURAL:
-        active = state.ctl & LBR_CTL_LBREN and not state.frozen
         classes = _included_classes(state)
         if state.config.ctl_mask & LBR_CTL_CPL:
             kernel = (state.ctl & LBR_CTL_OS) != 0
             user = (state.ctl & LBR_CTL_USR) != 0
         call_stack = (state.ctl & LBR_CTL_CALL_STACK) != 0
     else:
-        active = state.enable and not state.frozen
         classes = _unsuppressed_classes(state)
         kernel = not state.ctl & LBR_SELECT_CPL_EQ_0
         user = not state.ctl & LBR_SELECT_CPL_NEQ_0
@@ -100,17 +112,14 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         calls &= ~<uint64_t> RETURNS if CALL_STACK_RECORDS_OTHERS else CALLS
     returns = classes & RETURNS if call_stack else 0
 
-    state.accept = state.pop = 0
-    state.from_ones = 0
-    if active:
-        # The CPL at the end of the operation decides; out of a filtered ring the
-        # architectural flavour hides where the branch came from.
-        for cpl in range(4):
-            if kernel if cpl == 0 else user:
-                state.accept |= calls << (16 * cpl)
-                state.pop |= returns << (16 * cpl)
-            elif state.config.flavour == LBR_ARCHITECTURAL:
-                state.from_ones |= <uint8_t> (1 << cpl)
+    # The CPL at the end of the operation decides; out of a filtered ring the
+    # architectural flavour hides where the branch came from.
+    for cpl in range(4):
+        if kernel if cpl == 0 else user:
+            state.accept |= calls << (16 * cpl)
+            state.pop |= returns << (16 * cpl)
+        elif state.config.flavour == LBR_ARCHITECTURAL:
+            state.from_ones |= <uint8_t> (1 << cpl)
     if call_stack:
         mode = MODE_CALL_STACK
     elif state.accept != LBR_RECORDABLE * <uint64_t> 0x0001000100010001:
@@ -119,14 +128,14 @@ cdef void lbr_control_changed(lbr_state* state) noexcept nogil:
         mode |= MODE_TIMED
     if state.config.event_counters & state.event_mask:
         mode |= MODE_EVENTS
-    state.mode = mode if active else MODE_OFF
-    state.ler_classes = EVENT_CLASSES if active else 0
-    if active and not state.active and not RESTART_KEEPS_CYCLES:
+    state.mode = mode
+    state.ler_classes = EVENT_CLASSES
+    if not state.active and not RESTART_KEEPS_CYCLES:
         # CYC_CNT has nothing to count from until the first record.
         state.cycles = 0
         state.cycles_valid = 0
         memset(&state.events[0], 0, 4)
-    state.active = <uint8_t> active
+    state.active = 1
     lbr_find_quick(state)
 
 

@@ -9,7 +9,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from lbrcore.control cimport lbr_write_ctl, lbr_write_depth, lbr_write_tos
-from lbrcore.lbr cimport LBR_OK, LbrState, lbr_entry, lbr_slot
+from lbrcore.lbr cimport LBR_OK, LbrState, lbr_entry, lbr_slot, lbr_state
 from pylbr.arbitration.microsteps cimport (
     GUEST_DEPTH, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ, GUEST_USER_FILTER, GUEST_WRITE,
 )
@@ -53,22 +53,29 @@ cdef class ContendedAccessor:
 
     cdef ContendedCpu cpu
     cdef LbrState view
-    cdef Facility hardware          # of the guest's registers, for IA32_DEBUGCTL
+    cdef Facility hardware          # of the guest's registers, for IA32_DEBUGCTL; and the bits
+    cdef uint64_t writable          # of it that hold what is written
     cdef object msrs, own_read, own_write
     cdef int kind
+    cdef bint hidden_by_pt          # Intel PT excludes LBRs on this model
 
     def __init__(self, ContendedCpu cpu not None, int kind, msrs not None, read, write):
         self.cpu, self.kind, self.msrs = cpu, kind, msrs
         self.view, self.own_read, self.own_write = msrs.lbr, read, write
+        self.hidden_by_pt = msrs.model.pt_excludes_lbr
 
     def read(self, msrs, register):
         """RDMSR of `register`."""
-        cdef uint64_t value
+        cdef const lbr_state* lbr = &self.cpu.system.cpu[0].hw.lbr
+        cdef uint64_t number
         if self.kind == DEPTH or self.kind == DEBUGCTL:
             return self.own_read(msrs, register)
         if not self.cpu.intercepts(GUEST_READ):
-            if self.kind == CONTROL:
-                return self.cpu.system.cpu[0].hw.lbr.ctl
+            if not self.hidden_by_pt:
+                if self.kind == CONTROL or self.kind == SELECT:
+                    return lbr.ctl
+                if self.kind == TOS:
+                    return lbr.head & (lbr.depth - 1)
             value = self.own_read(msrs, register)
         elif self.kind == CONTROL:
             return self._shown_control()
@@ -76,7 +83,8 @@ cdef class ContendedAccessor:
             self._show(register)
             value = self.own_read(self.msrs, register)
         if self.kind == RECORD or self.kind == LAST_EXCEPTION:
-            self.cpu.leaked += (value >> TAG_SHIFT & 0xFFFF) == TAG
+            number = value
+            self.cpu.leaked += (number >> TAG_SHIFT & 0xFFFF) == TAG
         return value
 
     def write(self, msrs, register, value):
@@ -104,9 +112,9 @@ cdef class ContendedAccessor:
                 self.own_write(self.msrs, register, value)
             self._reset()
         elif self.kind == DEBUGCTL:
-            number &= <uint64_t> register.writable
             if self.hardware is None:
-                self.hardware = msrs.hardware
+                self.hardware, self.writable = msrs.hardware, register.writable
+            number &= self.writable
             self.hardware.debugctl = number
             self._set_debugctl(number)
         elif not self.cpu.intercepts(GUEST_WRITE):

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_tos
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_LEGACY, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta, lbr_slot,
+    LBR_COND, LBR_LEGACY, MODE_OFF, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta, lbr_slot,
     lbr_state, lbr_view,
 )
 from pylbr.arbitration.microsteps cimport (
@@ -104,6 +104,9 @@ cdef class ContendedCpu:
 
     cdef void _branches(self, uint64_t count) noexcept nogil:
         cdef lbr_branch branch
+        if self.system.cpu[0].hw.lbr.mode == MODE_OFF:
+            self.serial += count
+            return
         memset(&branch, 0, sizeof(branch))
         lbr_set_meta(&branch, LBR_COND, 0, 0, 0)
         branch.cycles = branch.instructions = 1
