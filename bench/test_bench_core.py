@@ -8,9 +8,10 @@ import pytest
 
 from bench.conftest import QUICK, random_branches
 from lbrcore import BranchClass, LbrConfig, LbrState, xsave
+from tests.manual import RECORD_ALL
 
 N = 4096
-ALL, FILTERED, CALL_STACK = 0x7F0007, 0x3A0005, 0x38000D
+ALL, FILTERED, CALL_STACK = RECORD_ALL, 0x3A0005, 0x38000D
 UNIFORM = dict.fromkeys(range(6), 1)
 #: 60 % conditional, 25 % calls and returns, the rest jumps.
 MIX = {BranchClass.COND: 60, BranchClass.NEAR_REL_CALL: 9, BranchClass.NEAR_IND_CALL: 3.5,

@@ -11,10 +11,26 @@ from pylbr.cpu import NO_EVENTS, Processor, Vmcs, decode, encode
 from pylbr.embed.machine import executable_model
 from pylbr.embed.vcpu import VirtualProcessor, guest_model
 from pylbr.errors import GeneralProtection
+from tests.manual import (
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERFEVTSEL0,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    RECORD_ALL,
+    SAMP_BR_FROM_0,
+)
 
 UNIFORM = dict.fromkeys(range(7), 1)
 N = 1_000_000
-CTL, A_PMC0, EVTSEL0, STATUS_RESET, DEBUGCTL = 0x14CE, 0x4C1, 0x186, 0x390, 0x1D9
+CTL, A_PMC0, EVTSEL0 = IA32_LBR_CTL, IA32_A_PMC0, IA32_PERFEVTSEL0
+STATUS_RESET, DEBUGCTL = IA32_PERF_GLOBAL_STATUS_RESET, IA32_DEBUGCTL
 
 
 def report(benchmark, name, seconds, goal):
@@ -23,9 +39,10 @@ def report(benchmark, name, seconds, goal):
 
 
 @pytest.mark.parametrize("instruction, index, value", [
-    ("rdmsr", CTL, None), ("rdmsr", 0x1500, None), ("rdmsr", 0x38E, None),
-    ("wrmsr", CTL, 0x7F0007), ("wrmsr", 0x1500, 0x401000), ("wrmsr", A_PMC0, 1),
-    ("wrmsr", 0x14CF, 32), ("wrmsr", STATUS_RESET, 1 << 58),
+    ("rdmsr", CTL, None), ("rdmsr", IA32_LBR_0_FROM_IP, None),
+    ("rdmsr", IA32_PERF_GLOBAL_STATUS, None),
+    ("wrmsr", CTL, RECORD_ALL), ("wrmsr", IA32_LBR_0_FROM_IP, 0x401000), ("wrmsr", A_PMC0, 1),
+    ("wrmsr", IA32_LBR_DEPTH, 32), ("wrmsr", STATUS_RESET, 1 << 58),
 ])
 def test_dispatch(benchmark, instruction, index, value):
     """One instruction from Python, in microseconds; the goal is 1.5."""
@@ -44,7 +61,7 @@ def test_dispatch(benchmark, instruction, index, value):
 @pytest.mark.parametrize("name", ["skylake", "haswell", "zen4"])
 def test_dispatch_of_other_flavours(benchmark, name):
     cpu = Processor(name)
-    index = 0xC0010300 if cpu.model.amd else cpu.model.legacy.from_base
+    index = SAMP_BR_FROM_0 if cpu.model.amd else cpu.model.legacy.from_base
 
     def thousand():
         for _ in range(1000):
@@ -76,7 +93,7 @@ def test_dispatch_off_the_quick_path(benchmark, what):
 @pytest.mark.parametrize("events", [
     (0x00C4,), (0x00C5,), (0x20C4,), (0x00C0,), (0x003C,), (0x00C4, 0x00C5, 0x00C0, 0x003C),
 ], ids=["branches", "mispredicts", "taken", "instructions", "cycles", "all-four"])
-@pytest.mark.parametrize("ctl", [0x7F0007, 0x7F0005, 0x38000D], ids=hex)
+@pytest.mark.parametrize("ctl", [RECORD_ALL, 0x7F0005, 0x38000D], ids=hex)
 def test_counted_batch(versus, events, ctl):
     """A million branches with counters armed and no overflow, beside the core alone; the goal
     is for one counter."""
@@ -105,10 +122,10 @@ def test_pmi(benchmark):
 
     handler = Handler()
     cpu = Processor("sapphire-rapids", handler)
-    cpu.wrmsr(CTL, 0x7F0007)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(CTL, RECORD_ALL)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     idle = Processor("sapphire-rapids")
-    idle.wrmsr(CTL, 0x7F0007)
+    idle.wrmsr(CTL, RECORD_ALL)
     cpu.wrmsr(EVTSEL0, 0x5300C4)
     cpu.wrmsr(A_PMC0, (1 << 48) - 1)
     idle.wrmsr(EVTSEL0, 0x5300C4)
@@ -136,12 +153,12 @@ def test_sampled_batch(versus):
             cpu.wrmsr(STATUS_RESET, 1 | 1 << 58)
 
     cpu = Processor("sapphire-rapids", Handler())
-    cpu.wrmsr(CTL, 0x7F0007)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(CTL, RECORD_ALL)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.wrmsr(EVTSEL0, 0x5300C4)
     cpu.wrmsr(A_PMC0, (1 << 48) - 1000)
     alone = LbrState(LbrConfig())
-    alone.ctl = 0x7F0007
+    alone.ctl = RECORD_ALL
     versus(lambda: cpu.record(branches), lambda: alone.record(branches), N // 4,
            name="core alone", rounds=3 if QUICK else 10)
 
@@ -149,7 +166,7 @@ def test_sampled_batch(versus):
 @pytest.mark.parametrize("what", ["copy", "state", "codec"])
 def test_state(benchmark, what):
     cpu = Processor("sapphire-rapids")
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.record(random_branches(100, UNIFORM))
     call = {"copy": cpu.copy, "state": cpu.state,
             "codec": lambda: decode(encode(cpu.state()))}[what]
@@ -163,12 +180,14 @@ GUESTS = [("arch-lbr-v2", "sapphire-rapids"), ("request", "sapphire-rapids"),
 #: Name -> MSR number and value; None reads.
 ACCESSES = {
     "sapphire-rapids": {
-        "wrmsr-ctl": (CTL, 0x7F0007), "rdmsr-ctl": (CTL, None), "rdmsr-from": (0x1500, None),
-        "wrmsr-from": (0x1500, 0x401000), "wrmsr-depth": (0x14CF, 32),
-        "wrmsr-debugctl": (DEBUGCTL, 1 << 11), "rdmsr-counter": (A_PMC0, None)},
+        "wrmsr-ctl": (CTL, RECORD_ALL), "rdmsr-ctl": (CTL, None),
+        "rdmsr-from": (IA32_LBR_0_FROM_IP, None),
+        "wrmsr-from": (IA32_LBR_0_FROM_IP, 0x401000), "wrmsr-depth": (IA32_LBR_DEPTH, 32),
+        "wrmsr-debugctl": (DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI), "rdmsr-counter": (A_PMC0, None)},
     "skylake": {
-        "wrmsr-select": (0x1C8, 1), "rdmsr-select": (0x1C8, None), "rdmsr-from": (0x680, None),
-        "wrmsr-from": (0x680, 0x401000), "rdmsr-tos": (0x1C9, None),
+        "wrmsr-select": (MSR_LBR_SELECT, 1), "rdmsr-select": (MSR_LBR_SELECT, None),
+        "rdmsr-from": (0x680, None),
+        "wrmsr-from": (0x680, 0x401000), "rdmsr-tos": (MSR_LASTBRANCH_TOS, None),
         "wrmsr-debugctl": (DEBUGCTL, 1), "rdmsr-counter": (A_PMC0, None)},
 }
 
@@ -182,7 +201,7 @@ def test_access_beside_a_host(versus, policy, name, access):
     alone = Processor(model)
     index, value = ACCESSES[name][access]
     for cpu in (guest, alone):
-        cpu.wrmsr(*((DEBUGCTL, 1) if model.legacy else (CTL, 0x7F0007)))
+        cpu.wrmsr(*((DEBUGCTL, 1) if model.legacy else (CTL, RECORD_ALL)))
 
     def thousand(cpu):
         if value is None:

@@ -26,6 +26,7 @@ from pylbr.embed.unicorn import attach
 from pylbr.x86.blocks_reference import ReferenceBlocks
 from pylbr.x86.facts import decode_block
 from tests.core.library import prefix
+from tests.manual import IA32_LBR_CTL, RECORD_ALL
 
 QUICK = os.environ.get("PYLBR_BENCH") == "quick"
 ROUNDS = 2_000_000 if QUICK else 20_000_000
@@ -34,7 +35,7 @@ TAKEN = 1.5
 CODE = 0x10000
 # 1: test $1, %ecx; jz 2f; nop; 2: dec %ecx; jnz 1b
 LOOP = bytes.fromhex("f7c101000000" "7401" "90" "ffc9" "75f3")
-CTL = 0x7F0007
+CTL = RECORD_ALL
 
 EMPTY = """
 #include <stdint.h>
@@ -85,14 +86,14 @@ def test_unicorn(benchmark, empty_hook):
 
     uc = engine()
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, CTL)
+    processor.wrmsr(IA32_LBR_CTL, CTL)
     attach(uc, processor)
     compiled = benchmark.pedantic(seconds, (uc, ROUNDS), rounds=1) / ROUNDS
     assert processor.records()["from"].all()
 
     uc = engine()
     twin = Processor("sapphire-rapids")
-    twin.wrmsr(0x14CE, CTL)
+    twin.wrmsr(IA32_LBR_CTL, CTL)
     blocks = ReferenceBlocks(
         lambda source, to, cls, cpl_from, cpl_to, count: twin.lbr.record_one(
             source, to, cls, cycles=count, instructions=count, cpl_from=cpl_from,

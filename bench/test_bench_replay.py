@@ -24,9 +24,10 @@ from pylbr import trace
 from pylbr.cli import main
 from pylbr.sample import LbrIndex, SampleSetup, lbr_at
 from pylbr.sample.architectural import ProcessorReplay
+from tests.manual import RECORD_ALL
 
 N = 1 << (22 if QUICK else 26)
-ALL, CALLS_AND_RETURNS, CALL_STACK = 0x7F0007, 0x380007, 0x38000D
+ALL, CALLS_AND_RETURNS, CALL_STACK = RECORD_ALL, 0x380007, 0x38000D
 HERE = Path(__file__).parent
 
 

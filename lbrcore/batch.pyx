@@ -13,7 +13,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_EINVAL, LBR_INFO_FLAGS,
+    CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID, LBR_EINVAL, LBR_INFO_FLAGS,
     LBR_LEGACY, LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED, MODE_OFF,
     MODE_TIMED, lbr_add_events, lbr_begin, lbr_br_type, lbr_cursor, lbr_end, lbr_entry,
     lbr_from_ones, lbr_info_events, lbr_load_ler, lbr_meta, lbr_slot, lbr_step, lbr_table_bit,
@@ -83,7 +83,7 @@ cdef inline void _finish(
     if mode & MODE_TIMED and valid and state.mode & MODE_TIMED:  # `mode` may ask for too much
         if cycles > CYC_CNT_MAX:
             cycles = CYC_CNT_MAX
-        entry.info |= cycles | LBR_CYC_CNT_VALID
+        entry.info |= cycles | LBR_INFO_CYC_CNT_VALID
     if mode & MODE_EVENTS:
         entry.info |= lbr_info_events(since.events)
     entry.info &= state.config.info_mask

@@ -21,6 +21,14 @@ cdef extern from "lbrcore.h" nogil:
         LBR_SLOTS
         LBR_MAX_DEPTH
 
+    # IA32_LBR_x_INFO
+    enum:
+        INFO_EVENTS_SHIFT "LBR_INFO_PMCN_CNT_SHIFT"
+        INFO_TYPE_SHIFT "LBR_INFO_BR_TYPE_SHIFT"
+        CYC_CNT_MAX "LBR_INFO_CYC_CNT"
+    const uint64_t LBR_INFO_CYC_CNT_VALID
+    const uint64_t LBR_INFO_FLAGS
+
     enum lbr_class:
         LBR_COND, LBR_NEAR_IND_JMP, LBR_NEAR_REL_JMP, LBR_NEAR_IND_CALL, LBR_NEAR_REL_CALL
         LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_ZERO_CALL, LBR_FAR_BRANCH, LBR_SYSCALL, LBR_SYSRET
@@ -104,12 +112,8 @@ cdef extern from "lbrcore.h" nogil:
         uint64_t aligned
 
 
-# Bits of IA32_LBR_x_INFO (SDM vol. 4, 1200H; event counts: ISE v048, 8.4).
 cdef enum:
-    INFO_EVENTS_SHIFT = 32
-    INFO_CLASS_SHIFT = 48  # in bits 55:48, which the manual leaves undefined
-    INFO_TYPE_SHIFT = 56
-    CYC_CNT_MAX = 0xFFFF
+    INFO_CLASS_SHIFT = 48  # in bits 55:48 of INFO, which the manual leaves undefined
     EVENT_COUNT_MAX = 3
 
 # What a record loop has to look at; chosen when control changes.
@@ -131,13 +135,9 @@ ctypedef struct lbr_cursor:
 cdef extern from *:
     """
     #define LBR_META_INVALID 0x00000000FCFCF8F0ull
-    #define LBR_CYC_CNT_VALID (1ull << 60)
-    #define LBR_INFO_FLAGS (7ull << 61)
     #define LBR_RECORDABLE 0xFF3Fu
     """
     const uint64_t LBR_META_INVALID
-    const uint64_t LBR_CYC_CNT_VALID
-    const uint64_t LBR_INFO_FLAGS
     const uint64_t LBR_RECORDABLE
 
 
@@ -238,7 +238,7 @@ cdef inline void lbr_step(
         if cycles > CYC_CNT_MAX:
             cycles = CYC_CNT_MAX
         if cython.likely(at.cycles_valid):
-            info |= cycles | LBR_CYC_CNT_VALID
+            info |= cycles | LBR_INFO_CYC_CNT_VALID
         else:
             at.cycles_valid = <bint> accept
     if mode & MODE_EVENTS:
@@ -270,7 +270,7 @@ cdef enum:
 
 cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
     """Which quick part `lbr_record` may take, if any."""
-    cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_CYC_CNT_VALID | CYC_CNT_MAX
+    cdef uint64_t needed = (LBR_INFO_FLAGS | LBR_INFO_CYC_CNT_VALID | CYC_CNT_MAX
                             | (<uint64_t> 0xF << INFO_TYPE_SHIFT))
     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
     state.quick = 0

@@ -13,7 +13,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, uint8_t, uint64_t
 
 from lbrcore.lbr cimport (
-    INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS, MODE_TIMED,
+    INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS, MODE_TIMED,
     lbr_br_type, lbr_entry, lbr_from_ones, lbr_info_events, lbr_state,
 )
 from lbrcore.rows cimport (
@@ -63,7 +63,7 @@ cdef inline void lbr_take(
     entry.info |= cls << INFO_CLASS_SHIFT
     if counts != NULL:
         if state.mode & MODE_TIMED:
-            entry.info |= counts.cycles | LBR_CYC_CNT_VALID
+            entry.info |= counts.cycles | LBR_INFO_CYC_CNT_VALID
         if state.mode & MODE_EVENTS:
             entry.info |= lbr_info_events(counts.events)
     entry.info &= state.config.info_mask

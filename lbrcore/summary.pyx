@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, RESTART_KEEPS_CYCLES
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_CYC_CNT_VALID,
+    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_EVENTS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID,
     LBR_INFO_FLAGS, LbrState, MODE_EVENTS, MODE_OFF, MODE_TIMED, lbr_find_quick, lbr_info_events,
     lbr_slot,
 )
@@ -45,9 +45,9 @@ cdef void _complete(
     """Write the counts of a record that was open."""
     cdef uint64_t mask = 0, info = 0
     if summary.mode & MODE_TIMED:
-        mask |= CYC_CNT_MAX | LBR_CYC_CNT_VALID
+        mask |= CYC_CNT_MAX | LBR_INFO_CYC_CNT_VALID
         if valid:
-            info |= counts.cycles | LBR_CYC_CNT_VALID
+            info |= counts.cycles | LBR_INFO_CYC_CNT_VALID
     if summary.mode & MODE_EVENTS:
         mask |= <uint64_t> 0xFF << INFO_EVENTS_SHIFT
         info |= lbr_info_events(counts.events)

@@ -171,12 +171,11 @@ def test_no_production_code_imports_a_twin():
 
 #: Where a register's number, a field's mask or a unit may be spelt: rows and what is generated
 #: from them; the core's header, and what of it numpy and Python name; the twins.
-OWNERS = ("pylbr/arch/rows_", "pylbr/arch/bits.", "pylbr/arch/vmx.py", "lbrcore/include/lbrcore.h",
-          "lbrcore/dtypes.py", "lbrcore/config.py", "lbrcore/events.py", "lbrcore/reference",
-          "lbrcore/predictor_reference.py")
-#: perf's own numbers of the same names (perf_event.h), and the recorder's, which
-#: tests/arch/test_bits.py compares.
-OTHERS = {"pylbr/perf/abi.py", "pylbr/record/constants.py"}
+OWNERS = ("pylbr/arch/rows_", "pylbr/arch/features.py", "pylbr/arch/bits.", "pylbr/arch/vmx.py",
+          "lbrcore/include/lbrcore.h", "lbrcore/dtypes.py", "lbrcore/config.py",
+          "lbrcore/events.py", "lbrcore/reference", "lbrcore/predictor_reference.py")
+#: perf's own numbers of the same names (perf_event.h).
+OTHERS = {"pylbr/perf/abi.py"}
 NAMES = "|".join([
     "LBREN", "LBR_FRZ", "CTR_FRZ", r"FREEZE_LBRS\w*", r"FREEZE_PERFMON\w*", "MISPRED",
     "CYC_CNT_VALID", r"DEBUGCTL_\w+", r"EVTSEL_\w+", r"SELECT_CPL\w*", r"UNIT_\w+", r"WEIGHT_\w+",
@@ -184,7 +183,7 @@ NAMES = "|".join([
     *(name for name in vars(bits) if name.isupper() and "_" in name)])
 NUMBER = r"(?:0x[0-9A-Fa-f]+|\d+(?: *<< *\d+)?)"
 #: MSR numbers that stand for nothing else.
-MSRS = r"0x(14C[EF]|1D9|1C8|38[DEF]|39[12]|DA0|C001030[01]|C000010[EF])\b"
+MSRS = r"0x(14C[EF]|1D[9DE]|1C[89]|38[DEF]|39[12]|3F[12]|4C1|DA0|C001030[01]|C000010[EF])\b"
 
 
 def code(path):
@@ -213,6 +212,14 @@ def test_facts_are_spelt_once():
             found = own_copies(code(path))
             if found:
                 wrong[name] = found
+    assert not wrong
+
+
+def test_tests_take_numbers_of_the_manual_from_one_file():
+    wrong = {str(path.relative_to(ROOT)): found
+             for path in tracked("tests/*.py", "bench/*.py")
+             if path.name not in ("manual.py", "test_house.py")
+             and (found := own_copies(code(path)))}
     assert not wrong
 
 

@@ -119,6 +119,16 @@ enum lbr_select {
     LBR_SELECT_ALL = 0x3FF
 };
 
+/* Bits of IA32_LBR_x_INFO (SDM vol. 4, 1200H; event counts: ISE v048, 8.4). */
+#define LBR_INFO_CYC_CNT 0xFFFFu
+#define LBR_INFO_PMCN_CNT_SHIFT 32
+#define LBR_INFO_BR_TYPE_SHIFT 56
+#define LBR_INFO_CYC_CNT_VALID (1ull << 60)
+#define LBR_INFO_TSX_ABORT (1ull << 61)
+#define LBR_INFO_IN_TSX (1ull << 62)
+#define LBR_INFO_MISPRED (1ull << 63)
+#define LBR_INFO_FLAGS (LBR_INFO_TSX_ABORT | LBR_INFO_IN_TSX | LBR_INFO_MISPRED)
+
 /* One record; the triple of XSAVE component 15. */
 typedef struct lbr_entry {
     uint64_t from;

@@ -1,8 +1,8 @@
 from typing_extensions import disjoint_base
 
-from pylbr.perf.sample_reader import Found, SampleLayout
+from pylbr.perf.sample_reader import EventIndex, Found
 
 @disjoint_base
 class Scanner:
-    def __init__(self, layout: SampleLayout) -> None: ...
+    def __init__(self, index: EventIndex) -> None: ...
     def scan(self, data: bytes, at: int) -> Found: ...

@@ -283,22 +283,22 @@ cdef class Scanner:
     cdef Py_ssize_t id_word
     cdef bint has_hw_idx, has_counters, has_chain
 
-    def __init__(self, layout):
+    def __init__(self, index):
         numbers = np.array(
             [[e.sample_type, e.read_format, e.branch_sample_type, e.period]
-             for e in layout.events], np.uint64,
+             for e in index.events], np.uint64,
         )
         self.layouts = numbers.view([(n, "u8") for n in (
             "sample_type", "read_format", "branch_type", "period")]).reshape(-1)
-        order = sorted(layout.event_of_id)
+        order = sorted(index.event_of_id)
         self.ids = np.array(order, np.uint64)
-        self.events = np.array([layout.event_of_id[number] for number in order], np.uint16)
-        self.id_word = layout.id_word
+        self.events = np.array([index.event_of_id[number] for number in order], np.uint16)
+        self.id_word = index.id_word
         for kind in range(128):
             self.skipped[kind] = kind in SKIPPED
-        self.has_hw_idx = any(e.branch_sample_type & B_HW_INDEX for e in layout.events)
-        self.has_counters = any(e.branch_sample_type & B_COUNTERS for e in layout.events)
-        self.has_chain = any(e.sample_type & S_CALLCHAIN for e in layout.events)
+        self.has_hw_idx = any(e.branch_sample_type & B_HW_INDEX for e in index.events)
+        self.has_counters = any(e.branch_sample_type & B_COUNTERS for e in index.events)
+        self.has_chain = any(e.sample_type & S_CALLCHAIN for e in index.events)
 
     def scan(self, const uint8_t[::1] data, Py_ssize_t at):
         cdef File file

@@ -13,31 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lbrcore import ENTRY_DTYPE
-from pylbr.arch.bits import (
-    INFO_BR_TYPE,
-    INFO_CYC_CNT,
-    INFO_CYC_CNT_VALID,
-    INFO_IN_TSX,
-    INFO_MISPRED,
-    INFO_TSX_ABORT,
-)
+from lbrcore import ENTRY_DTYPE, INFO_ALL
+from pylbr.arch.bits import INFO_PMCN_CNT
 
-__all__ = [
-    "INFO_ALL",
-    "INFO_BR_TYPE",
-    "INFO_CYC_CNT",
-    "INFO_CYC_CNT_VALID",
-    "INFO_IN_TSX",
-    "INFO_MISPRED",
-    "INFO_TSX_ABORT",
-    "SampleBatch",
-]
+__all__ = ["INFO_UNCOUNTED", "SampleBatch"]
 
-#: Every field but the counts of logged events (bits 32..47).
-INFO_ALL = (
-    INFO_CYC_CNT | INFO_BR_TYPE | INFO_CYC_CNT_VALID | INFO_TSX_ABORT | INFO_IN_TSX | INFO_MISPRED
-)
+#: Every field of INFO but the counts of logged events.
+INFO_UNCOUNTED = INFO_ALL & ~INFO_PMCN_CNT
 
 _COLUMNS = {
     "ip": "u8", "pid": "i4", "tid": "i4", "cpu": "u4", "time": "u8", "period": "u8",
@@ -94,7 +76,7 @@ class SampleBatch:
     entries: NDArray[np.void]
     classes: NDArray[np.uint8] | None = None
     hw_idx: NDArray[np.uint64] | None = None
-    info_mask: int = field(default=INFO_ALL)
+    info_mask: int = field(default=INFO_UNCOUNTED)
 
     def __post_init__(self) -> None:
         n, m = len(self.ip), len(self.entries)

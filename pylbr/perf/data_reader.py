@@ -20,7 +20,7 @@ from pylbr.perf._sample_reader import Scanner
 from pylbr.perf.abi import ATTR_SIZES, PERF_MAGIC, PIPE_HEADER_SIZE, Record
 from pylbr.perf.header_reader import Cursor, parse_attr, parse_feature, read_header
 from pylbr.perf.record_reader import COMPRESSED, HEAD_RECORDS, RecordReader, trailing
-from pylbr.perf.sample_reader import SampleLayout
+from pylbr.perf.sample_reader import EventIndex
 
 __all__ = ["PerfData", "is_perf_data"]
 
@@ -47,8 +47,8 @@ class PerfData(stacks.Stacks):
             if header.pipe:
                 metadata, head_end = _pipe_head(main)
             try:
-                self._layout = SampleLayout.of(metadata.events)
-                self._scanner = Scanner(self._layout)
+                self._index = EventIndex.of(metadata.events)
+                self._scanner = Scanner(self._index)
             except ValueError as error:
                 raise TraceError(main.path, str(error)) from error
             sections = [(main, *header.data)]
@@ -74,7 +74,7 @@ class PerfData(stacks.Stacks):
         self, sections: list[tuple[_File, int, int]], head_end: int | None
     ) -> Iterator[stacks.Record]:
         for file, at, size in sections:
-            reader = RecordReader(file.path, file.read, self._layout, self._scanner, head_end)
+            reader = RecordReader(file.path, file.read, self._index, self._scanner, head_end)
             yield from reader.section(at, size)
 
 

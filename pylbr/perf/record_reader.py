@@ -23,7 +23,7 @@ from pylbr.perf.abi import (
     SampleType,
 )
 from pylbr.perf.header_reader import Cursor, Reader, text
-from pylbr.perf.sample_reader import Found, SampleLayout
+from pylbr.perf.sample_reader import EventIndex, Found
 
 __all__ = ["COMPRESSED", "HEAD_RECORDS", "RecordReader"]
 
@@ -58,17 +58,17 @@ class RecordReader:
     path : str
         For messages.
     read : Reader
-    layout : SampleLayout
+    index : EventIndex
     scanner : SampleScanner
     head_end : int
         Byte offset from which on a pipe may not declare another event.
     """
 
     def __init__(
-        self, path: str, read: Reader, layout: SampleLayout, scanner: SampleScanner,
+        self, path: str, read: Reader, index: EventIndex, scanner: SampleScanner,
         head_end: int | None = None,
     ) -> None:
-        self.path, self._read, self._layout, self._scanner = path, read, layout, scanner
+        self.path, self._read, self._index, self._scanner = path, read, index, scanner
         self._head_end = head_end
         self._decoder = _Decoder(path)
 
@@ -174,10 +174,10 @@ class RecordReader:
 
     def _trailer(self, body: bytes) -> tuple[int, int]:
         """Time and CPU out of the end of a record that is no sample (sample_id_all)."""
-        event = self._layout.events[0]
+        event = self._index.events[0]
         if len(body) >= 8 and event.sample_type & SampleType.IDENTIFIER:
             last = struct.unpack_from("<Q", body, len(body) - 8)[0]
-            event = self._layout.events[self._layout.event_of_id.get(last, 0)]
+            event = self._index.events[self._index.event_of_id.get(last, 0)]
         if not event.flags & AttrFlag.SAMPLE_ID_ALL:
             return 0, 0
         present = [kind for kind in _TRAILER if event.sample_type & kind]

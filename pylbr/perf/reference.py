@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbrcore import BranchClass
+from pylbr.arch.bits import (
+    INFO_BR_TYPE,
+    INFO_CYC_CNT_VALID,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+)
 from pylbr.perf.abi import (
     BRANCH_ENTRY_DTYPE,
     BRANCH_TYPE_NAMES,
@@ -22,14 +29,7 @@ from pylbr.perf.abi import (
     branch_type,
     entry_flags,
 )
-from pylbr.perf.batch import (
-    INFO_BR_TYPE,
-    INFO_CYC_CNT_VALID,
-    INFO_IN_TSX,
-    INFO_MISPRED,
-    INFO_TSX_ABORT,
-    SampleBatch,
-)
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.sample_layout import SampleLayout
 from pylbr.perf.stacks import Samples
 

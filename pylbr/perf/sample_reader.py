@@ -12,7 +12,7 @@ import numpy as np
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, BranchSample, ReadFormat, Record, SampleType
 from pylbr.perf.stacks import Event, Samples
 
-__all__ = ["SKIPPED", "Found", "SampleLayout", "scan_samples"]
+__all__ = ["SKIPPED", "Found", "EventIndex", "scan_samples"]
 
 #: Records of no account here, which a scan passes over.
 SKIPPED: Final = frozenset({
@@ -33,8 +33,8 @@ _WORDS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class SampleLayout:
-    """How the samples of a file are laid out.
+class EventIndex:
+    """The events of a file, and where a sample says which one it belongs to.
 
     Attributes
     ----------
@@ -49,13 +49,13 @@ class SampleLayout:
     event_of_id: dict[int, int]
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> SampleLayout:
-        """Layout of a file with these events.
+    def of(cls, events: Sequence[Event]) -> EventIndex:
+        """Index over a file's events.
 
         Raises
         ------
         ValueError
-            Several events, and a sample would not say whose it is.
+            Several events, and no word of a sample that all of them share has its id.
         """
         if len(events) == 1:
             return cls(tuple(events), -1, {})
@@ -88,7 +88,7 @@ class _Short(Exception):
     """A sample ends before its fields do."""
 
 
-def scan_samples(data: bytes, at: int, layout: SampleLayout) -> Found:
+def scan_samples(data: bytes, at: int, index: EventIndex) -> Found:
     """Parse the SAMPLE records in `data` from offset `at` on.
 
     Stops at the end of the last whole record, at a record that is neither a sample nor of
@@ -117,23 +117,23 @@ def scan_samples(data: bytes, at: int, layout: SampleLayout) -> Found:
             break
         if kind == Record.SAMPLE:
             try:
-                rows.append(_parse(data[at + 8:at + size], misc, layout))
+                rows.append(_parse(data[at + 8:at + size], misc, index))
             except _Short as error:
                 fault = str(error)
                 break
         at += size
-    return Found(_samples(rows, layout), at, fault)
+    return Found(_samples(rows, index), at, fault)
 
 
-def _parse(body: bytes, misc: int, layout: SampleLayout) -> dict:
+def _parse(body: bytes, misc: int, index: EventIndex) -> dict:
     """The fields of one sample."""
     event = 0
-    if layout.id_word >= 0:
-        number = struct.unpack("<Q", _slice(body, 8 * layout.id_word, 8))[0]
-        if number not in layout.event_of_id:
+    if index.id_word >= 0:
+        number = struct.unpack("<Q", _slice(body, 8 * index.id_word, 8))[0]
+        if number not in index.event_of_id:
             raise _Short("a sample of an unknown event")
-        event = layout.event_of_id[number]
-    source = layout.events[event]
+        event = index.event_of_id[number]
+    source = index.events[event]
     row: dict = {"event": event, "misc": misc}
     at = 0
     for kind in _WORDS:
@@ -187,7 +187,7 @@ def _skip_read(body: bytes, at: int, event: Event) -> int:
     return at + size
 
 
-def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
+def _samples(rows: list[dict], index: EventIndex) -> Samples:
     """Rows as arrays; optional ones are there if any event of the file has them."""
     def word(kind: SampleType, default: int = 0) -> np.ndarray:
         return np.array([row.get(kind, default) for row in rows], np.uint64)
@@ -197,8 +197,8 @@ def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return offsets, np.concatenate([np.zeros(0, dtype), *(p for p in parts if len(p))])
 
-    types = [event.sample_type for event in layout.events]
-    branch = [event.branch_sample_type for event in layout.events]
+    types = [event.sample_type for event in index.events]
+    branch = [event.branch_sample_type for event in index.events]
     ids, cpus = word(SampleType.TID), word(SampleType.CPU)
     offsets, entries = ragged("entries", BRANCH_ENTRY_DTYPE)
     chain = (
@@ -209,7 +209,7 @@ def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
         ip=word(SampleType.IP), pid=ids.astype(np.uint32).view(np.int32),
         tid=(ids >> np.uint64(32)).astype(np.uint32).view(np.int32),
         time=word(SampleType.TIME), cpu=cpus.astype(np.uint32),
-        period=np.array([row.get(SampleType.PERIOD, _period(layout, row)) for row in rows],
+        period=np.array([row.get(SampleType.PERIOD, _period(index, row)) for row in rows],
                         np.uint64),
         event=np.array([row["event"] for row in rows], np.uint16),
         misc=np.array([row["misc"] for row in rows], np.uint16),
@@ -222,6 +222,6 @@ def _samples(rows: list[dict], layout: SampleLayout) -> Samples:
     )
 
 
-def _period(layout: SampleLayout, row: dict) -> int:
+def _period(index: EventIndex, row: dict) -> int:
     """Without PERIOD in the sample, the event's own."""
-    return layout.events[row["event"]].period
+    return index.events[row["event"]].period

@@ -8,7 +8,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from lbrcore import INFO_ALL, LbrConfig, LbrState
-from pylbr.perf.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
+from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
+from pylbr.perf.batch import SampleBatch
 from pylbr.record._drain import Drain
 from pylbr.record.build import tools
 from pylbr.record.engine import Outcome, Request, Sink

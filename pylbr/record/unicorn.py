@@ -17,8 +17,9 @@ from lbrcore import INFO_ALL, BranchClass, LbrConfig, LbrState
 from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
 from lbrcore.predictor import Predictor
 from lbrcore.replay import Replay, SampleBuffer
+from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
 from pylbr.errors import CommandError, UnsupportedFeature
-from pylbr.perf.batch import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED, SampleBatch
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm
 from pylbr.record.bare import PAGE, Code, load
 from pylbr.record.constants import Counted

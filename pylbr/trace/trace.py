@@ -11,8 +11,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
+from lbrcore import BRANCH_DTYPE, CTL_ALL, LbrConfig, LbrState
 from lbrcore.summary import Summary
+from pylbr.arch.bits import CTL_CALL_STACK
 from pylbr.errors import TraceError
 from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata
@@ -178,7 +179,7 @@ class Trace(ABC):
             raise IndexError(f"index: must not be negative: {index}")
         if lbr is None:
             lbr = LbrState(LbrConfig())
-            lbr.ctl = 0x7F0007
+            lbr.ctl = CTL_ALL & ~CTL_CALL_STACK
         else:
             lbr = lbr.copy()
         window, stop = _FIRST_WINDOW, index + 1

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylbr.arch import FORMATS
+from tests.manual import INFO_IN_TSX, INFO_MISPRED, INFO_TSX_ABORT
 
 KERNEL, USER = 0xFFFFFFFF81000010, 0x00007F0000401000
-MISPRED, IN_TSX, ABORT = 1 << 63, 1 << 62, 1 << 61
+MISPRED, IN_TSX, ABORT = INFO_MISPRED, INFO_IN_TSX, INFO_TSX_ABORT
 
 
 @pytest.mark.parametrize("number, from_, to, info, expected", [

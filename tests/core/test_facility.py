@@ -16,8 +16,9 @@ from lbrcore import (
     LbrState,
     xsave,
 )
+from tests.manual import RECORD_ALL
 
-ALL = 0x7F0007
+ALL = RECORD_ALL
 CALL_STACK = 0x38000D
 MANY = (1 << 64) - 1
 
@@ -67,7 +68,7 @@ def test_a_filtered_branch_does_not_restart_the_cycle_count():
 
 
 @pytest.mark.parametrize(("ctl", "kept"), [
-    (0x7F0005, ["sysret"]), (0x7F0003, ["syscall"]), (0x7F0007, ["sysret", "syscall"]),
+    (0x7F0005, ["sysret"]), (0x7F0003, ["syscall"]), (RECORD_ALL, ["sysret", "syscall"]),
     (0x7F0001, []),
 ])
 def test_the_cpl_filter_looks_at_the_end_and_hides_the_source(ctl, kept):

@@ -15,6 +15,7 @@ from lbrcore import BRANCH_DTYPE, CTL_ALL, ENTRY_DTYPE, INFO_ALL, LbrConfig
 from lbrcore.reference import ReferenceLbr
 from tests.core.library import library
 from tests.core.test_twin import branch_batches, call_batches
+from tests.manual import RECORD_ALL
 
 
 class Config(ctypes.Structure):
@@ -57,7 +58,7 @@ def linked() -> Table:
 TABLES = pytest.mark.parametrize("table", [capsule, linked])
 STEPS = st.one_of(
     st.tuples(st.integers(0, 0x7FF).map(lambda n: n & 0xF | n >> 4 << 16), branch_batches()),
-    st.tuples(st.just(0x7F0007), branch_batches()),
+    st.tuples(st.just(RECORD_ALL), branch_batches()),
     st.tuples(st.just(0x38000D), call_batches()))
 
 
@@ -89,7 +90,7 @@ def test_one_record_at_a_time(table, steps, info_mask, event_counters, depth):
 
 @TABLES
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255),
-       st.sampled_from([0, 0x7F0007, 0x38000D]))
+       st.sampled_from([0, RECORD_ALL, 0x38000D]))
 def test_what_is_out_of_range_is_refused(table, cls, flags, cpl_from, cpl_to, ctl):
     api = table()
     config = Config(flavour=0, depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL,

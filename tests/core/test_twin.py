@@ -19,6 +19,7 @@ from lbrcore import (
     xsave,
 )
 from lbrcore.reference import ReferenceLbr, ReferenceXsave
+from tests.manual import RECORD_ALL
 
 WORD = st.integers(0, (1 << 64) - 1)
 ADDRESS = st.one_of(st.integers(1, 64), st.integers(1, (1 << 47) - 1), WORD)
@@ -388,13 +389,13 @@ def test_a_restored_component_of_another_depth(depth):
 def test_a_component_goes_into_a_state_of_any_depth(saved, current):
     """As `component` gives it: 40 + 24 * depth bytes."""
     source, core, twin = LbrState(LbrConfig()), LbrState(LbrConfig()), ReferenceLbr(LbrConfig())
-    source.ctl, source.depth, source.ler = 0x7F0007, saved, (1, 2, 3)
+    source.ctl, source.depth, source.ler = RECORD_ALL, saved, (1, 2, 3)
     source.record_one(5, 6, BranchClass.COND)
     core.depth = current
     twin.write_depth(current)
     xsave.restore_component(core, xsave.component(source))
     ReferenceXsave(twin).restore_component(xsave.component(source))
-    assert (core.ctl, core.depth, core.ler) == (0x7F0007, current, (1, 2, 3))
+    assert (core.ctl, core.depth, core.ler) == (RECORD_ALL, current, (1, 2, 3))
     assert core.records().tolist() == twin.records()
     assert core.read_entry(0)[0] == (5 if saved == current else 0)
 
@@ -404,8 +405,8 @@ def test_cyc_cnt_valid_needs_cyc_cnt(count):
     """A facility without CYC_CNT never sets CYC_CNT_VALID, by whichever path a batch goes."""
     config = LbrConfig(info_mask=0xFF << 56)
     core, twin = LbrState(config), ReferenceLbr(config)
-    core.ctl = 0x7F0007
-    twin.write_ctl(0x7F0007)
+    core.ctl = RECORD_ALL
+    twin.write_ctl(RECORD_ALL)
     branches = np.zeros(count, BRANCH_DTYPE)
     branches["to"], branches["cycles"] = np.arange(count) + 1, 7
     core.record(branches)

@@ -13,11 +13,48 @@ from functools import partial
 
 from pylbr.cpu import Processor
 from pylbr.errors import GeneralProtection
+from tests.manual import (
+    DBG_EXTN_CFG,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_DS_AREA,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_CAPABILITIES,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_INUSE,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_RTIT_CTL,
+    IA32_XSS,
+    LBR_SELECT,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    MSR_PEBS_DATA_CFG,
+    PERF_CNTR_GLOBAL_CTL,
+    PERF_CNTR_GLOBAL_STATUS,
+    PERF_CNTR_GLOBAL_STATUS_CLR,
+    PERF_CTL0,
+    SAMP_BR_FROM_0,
+)
 
 CHUNK = 1 << 24
 VMX = {*range(0x480, 0x485), 0x48B, *range(0x48D, 0x491)}
-DEBUGCTL, DS_AREA, RTIT_CTL, XSS, CAPABILITIES = 0x1D9, 0x600, 0x570, 0xDA0, 0x345
-LEGACY_LBR = {DEBUGCTL, 0x1C9, 0x1DD, 0x1DE}
+DEBUGCTL, DS_AREA, RTIT_CTL, XSS = IA32_DEBUGCTL, IA32_DS_AREA, IA32_RTIT_CTL, IA32_XSS
+CAPABILITIES = IA32_PERF_CAPABILITIES
+LEGACY_LBR = {DEBUGCTL, MSR_LASTBRANCH_TOS, IA32_LER_FROM_IP, IA32_LER_TO_IP}
 
 
 def records(n: int, *bases: int) -> set[int]:
@@ -25,44 +62,47 @@ def records(n: int, *bases: int) -> set[int]:
 
 
 def pmu(version: int, general: int, fixed: int, full_width: bool) -> set[int]:
-    found = records(general, 0xC1, 0x186) | records(fixed, 0x309)
+    found = records(general, IA32_PMC0, IA32_PERFEVTSEL0) | records(fixed, IA32_FIXED_CTR0)
     if full_width:
-        found |= records(general, 0x4C1)
+        found |= records(general, IA32_A_PMC0)
     if version >= 2:
-        found |= {0x38D, 0x38E, 0x38F, 0x390}
+        found |= {IA32_FIXED_CTR_CTRL, IA32_PERF_GLOBAL_STATUS, IA32_PERF_GLOBAL_CTRL,
+                  IA32_PERF_GLOBAL_STATUS_RESET}
     if version >= 4:
-        found |= {0x391, 0x392}
+        found |= {IA32_PERF_GLOBAL_STATUS_SET, IA32_PERF_GLOBAL_INUSE}
     return found
 
 
 def architectural(depth: int = 32) -> set[int]:
     """DEBUGCTL, CTL, DEPTH, LER and the records: 102 at depth 32."""
-    return {DEBUGCTL, 0x14CE, 0x14CF, 0x1DD, 0x1DE, 0x1E0} | records(
-        depth, 0x1200, 0x1500, 0x1600)
+    return {DEBUGCTL, IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_LER_FROM_IP, IA32_LER_TO_IP,
+            IA32_LER_INFO} | records(
+        depth, IA32_LBR_0_INFO, IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP)
 
 
-SERVER = VMX | {DS_AREA, RTIT_CTL, XSS, CAPABILITIES, 0x3F1, 0x3F2}
+SERVER = VMX | {DS_AREA, RTIT_CTL, XSS, CAPABILITIES, IA32_PEBS_ENABLE, MSR_PEBS_DATA_CFG}
 #: Model -> what answers RDMSR after RESET.
 EXPECTED: dict[str, set[int]] = {
     "sapphire-rapids": architectural() | pmu(5, 8, 4, True) | SERVER | {0x1C4, 0x1C5},
     "alder-lake-e": architectural() | pmu(5, 6, 3, True) | SERVER,
     "sierra-forest": architectural() | pmu(5, 8, 3, True) | SERVER,
-    "skylake": LEGACY_LBR | {0x1C8} | records(32, 0x680, 0x6C0, 0xDC0) | pmu(4, 4, 3, True) | VMX
-    | {DS_AREA, RTIT_CTL, XSS, CAPABILITIES, 0x3F1},
-    "haswell": LEGACY_LBR | {0x1C8} | records(16, 0x680, 0x6C0) | pmu(3, 4, 3, True) | VMX
-    | {DS_AREA, CAPABILITIES, 0x3F1},
-    "nehalem": LEGACY_LBR | {0x1C8} | records(16, 0x680, 0x6C0) | pmu(3, 4, 3, False) | VMX
-    | {DS_AREA, CAPABILITIES, 0x3F1},
-    "silvermont": LEGACY_LBR | {0x1C8} | records(8, 0x40, 0x60) | pmu(3, 2, 3, False) | VMX
-    | {DS_AREA, CAPABILITIES, 0x3F1},
+    "skylake": LEGACY_LBR | {MSR_LBR_SELECT} | records(32, 0x680, 0x6C0, 0xDC0) | pmu(4, 4, 3, True)
+    | VMX | {DS_AREA, RTIT_CTL, XSS, CAPABILITIES, IA32_PEBS_ENABLE},
+    "haswell": LEGACY_LBR | {MSR_LBR_SELECT} | records(16, 0x680, 0x6C0) | pmu(3, 4, 3, True) | VMX
+    | {DS_AREA, CAPABILITIES, IA32_PEBS_ENABLE},
+    "nehalem": LEGACY_LBR | {MSR_LBR_SELECT} | records(16, 0x680, 0x6C0) | pmu(3, 4, 3, False) | VMX
+    | {DS_AREA, CAPABILITIES, IA32_PEBS_ENABLE},
+    "silvermont": LEGACY_LBR | {MSR_LBR_SELECT} | records(8, 0x40, 0x60) | pmu(3, 2, 3, False) | VMX
+    | {DS_AREA, CAPABILITIES, IA32_PEBS_ENABLE},
     "core2": LEGACY_LBR | records(4, 0x40, 0x60) | pmu(2, 2, 3, False) | VMX
     | {DS_AREA, CAPABILITIES},
     "core-duo": LEGACY_LBR | records(8, 0x40) | pmu(1, 2, 0, False) | {DS_AREA},
     "pentium-m": LEGACY_LBR | records(8, 0x40),
     "willamette": {DEBUGCTL, 0x1D7, 0x1D8, 0x1DA, DS_AREA} | records(4, 0x1DB),
     "prescott": {DEBUGCTL, 0x1D7, 0x1D8, 0x1DA, DS_AREA} | records(16, 0x680, 0x6C0),
-    "zen4": {DEBUGCTL, 0xC000010E, 0xC000010F, XSS, 0xC0000300, 0xC0000301, 0xC0000302}
-    | records(32, 0xC0010300) | records(12, 0xC0010200),
+    "zen4": {DEBUGCTL, LBR_SELECT, DBG_EXTN_CFG, XSS, PERF_CNTR_GLOBAL_STATUS,
+             PERF_CNTR_GLOBAL_CTL, PERF_CNTR_GLOBAL_STATUS_CLR}
+    | records(32, SAMP_BR_FROM_0) | records(12, PERF_CTL0),
 }
 
 

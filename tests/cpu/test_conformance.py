@@ -8,10 +8,37 @@ from pylbr.arch import FORMATS, MODELS, architectural
 from pylbr.cpu import Processor
 from pylbr.errors import GeneralProtection
 from tests.cpu.helpers import some_branches
+from tests.manual import (
+    DBG_EXTN_CFG,
+    DBG_EXTN_CFG_LBRV2EN,
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    IA32_DEBUGCTL,
+    IA32_DS_AREA,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_TO_IP,
+    IA32_PERF_CAPABILITIES,
+    IA32_XSS,
+    LBR_SELECT,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    PERF_CNTR_GLOBAL_STATUS,
+    PERF_CNTR_GLOBAL_STATUS_CLR,
+    PERF_CTL0,
+    PERF_CTR0,
+    RECORD_ALL,
+    SAMP_BR_FROM_0,
+    SAMP_BR_TO_0,
+    STATUS_LBR_FRZ,
+)
 
 ARCH = ["sapphire-rapids", "alder-lake-p", "alder-lake-e", "sierra-forest"]
 LEGACY = [name for name, m in MODELS.items() if m.legacy]
-CTL, DEPTH, XSS = 0x14CE, 0x14CF, 0xDA0
+CTL, DEPTH, XSS = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_XSS
 ALL_BUT_OTHER = 0x3F0003
 
 
@@ -31,10 +58,11 @@ def test_depth_is_the_highest_bit_of_the_bitmap(cpu):
 def test_from_and_to_are_writable_below_the_depth(cpu):
     depth = cpu.rdmsr(DEPTH)
     for i in range(depth):
-        cpu.wrmsr(0x1500 + i, 0x1000 + i)
-        cpu.wrmsr(0x1600 + i, 0x2000 + i)
+        cpu.wrmsr(IA32_LBR_0_FROM_IP + i, 0x1000 + i)
+        cpu.wrmsr(IA32_LBR_0_TO_IP + i, 0x2000 + i)
     for i in range(depth):
-        assert (cpu.rdmsr(0x1500 + i), cpu.rdmsr(0x1600 + i)) == (0x1000 + i, 0x2000 + i)
+        assert cpu.rdmsr(IA32_LBR_0_FROM_IP + i) == 0x1000 + i
+        assert cpu.rdmsr(IA32_LBR_0_TO_IP + i) == 0x2000 + i
 
 
 def test_reserved_bits_of_ctl_fault(cpu):
@@ -53,13 +81,14 @@ def _records(cpu):
     cpu.record(some_branches(200, cpl=0, classes=(0, 2, 4, 5)))
     cpu.wrmsr(CTL, 0)
     depth = cpu.rdmsr(DEPTH)
-    return [[cpu.rdmsr(base + i) for i in range(depth)] for base in (0x1500, 0x1600, 0x1200)]
+    return [[cpu.rdmsr(base + i) for i in range(depth)]
+            for base in (IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO)]
 
 
 def test_a_write_of_depth_zeroes_the_records(cpu):
     assert all(all(bank) for bank in _records(cpu)), "every FROM, TO and INFO is not 0"
     cpu.wrmsr(DEPTH, cpu.rdmsr(DEPTH))
-    for base in (0x1500, 0x1600, 0x1200):
+    for base in (IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO):
         assert not any(cpu.rdmsr(base + i) for i in range(cpu.rdmsr(DEPTH)))
 
 
@@ -76,7 +105,7 @@ def test_xsaves_and_xrstors_round_trip(cpu):
     assert not cpu.records()["from"].any()
     cpu.xrstors(area, 0, 0x8003)
     assert [[cpu.rdmsr(base + i) for i in range(depth)]
-            for base in (0x1500, 0x1600, 0x1200)] == banks
+            for base in (IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO)] == banks
 
 
 @pytest.mark.parametrize("features", [
@@ -100,7 +129,7 @@ def test_ctl_bits_that_leaf_1c_does_not_offer_fault(features):
             assert error.value.bits == 1 << bit
     cpu.wrmsr(CTL, offered & ~8)
     cpu.branch(BranchClass.SYSCALL, 0x10, 0x20, cpl_from=3, cpl_to=0)
-    assert cpu.rdmsr(0x1500) == 0x10
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == 0x10
 
 
 @pytest.mark.parametrize("mispredict", [True, False])
@@ -110,10 +139,10 @@ def test_ctl_bits_that_leaf_1c_does_not_offer_fault(features):
 def test_records_have_what_leaf_1c_offers(mispredict, timed, branch_type, tsx):
     cpu = Processor(architectural(mispredict=mispredict, timed=timed, branch_type=branch_type,
                                   rtm=tsx, hle=tsx))
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.branch(0, 1, 2)
     cpu.branch(BranchClass.NEAR_RET, 1, 2, flags=7, cycles=9)
-    assert cpu.rdmsr(0x1200) == (mispredict << 63 | (3 << 61) * tsx | (1 << 60 | 9) * timed
+    assert cpu.rdmsr(IA32_LBR_0_INFO) == (mispredict << 63 | (3 << 61) * tsx | (1 << 60 | 9) * timed
                                  | (5 << 56) * branch_type)
 
 
@@ -129,7 +158,7 @@ def test_legacy_lbrs(name):
                 with pytest.raises(GeneralProtection):
                     cpu.wrmsr(base, 0)
     if lbr.select:
-        cpu.wrmsr(0x1C8, 0)
+        cpu.wrmsr(MSR_LBR_SELECT, 0)
     cpu.wrmsr(lbr.tos, 0)
     writable = 0
     while True:
@@ -142,9 +171,9 @@ def test_legacy_lbrs(name):
             break
     # On Willamette the next number is a register of its own only after a gap.
     assert writable >= lbr.depth
-    cpu.wrmsr(0x1D9, 1)
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
     cpu.record(some_branches(200, classes=(0, 4, 5)))
-    cpu.wrmsr(0x1D9, 0)
+    cpu.wrmsr(IA32_DEBUGCTL, 0)
     for i in range(lbr.depth):
         assert cpu.rdmsr(lbr.from_base + i)
         if lbr.to_base is not None:
@@ -155,7 +184,7 @@ def test_legacy_lbrs(name):
 def test_the_stack_runs_through_its_registers_in_order(name):
     cpu = Processor(name)
     lbr = cpu.model.legacy
-    cpu.wrmsr(0x1D9, 1)
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
     for n in range(1, 3 * lbr.depth):
         cpu.branch(0, 0x1000 * n, 0x1000 * n + 4)
         assert cpu.rdmsr(lbr.tos) == n % lbr.depth
@@ -181,7 +210,7 @@ KERNEL = 0xFFFFFFFF81000010
 def test_decode_of_all_formats(name, from_, to, info):
     cpu = Processor(name)
     lbr = cpu.model.legacy
-    cpu.wrmsr(0x1D9, 1)
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
     cpu.branch(0, 1, 2)
     cpu.branch(0, 0x401000, 0x402000, flags=4, cycles=9)
     tos = cpu.rdmsr(lbr.tos)
@@ -198,20 +227,20 @@ def test_all_formats_are_covered():
 
 def test_haswell_transactions_in_from():
     cpu = Processor("haswell")
-    cpu.wrmsr(0x1D9, 1)
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
     cpu.tsx_begin()
     cpu.branch(0, KERNEL, KERNEL + 8, cpl_from=0, cpl_to=0)
-    assert cpu.rdmsr(0x680 + cpu.rdmsr(0x1C9)) == 1 << 62 | KERNEL & ((1 << 61) - 1)
+    assert cpu.rdmsr(0x680 + cpu.rdmsr(MSR_LASTBRANCH_TOS)) == 1 << 62 | KERNEL & ((1 << 61) - 1)
     cpu.tsx_abort(KERNEL, KERNEL + 16, cpl=0)
-    assert cpu.rdmsr(0x680 + cpu.rdmsr(0x1C9)) == 1 << 61 | KERNEL & ((1 << 61) - 1)
+    assert cpu.rdmsr(0x680 + cpu.rdmsr(MSR_LASTBRANCH_TOS)) == 1 << 61 | KERNEL & ((1 << 61) - 1)
 
 
 def test_haswell_sign_extension_quirk():
     """A kernel address just read back is refused; Linux copies bits 60:59 into 62:61."""
     quirky = Processor("haswell-notsx")
-    quirky.wrmsr(0x1D9, 1)
+    quirky.wrmsr(IA32_DEBUGCTL, 1)
     quirky.branch(0, KERNEL, KERNEL + 8, cpl_from=0, cpl_to=0)
-    number = 0x680 + quirky.rdmsr(0x1C9)
+    number = 0x680 + quirky.rdmsr(MSR_LASTBRANCH_TOS)
     value = quirky.rdmsr(number)
     assert value >> 61 & 3 == 0
     with pytest.raises(GeneralProtection) as error:
@@ -232,45 +261,45 @@ CAPABLE = [name for name, m in MODELS.items() if m.pdcm]
 @pytest.mark.parametrize("name", CAPABLE)
 def test_perf_capabilities(name):
     cpu = Processor(name)
-    own = cpu.rdmsr(0x345)
+    own = cpu.rdmsr(IA32_PERF_CAPABILITIES)
     lbr_format = own & 0x3F
     assert lbr_format == cpu.model.lbr_format
     for value in (own, own ^ 1 << 13, 0):
         with pytest.raises(GeneralProtection, match="read-only"):
-            cpu.wrmsr(0x345, value)
-    assert cpu.rdmsr(0x345) == own
+            cpu.wrmsr(IA32_PERF_CAPABILITIES, value)
+    assert cpu.rdmsr(IA32_PERF_CAPABILITIES) == own
     for value in range(64):
         if value in (0, lbr_format):
-            cpu.wrmsr(0x345, own & ~0x3F | value, host=True)
-            assert cpu.rdmsr(0x345) == own & ~0x3F | value
+            cpu.wrmsr(IA32_PERF_CAPABILITIES, own & ~0x3F | value, host=True)
+            assert cpu.rdmsr(IA32_PERF_CAPABILITIES) == own & ~0x3F | value
         else:
             with pytest.raises(GeneralProtection, match="LBR_FMT|reserved"):
-                cpu.wrmsr(0x345, own & ~0x3F | value, host=True)
+                cpu.wrmsr(IA32_PERF_CAPABILITIES, own & ~0x3F | value, host=True)
     pebs = (6, 7, 8, 9, 10, 11, 14) if own & 0xF00 else ()
     for bit in range(6, 64):
         if bit in pebs and (own ^ 1 << bit) & 0xF00:
             with pytest.raises(GeneralProtection, match="PEBS|lacks|reserved"):
-                cpu.wrmsr(0x345, own ^ 1 << bit, host=True)
+                cpu.wrmsr(IA32_PERF_CAPABILITIES, own ^ 1 << bit, host=True)
         elif own >> bit & 1:
-            cpu.wrmsr(0x345, own ^ 1 << bit, host=True)
-            assert cpu.rdmsr(0x345) == own ^ 1 << bit
+            cpu.wrmsr(IA32_PERF_CAPABILITIES, own ^ 1 << bit, host=True)
+            assert cpu.rdmsr(IA32_PERF_CAPABILITIES) == own ^ 1 << bit
         else:
             with pytest.raises(GeneralProtection):
-                cpu.wrmsr(0x345, own | 1 << bit, host=True)
+                cpu.wrmsr(IA32_PERF_CAPABILITIES, own | 1 << bit, host=True)
 
 
 def test_without_pdcm_the_register_reads_0_for_the_host_and_faults_for_the_guest():
     cpu = Processor("pentium-m")
-    assert cpu.rdmsr(0x345, host=True) == 0
+    assert cpu.rdmsr(IA32_PERF_CAPABILITIES, host=True) == 0
     with pytest.raises(GeneralProtection):
-        cpu.rdmsr(0x345)
+        cpu.rdmsr(IA32_PERF_CAPABILITIES)
 
 
 def test_debugctl_bit_0_has_no_meaning_with_architectural_lbrs(cpu):
-    cpu.wrmsr(0x1D9, 1)
-    assert cpu.rdmsr(0x1D9) == 0
-    cpu.wrmsr(0x1D9, 0x801)
-    assert cpu.rdmsr(0x1D9) == 0x800
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
+    assert cpu.rdmsr(IA32_DEBUGCTL) == 0
+    cpu.wrmsr(IA32_DEBUGCTL, 0x801)
+    assert cpu.rdmsr(IA32_DEBUGCTL) == 0x800
     cpu.branch(0, 1, 2)
     assert not cpu.records()["from"].any()
 
@@ -278,41 +307,41 @@ def test_debugctl_bit_0_has_no_meaning_with_architectural_lbrs(cpu):
 def test_non_canonical_writes_are_ignored_not_faulted():
     for name, width in (("sapphire-rapids", 57), ("alder-lake-p", 48)):
         cpu = Processor(name)
-        for msr in (0x1500, 0x1600, 0x1DD, 0x1DE):
+        for msr in (IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LER_FROM_IP, IA32_LER_TO_IP):
             cpu.wrmsr(msr, 1 << (width - 1))
             assert cpu.rdmsr(msr) == (1 << 64) - (1 << (width - 1))
             cpu.wrmsr(msr, 0x3F << 58 | 5)
             assert cpu.rdmsr(msr) == 5
     legacy = Processor("skylake")
-    for msr in (0x680, 0x6C0, 0x600):
+    for msr in (0x680, 0x6C0, IA32_DS_AREA):
         with pytest.raises(GeneralProtection, match="canonical"):
             legacy.wrmsr(msr, 1 << 47)
 
 
 def test_zen4_records_filters_and_freezes():
     cpu = Processor("zen4")
-    cpu.wrmsr(0xC000010F, 1 << 6)
-    cpu.wrmsr(0xC000010E, 1 << 2)  # suppress JCC
+    cpu.wrmsr(DBG_EXTN_CFG, DBG_EXTN_CFG_LBRV2EN)
+    cpu.wrmsr(LBR_SELECT, 1 << 2)  # suppress JCC
     cpu.branch(BranchClass.COND, 0x10, 0x20)
     cpu.branch(BranchClass.NEAR_RET, 0xFFFFFFFF81000010, 0x40, flags=4, cpl_from=0, cpl_to=0)
-    assert cpu.rdmsr(0xC0010300) == 1 << 63 | 0x3FFFFFF81000010
-    assert cpu.rdmsr(0xC0010301) == 1 << 63 | 0x40, "valid, not speculative"
+    assert cpu.rdmsr(SAMP_BR_FROM_0) == 1 << 63 | 0x3FFFFFF81000010
+    assert cpu.rdmsr(SAMP_BR_TO_0) == 1 << 63 | 0x40, "valid, not speculative"
     assert cpu.rdmsr(0xC0010303) == 0, "no record, not valid"
-    cpu.wrmsr(0xC0010301, 3 << 61 | 0x44)
-    assert cpu.rdmsr(0xC0010301) == 3 << 61 | 0x44
-    assert cpu.rdmsr(0xC0010300) == 1 << 63 | 0x3FFFFFF81000010
-    cpu.wrmsr(0xC0010300, 0x50)
-    assert cpu.rdmsr(0xC0010301) == 3 << 61 | 0x44
-    cpu.wrmsr(0x1D9, 1 << 11)
-    cpu.wrmsr(0xC0010200, 0x5300C2)
-    cpu.wrmsr(0xC0010201, (1 << 48) - 2)
+    cpu.wrmsr(SAMP_BR_TO_0, 3 << 61 | 0x44)
+    assert cpu.rdmsr(SAMP_BR_TO_0) == 3 << 61 | 0x44
+    assert cpu.rdmsr(SAMP_BR_FROM_0) == 1 << 63 | 0x3FFFFFF81000010
+    cpu.wrmsr(SAMP_BR_FROM_0, 0x50)
+    assert cpu.rdmsr(SAMP_BR_TO_0) == 3 << 61 | 0x44
+    cpu.wrmsr(IA32_DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
+    cpu.wrmsr(PERF_CTL0, 0x5300C2)
+    cpu.wrmsr(PERF_CTR0, (1 << 48) - 2)
     for n in range(4):
         cpu.branch(BranchClass.NEAR_REL_CALL, 0x1000 + n, 0x2000)
-    assert cpu.rdmsr(0xC0000300) == 1 << 58 | 1
-    assert cpu.rdmsr(0xC0010300) == 0x1001
-    cpu.wrmsr(0xC0000302, 1 << 58)
+    assert cpu.rdmsr(PERF_CNTR_GLOBAL_STATUS) == STATUS_LBR_FRZ | 1
+    assert cpu.rdmsr(SAMP_BR_FROM_0) == 0x1001
+    cpu.wrmsr(PERF_CNTR_GLOBAL_STATUS_CLR, 1 << 58)
     cpu.branch(BranchClass.NEAR_REL_CALL, 0x1004, 0x2000)
-    assert cpu.rdmsr(0xC0010300) == 0x1004 and cpu.rdmsr(0xC0010302) == 0x1001
+    assert cpu.rdmsr(SAMP_BR_FROM_0) == 0x1004 and cpu.rdmsr(0xC0010302) == 0x1001
     for n in range(40):
         cpu.branch(BranchClass.NEAR_REL_CALL, 0x100 + n, 0x2000)
-    assert [cpu.rdmsr(0xC0010300 + 2 * i) for i in range(16)] == [0x127 - i for i in range(16)]
+    assert [cpu.rdmsr(SAMP_BR_FROM_0 + 2 * i) for i in range(16)] == [0x127 - i for i in range(16)]

@@ -13,8 +13,9 @@ from pylbr.errors import ConfigurationError, StateError
 from tests.cpu import twin
 from tests.cpu.helpers import Listener, some_branches
 from tests.cpu.test_msrs import ODD
+from tests.manual import IA32_DEBUGCTL, MSR_LASTBRANCH_TOS, MSR_LBR_SELECT
 
-SELECT, DEBUGCTL = 0x1C8, 0x1D9
+SELECT, DEBUGCTL = MSR_LBR_SELECT, IA32_DEBUGCTL
 PER_CORE = ["nehalem", "westmere", "silvermont", "airmont", "goldmont", "goldmont-plus",
             "tremont"]
 
@@ -48,7 +49,7 @@ def test_a_filter_of_one_thread_filters_the_branches_of_both():
     core.threads[1].wrmsr(SELECT, 1 << 2)  # JCC
     for n, thread in enumerate(core.threads):
         thread.branch(0, 0x10, 0x20)
-        assert thread.rdmsr(0x1C9) == 0
+        assert thread.rdmsr(MSR_LASTBRANCH_TOS) == 0
         thread.branch(2, 0x1000 + n, 0x20)
         assert thread.rdmsr(0x681) == 0x1000 + n, "records are each thread's own"
 
@@ -99,7 +100,8 @@ def test_as_two_twins_with_one_register(name, steps):
         else:
             core = core.copy()
         for thread, other in zip(core.threads, twins, strict=True):
-            for index in (SELECT, DEBUGCTL, 0x1C9, *range(0x680, 0x690), *range(0x6C0, 0x6D0)):
+            for index in (SELECT, DEBUGCTL, MSR_LASTBRANCH_TOS, *range(0x680, 0x690),
+                          *range(0x6C0, 0x6D0)):
                 assert thread.rdmsr(index) == other.rdmsr(index), hex(index)
 
 

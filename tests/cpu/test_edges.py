@@ -9,14 +9,30 @@ from pylbr.arch import ExitReason, br_type_name
 from pylbr.cpu import InvalidOpcode, Processor, Vmcs, VmEntryFailure, nested
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 from tests.cpu.helpers import Listener, some_branches
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_XSS,
+    MSR_PEBS_DATA_CFG,
+    RECORD_ALL,
+)
 
-CTL, DEPTH, XSS, DEBUGCTL = 0x14CE, 0x14CF, 0xDA0, 0x1D9
+CTL, DEPTH, XSS, DEBUGCTL = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_XSS, IA32_DEBUGCTL
 
 
 def xsave_ready():
     cpu = Processor("sapphire-rapids")
     cpu.wrmsr(XSS, 1 << 15)
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.record(some_branches(40))
     return cpu
 
@@ -62,7 +78,7 @@ def test_every_two_bits_of_the_header():
             if has & ~0x8003 and xstate >> 15 & 1:
                 continue  # the component would lie elsewhere
             cpu.xrstors(damaged)
-            assert cpu.rdmsr(CTL) == (0x7F0007 if xstate >> 15 & 1 else 0)
+            assert cpu.rdmsr(CTL) == (RECORD_ALL if xstate >> 15 & 1 else 0)
             cpu = Processor.from_state(before)
 
 
@@ -73,7 +89,7 @@ def test_xrstors_at_another_depth_loads_control_and_zeroes_records():
     cpu.wrmsr(CTL, 0)
     cpu.record(some_branches(40))
     cpu.xrstors(area)
-    assert cpu.rdmsr(CTL) == 0x7F0007 and cpu.rdmsr(DEPTH) == 16
+    assert cpu.rdmsr(CTL) == RECORD_ALL and cpu.rdmsr(DEPTH) == 16
     assert not cpu.records()["from"].any()
 
 
@@ -91,7 +107,7 @@ def test_processors_without_xsaves_of_lbrs():
             Processor(name).xsaves(bytearray(2048))
 
 
-@pytest.mark.parametrize("base", [0x1500, 0x1600, 0x1200])
+@pytest.mark.parametrize("base", [IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO])
 def test_records_beyond_the_depth(base):
     cpu = Processor("sapphire-rapids")
     cpu.wrmsr(DEPTH, 8)
@@ -104,32 +120,32 @@ def test_records_beyond_the_depth(base):
 def test_retiring_without_a_branch():
     listener = Listener()
     cpu = Processor("sapphire-rapids", listener)
-    cpu.wrmsr(CTL, 0x7F0007)
-    cpu.wrmsr(0x38D, 0xBB)
-    cpu.wrmsr(0x38F, 3 << 32)
-    cpu.wrmsr(0x309, (1 << 48) - 10)
+    cpu.wrmsr(CTL, RECORD_ALL)
+    cpu.wrmsr(IA32_FIXED_CTR_CTRL, 0xBB)
+    cpu.wrmsr(IA32_PERF_GLOBAL_CTRL, 3 << 32)
+    cpu.wrmsr(IA32_FIXED_CTR0, (1 << 48) - 10)
     cpu.branch(0, 1, 2)
     cpu.retire(8, cycles=20)
     cpu.branch(0, 3, 4, instructions=0, cycles=5)
-    assert cpu.rdmsr(0x1200) & 0xFFFF == 25 and not listener.pmis
+    assert cpu.rdmsr(IA32_LBR_0_INFO) & 0xFFFF == 25 and not listener.pmis
     cpu.retire(1, ip=0x99)
-    assert listener.pmis == [1 << 32] and cpu.rdmsr(0x309) == 0 and cpu.rdmsr(0x30A) == 25
+    assert listener.pmis == [1 << 32] and cpu.rdmsr(IA32_FIXED_CTR0) == 0 and cpu.rdmsr(0x30A) == 25
 
 
 def test_fixed_counters_of_adaptive_pebs():
     listener = Listener(reload=(1 << 48) - 100)
     cpu = Processor("sapphire-rapids", listener)
-    cpu.wrmsr(CTL, 0x7F0007)
-    cpu.wrmsr(0x38D, 3 | 1 << 32)
-    cpu.wrmsr(0x38F, 1 << 32)
-    cpu.wrmsr(0x3F1, 1 << 32)
-    cpu.wrmsr(0x3F2, 1 << 3 | 31 << 24)
-    cpu.wrmsr(0x309, (1 << 48) - 100)
+    cpu.wrmsr(CTL, RECORD_ALL)
+    cpu.wrmsr(IA32_FIXED_CTR_CTRL, 3 | 1 << 32)
+    cpu.wrmsr(IA32_PERF_GLOBAL_CTRL, 1 << 32)
+    cpu.wrmsr(IA32_PEBS_ENABLE, 1 << 32)
+    cpu.wrmsr(MSR_PEBS_DATA_CFG, 1 << 3 | 31 << 24)
+    cpu.wrmsr(IA32_FIXED_CTR0, (1 << 48) - 100)
     cpu.retire(100, ip=0x77)
     (counter, record), = listener.records
     assert counter == 32 and len(record) == 32 + 32 * 24
     assert struct.unpack_from("<4Q", record)[1:3] == (0x77, 1 << 32)
-    assert cpu.rdmsr(0x309) == (1 << 48) - 100
+    assert cpu.rdmsr(IA32_FIXED_CTR0) == (1 << 48) - 100
 
 
 def test_lists_of_l1_reach_l1():
@@ -166,10 +182,10 @@ def test_host_state_is_checked_and_loaded():
     v.host_perf_global_ctrl = 3
     cpu.vm_entry(v)
     cpu.vm_exit(ExitReason.VMCALL)
-    assert cpu.rdmsr(0x38F) == 3
+    assert cpu.rdmsr(IA32_PERF_GLOBAL_CTRL) == 3
 
 
-@pytest.mark.parametrize("entry", [(0x38E, 0), (CTL, 1 << 5)])
+@pytest.mark.parametrize("entry", [(IA32_PERF_GLOBAL_STATUS, 0), (CTL, 1 << 5)])
 def test_lists_obey_the_rules_of_wrmsr(entry):
     cpu = Processor("sapphire-rapids")
     v = Vmcs.for_model(cpu.model)

@@ -8,14 +8,40 @@ from pylbr.arch import MODELS, architectural
 from pylbr.cpu import Processor, VmExit
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 from tests.cpu.helpers import some_branches, taken
+from tests.manual import (
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_RTIT_CTL,
+    IA32_XSS,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    RECORD_ALL,
+    RTIT_CTL_TRACEEN,
+    STATUS_ASCI,
+    STATUS_LBR_FRZ,
+)
 
-CTL, DEPTH, DEBUGCTL, TOS, SELECT = 0x14CE, 0x14CF, 0x1D9, 0x1C9, 0x1C8
-STATUS, STATUS_SET, EVTSEL0, PMC0 = 0x38E, 0x391, 0x186, 0xC1
-LER_FROM, LER_TO, LER_INFO = 0x1DD, 0x1DE, 0x1E0
+CTL, DEPTH, DEBUGCTL, TOS = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_DEBUGCTL, MSR_LASTBRANCH_TOS
+SELECT = MSR_LBR_SELECT
+STATUS, STATUS_SET = IA32_PERF_GLOBAL_STATUS, IA32_PERF_GLOBAL_STATUS_SET
+EVTSEL0, PMC0 = IA32_PERFEVTSEL0, IA32_PMC0
+LER_FROM, LER_TO, LER_INFO = IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO
 ONES = (1 << 64) - 1
 
 
-def running(name="sapphire-rapids", n=40, ctl=0x7F0007):
+def running(name="sapphire-rapids", n=40, ctl=RECORD_ALL):
     cpu = Processor(name)
     if cpu.model.arch:
         cpu.wrmsr(CTL, ctl)
@@ -43,10 +69,10 @@ def test_db_clears_lbren_alone_and_makes_no_record():
 
 def test_db_clears_debugctl_of_the_legacy_flavour():
     cpu = running("skylake")
-    cpu.wrmsr(DEBUGCTL, 1 | 2 | 1 << 6 | 1 << 11)
+    cpu.wrmsr(DEBUGCTL, 1 | 2 | 1 << 6 | DEBUGCTL_FREEZE_LBRS_ON_PMI)
     before = froms(cpu)
     cpu.debug_exception()
-    assert cpu.rdmsr(DEBUGCTL) == 1 << 11
+    assert cpu.rdmsr(DEBUGCTL) == DEBUGCTL_FREEZE_LBRS_ON_PMI
     cpu.branch(0, 1, 2)
     assert froms(cpu) == before
     p4 = Processor("prescott")
@@ -69,8 +95,8 @@ def test_events_load_ler_and_are_recorded(cls):
     last = taken(some_branches(40, classes=(0,)))[-1]
     cpu.branch(cls, 0x1000, 0xFFFFFFFF81000000, cpl_from=3, cpl_to=0)
     assert cpu.rdmsr(LER_FROM) == last["from"] and cpu.rdmsr(LER_TO) == last["to"]
-    assert cpu.rdmsr(0x1500) == 0x1000
-    assert cpu.rdmsr(0x1200) >> 56 & 8, "OTHER_BRANCH"
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == 0x1000
+    assert cpu.rdmsr(IA32_LBR_0_INFO) >> 56 & 8, "OTHER_BRANCH"
 
 
 def test_cpl_filter_hides_where_a_transition_comes_from():
@@ -79,7 +105,7 @@ def test_cpl_filter_hides_where_a_transition_comes_from():
     cpu.branch(BranchClass.SYSCALL, 0x1000, 0xFFFFFFFF81000000, cpl_from=3, cpl_to=0)
     assert not froms(cpu)[0]
     cpu.branch(BranchClass.SYSRET, 0xFFFFFFFF81000010, 0x1002, cpl_from=0, cpl_to=3)
-    assert cpu.rdmsr(0x1500) == ONES and cpu.rdmsr(0x1600) == 0x1002
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == ONES and cpu.rdmsr(IA32_LBR_0_TO_IP) == 0x1002
     legacy = Processor("skylake")
     legacy.wrmsr(SELECT, 1)  # suppress CPL 0
     legacy.wrmsr(DEBUGCTL, 1)
@@ -100,16 +126,16 @@ def test_smi_saves_and_clears_lbren_and_rsm_sets_it_again():
     cpu.rsm(0x8000, 0x1234, cpl_to=3)
     assert cpu.rdmsr(CTL) == 0x3F0007, "RSM sets LBREn alone"
     assert froms(cpu) == before, "OTHER_BRANCH is filtered out now"
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.smi()
     cpu.rsm(0x8000, 0x1234, cpl_to=3)
-    assert cpu.rdmsr(0x1500) == 0x8000, "RSM is a far branch"
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == 0x8000, "RSM is a far branch"
 
 
 def test_rsm_does_not_set_an_enable_that_was_clear():
     cpu = running(ctl=0x7F0006)
     cpu.smi()
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.rsm()
     assert cpu.rdmsr(CTL) == 0x7F0006
     with pytest.raises(UnsupportedFeature):
@@ -140,8 +166,8 @@ def test_freeze_while_smm(freeze):
 def test_cold_reset():
     cpu = running()
     cpu.wrmsr(DEPTH, 8)
-    cpu.wrmsr(CTL, 0x7F0007)
-    cpu.wrmsr(0xDA0, 1 << 15)
+    cpu.wrmsr(CTL, RECORD_ALL)
+    cpu.wrmsr(IA32_XSS, 1 << 15)
     cpu.reset("cold")
     assert cpu.state() == Processor("sapphire-rapids").state()
 
@@ -152,7 +178,8 @@ def test_warm_reset_keeps_the_lbr_msrs_but_lbren():
     cpu.record(some_branches(20, classes=(0,)))
     cpu.branch(BranchClass.INTERRUPT, 1, 2)
     cpu.wrmsr(STATUS_SET, 1 << 58)
-    kept = {i: cpu.rdmsr(i) for i in (0x1500, 0x160F, 0x1200, LER_FROM, LER_TO, DEPTH)}
+    kept = {i: cpu.rdmsr(i) for i in (IA32_LBR_0_FROM_IP, 0x160F, IA32_LBR_0_INFO, LER_FROM,
+                                      LER_TO, DEPTH)}
     cpu.reset("warm")
     assert cpu.rdmsr(CTL) == 0x7F0006 and cpu.rdmsr(DEPTH) == 16
     assert {i: cpu.rdmsr(i) for i in kept} == kept
@@ -186,7 +213,7 @@ def test_init_and_sipi_change_nothing_but_are_recorded():
         getattr(quiet, event)()
         assert quiet.state() == cpu.state()
         getattr(cpu, event)(0x1000, 0xFFFFFFF0)
-        assert cpu.rdmsr(CTL) == 0x7F0007 and cpu.rdmsr(0x1500) == 0x1000
+        assert cpu.rdmsr(CTL) == RECORD_ALL and cpu.rdmsr(IA32_LBR_0_FROM_IP) == 0x1000
 
 
 # C-states
@@ -196,14 +223,14 @@ def test_init_and_sipi_change_nothing_but_are_recorded():
     (True, True, False, False)])
 def test_mwait(deep, lose, offered, gone):
     cpu = Processor(architectural(deep_cstate_reset=offered))
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.record(some_branches(40, classes=(0,)))
     cpu.branch(BranchClass.INTERRUPT, 1, 2)
     cpu.wrmsr(STATUS_SET, 1 << 58)
     cpu.mwait(deep, lose=lose)
     assert (not any(froms(cpu))) is gone
     assert (cpu.rdmsr(LER_FROM) == 0) is gone
-    assert cpu.rdmsr(CTL) == 0x7F0007 and cpu.rdmsr(STATUS) == 1 << 58
+    assert cpu.rdmsr(CTL) == RECORD_ALL and cpu.rdmsr(STATUS) == STATUS_LBR_FRZ
     assert cpu.rdmsr(DEPTH) == 32
 
 
@@ -211,7 +238,7 @@ def test_first_record_after_a_deep_c_state_has_no_cycles():
     cpu = running()
     cpu.mwait()
     cpu.branch(0, 1, 2, cycles=77)
-    assert cpu.rdmsr(0x1200) & 0xFFFF == 0
+    assert cpu.rdmsr(IA32_LBR_0_INFO) & 0xFFFF == 0
 
 
 def test_legacy_mwait_zeroes_tos_too():
@@ -224,7 +251,7 @@ def test_legacy_mwait_zeroes_tos_too():
 
 def test_transactions():
     cpu = Processor("sapphire-rapids")
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.branch(0, 1, 2)
     cpu.tsx_begin()
     cpu.branch(0, 3, 4)
@@ -242,20 +269,20 @@ def test_transactions():
 
 def test_opt_in_enclave_is_recorded_throughout():
     cpu = Processor("sapphire-rapids")
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.enclave_enter(0x10, 0x100, opt_in=True)
     cpu.branch(0, 0x110, 0x120)
     cpu.enclave_exit(0x130, 0x20)
     assert froms(cpu)[:4] == [0x130, 0x110, 0x10, 0]
     cpu.enclave_enter(0x10, 0x100, opt_in=True)
     cpu.aex(0x140, 0x30)
-    assert froms(cpu)[:2] == [0x140, 0x10] and cpu.rdmsr(0x1600) == 0x30
+    assert froms(cpu)[:2] == [0x140, 0x10] and cpu.rdmsr(IA32_LBR_0_TO_IP) == 0x30
 
 
 @pytest.mark.parametrize("leave", ["exit", "aex"])
 def test_opt_out_enclave_makes_one_record(leave):
     cpu = Processor("sapphire-rapids")
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.wrmsr(EVTSEL0, 0x4300C4)
     cpu.enclave_enter(0x10, 0x100, opt_in=False)
     cpu.record(some_branches(10))
@@ -263,10 +290,10 @@ def test_opt_out_enclave_makes_one_record(leave):
         cpu.enclave_exit(0x130, 0x20)
     else:
         cpu.aex(0x130, 0x20)
-    assert froms(cpu)[:2] == [0x10, 0] and cpu.rdmsr(0x1600) == 0x20
+    assert froms(cpu)[:2] == [0x10, 0] and cpu.rdmsr(IA32_LBR_0_TO_IP) == 0x20
     assert cpu.rdmsr(PMC0) == 1, "nothing counts inside"
-    assert cpu.rdmsr(STATUS) == 1 << 60, "ASCI tells so"
-    assert not cpu.rdmsr(0x1200) >> 63, "marked predicted"
+    assert cpu.rdmsr(STATUS) == STATUS_ASCI, "ASCI tells so"
+    assert not cpu.rdmsr(IA32_LBR_0_INFO) >> 63, "marked predicted"
 
 
 def test_enclaves_that_cannot_be():
@@ -286,15 +313,15 @@ def test_enclaves_that_cannot_be():
 def test_intel_pt_excludes_lbrs_where_it_does(name):
     cpu = running(name)
     before = froms(cpu)
-    from_0 = 0x1500 if cpu.model.arch else cpu.model.legacy.from_base
+    from_0 = IA32_LBR_0_FROM_IP if cpu.model.arch else cpu.model.legacy.from_base
     shown = cpu.rdmsr(from_0)
     assert shown
-    cpu.wrmsr(0x570, 1)
+    cpu.wrmsr(IA32_RTIT_CTL, RTIT_CTL_TRACEEN)
     excluded = cpu.model.pt_excludes_lbr
     assert cpu.rdmsr(from_0) == (0 if excluded else shown)
     cpu.wrmsr(from_0, 0x1000)
     cpu.branch(0, 1, 2)
-    cpu.wrmsr(0x570, 0)
+    cpu.wrmsr(IA32_RTIT_CTL, 0)
     assert (froms(cpu) == before) is excluded
     assert excluded == (name in ("broadwell", "skylake"))
 
@@ -308,17 +335,17 @@ def test_any_write_of_depth_zeroes_all_records():
         ler = cpu.rdmsr(LER_FROM)
         cpu.wrmsr(DEPTH, depth)
         assert not any(froms(cpu)) and cpu.rdmsr(DEPTH) == depth == len(cpu.records())
-        assert cpu.rdmsr(CTL) == 0x7F0007 and cpu.rdmsr(LER_FROM) == ler
+        assert cpu.rdmsr(CTL) == RECORD_ALL and cpu.rdmsr(LER_FROM) == ler
         rule = "depth" if depth < 32 else "no such register"
         with pytest.raises(GeneralProtection, match=rule):
-            cpu.rdmsr(0x1500 + depth)
+            cpu.rdmsr(IA32_LBR_0_FROM_IP + depth)
         with pytest.raises(GeneralProtection, match=rule):
-            cpu.wrmsr(0x1200 + depth, 0)
+            cpu.wrmsr(IA32_LBR_0_INFO + depth, 0)
         if depth < 32:
-            assert cpu.rdmsr(0x1500 + depth, host=True) == 0
-            cpu.wrmsr(0x1500 + depth, 0, host=True)
+            assert cpu.rdmsr(IA32_LBR_0_FROM_IP + depth, host=True) == 0
+            cpu.wrmsr(IA32_LBR_0_FROM_IP + depth, 0, host=True)
             with pytest.raises(GeneralProtection):
-                cpu.wrmsr(0x1500 + depth, 1, host=True)
+                cpu.wrmsr(IA32_LBR_0_FROM_IP + depth, 1, host=True)
 
 
 @pytest.mark.parametrize("value", [0, 1, 7, 9, 24, 33, 40, 48, 64, 1 << 32, 1 << 63, ONES])

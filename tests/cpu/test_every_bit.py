@@ -11,10 +11,28 @@ from pylbr.arch import architectural, registers
 from pylbr.cpu import Processor
 from pylbr.errors import GeneralProtection
 from tests.cpu import sweep, twin
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_RTIT_CTL,
+    PERF_CNTR_GLOBAL_STATUS,
+)
 
-CTL, DEPTH = 0x14CE, 0x14CF
-LBR = (CTL, DEPTH, 0x1DD, 0x1DE, 0x1E0)
-FROM, TO, INFO = 0x1500, 0x1600, 0x1200
+CTL, DEPTH = IA32_LBR_CTL, IA32_LBR_DEPTH
+LBR = (CTL, DEPTH, IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO)
+FROM, TO, INFO = IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO
 
 
 def access(cpu, fault, index, value=None, **host):
@@ -25,7 +43,7 @@ def access(cpu, fault, index, value=None, **host):
 
 
 #: Registers that a guest may only read and a host may write: IA32_PERF_GLOBAL_STATUS, and AMD's.
-STATUS = (0x38E, 0xC0000300)
+STATUS = (IA32_PERF_GLOBAL_STATUS, PERF_CNTR_GLOBAL_STATUS)
 
 
 def host_write(cpu, other, index, value, before):
@@ -53,7 +71,7 @@ def every_bit(cpu, other, indices):
             assert read == access(other, twin.Fault, index), (hex(index), bit)
             if outcome == "#GP":
                 assert read == before, (hex(index), bit)
-                if other.facts.kind != "legacy" or index not in (0x1DD, 0x1DE):
+                if other.facts.kind != "legacy" or index not in (IA32_LER_FROM_IP, IA32_LER_TO_IP):
                     host_write(cpu, other, index, value, before)
             elif before != "#GP" and before != read:
                 access(cpu, GeneralProtection, index, before)
@@ -120,20 +138,21 @@ def test_every_bit_of_every_register(name):
     assert lbrs <= set(known), "the twin judges every LBR MSR"
     # A write of the status registers changes another one, as it should.
     every_bit(cpu, other, [index for index in known if index not in (
-        0x391, 0x570)])
+        IA32_PERF_GLOBAL_STATUS_SET, IA32_RTIT_CTL)])
 
 
 @pytest.mark.parametrize("host", [False, True])
 def test_no_value_is_narrowed(host):
     """64 bits go in and come out, in registers that hold all of them."""
     cpu = Processor("sierra-forest")
-    for index in (INFO, INFO + 31, 0x1E0):
+    for index in (INFO, INFO + 31, IA32_LER_INFO):
         for bit in range(64):
             for value in (1 << bit, (1 << 64) - 1 ^ 1 << bit):
                 cpu.wrmsr(index, value, host=host)
                 assert cpu.rdmsr(index, host=host) == value
     for value in (1 << 64, 1 << 64 | 7, -1, 1 << 200):
-        for index in (CTL, DEPTH, FROM, INFO, 0x1E0, 0x186, 0xC1, 0x38F, 0x1D9):
+        for index in (CTL, DEPTH, FROM, INFO, IA32_LER_INFO, IA32_PERFEVTSEL0, IA32_PMC0,
+                      IA32_PERF_GLOBAL_CTRL, IA32_DEBUGCTL):
             before = cpu.rdmsr(index)
             with pytest.raises(GeneralProtection):
                 cpu.wrmsr(index, value, host=host)
@@ -174,7 +193,7 @@ def test_a_sweep_of_sixteen_million_numbers():
 def test_reads_have_no_side_effects():
     for name in twin.MODELS:
         cpu = Processor(name)
-        cpu.wrmsr(0x1D9, 1)
+        cpu.wrmsr(IA32_DEBUGCTL, 1)
         cpu.branch(0, 0x401000, 0x402000)
         before = cpu.state()
         for index in registers(cpu.model):

@@ -8,12 +8,24 @@ from pylbr.arch import ExitReason, model
 from pylbr.cpu import Processor, Vmcs
 from pylbr.cpu.facility import facility
 from pylbr.cpu.hardware import HardwareState
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_XSS,
+    MSR_LBR_SELECT,
+    RECORD_ALL,
+)
 
-CTL, DEBUGCTL, DEPTH, SELECT = 0x14CE, 0x1D9, 0x14CF, 0x1C8
-STATUS_RESET, XSS = 0x390, 0xDA0
+CTL, DEBUGCTL, DEPTH, SELECT = IA32_LBR_CTL, IA32_DEBUGCTL, IA32_LBR_DEPTH, MSR_LBR_SELECT
+STATUS_RESET, XSS = IA32_PERF_GLOBAL_STATUS_RESET, IA32_XSS
 AREA, OFFSET = 1408, 576
 
-ctls = st.sampled_from([0, 1, 0x7F0007, 0x7F0005, 0x7F0003, 0x010007, 0x180006])
+ctls = st.sampled_from([0, 1, RECORD_ALL, 0x7F0005, 0x7F0003, 0x010007, 0x180006])
 operations = st.lists(st.one_of(
     st.tuples(st.just("branch"), st.sampled_from([0, 1, 2, 3, 4, 5, 9, 12, 13]),
               st.integers(1, 2**40), st.integers(1, 2**40), st.sampled_from([0, 3]),
@@ -72,9 +84,9 @@ class Pair:
 
     def entry(self, i, from_, to):
         if self.arch:
-            self.cpu.wrmsr(0x1500 + i, from_)
-            self.cpu.wrmsr(0x1600 + i, to)
-            self.cpu.wrmsr(0x1200 + i, 0)
+            self.cpu.wrmsr(IA32_LBR_0_FROM_IP + i, from_)
+            self.cpu.wrmsr(IA32_LBR_0_TO_IP + i, to)
+            self.cpu.wrmsr(IA32_LBR_0_INFO + i, 0)
             self.fast.write_entry(i, from_, to, 0)
 
     def initialise(self):

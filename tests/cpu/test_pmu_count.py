@@ -9,8 +9,9 @@ from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
 from lbrcore.pmu import Bank
 from lbrcore.reference_pmu import Bank as Reference
 from tests.cpu.helpers import some_branches
+from tests.manual import RECORD_ALL
 
-CALL_STACK, ALL = 0x38000F, 0x7F0007
+CALL_STACK, ALL = 0x38000F, RECORD_ALL
 
 
 @st.composite

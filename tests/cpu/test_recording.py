@@ -9,17 +9,49 @@ from lbrcore import BranchClass
 from pylbr.arch import MODELS, architectural, model
 from pylbr.cpu import Processor
 from tests.cpu.helpers import Listener, some_branches, taken
+from tests.manual import (
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    DEBUGCTL_FREEZE_PERFMON_ON_PMI,
+    EVTSEL_EN,
+    EVTSEL_INT,
+    EVTSEL_OS,
+    EVTSEL_USR,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_0_INFO,
+    IA32_LBR_CTL,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_INUSE,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    MSR_LASTBRANCH_TOS,
+    MSR_PEBS_DATA_CFG,
+    RECORD_ALL,
+    STATUS_CTR_FRZ,
+    STATUS_LBR_FRZ,
+    STATUS_OVFBUF,
+)
 
-CTL, ALL = 0x14CE, 0x7F0007
-EVTSEL0, PMC0, A_PMC0, FIXED0, FIXED_CTRL = 0x186, 0xC1, 0x4C1, 0x309, 0x38D
-STATUS, GLOBAL_CTRL, STATUS_RESET, STATUS_SET, INUSE = 0x38E, 0x38F, 0x390, 0x391, 0x392
-DEBUGCTL, TOS = 0x1D9, 0x1C9
-LBR_FRZ, CTR_FRZ = 1 << 58, 1 << 59
-BRANCHES, MISPREDICTS = 0x00C4, 0x00C5
-USR, OS, INT, EN = 1 << 16, 1 << 17, 1 << 20, 1 << 22
+CTL, ALL = IA32_LBR_CTL, RECORD_ALL
+EVTSEL0, PMC0, A_PMC0, FIXED0 = IA32_PERFEVTSEL0, IA32_PMC0, IA32_A_PMC0, IA32_FIXED_CTR0
+FIXED_CTRL = IA32_FIXED_CTR_CTRL
+STATUS, GLOBAL_CTRL = IA32_PERF_GLOBAL_STATUS, IA32_PERF_GLOBAL_CTRL
+STATUS_RESET, STATUS_SET = IA32_PERF_GLOBAL_STATUS_RESET, IA32_PERF_GLOBAL_STATUS_SET
+INUSE = IA32_PERF_GLOBAL_INUSE
+DEBUGCTL, TOS = IA32_DEBUGCTL, MSR_LASTBRANCH_TOS
+LBR_FRZ, CTR_FRZ = STATUS_LBR_FRZ, STATUS_CTR_FRZ
+BRANCH_INSTRUCTIONS, MISPREDICTS = 0x00C4, 0x00C5
+USR, OS, INT, EN = EVTSEL_USR, EVTSEL_OS, EVTSEL_INT, EVTSEL_EN
 
 
-def armed(event=BRANCHES, minus=10, name="sapphire-rapids", listener=None, flags=USR | OS | INT):
+def armed(event=BRANCH_INSTRUCTIONS, minus=10, name="sapphire-rapids", listener=None, flags=USR
+          | OS | INT):
     cpu = Processor(name, listener or Listener())
     cpu.wrmsr(CTL, ALL)
     cpu.wrmsr(EVTSEL0, event | flags | EN)
@@ -40,7 +72,7 @@ def test_a_counter_overflows_at_the_exact_branch():
 
 
 @pytest.mark.parametrize("event, count", [
-    (BRANCHES, lambda b: np.ones(len(b), int)),
+    (BRANCH_INSTRUCTIONS, lambda b: np.ones(len(b), int)),
     (MISPREDICTS, lambda b: (b["flags"] & 4 != 0).astype(int)),
     (0x00C0, lambda b: b["instructions"].astype(int)),
     (0x003C, lambda b: b["cycles"].astype(int)),
@@ -139,7 +171,7 @@ def test_a_counter_that_is_off_counts_nothing(how):
     cpu = armed()
     cpu.wrmsr(PMC0, 0)
     if how == "evtsel":
-        cpu.wrmsr(EVTSEL0, BRANCHES | USR)
+        cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR)
     elif how == "global":
         cpu.wrmsr(GLOBAL_CTRL, 0)
     else:
@@ -164,7 +196,7 @@ def test_pmc_writes_are_sign_extended_and_full_width_ones_not():
 def test_no_pmi_without_int():
     listener = Listener()
     cpu = armed(listener=listener, flags=USR)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.record(some_branches(20))
     assert cpu.rdmsr(STATUS) == 1 and not listener.pmis
 
@@ -172,7 +204,7 @@ def test_no_pmi_without_int():
 def test_two_counters_that_overflow_on_one_branch_raise_one_pmi():
     listener = Listener()
     cpu = armed(minus=10, listener=listener)
-    cpu.wrmsr(EVTSEL0 + 1, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(EVTSEL0 + 1, BRANCH_INSTRUCTIONS | USR | INT | EN)
     cpu.wrmsr(A_PMC0 + 1, (1 << 48) - 10)
     cpu.record(some_branches(50))
     assert listener.pmis == [3]
@@ -182,7 +214,7 @@ def test_two_counters_that_overflow_on_one_branch_raise_one_pmi():
 
 def test_streamlined_freeze_sets_a_bit_and_keeps_the_enable():
     cpu = armed(minus=10)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     branches = some_branches(100, classes=(0,))
     cpu.record(branches)
     assert cpu.rdmsr(STATUS) == 1 | LBR_FRZ
@@ -206,25 +238,26 @@ def test_status_set_freezes_too():
 @pytest.mark.parametrize("name", ["core2", "nehalem", "sandy-bridge", "haswell"])
 def test_legacy_freeze_clears_the_enable(name):
     cpu = Processor(name, Listener())
-    cpu.wrmsr(DEBUGCTL, 1 | 1 << 11)
+    cpu.wrmsr(DEBUGCTL, 1 | DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.wrmsr(GLOBAL_CTRL, 1)
-    cpu.wrmsr(EVTSEL0, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR | INT | EN)
     cpu.wrmsr(PMC0, 0xFFFFFFFF & -2)
     cpu.record(some_branches(5, classes=(0,)))
-    assert cpu.rdmsr(DEBUGCTL) == 1 << 11
+    assert cpu.rdmsr(DEBUGCTL) == DEBUGCTL_FREEZE_LBRS_ON_PMI
     assert cpu.rdmsr(TOS) == 2
-    cpu.wrmsr(DEBUGCTL, 1 | 1 << 11)
+    cpu.wrmsr(DEBUGCTL, 1 | DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.branch(0, 1, 2)
     assert cpu.rdmsr(TOS) == 3
 
 
 def test_legacy_flavour_with_a_streamlined_freeze():
     cpu = Processor("skylake", Listener())
-    cpu.wrmsr(DEBUGCTL, 1 | 1 << 11)
-    cpu.wrmsr(EVTSEL0, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(DEBUGCTL, 1 | DEBUGCTL_FREEZE_LBRS_ON_PMI)
+    cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR | INT | EN)
     cpu.wrmsr(PMC0, 0xFFFFFFFF & -2)
     cpu.record(some_branches(5, classes=(0,)))
-    assert cpu.rdmsr(DEBUGCTL) == 1 | 1 << 11 and cpu.rdmsr(STATUS) == 1 | LBR_FRZ
+    assert cpu.rdmsr(DEBUGCTL) == 1 | DEBUGCTL_FREEZE_LBRS_ON_PMI
+    assert cpu.rdmsr(STATUS) == 1 | LBR_FRZ
     assert cpu.rdmsr(TOS) == 2
     cpu.wrmsr(STATUS_RESET, LBR_FRZ | 1)
     cpu.branch(0, 1, 2)
@@ -242,8 +275,8 @@ def test_no_freeze_unless_asked():
 def test_freeze_perfmon(name, frozen):
     cpu = Processor(name, Listener())
     cpu.wrmsr(GLOBAL_CTRL, 1)
-    cpu.wrmsr(DEBUGCTL, 1 << 12)
-    cpu.wrmsr(EVTSEL0, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_PERFMON_ON_PMI)
+    cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR | INT | EN)
     cpu.wrmsr(PMC0, 0xFFFFFFFF & -2)
     cpu.record(some_branches(5))
     assert cpu.rdmsr(PMC0) == 0
@@ -257,7 +290,7 @@ def test_freeze_on_a_version_2_pmu_with_architectural_lbrs():
     base = model("sapphire-rapids")
     cpu = Processor(architectural(pmu=replace(base.pmu, version=3)), Listener())
     cpu.wrmsr(CTL, ALL)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.raise_pmi()
     assert cpu.rdmsr(CTL) == ALL & ~1
 
@@ -274,7 +307,7 @@ def test_the_handler_drains_and_rearms_within_a_batch():
 
     branches = some_branches(1050, classes=(0,))
     cpu = armed(minus=100, listener=Listener(handler))
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     assert cpu.record(branches) == 1050
     assert len(drained) == 10
     for n, froms in enumerate(drained, 1):
@@ -337,7 +370,7 @@ def test_what_a_listener_raises_ends_the_batch_at_that_branch(pebs):
 
     branches = some_branches(150, classes=(0,))
     cpu = armed(minus=100, listener=Broken())
-    cpu.wrmsr(0x3F1, int(pebs))
+    cpu.wrmsr(IA32_PEBS_ENABLE, int(pebs))
     with pytest.raises(RuntimeError, match="disk full") as error:
         cpu.record(branches)
     assert error.value.__notes__ == [
@@ -350,10 +383,10 @@ def test_what_a_listener_raises_ends_the_batch_at_that_branch(pebs):
 def test_in_use_follows_the_control_registers():
     cpu = Processor("sapphire-rapids")
     assert cpu.rdmsr(INUSE) == 0
-    cpu.wrmsr(EVTSEL0 + 2, BRANCHES | USR)
+    cpu.wrmsr(EVTSEL0 + 2, BRANCH_INSTRUCTIONS | USR)
     cpu.wrmsr(FIXED_CTRL, 0x30)
     assert cpu.rdmsr(INUSE) == 1 << 2 | 1 << 33
-    cpu.wrmsr(EVTSEL0 + 2, BRANCHES | USR | INT)
+    cpu.wrmsr(EVTSEL0 + 2, BRANCH_INSTRUCTIONS | USR | INT)
     assert cpu.rdmsr(INUSE) == 1 << 2 | 1 << 33 | 1 << 63
 
 
@@ -368,7 +401,7 @@ def test_logged_events_are_those_of_the_counters():
     for flags in (4, 4, 0):
         cpu.branch(BranchClass.NOT_TAKEN, 1, 2, flags=flags)
     cpu.branch(0, 1, 2, flags=4, events=(0, 0, 3, 2))
-    info = cpu.rdmsr(0x1200)
+    info = cpu.rdmsr(IA32_LBR_0_INFO)
     assert info >> 32 & 0xFF == 0b10_00_11_11, "3 mispredicts, 3 instructions, none, 2 as given"
     batch = Processor("sierra-forest")
     batch.wrmsr(CTL, ALL)
@@ -391,10 +424,10 @@ def test_nothing_is_logged_unless_asked():
     for kind in ("cold", "warm"):
         cpu.wrmsr(CTL, ALL)
         cpu.branch(0, 1, 2, events=(3, 3, 3, 3))
-        assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 0
+        assert cpu.rdmsr(IA32_LBR_0_INFO) >> 32 & 0xFF == 0
         cpu.wrmsr(EVTSEL0, MISPREDICTS | USR | EN | 1 << 35)
         cpu.branch(0, 1, 2, flags=4)
-        assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 1
+        assert cpu.rdmsr(IA32_LBR_0_INFO) >> 32 & 0xFF == 1
         cpu.reset(kind)
 
 
@@ -404,7 +437,7 @@ def test_what_is_logged_follows_the_handler_within_a_batch():
 
     cpu = Processor("sierra-forest", Listener(handler))
     cpu.wrmsr(CTL, ALL)
-    cpu.wrmsr(EVTSEL0, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR | INT | EN)
     cpu.wrmsr(A_PMC0, (1 << 48) - 60)
     cpu.record(some_branches(70, classes=(0,)))
     logged = (cpu.records()["info"] >> np.uint64(34) & np.uint64(3)).tolist()
@@ -414,13 +447,13 @@ def test_what_is_logged_follows_the_handler_within_a_batch():
 def test_frozen_counters_log_nothing():
     cpu = Processor("sierra-forest")
     cpu.wrmsr(CTL, ALL)
-    cpu.wrmsr(EVTSEL0, BRANCHES | USR | EN | 1 << 35)
+    cpu.wrmsr(EVTSEL0, BRANCH_INSTRUCTIONS | USR | EN | 1 << 35)
     cpu.wrmsr(STATUS_SET, CTR_FRZ)
     cpu.branch(0, 1, 2, events=(3, 3, 3, 3))
-    assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 0
+    assert cpu.rdmsr(IA32_LBR_0_INFO) >> 32 & 0xFF == 0
     cpu.wrmsr(STATUS_RESET, CTR_FRZ)
     cpu.branch(0, 1, 2)
-    assert cpu.rdmsr(0x1200) >> 32 & 0xFF == 1
+    assert cpu.rdmsr(IA32_LBR_0_INFO) >> 32 & 0xFF == 1
 
 
 def test_only_counters_that_cpuid_names_may_log():
@@ -452,8 +485,8 @@ def test_effective_addresses_and_modes():
 def test_lbr_group_of_an_adaptive_record():
     listener = Listener(reload=(1 << 48) - 50)
     cpu = armed(minus=50, listener=listener, flags=USR | 1 << 34)
-    cpu.wrmsr(0x3F1, 1)
-    cpu.wrmsr(0x3F2, 1 << 3 | 7 << 24)
+    cpu.wrmsr(IA32_PEBS_ENABLE, 1)
+    cpu.wrmsr(MSR_PEBS_DATA_CFG, 1 << 3 | 7 << 24)
     branches = some_branches(120, classes=(0, 5))
     cpu.record(branches)
     assert [counter for counter, _ in listener.records] == [0, 0]
@@ -469,8 +502,8 @@ def test_lbr_group_of_an_adaptive_record():
 def test_a_record_without_the_adaptive_bit_has_no_lbrs():
     listener = Listener()
     cpu = armed(minus=50, listener=listener, flags=USR)
-    cpu.wrmsr(0x3F1, 1)
-    cpu.wrmsr(0x3F2, 1 << 3 | 7 << 24)
+    cpu.wrmsr(IA32_PEBS_ENABLE, 1)
+    cpu.wrmsr(MSR_PEBS_DATA_CFG, 1 << 3 | 7 << 24)
     cpu.record(some_branches(60))
     assert len(listener.records[0][1]) == 32
 
@@ -478,9 +511,9 @@ def test_a_record_without_the_adaptive_bit_has_no_lbrs():
 def test_the_threshold_of_the_pebs_buffer_freezes_as_a_pmi_does():
     listener = Listener()
     cpu = armed(listener=listener)
-    cpu.wrmsr(DEBUGCTL, 1 << 11)
+    cpu.wrmsr(DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.pebs_threshold()
-    assert cpu.rdmsr(STATUS) == 1 << 62 | LBR_FRZ and len(listener.pmis) == 1
+    assert cpu.rdmsr(STATUS) == STATUS_OVFBUF | LBR_FRZ and len(listener.pmis) == 1
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,6 +8,7 @@ from lbrcore import BranchClass as C
 from lbrcore.config import LbrConfig, Quirk
 from lbrcore.reference import ReferenceLbr
 from pylbr.cpu import Processor
+from tests.manual import IA32_DEBUGCTL, MSR_LBR_SELECT
 
 CLASSES = (C.COND, C.NEAR_REL_CALL, C.NEAR_IND_CALL, C.NEAR_RET, C.NEAR_IND_JMP, C.NEAR_REL_JMP,
            C.FAR_BRANCH)
@@ -18,7 +19,7 @@ SANDY_BRIDGE = dict(zip(CLASSES, ({2}, {3}, {4}, {5}, {6}, {7}, {8}), strict=Tru
 NEHALEM = {**SANDY_BRIDGE, C.NEAR_REL_CALL: {3, 7}, C.NEAR_IND_CALL: {4, 6}, C.NEAR_RET: {5, 6}}
 TABLE = {"nehalem": NEHALEM, "westmere": NEHALEM, "silvermont": NEHALEM, "airmont": NEHALEM,
          "sandy-bridge": SANDY_BRIDGE, "haswell": SANDY_BRIDGE, "skylake": SANDY_BRIDGE}
-SELECT, DEBUGCTL = 0x1C8, 0x1D9
+SELECT, DEBUGCTL = MSR_LBR_SELECT, IA32_DEBUGCTL
 
 
 def batch(cpl):

@@ -15,8 +15,25 @@ from pylbr.cpu import Processor, Vmcs, decode, encode, migrate
 from pylbr.cpu.saved.codec import HEADER, MAGIC
 from pylbr.errors import LbrError, StateError, UnsupportedFeature
 from tests.cpu.helpers import Listener, some_branches
+from tests.manual import (
+    DBG_EXTN_CFG,
+    DBG_EXTN_CFG_LBRV2EN,
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_XSS,
+    MSR_LASTBRANCH_TOS,
+    PERF_CNTR_GLOBAL_CTL,
+    PERF_CTL0,
+    PERF_CTR0,
+    RECORD_ALL,
+)
 
-CTL, DEPTH, DEBUGCTL = 0x14CE, 0x14CF, 0x1D9
+CTL, DEPTH, DEBUGCTL = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_DEBUGCTL
 
 
 def busy(name):
@@ -30,14 +47,14 @@ def busy(name):
     elif m.legacy:
         cpu.wrmsr(DEBUGCTL, 1)
     else:
-        cpu.wrmsr(0xC000010F, 1 << 6)
+        cpu.wrmsr(DBG_EXTN_CFG, DBG_EXTN_CFG_LBRV2EN)
     if m.pmu.version:
-        cpu.wrmsr(0xC0010200 if m.amd else 0x186, 0x5300C4)
-        cpu.wrmsr(0xC0010201 if m.amd else 0xC1, 12345)
+        cpu.wrmsr(PERF_CTL0 if m.amd else IA32_PERFEVTSEL0, 0x5300C4)
+        cpu.wrmsr(PERF_CTR0 if m.amd else IA32_PMC0, 12345)
     if m.pmu.version >= 2:
-        cpu.wrmsr(0xC0000301 if m.amd else 0x38F, 1)
+        cpu.wrmsr(PERF_CNTR_GLOBAL_CTL if m.amd else IA32_PERF_GLOBAL_CTRL, 1)
     if m.xss >> 15 & 1:
-        cpu.wrmsr(0xDA0, 1 << 15)
+        cpu.wrmsr(IA32_XSS, 1 << 15)
         cpu.xsetbv(7)
     cpu.record(some_branches(100, classes=(0, 1, 2, 3, 4, 5)))
     cpu.branch(BranchClass.INTERRUPT, 0x1000, 0x2000, cycles=5)
@@ -73,8 +90,8 @@ def test_what_a_pmi_leaves_behind_loads(name):
     cpu = Processor(name, Listener())
     m = cpu.model
     if m.pmu.version:
-        cpu.wrmsr(0xC0010200 if m.amd else 0x186, 0x5300C2 if m.amd else 0x5300C4)
-        cpu.wrmsr(0xC0010201 if m.amd else 0xC1, (1 << 48) - 5 if m.amd else 0xFFFFFFFB)
+        cpu.wrmsr(PERF_CTL0 if m.amd else IA32_PERFEVTSEL0, 0x5300C2 if m.amd else 0x5300C4)
+        cpu.wrmsr(PERF_CTR0 if m.amd else IA32_PMC0, (1 << 48) - 5 if m.amd else 0xFFFFFFFB)
     if not m.netburst:
         cpu.wrmsr(DEBUGCTL, 0x1801 if m.amd or (m.pdcm and m.pmu.version > 1) else 1)
     cpu.record(some_branches(100))
@@ -108,13 +125,14 @@ def test_a_state_is_plain_and_frozen():
 def test_a_guest_is_saved_with_its_vmcs():
     cpu = Processor("sapphire-rapids")
     v = Vmcs.for_model(cpu.model, "use MSR bitmaps", "load IA32_LBR_CTL", "clear IA32_LBR_CTL")
-    v.guest_lbr_ctl, v.exit_msr_load = 0x7F0007, [(0x1500, 5)]
+    v.guest_lbr_ctl, v.exit_msr_load = RECORD_ALL, [(IA32_LBR_0_FROM_IP, 5)]
     v.intercept(DEPTH)
     cpu.vm_entry(v)
     back = Processor.from_state(decode(encode(cpu.state())))
     assert back.state() == cpu.state() and back.vmx.vmcs == v and back.vmx.vmcs is not v
     back.vm_exit(ExitReason.VMCALL)
-    assert back.rdmsr(CTL) == 0 and back.rdmsr(0x1500) == 5 and cpu.rdmsr(CTL) == 0x7F0007
+    assert back.rdmsr(CTL) == 0 and back.rdmsr(IA32_LBR_0_FROM_IP) == 5
+    assert cpu.rdmsr(CTL) == RECORD_ALL
 
 
 # Hostile input
@@ -166,9 +184,9 @@ def _guest():
         cpu.model, "use MSR bitmaps", "load IA32_LBR_CTL", "clear IA32_LBR_CTL",
         "load debug controls", "save debug controls", "activate secondary controls",
         "enable XSAVES/XRSTORS", "load host IA32_PERF_GLOBAL_CTRL")
-    v.guest_lbr_ctl, v.guest_debugctl, v.host_perf_global_ctrl = 0x7F0007, 0x800, 3
+    v.guest_lbr_ctl, v.guest_debugctl, v.host_perf_global_ctrl = RECORD_ALL, 0x800, 3
     v.exception_bitmap, v.xss_exiting_bitmap, v.entry_interruption_info = 2, 1 << 11, 1 << 31
-    v.entry_msr_load = v.exit_msr_load = [(0x1500, 5), (DEPTH, 16)]
+    v.entry_msr_load = v.exit_msr_load = [(IA32_LBR_0_FROM_IP, 5), (DEPTH, 16)]
     v.exit_msr_store = [(CTL, 0)]
     cpu.vm_entry(v)
     cpu.record(some_branches(40))
@@ -206,7 +224,7 @@ def test_what_loads_in_a_guest_runs_on_without_surprise(changes):
     {"guest_lbr_ctl": 1 << 5}, {"guest_debugctl": 1 << 3}, {"guest_dr7": 1 << 40},
     {"exit_reason": -1}, {"exit_reason": "none"}, {"msr_bitmap": 1 << 40}, {"msr_bitmap": b""},
     {"exit_msr_load": ((1, 2, 3),)}, {"exit_msr_load": ((1 << 40, 2),)}, {"exit_msr_load": 5},
-    {"exit_msr_load": ((0x1500, 0),) * 513},
+    {"exit_msr_load": ((IA32_LBR_0_FROM_IP, 0),) * 513},
 ])
 def test_vmcs_states_that_no_entry_would_have_let_pass(change):
     state = _guest().state()
@@ -257,8 +275,8 @@ def test_a_model_of_ones_own_is_given_again():
 
 @pytest.mark.parametrize("part, change", [
     ("msrs", {"debugctl": 1}), ("msrs", {"debugctl": 1 << 20}), ("msrs", {"xcr0": 2}),
-    ("msrs", {"xcr0": 1 << 5}), ("msrs", {"values": ((0x14CE, 1),)}),
-    ("msrs", {"values": ((0xDA0, 1 << 40),)}), ("enclave", {"kind": "else"}),
+    ("msrs", {"xcr0": 1 << 5}), ("msrs", {"values": ((IA32_LBR_CTL, 1),)}),
+    ("msrs", {"values": ((IA32_XSS, 1 << 40),)}), ("enclave", {"kind": "else"}),
     ("enclave", {"entry": 1 << 64}), ("smm", {"inside": False}),
     ("smm", {"debugctl": 1 << 20}), ("mode", {"cs_base": 1 << 64}),
 ])
@@ -313,10 +331,11 @@ GOLDEN = bytes.fromhex(
 
 def test_version_1_keeps_loading():
     cpu = Processor.from_state(decode(GOLDEN))
-    assert cpu.model.name == "nehalem" and cpu.rdmsr(0x1C9) == 3
+    assert cpu.model.name == "nehalem" and cpu.rdmsr(MSR_LASTBRANCH_TOS) == 3
     assert [cpu.rdmsr(0x680 + i) for i in range(5)] == [
         0, 0x1000, 1 << 63 | 0x2000, 0x3000, 0]
-    assert cpu.rdmsr(0x1D9) == 0x801 and cpu.rdmsr(0x186) == 0x4300C4 and cpu.rdmsr(0xC1) == 3
+    assert cpu.rdmsr(IA32_DEBUGCTL) == 0x801
+    assert cpu.rdmsr(IA32_PERFEVTSEL0) == 0x4300C4 and cpu.rdmsr(IA32_PMC0) == 3
 
 
 # Migration
@@ -328,7 +347,7 @@ def moved(cpu, target):
 def simple(name, n=20):
     cpu = Processor(name)
     if cpu.model.arch:
-        cpu.wrmsr(CTL, 0x7F0007)
+        cpu.wrmsr(CTL, RECORD_ALL)
     else:
         cpu.wrmsr(DEBUGCTL, 1)
     cpu.record(some_branches(n))
@@ -351,7 +370,7 @@ def test_between_architectural_parts():
 def test_unlike_depths(depth, target, works):
     cpu = Processor("sapphire-rapids")
     cpu.wrmsr(DEPTH, depth)
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.record(some_branches(40))
     other = architectural("other", depths=target)
     if not works:
@@ -368,10 +387,10 @@ def test_unlike_ip_formats(lip):
     """Effective and linear addresses differ by the base of CS, where that is known."""
     one, two = architectural("one", lip=lip), architectural("two", lip=not lip)
     cpu = Processor(one)
-    cpu.wrmsr(CTL, 0x7F0007)
+    cpu.wrmsr(CTL, RECORD_ALL)
     cpu.mode.cs_base = 0x10000
     native = Processor(two)
-    native.wrmsr(CTL, 0x7F0007)
+    native.wrmsr(CTL, RECORD_ALL)
     native.mode.cs_base = 0x10000
     for each in (cpu, native):
         each.record(some_branches(40))
@@ -388,12 +407,12 @@ def test_legacy_formats_translate_exactly_or_not_at_all():
     cpu.wrmsr(DEBUGCTL, 1)
     cpu.branch(0, 0xFFFFFFFF81000000, 0x2000, flags=4)
     there = moved(cpu, model("haswell"))
-    assert there.rdmsr(0x680 + there.rdmsr(0x1C9)) == 0x9FFFFFFF81000000
+    assert there.rdmsr(0x680 + there.rdmsr(MSR_LASTBRANCH_TOS)) == 0x9FFFFFFF81000000
     timed = simple("skylake")
     with pytest.raises(StateError, match="depth 32"):
         migrate(timed.state(), model("haswell"))
     there = moved(timed, model("goldmont"))
-    tos = there.rdmsr(0x1C9)
+    tos = there.rdmsr(MSR_LASTBRANCH_TOS)
     assert there.rdmsr(0x6C0 + tos) >> 48 == timed.rdmsr(0xDC0 + tos) & 0xFFFF
     transactional = simple("skylake")
     transactional.tsx_begin()
@@ -415,7 +434,7 @@ def test_flavours_do_not_mix(name, target, reason):
 
 def test_what_else_is_refused():
     cpu = simple("sapphire-rapids")
-    cpu.wrmsr(0x186 + 7, 0x4300C4)
+    cpu.wrmsr(IA32_PERFEVTSEL0 + 7, 0x4300C4)
     with pytest.raises(StateError, match="counter 6"):
         migrate(cpu.state(), model("alder-lake-e"))
     cpu = simple("sapphire-rapids")

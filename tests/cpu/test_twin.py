@@ -20,6 +20,34 @@ from pylbr.cpu import Processor, Vmcs, VmEntryFailure, VmExit, decode, encode
 from pylbr.errors import GeneralProtection
 from tests.cpu import twin
 from tests.cpu.helpers import Listener
+from tests.manual import (
+    DBG_EXTN_CFG,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_RTIT_CTL,
+    IA32_XSS,
+    LBR_SELECT,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    MSR_PEBS_DATA_CFG,
+    PERF_CNTR_GLOBAL_STATUS_CLR,
+    PERF_CTL0,
+    PERF_CTR0,
+    RECORD_ALL,
+    STATUS_CTR_FRZ,
+    STATUS_LBR_FRZ,
+)
 
 ADDRESSES = st.sampled_from([
     0, 0x401000, 0x7FFFFFFFF000, 0xFFFFFFFF81000000, 0x0000800000000000, 1 << 56, 1 << 63,
@@ -32,7 +60,7 @@ SELECTS = st.builds(
     st.sampled_from([0x410000, 0x420000, 0x430000, 0x530000, 0x510000, 0x30000, 0x4430000,
                      0x1430000 << 4, 1 << 32 | 0x430000, 1 << 33 | 0x430000,
                      1 << 35 | 0x430000, 1 << 34 | 0x430000]))
-CTLS = st.sampled_from([0x7F0007, 0x7F0006, 0x7F0005, 0x7F0003, 0x38000D, 0x38000F, 0x3F0003,
+CTLS = st.sampled_from([RECORD_ALL, 0x7F0006, 0x7F0005, 0x7F0003, 0x38000D, 0x38000F, 0x3F0003,
                         0x10007, 1, 0, 0x7F0001])
 COUNTS = st.integers(1, 40).map(lambda n: (1 << 48) - n) | st.just(0)
 
@@ -67,9 +95,10 @@ class Walk(RuleBasedStateMachine):
     def start(self, rearm, debugctl, select, count, n, first):
         """Recording, with a counter armed: most operations then show an effect."""
         facts = twin.MODELS[self.name]
-        self.unfreeze = 0xC0000302 if facts.kind == "amd" else 0x390
-        counter = 0xC0010201 if facts.kind == "amd" else 0x4C1 if facts.full_width else 0xC1
-        low = facts.full_width or facts.kind == "amd"
+        amd = facts.kind == "amd"
+        self.unfreeze = PERF_CNTR_GLOBAL_STATUS_CLR if amd else IA32_PERF_GLOBAL_STATUS_RESET
+        counter = PERF_CTR0 if amd else IA32_A_PMC0 if facts.full_width else IA32_PMC0
+        low = facts.full_width or amd
         minus = ((1 << 48) if low else (1 << 32)) - (rearm or 1)
 
         def handler(cpu):
@@ -77,7 +106,8 @@ class Walk(RuleBasedStateMachine):
             if rearm:
                 cpu.wrmsr(counter, minus)
                 if facts.pmu >= 2:
-                    cpu.wrmsr(self.unfreeze, 1 | (1 << 58 if facts.pmu >= 4 or facts.kind == "amd"
+                    cpu.wrmsr(self.unfreeze, 1
+                              | (STATUS_LBR_FRZ if facts.pmu >= 4 or facts.kind == "amd"
                                                   else 0))
 
         reload = rearm and (1 << 48) - rearm
@@ -127,34 +157,34 @@ class Walk(RuleBasedStateMachine):
     @rule(i=st.integers(0, 400), v=VALUES)
     def write_something(self, i, v):
         index = self.watched[i % len(self.watched)]
-        self.wrmsr(index, v & 1 if index == 0x570 else v)
+        self.wrmsr(index, v & 1 if index == IA32_RTIT_CTL else v)
 
     @rule(n=st.integers(0, 7), v=SELECTS, count=COUNTS)
     def arm(self, n, v, count):
         if self.kind == "amd":
-            self.wrmsr(0xC0010200 + 2 * (n % 6), v)
-            self.wrmsr(0xC0010201 + 2 * (n % 6), count)
+            self.wrmsr(PERF_CTL0 + 2 * (n % 6), v)
+            self.wrmsr(PERF_CTR0 + 2 * (n % 6), count)
         else:
             n %= len(self.twin.pmc)
-            self.wrmsr(0x186 + n, v)
-            self.wrmsr(0x4C1 + n if self.twin.facts.full_width else 0xC1 + n, count)
+            self.wrmsr(IA32_PERFEVTSEL0 + n, v)
+            self.wrmsr(IA32_A_PMC0 + n if self.twin.facts.full_width else IA32_PMC0 + n, count)
 
     @rule(v=st.sampled_from([0xB, 0xBB, 0x33, 0x12, 0x8, 0]), count=COUNTS)
     def arm_fixed(self, v, count):
         if self.twin.facts.fixed:
-            self.wrmsr(0x38D, v)
-            self.wrmsr(0x38F, self.twin.global_ctrl | 7 << 32)
-            self.wrmsr(0x309, count)
+            self.wrmsr(IA32_FIXED_CTR_CTRL, v)
+            self.wrmsr(IA32_PERF_GLOBAL_CTRL, self.twin.global_ctrl | 7 << 32)
+            self.wrmsr(IA32_FIXED_CTR0, count)
 
     @precondition(lambda self: self.twin.facts.pebs)
     @rule(enable=st.sampled_from([0, 1, 3, 1 << 32]), lbrs=st.sampled_from([0, 8, 8 | 5 << 24,
                                                                             8 | 40 << 24]),
           count=COUNTS)
     def arm_pebs(self, enable, lbrs, count):
-        self.wrmsr(0x3F1, enable)
-        self.wrmsr(0x3F2, lbrs)
-        self.wrmsr(0x186, 0x4_0053_00C4)
-        self.wrmsr(0xC1, count & 0xFFFFFFFF)
+        self.wrmsr(IA32_PEBS_ENABLE, enable)
+        self.wrmsr(MSR_PEBS_DATA_CFG, lbrs)
+        self.wrmsr(IA32_PERFEVTSEL0, 0x4_0053_00C4)
+        self.wrmsr(IA32_PMC0, count & 0xFFFFFFFF)
 
     @precondition(lambda self: self.twin.facts.pebs)
     @rule()
@@ -164,32 +194,32 @@ class Walk(RuleBasedStateMachine):
     @rule(v=CTLS)
     def control(self, v):
         if self.kind == "arch":
-            self.wrmsr(0x14CE, v)
+            self.wrmsr(IA32_LBR_CTL, v)
         elif self.kind == "legacy":
-            self.wrmsr(0x1C8, v & 0x3FF if v & 8 == 0 else 0x3C4)
+            self.wrmsr(MSR_LBR_SELECT, v & 0x3FF if v & 8 == 0 else 0x3C4)
         else:
-            self.wrmsr(0xC000010E, v & 0x1FF)
+            self.wrmsr(LBR_SELECT, v & 0x1FF)
 
     @rule(bits=st.sampled_from([0, 1, 0x801, 0x1801, 0x4803, 0x1000, 0x48C3]))
     def debugctl(self, bits):
-        self.wrmsr(0x1D9, bits)
+        self.wrmsr(IA32_DEBUGCTL, bits)
 
     @rule(on=st.booleans())
     def enable(self, on):
         if self.kind == "arch":
-            self.wrmsr(0x14CE, 0x7F0006 | on)
+            self.wrmsr(IA32_LBR_CTL, 0x7F0006 | on)
         elif self.kind == "amd":
-            self.wrmsr(0xC000010F, on << 6)
+            self.wrmsr(DBG_EXTN_CFG, on << 6)
         else:
-            self.wrmsr(0x1D9, 0x800 | on)
+            self.wrmsr(IA32_DEBUGCTL, 0x800 | on)
 
     @rule(depth=st.sampled_from([8, 16, 32, 24]))
     def depth(self, depth):
-        self.wrmsr(0x14CF, depth)
+        self.wrmsr(IA32_LBR_DEPTH, depth)
 
     @rule()
     def unfreeze_all(self):
-        self.wrmsr(self.unfreeze, 1 << 58 | 1 << 59 | 1)
+        self.wrmsr(self.unfreeze, STATUS_LBR_FRZ | STATUS_CTR_FRZ | 1)
 
     # Branches
 
@@ -284,7 +314,7 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "arch" and not self.vmcs)
     @rule()
     def xsaves(self):
-        self.wrmsr(0xDA0, 1 << 15)
+        self.wrmsr(IA32_XSS, 1 << 15)
         for cpu in (self.cpu, self.twin):
             cpu.xsaves(self.area[id(cpu)])
         assert self.area[id(self.cpu)] == self.area[id(self.twin)]
@@ -292,7 +322,7 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "arch" and not self.vmcs)
     @rule(fresh=st.booleans())
     def xrstors(self, fresh):
-        self.wrmsr(0xDA0, 1 << 15)
+        self.wrmsr(IA32_XSS, 1 << 15)
         for cpu in (self.cpu, self.twin):
             area = self.area[id(cpu)]
             if fresh or not area[527] & 0x80:
@@ -320,15 +350,18 @@ class Walk(RuleBasedStateMachine):
             if arch or on:
                 made.set(name, on)
         made.guest_lbr_ctl, made.guest_debugctl = ctl, debugctl
-        exits = {0x1D9} if watch else set()
+        exits = {IA32_DEBUGCTL} if watch else set()
         for index in exits:
             made.intercept(index)
         made.exception_bitmap = 2 * db_exits
         made.entry_interruption_info = inject and 1 << 31 | 3 << 8 | 1
-        listed = [(0x14CF, 16), (0x1500, 0x77), (0x1DD, 5), (0x14CE, 0x7F0007), (0x1D9, 0x800),
-                  (0x14CF, 24)] if arch else [
-            (0x1C9, 3), (facts.from_base, 0x77), (0x1C8, 4) if facts.select else (0x1C9, 1),
-            (0x1D9, 0x801), (0x3F1, 0) if facts.pebs else (0xC1, 5), (0x1DD, 5)]
+        listed = [(IA32_LBR_DEPTH, 16), (IA32_LBR_0_FROM_IP, 0x77), (IA32_LER_FROM_IP, 5),
+                  (IA32_LBR_CTL, RECORD_ALL), (IA32_DEBUGCTL, 0x800),
+                  (IA32_LBR_DEPTH, 24)] if arch else [
+            (MSR_LASTBRANCH_TOS, 3), (facts.from_base, 0x77),
+            (MSR_LBR_SELECT, 4) if facts.select else (MSR_LASTBRANCH_TOS, 1),
+            (IA32_DEBUGCTL, 0x801), (IA32_PEBS_ENABLE, 0) if facts.pebs else (IA32_PMC0, 5),
+            (IA32_LER_FROM_IP, 5)]
         # The last of them is refused; at a VM exit that would be a VMX abort.
         made.entry_msr_load = [listed[n] for n in lists[0]]
         made.exit_msr_load = [listed[n % 5] for n in lists[1]]

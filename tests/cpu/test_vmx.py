@@ -10,10 +10,22 @@ from pylbr.arch.vmx import CONTROLS, allowed
 from pylbr.cpu import InvalidOpcode, Processor, Vmcs, VmEntryFailure, VmExit, nested
 from pylbr.errors import ConfigurationError, GeneralProtection, UnsupportedFeature
 from tests.cpu.helpers import some_branches
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_XSS,
+    MSR_LASTBRANCH_TOS,
+    RECORD_ALL,
+)
 
 SPR = model("sapphire-rapids")
-CTL, DEBUGCTL, DEPTH, XSS = 0x14CE, 0x1D9, 0x14CF, 0xDA0
-ALL = 0x7F0007
+CTL, DEBUGCTL, DEPTH, XSS = IA32_LBR_CTL, IA32_DEBUGCTL, IA32_LBR_DEPTH, IA32_XSS
+ALL = RECORD_ALL
 LOAD, CLEAR = "load IA32_LBR_CTL", "clear IA32_LBR_CTL"
 DEBUG_IN, DEBUG_OUT = "load debug controls", "save debug controls"
 
@@ -61,7 +73,7 @@ def test_entry_loads_and_exit_saves_and_clears():
     assert (v.guest_lbr_ctl, v.guest_debugctl) == (0x3F0007, 0x800)
     assert (v.exit_reason, v.exit_qualification) == (18, 7)
     assert (cpu.rdmsr(CTL), cpu.rdmsr(DEBUGCTL)) == (0, 0)
-    assert cpu.rdmsr(0x1500) == 1 and cpu.rdmsr(DEPTH) == 32
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == 1 and cpu.rdmsr(DEPTH) == 32
 
 
 def test_without_the_controls_the_msr_crosses_both_ways():
@@ -101,7 +113,7 @@ def test_legacy_exit_stops_the_guests_recording():
     cpu.branch(0, 1, 2)
     cpu.vm_exit(ExitReason.CPUID)
     cpu.branch(0, 3, 4)
-    assert cpu.records()["from"][0] == 1 and cpu.rdmsr(0x1C9) == 1
+    assert cpu.records()["from"][0] == 1 and cpu.rdmsr(MSR_LASTBRANCH_TOS) == 1
     for name in (LOAD, CLEAR):
         with pytest.raises(ConfigurationError):
             Vmcs.for_model(skl, name)
@@ -115,8 +127,8 @@ def test_legacy_exit_stops_the_guests_recording():
     ({"entry_controls": 0}, None, 7),
     ({"exit_controls": 1 << 31}, None, 7),
     ({"msr_bitmap": bytearray(10)}, None, 7),
-    ({"entry_msr_load": [(0x1500, 0)] * 513}, None, 7),
-    ({"entry_msr_load": [(0x1500, 0), (DEPTH, 9)]}, 34, None),
+    ({"entry_msr_load": [(IA32_LBR_0_FROM_IP, 0)] * 513}, None, 7),
+    ({"entry_msr_load": [(IA32_LBR_0_FROM_IP, 0), (DEPTH, 9)]}, 34, None),
     ({"entry_msr_load": [(0xC0000100, 0)]}, 34, None),
     ({"entry_msr_load": [(0x9999, 0)]}, 34, None),
 ])
@@ -156,13 +168,14 @@ def test_capability_msrs_say_what_entry_checks():
 
 def test_msr_lists():
     cpu = host()
-    v = vmcs(entry_msr_load=[(DEPTH, 16), (0x1500, 0x77)], exit_msr_store=[(0x1500, 0), (CTL, 0)],
+    v = vmcs(entry_msr_load=[(DEPTH, 16), (IA32_LBR_0_FROM_IP, 0x77)],
+             exit_msr_store=[(IA32_LBR_0_FROM_IP, 0), (CTL, 0)],
              exit_msr_load=[(CTL, 0x10001), (DEBUGCTL, 0x800)])
     cpu.vm_entry(v)
-    assert (cpu.rdmsr(DEPTH), cpu.rdmsr(0x1500)) == (16, 0x77)
+    assert (cpu.rdmsr(DEPTH), cpu.rdmsr(IA32_LBR_0_FROM_IP)) == (16, 0x77)
     cpu.wrmsr(CTL, 0)
     cpu.vm_exit(ExitReason.VMCALL)
-    assert v.exit_msr_store == [(0x1500, 0x77), (CTL, 0)]
+    assert v.exit_msr_store == [(IA32_LBR_0_FROM_IP, 0x77), (CTL, 0)]
     assert (cpu.rdmsr(CTL), cpu.rdmsr(DEBUGCTL)) == (0x10001, 0x800)
 
 
@@ -192,7 +205,8 @@ def test_msr_bitmap():
     assert cpu.rdmsr(CTL) == ALL
 
 
-@given(st.sampled_from([0, 0x1D9, 0x14CE, 0x1FFF, 0xC0000000, 0xC0000080, 0xC0001FFF]),
+@given(st.sampled_from([0, IA32_DEBUGCTL, IA32_LBR_CTL, 0x1FFF, 0xC0000000, 0xC0000080,
+                        0xC0001FFF]),
        st.booleans())
 def test_each_msr_has_two_bits_of_the_bitmap(index, write):
     v = vmcs()
@@ -333,7 +347,8 @@ def test_misuse():
 L1_CONTROLS = (LOAD, CLEAR, DEBUG_IN, DEBUG_OUT, "load guest IA32_PERF_GLOBAL_CTRL",
                "load host IA32_PERF_GLOBAL_CTRL", "save IA32_PERF_GLOBAL_CTRL")
 #: INFO is left out: whenever L0 runs, LBREn is clear, and CYC_CNT starts anew behind it.
-VISIBLE = (CTL, DEBUGCTL, DEPTH, 0x38F, 0x1500, 0x1600, 0x1501, 0x151F)
+VISIBLE = (CTL, DEBUGCTL, DEPTH, IA32_PERF_GLOBAL_CTRL, IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP,
+           0x1501, 0x151F)
 
 
 class Nest:
@@ -394,7 +409,8 @@ class Nest:
             assert getattr(one, name) == getattr(two, name), name
 
 
-LISTED = [(DEPTH, 16), (CTL, 0x3F0007), (DEBUGCTL, 0x801), (0x38F, 3), (0x1500, 0x77),
+LISTED = [(DEPTH, 16), (CTL, 0x3F0007), (DEBUGCTL, 0x801), (IA32_PERF_GLOBAL_CTRL, 3),
+          (IA32_LBR_0_FROM_IP, 0x77),
           (DEPTH, 32)]
 
 
@@ -417,7 +433,7 @@ LISTED = [(DEPTH, 16), (CTL, 0x3F0007), (DEBUGCTL, 0x801), (0x38F, 3), (0x1500, 
 def test_nested_equals_bare(names, fields, watched, steps):
     nest = Nest(tuple(names), fields)
     for v in nest.v12:
-        v.exit_msr_store = [(CTL, 0), (0x1500, 0)]
+        v.exit_msr_store = [(CTL, 0), (IA32_LBR_0_FROM_IP, 0)]
         for index in watched:
             v.intercept(index)
     for what, n in steps:
@@ -441,7 +457,7 @@ def test_nested_equals_bare(names, fields, watched, steps):
 def test_nested_entry_failures_are_those_of_the_bare_processor():
     for names, fields, reason in (
             ((LOAD,), {"guest_lbr_ctl": 1 << 5}, 33),
-            ((), {"entry_msr_load": [(CTL, ALL), (0x1DD, 5), (DEPTH, 24)]}, 34),
+            ((), {"entry_msr_load": [(CTL, ALL), (IA32_LER_FROM_IP, 5), (DEPTH, 24)]}, 34),
             ((LOAD, CLEAR), {"guest_lbr_ctl": ALL, "entry_msr_load": [(0x9999, 0)],
                              "exit_msr_load": [(DEPTH, 8)]}, 34)):
         nest = Nest(names, fields)
@@ -503,4 +519,4 @@ def test_l0_may_watch_what_l1_does_not():
         cpu.wrmsr(DEPTH, 8)
     assert not nested.wants_exit(v12, exit_.value.reason, exit_.value.index)
     cpu.branch(BranchClass.COND, 1, 2)
-    assert cpu.rdmsr(0x1500) == 1
+    assert cpu.rdmsr(IA32_LBR_0_FROM_IP) == 1

@@ -7,10 +7,53 @@ the record stack is a Python list, counters step branch by branch.
 from dataclasses import dataclass, field
 
 from lbrcore import BranchClass as B
+from tests.manual import (
+    DBG_EXTN_CFG,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_DS_AREA,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_INUSE,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_RTIT_CTL,
+    IA32_XSS,
+    INFO_CYC_CNT_VALID,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+    LBR_SELECT,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    MSR_PEBS_DATA_CFG,
+    PERF_CNTR_GLOBAL_CTL,
+    PERF_CNTR_GLOBAL_STATUS,
+    PERF_CNTR_GLOBAL_STATUS_CLR,
+    PERF_CTL0,
+    SAMP_BR_FROM_0,
+    SAMP_BR_TO_0,
+    STATUS_ASCI,
+    STATUS_CTR_FRZ,
+    STATUS_LBR_FRZ,
+)
 
 ONES = (1 << 64) - 1
-MISPRED, IN_TSX, ABORT, VALID = 1 << 63, 1 << 62, 1 << 61, 1 << 60
-LBR_FRZ, CTR_FRZ, ASCI = 1 << 58, 1 << 59, 1 << 60
+MISPRED, IN_TSX, ABORT, VALID = INFO_MISPRED, INFO_IN_TSX, INFO_TSX_ABORT, INFO_CYC_CNT_VALID
+LBR_FRZ, CTR_FRZ, ASCI = STATUS_LBR_FRZ, STATUS_CTR_FRZ, STATUS_ASCI
 
 
 class Fault(Exception):
@@ -434,34 +477,35 @@ class Twin:
         value = self.read_records(i)
         if value is not None:
             return value
-        if i == 0x1D9:
+        if i == IA32_DEBUGCTL:
             return self.debugctl
         if f.kind == "amd":
             return self.read_amd(i)
-        if 0xC1 <= i < 0xC1 + f.counters:
-            return self.pmc[i - 0xC1]
-        if f.full_width and 0x4C1 <= i < 0x4C1 + f.counters:
-            return self.pmc[i - 0x4C1]
-        if 0x186 <= i < 0x186 + f.counters:
-            return self.evtsel[i - 0x186]
-        if 0x309 <= i < 0x309 + f.fixed:
-            return self.fixed[i - 0x309]
+        if IA32_PMC0 <= i < IA32_PMC0 + f.counters:
+            return self.pmc[i - IA32_PMC0]
+        if f.full_width and IA32_A_PMC0 <= i < IA32_A_PMC0 + f.counters:
+            return self.pmc[i - IA32_A_PMC0]
+        if IA32_PERFEVTSEL0 <= i < IA32_PERFEVTSEL0 + f.counters:
+            return self.evtsel[i - IA32_PERFEVTSEL0]
+        if IA32_FIXED_CTR0 <= i < IA32_FIXED_CTR0 + f.fixed:
+            return self.fixed[i - IA32_FIXED_CTR0]
         simple = {}
         if f.pmu >= 2:
-            simple = {0x38D: self.fixed_ctrl, 0x38E: self.status, 0x38F: self.global_ctrl,
-                      0x390: 0}
+            simple = {IA32_FIXED_CTR_CTRL: self.fixed_ctrl, IA32_PERF_GLOBAL_STATUS: self.status,
+                      IA32_PERF_GLOBAL_CTRL: self.global_ctrl,
+                      IA32_PERF_GLOBAL_STATUS_RESET: 0}
         if f.pmu >= 4:
-            simple[0x391] = 0
-            simple[0x392] = self.in_use()
-        simple[0x600] = self.ds_area
+            simple[IA32_PERF_GLOBAL_STATUS_SET] = 0
+            simple[IA32_PERF_GLOBAL_INUSE] = self.in_use()
+        simple[IA32_DS_AREA] = self.ds_area
         if f.pebs:
-            simple[0x3F1] = self.pebs_enable
+            simple[IA32_PEBS_ENABLE] = self.pebs_enable
         if f.adaptive:
-            simple[0x3F2] = self.pebs_cfg
+            simple[MSR_PEBS_DATA_CFG] = self.pebs_cfg
         if f.kind == "arch":
-            simple[0xDA0] = self.xss
+            simple[IA32_XSS] = self.xss
         if f.pt:
-            simple[0x570] = self.pt
+            simple[IA32_RTIT_CTL] = self.pt
         if i in simple:
             return simple[i]
         raise Fault
@@ -476,25 +520,27 @@ class Twin:
     def read_records(self, i):
         f = self.facts
         if f.kind == "arch":
-            if i == 0x14CE:
+            if i == IA32_LBR_CTL:
                 return self.ctl
-            if i == 0x14CF:
+            if i == IA32_LBR_DEPTH:
                 return self.depth
-            for base, part in ((0x1500, 0), (0x1600, 1), (0x1200, 2)):
+            for part, base in enumerate((IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO)):
                 if base <= i < base + 32:
                     if i - base >= self.depth:
                         raise Fault
                     return self.shown(self.stack[i - base], part)
-            if i in (0x1DD, 0x1DE, 0x1E0):
-                return self.shown(self.ler, (0x1DD, 0x1DE, 0x1E0).index(i))
+            if i in (IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO):
+                return self.shown(self.ler, (IA32_LER_FROM_IP, IA32_LER_TO_IP,
+                                             IA32_LER_INFO).index(i))
         if f.kind == "legacy":
-            known = {0x1C9: self.tos, **({0x1C8: self.ctl} if f.select else {})}
+            known = {MSR_LASTBRANCH_TOS: self.tos,
+                     **({MSR_LBR_SELECT: self.ctl} if f.select else {})}
             if i in known:
                 return 0 if self.shut() else known[i]
-            if i in (0x1DD, 0x1DE):
+            if i in (IA32_LER_FROM_IP, IA32_LER_TO_IP):
                 if f.fmt == 0:
-                    return self.ler[i - 0x1DD] & 0xFFFFFFFF
-                return 0 if self.shut() else self.legacy_shown(self.ler, i - 0x1DD)
+                    return self.ler[i - IA32_LER_FROM_IP] & 0xFFFFFFFF
+                return 0 if self.shut() else self.legacy_shown(self.ler, i - IA32_LER_FROM_IP)
             for base, part in ((f.from_base, 0), (f.to_base, 1), (f.info_base, 2)):
                 if base and base <= i < base + f.depth:
                     one = self.stack[self.newest_index(i - base)]
@@ -520,22 +566,23 @@ class Twin:
         return (info & 0xFFFF) << 48 | to & ((1 << 48) - 1) if fmt == 6 else to
 
     def read_amd(self, i):
-        if i == 0xC000010F:
+        if i == DBG_EXTN_CFG:
             return self.amd_on << 6
-        if i == 0xC000010E:
+        if i == LBR_SELECT:
             return self.ctl
-        if 0xC0010300 <= i < 0xC0010320:
-            from_, to, info = self.stack[(i - 0xC0010300) // 2]
+        if SAMP_BR_FROM_0 <= i < 0xC0010320:
+            from_, to, info = self.stack[(i - SAMP_BR_FROM_0) // 2]
             ip = (1 << 58) - 1
             if i % 2 == 0:
                 return from_ & ip | info & MISPRED
             if info & 1:  # TO was written by software: its flags are kept
                 return to & ip | (info >> 1 & 7) << 61
             return to & ip | (1 << 63 if from_ or to else 0)
-        if 0xC0010200 <= i < 0xC0010200 + 2 * self.facts.counters:
+        if PERF_CTL0 <= i < PERF_CTL0 + 2 * self.facts.counters:
             bank = self.pmc if i % 2 else self.evtsel
-            return bank[(i - 0xC0010200) // 2]
-        simple = {0xC0000300: self.status, 0xC0000301: self.global_ctrl, 0xC0000302: 0}
+            return bank[(i - PERF_CTL0) // 2]
+        simple = {PERF_CNTR_GLOBAL_STATUS: self.status, PERF_CNTR_GLOBAL_CTL: self.global_ctrl,
+                  PERF_CNTR_GLOBAL_STATUS_CLR: 0}
         if i in simple:
             return simple[i]
         raise Fault
@@ -555,54 +602,54 @@ class Twin:
         f = self.facts
         if self.write_records(i, v):
             return
-        if i == 0x1D9:
+        if i == IA32_DEBUGCTL:
             self.need(v, f.debugctl | 1)
             self.debugctl = v & f.debugctl
         elif f.kind == "amd":
             self.write_amd(i, v)
-        elif 0xC1 <= i < 0xC1 + f.counters:
-            self.pmc[i - 0xC1] = signed(v, 32) & ((1 << f.pmc_width) - 1)
-        elif f.full_width and 0x4C1 <= i < 0x4C1 + f.counters:
+        elif IA32_PMC0 <= i < IA32_PMC0 + f.counters:
+            self.pmc[i - IA32_PMC0] = signed(v, 32) & ((1 << f.pmc_width) - 1)
+        elif f.full_width and IA32_A_PMC0 <= i < IA32_A_PMC0 + f.counters:
             self.need(v, (1 << f.pmc_width) - 1)
-            self.pmc[i - 0x4C1] = v
-        elif 0x186 <= i < 0x186 + f.counters:
+            self.pmc[i - IA32_A_PMC0] = v
+        elif IA32_PERFEVTSEL0 <= i < IA32_PERFEVTSEL0 + f.counters:
             self.need(v, f.evtsel)
             if v >> 33 & 1 and i != 0x188:
                 raise Fault
-            if v >> 35 & 1 and not f.logging >> (i - 0x186) & 1:
+            if v >> 35 & 1 and not f.logging >> (i - IA32_PERFEVTSEL0) & 1:
                 raise Fault
-            self.evtsel[i - 0x186] = v
-        elif 0x309 <= i < 0x309 + f.fixed:
+            self.evtsel[i - IA32_PERFEVTSEL0] = v
+        elif IA32_FIXED_CTR0 <= i < IA32_FIXED_CTR0 + f.fixed:
             self.need(v, (1 << f.fixed_width) - 1)
-            self.fixed[i - 0x309] = v
-        elif f.pmu < 2 and 0x38D <= i <= 0x390:
+            self.fixed[i - IA32_FIXED_CTR0] = v
+        elif f.pmu < 2 and IA32_FIXED_CTR_CTRL <= i <= IA32_PERF_GLOBAL_STATUS_RESET:
             raise Fault
-        elif i == 0x38D:
+        elif i == IA32_FIXED_CTR_CTRL:
             self.need(v, f.fixed_ctrl)
             self.fixed_ctrl = v
-        elif i == 0x38F:
+        elif i == IA32_PERF_GLOBAL_CTRL:
             self.need(v, self.global_mask())
             self.global_ctrl = v
-        elif i == 0x390:
+        elif i == IA32_PERF_GLOBAL_STATUS_RESET:
             self.need(v, self.status_mask())
             self.status &= ~v
-        elif i == 0x391 and f.pmu >= 4:
+        elif i == IA32_PERF_GLOBAL_STATUS_SET and f.pmu >= 4:
             self.need(v, self.status_mask() & ~(1 << 63 | 1 << 61))
             self.status |= v
-        elif i == 0x600:
+        elif i == IA32_DS_AREA:
             if v != (v & 0xFFFFFFFF if f.width == 32 else signed(v, f.width)):
                 raise Fault
             self.ds_area = v
-        elif i == 0x3F1 and f.pebs:
+        elif i == IA32_PEBS_ENABLE and f.pebs:
             self.need(v, f.pebs)
             self.pebs_enable = v
-        elif i == 0x3F2 and f.adaptive:
+        elif i == MSR_PEBS_DATA_CFG and f.adaptive:
             self.need(v, 0xFF00000F)
             self.pebs_cfg = v
-        elif i == 0xDA0 and f.kind == "arch":
+        elif i == IA32_XSS and f.kind == "arch":
             self.need(v, f.xss)
             self.xss = v
-        elif i == 0x570 and f.pt:
+        elif i == IA32_RTIT_CTL and f.pt:
             self.need(v, 1)  # the test writes nothing else
             self.pt = v
         else:
@@ -611,16 +658,16 @@ class Twin:
     def write_records(self, i, v):
         f = self.facts
         if f.kind == "arch":
-            if i == 0x14CE:
+            if i == IA32_LBR_CTL:
                 self.need(v, f.ctl)
                 self.ctl = v
                 return True
-            if i == 0x14CF:
+            if i == IA32_LBR_DEPTH:
                 if v not in f.depths:
                     raise Fault
                 self.depth, self.stack = v, [(0, 0, 0)] * v
                 return True
-            for base, part in ((0x1500, 0), (0x1600, 1), (0x1200, 2)):
+            for part, base in enumerate((IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO)):
                 if base <= i < base + 32:
                     if i - base >= self.depth:
                         raise Fault
@@ -628,9 +675,9 @@ class Twin:
                     one[part] = v
                     self.stack[i - base] = tuple(one)
                     return True
-            if i in (0x1DD, 0x1DE, 0x1E0):
+            if i in (IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO):
                 one = list(self.ler)
-                one[(0x1DD, 0x1DE, 0x1E0).index(i)] = v
+                one[(IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO).index(i)] = v
                 self.ler = tuple(one)
                 return True
         if f.kind == "legacy":
@@ -639,13 +686,13 @@ class Twin:
 
     def write_legacy(self, i, v):
         f = self.facts
-        if i in (0x1DD, 0x1DE):
+        if i in (IA32_LER_FROM_IP, IA32_LER_TO_IP):
             raise Fault  # read-only
-        if i == 0x1C8 and f.select:
+        if i == MSR_LBR_SELECT and f.select:
             self.need(v, f.select)
             self.ctl = self.ctl if self.shut() else v
             return True
-        if i == 0x1C9:
+        if i == MSR_LASTBRANCH_TOS:
             self.need(v, f.depth - 1)
             if not self.shut():
                 physical = [self.stack[self.newest_index(p)] for p in range(f.depth)]
@@ -692,34 +739,34 @@ class Twin:
 
     def write_amd(self, i, v):
         f = self.facts
-        if i == 0xC000010F:
+        if i == DBG_EXTN_CFG:
             self.need(v, 1 << 6)
             self.amd_on = bool(v)
-        elif i == 0xC000010E:
+        elif i == LBR_SELECT:
             self.need(v, f.select)
             self.ctl = v
-        elif 0xC0010300 <= i < 0xC0010320:
+        elif SAMP_BR_FROM_0 <= i < 0xC0010320:
             self.need(v, ((1 << 58) - 1) | 1 << 63 | (3 << 61 if i % 2 else 0))
-            n = (i - 0xC0010300) // 2
+            n = (i - SAMP_BR_FROM_0) // 2
             from_, to, info = self.stack[n]
-            seen_to = self.read_amd(0xC0010301 + 2 * n)
+            seen_to = self.read_amd(SAMP_BR_TO_0 + 2 * n)
             if i % 2:
                 self.stack[n] = from_, v & ((1 << 58) - 1), info & MISPRED | 1 | (v >> 61) << 1
             else:
                 self.stack[n] = (v & ((1 << 58) - 1), to,
                                  v & MISPRED | 1 | (seen_to >> 61) << 1)
-        elif 0xC0010200 <= i < 0xC0010200 + 2 * f.counters:
-            n = (i - 0xC0010200) // 2
+        elif PERF_CTL0 <= i < PERF_CTL0 + 2 * f.counters:
+            n = (i - PERF_CTL0) // 2
             if i % 2:
                 self.need(v, (1 << 48) - 1)
                 self.pmc[n] = v
             else:
                 self.need(v, f.evtsel)
                 self.evtsel[n] = v
-        elif i == 0xC0000301:
+        elif i == PERF_CNTR_GLOBAL_CTL:
             self.need(v, (1 << f.counters) - 1)
             self.global_ctrl = v
-        elif i == 0xC0000302:
+        elif i == PERF_CNTR_GLOBAL_STATUS_CLR:
             self.need(v, self.status_mask())
             self.status &= ~v
         else:

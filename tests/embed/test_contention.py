@@ -22,6 +22,21 @@ from pylbr.embed.savefile import restore, save
 from pylbr.embed.vcpu import VirtualProcessor, guest_model
 from pylbr.errors import ConfigurationError, GeneralProtection, StateError
 from tests.embed.guests import build
+from tests.manual import (
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_XSS,
+    RECORD_ALL,
+    STATUS_LBR_FRZ,
+)
 
 SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave")
 #: What the guests' points mean.
@@ -248,13 +263,13 @@ def test_who_goes_on_how(guests, tmp_path):
 
 # The vCPU against a processor of its own
 
-CTL, DEPTH_MSR, FROM, LER = 0x14CE, 0x14CF, 0x1500, 0x1DD
+CTL, DEPTH_MSR, FROM, LER = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_LBR_0_FROM_IP, IA32_LER_FROM_IP
 accesses = st.lists(st.one_of(
     st.tuples(st.just("write"), st.sampled_from(
-        [FROM, FROM + 1, FROM + 31, 0x1600, 0x121F, LER, 0x1DE, 0x1E0]),
+        [FROM, FROM + 1, FROM + 31, 0x1600, 0x121F, LER, IA32_LER_TO_IP, IA32_LER_INFO]),
         st.integers(0, 2**64 - 1)),
     st.tuples(st.just("write"), st.just(CTL), st.sampled_from(
-        [0, 1, 0x7F0007, 0x7F0005, 0x7F0006, 0x30000F, 0x380008, 1 << 40])),
+        [0, 1, RECORD_ALL, 0x7F0005, 0x7F0006, 0x30000F, 0x380008, 1 << 40])),
     st.tuples(st.just("write"), st.just(DEPTH_MSR), st.sampled_from([32, 8, 0])),
     st.tuples(st.just("branch"), st.sampled_from([0, 4, 5, 9, 13]), st.integers(1, 2**40)),
     st.tuples(st.just("debug")), st.tuples(st.just("save")), st.tuples(st.just("restore")),
@@ -274,8 +289,8 @@ class Both:
         self.alone = Processor(guest_model(model))
         self.both = (self.virtual, self.alone)
         for cpu in self.both:
-            cpu.wrmsr(0xDA0, 1 << 15)
-            cpu.wrmsr(0x1D9, 1 << 11)
+            cpu.wrmsr(IA32_XSS, 1 << 15)
+            cpu.wrmsr(IA32_DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
         self.areas = [bytearray(1408), bytearray(1408)]
         self.saved = False
 
@@ -315,7 +330,7 @@ class Both:
         elif name == "pmi":
             self.each(lambda cpu: cpu.raise_pmi())
         elif name == "acknowledge":
-            self.each(lambda cpu: cpu.wrmsr(0x390, 1 << 58))
+            self.each(lambda cpu: cpu.wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, STATUS_LBR_FRZ))
         elif name == "open":
             self.host(lambda shared: shared.open(arguments[0]))
         elif name == "switch":
@@ -327,11 +342,12 @@ class Both:
 
     def same(self):
         for cpu in self.both:
-            assert cpu.rdmsr(0x38E) >> 58 & 1 == self.alone.rdmsr(0x38E) >> 58 & 1
+            mine, alone = (one.rdmsr(IA32_PERF_GLOBAL_STATUS) for one in (cpu, self.alone))
+            assert (mine ^ alone) & STATUS_LBR_FRZ == 0
         shown, own = self.virtual.records(), self.alone.records()
         for name in ("from", "to"):
             np.testing.assert_array_equal(shown[name], own[name])
-        for index in (CTL, DEPTH_MSR, FROM, FROM + 31, 0x1600 + 5, LER, 0x1DE):
+        for index in (CTL, DEPTH_MSR, FROM, FROM + 31, 0x1600 + 5, LER, IA32_LER_TO_IP):
             assert self.virtual.rdmsr(index) == self.alone.rdmsr(index), hex(index)
 
 

@@ -24,6 +24,7 @@ from pylbr.errors import ConfigurationError
 from pylbr.trace import open as open_trace
 from tests.conftest import ROOT
 from tests.embed.guests import build
+from tests.manual import IA32_DEBUGCTL, IA32_LBR_CTL, IA32_LBR_DEPTH
 
 SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave", "ports", "timer",
              "debug")
@@ -153,12 +154,13 @@ def test_a_broken_facility_is_noticed(guests):
 
 # Facilities that lack something: (what notices, what WRMSR of a register writes instead)
 LACKING = {
-    "DEPTH resets nothing": ("lbr_callstack", 0x14CF, lambda value: None),
-    "no call-stack mode": ("lbr_callstack", 0x14CE, lambda value: value & ~8),
-    "no filter by CPL": ("lbr_rings", 0x14CE, lambda value: value | 6 if value & 1 else value),
-    "no filter by class": ("lbr_basic", 0x14CE,
+    "DEPTH resets nothing": ("lbr_callstack", IA32_LBR_DEPTH, lambda value: None),
+    "no call-stack mode": ("lbr_callstack", IA32_LBR_CTL, lambda value: value & ~8),
+    "no filter by CPL": ("lbr_rings", IA32_LBR_CTL,
+                         lambda value: value | 6 if value & 1 else value),
+    "no filter by class": ("lbr_basic", IA32_LBR_CTL,
                            lambda value: value | 0x7F0000 if value & 1 else value),
-    "no freeze on PMI": ("lbr_pmi", 0x1D9, lambda value: value & ~0x800),
+    "no freeze on PMI": ("lbr_pmi", IA32_DEBUGCTL, lambda value: value & ~0x800),
 }
 
 

@@ -25,9 +25,20 @@ from pylbr.embed.unicorn import attach
 from pylbr.errors import ConfigurationError, GeneralProtection
 from pylbr.x86 import classify
 from tests.embed.assembler import assemble
+from tests.manual import (
+    IA32_A_PMC0,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    RECORD_ALL,
+)
 
 CODE, STACK, GDT = 0x10000, 0x80000, 0x1000
-ALL = 0x7F0007
+ALL = RECORD_ALL
 
 
 def engine(source, **registers):
@@ -50,7 +61,7 @@ def run(source, processor=None, attached=None, **registers):
     uc, end = engine(source, **registers)
     processor = processor or Processor("sapphire-rapids")
     if processor.model.arch:
-        processor.wrmsr(0x14CE, ALL)
+        processor.wrmsr(IA32_LBR_CTL, ALL)
     parts = []
     link = attach(uc, processor, trace=parts.append, **(attached or {}))
     uc.emu_start(CODE, end)
@@ -266,7 +277,7 @@ def test_registers_from_inside():
     assert read(reg.UC_X86_REG_RSI) == newest["from"] != 0
     assert read(reg.UC_X86_REG_RDI) == older["to"] != 0
     assert read(reg.UC_X86_REG_R8) == int(older["info"]) >> 32
-    assert link.processor.rdmsr(0x14CF) == 8
+    assert link.processor.rdmsr(IA32_LBR_DEPTH) == 8
     assert not link.records()["from"][2:].any()
 
 
@@ -319,21 +330,21 @@ def test_counters_count_and_overflow_at_the_branch():
 
     told_ = Told()
     processor = Processor("sapphire-rapids", told_)
-    processor.wrmsr(0x186, 0xC4 | 1 << 16 | 1 << 17 | 1 << 20 | 1 << 22)
-    processor.wrmsr(0x4C1, (1 << 48) - 5)
-    processor.wrmsr(0x38F, 1)
+    processor.wrmsr(IA32_PERFEVTSEL0, 0xC4 | 1 << 16 | 1 << 17 | 1 << 20 | 1 << 22)
+    processor.wrmsr(IA32_A_PMC0, (1 << 48) - 5)
+    processor.wrmsr(IA32_PERF_GLOBAL_CTRL, 1)
     trace, link = run("mov $20, %ebx\n1: test $1, %bl\njz 2f\nnop\n2: dec %ebx\njnz 1b",
                       processor)
     # Branches 1 to 5: jz taken, jnz, jz not taken, jnz, jz.
     taken = [b for b in trace[:5] if b["class"] == 0]
     assert told_.stops == [int(taken[-1]["to"])]
-    assert processor.rdmsr(0xC1) == len(trace) - 5
+    assert processor.rdmsr(IA32_PMC0) == len(trace) - 5
     assert link.recorder.instructions > 80
 
 
 def test_instructions_between_branches_are_counted():
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x38D, 0x3)
+    processor.wrmsr(IA32_FIXED_CTR_CTRL, 0x3)
     _, link = run("""
         nop
         mov $0x38f, %ecx
@@ -348,7 +359,7 @@ def test_instructions_between_branches_are_counted():
         rdpmc
     """, processor)
     assert link._uc.reg_read(reg.UC_X86_REG_RAX) == 5  # nop, jmp, nop, nop, mov
-    assert processor.rdmsr(0x309) == 6  # and the RDPMC
+    assert processor.rdmsr(IA32_FIXED_CTR0) == 6  # and the RDPMC
 
 
 def test_exceptions_and_software_interrupts_have_the_vector_of_their_cause():
@@ -358,7 +369,7 @@ def test_exceptions_and_software_interrupts_have_the_vector_of_their_cause():
         ud2
     """)
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     handler = CODE + 0x800
     uc.mem_write(handler, assemble("nop\nnop", handler))
     link = attach(uc, processor)
@@ -373,7 +384,7 @@ def test_what_the_host_serves_is_no_branch():
     """INT 0x80 and SYSCALL that the embedder carries out; it then continues after them."""
     uc, end = engine("int $0x80\nsyscall\njmp 1f\n1: nop")
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     link = attach(uc, processor)
     seen = []
     uc.hook_add(UC_HOOK_INTR, lambda uc, vector, data: seen.append(vector))
@@ -388,7 +399,7 @@ def test_what_the_host_serves_is_no_branch():
 def test_a_jump_into_nowhere_is_recorded():
     uc, end = engine("mov $0x12345678, %eax\njmp *%rax")
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     link = attach(uc, processor)
     uc.hook_add(UC_HOOK_MEM_FETCH_UNMAPPED, lambda *arguments: False)
     with pytest.raises(UcError):
@@ -407,7 +418,7 @@ def test_two_engines_do_not_meet():
 def test_starting_elsewhere_makes_no_record():
     uc, end = engine("mov $1, %eax\n ret\n jmp 1f\n1: nop")
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     link = attach(uc, processor)
     uc.mem_write(STACK, struct.pack("<Q", 0x20000))
     uc.emu_start(CODE, 0x20000)
@@ -423,7 +434,7 @@ def test_an_engine_without_references_to_the_link():
 
     uc, end = engine("mov $100, %ecx\n1: loop 1b")
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     attach(uc, processor)
     gc.collect()
     uc.emu_start(CODE, end)
@@ -458,7 +469,7 @@ def test_an_engine_that_has_run_is_recorded_as_a_fresh_one():
 def test_detach_stops_recording():
     uc, end = engine("jmp 1f\n1: nop")
     processor = Processor("sapphire-rapids")
-    processor.wrmsr(0x14CE, ALL)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
     attach(uc, processor).detach()
     uc.emu_start(CODE, end)
     assert not processor.records()["from"].any()

@@ -29,6 +29,7 @@ from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from tests.fuzz import mutate
 from tests.fuzz.harness import Target
+from tests.manual import IA32_LBR_CTL
 from tests.perf.perf_bytes import RECORDS, compressed, perf_file, pipe_file
 from tests.trace.test_instruction_traces import (
     CBP_BYTES,
@@ -120,7 +121,7 @@ def instruction_traces(data: bytes) -> tuple[bytes, ...]:
 def running(model: str) -> Processor:
     """A processor that has recorded something."""
     cpu = Processor(model)
-    cpu.wrmsr(0x14CE, CTL_ALL & ~8)
+    cpu.wrmsr(IA32_LBR_CTL, CTL_ALL & ~8)
     found = branches(40)
     found["class"] %= 6
     cpu.record(found)

@@ -7,6 +7,7 @@ import pytest
 from lbrcore.config import LbrConfig
 from pylbr.errors import ConfigurationError, GeneralProtection
 from pylbr.kvm.guest_cpuid import GuestCpuid, Host, offer
+from tests.manual import IA32_LBR_CTL, IA32_LBR_DEPTH
 
 ARCH = Host(LbrConfig(), model=0x8F, lbr_format=0x3F)
 PLAIN = Host(LbrConfig(depth_bitmap=0x08, ctl_mask=0x7F0001), model=0x8F, lbr_format=0x3F)
@@ -63,16 +64,16 @@ def test_access_follows_cpuid(filters):
         set(range(16, 23)) if filters & 2 else set()) | ({3} if filters & 4 else set())
     for bit in range(64):
         if bit in offered:
-            got.check(0x14CE, 1 << bit)
+            got.check(IA32_LBR_CTL, 1 << bit)
         else:
             with pytest.raises(GeneralProtection):
-                got.check(0x14CE, 1 << bit)
+                got.check(IA32_LBR_CTL, 1 << bit)
     for depth in range(70):
         if depth in (16, 32):
-            got.check(0x14CF, depth)
+            got.check(IA32_LBR_DEPTH, depth)
         else:
             with pytest.raises(GeneralProtection):
-                got.check(0x14CF, depth)
+                got.check(IA32_LBR_DEPTH, depth)
     for base, i, depth in product((0x1200, 0x1500, 0x1600), range(32), (16, 32)):
         for value in (None, 1):
             if i < depth:
@@ -84,7 +85,7 @@ def test_access_follows_cpuid(filters):
 
 def test_a_guest_without_the_bit_reaches_nothing():
     got = offer(ARCH, GuestCpuid(0x8F))
-    for index, value in product((0x14CE, 0x14CF, 0x1200, 0x1500, 0x1600), (None, 0)):
+    for index, value in product((IA32_LBR_CTL, IA32_LBR_DEPTH, 0x1200, 0x1500, 0x1600), (None, 0)):
         with pytest.raises(GeneralProtection):
             got.check(index, value)
 

@@ -22,6 +22,7 @@ from tests.kvm.vm import (
     Vm,
     lbr_msrs,
 )
+from tests.manual import IA32_PERF_CAPABILITIES
 
 SPR, SKYLAKE = MODELS["sapphire-rapids"], MODELS["skylake"]
 ARCH_HOST = Host(LbrConfig(depth_bitmap=0x0B), model=SPR.number, lbr_format=0x3F)
@@ -126,10 +127,10 @@ def test_every_lbr_format():
 
 def test_the_guest_may_not_write_perf_capabilities():
     guest = legacy_guest()
-    own = guest.execute("rdmsr", 0x345)
+    own = guest.execute("rdmsr", IA32_PERF_CAPABILITIES)
     for bit in range(64):
-        assert guest.execute("wrmsr", 0x345, own ^ 1 << bit) == "#GP"
-    assert guest.execute("rdmsr", 0x345) == own and own & 0x3F == 5
+        assert guest.execute("wrmsr", IA32_PERF_CAPABILITIES, own ^ 1 << bit) == "#GP"
+    assert guest.execute("rdmsr", IA32_PERF_CAPABILITIES) == own and own & 0x3F == 5
 
 
 @pytest.mark.parametrize("cpuid", [{"pmu_version": 0}, {"model": 0x4E}])

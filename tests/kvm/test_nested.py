@@ -21,6 +21,7 @@ from tests.kvm.vm import (
     overflow,
     reclaimed,
 )
+from tests.manual import STATUS_LBR_FRZ
 
 LOAD, CLEAR = "load IA32_LBR_CTL", "clear IA32_LBR_CTL"
 DEBUG = ("load debug controls", "save debug controls")
@@ -105,7 +106,7 @@ PROGRAMS = {
     "frozen in L2": [
         ("wrmsr", CTL, ALL), ("launch",), *overflow(6), ("wrmsr", CTL, ALL),
         ("branches", 9, 1, 3, (0, 1)), ("rdmsr", STATUS), ("dump",), ("branches", 3, 2),
-        ("leave",), ("dump",), ("wrmsr", STATUS_RESET, 1 << 58 | 1), ("branches", 3, 3),
+        ("leave",), ("dump",), ("wrmsr", STATUS_RESET, STATUS_LBR_FRZ | 1), ("branches", 3, 3),
         ("dump",),
     ],
     "XSAVES in L2": [

@@ -9,6 +9,7 @@ from pylbr.arch import MODELS, architectural
 from pylbr.errors import StateError
 from tests.kvm import vm as vms
 from tests.kvm.vm import ARCH, CTL, DEPTH, LEGACY, Vm, by_msrs, by_state, by_xsaves
+from tests.manual import STATUS_LBR_FRZ
 
 ARCH_MODELS = ("sapphire-rapids", "alder-lake-p", "sierra-forest")
 LEGACY_MODELS = ("skylake", "haswell", "goldmont", "nehalem")
@@ -133,7 +134,7 @@ def test_programs_reach_what_they_are_named_for():
     def run(name, model="sapphire-rapids", programs=ARCH):
         return list(zip(programs[name], Vm(model).run(programs[name]), strict=True))
     status = [seen for what, seen in run("frozen") if what == ("rdmsr", vms.STATUS)]
-    assert status == [0, 1 << 58 | 1, 0]
+    assert status == [0, STATUS_LBR_FRZ | 1, 0]
     dumps = [seen for what, seen in run("frozen") if what == ("dump",)]
     assert dumps[0] == dumps[1] != dumps[2], "frozen, then not"
     newest = [seen[5] for what, seen in run("call stack") if what == ("dump",)]

@@ -23,6 +23,7 @@ from tests.kvm.vm import (
     save_facility,
     wipe,
 )
+from tests.manual import IA32_PERF_GLOBAL_CTRL
 
 MODELS_ = ("sapphire-rapids", "sierra-forest", "skylake", "haswell")
 
@@ -132,4 +133,4 @@ def test_without_a_wipe_a_guest_reads_the_other_ones_records():
     leaked = Turns("sapphire-rapids", pair, guards=()).run()[1]
     assert leaked[0] == 0 and leaked[1] != 0
     assert Turns("sapphire-rapids", pair).run()[1] == [0, 0]
-    assert set(IN_VMCS) == {CTL, DEBUGCTL, 0x38F}, "these the VMCS keeps apart"
+    assert set(IN_VMCS) == {CTL, DEBUGCTL, IA32_PERF_GLOBAL_CTRL}, "these the VMCS keeps apart"

@@ -15,13 +15,37 @@ from pylbr.arch.registers import registers
 from pylbr.cpu import InvalidOpcode, Processor, Vmcs, VmExit, decode, encode, migrate
 from pylbr.errors import GeneralProtection
 from tests.cpu.helpers import some_branches
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_LER_FROM_IP,
+    IA32_LER_INFO,
+    IA32_LER_TO_IP,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERF_GLOBAL_STATUS_RESET,
+    IA32_PERF_GLOBAL_STATUS_SET,
+    IA32_PERFEVTSEL0,
+    IA32_PMC0,
+    IA32_XSS,
+    MSR_LASTBRANCH_TOS,
+    MSR_LBR_SELECT,
+    RECORD_ALL,
+    STATUS_LBR_FRZ,
+)
 
-CTL, DEPTH, DEBUGCTL, GLOBAL_CTRL, XSS = 0x14CE, 0x14CF, 0x1D9, 0x38F, 0xDA0
-STATUS, STATUS_RESET, STATUS_SET = 0x38E, 0x390, 0x391
-SELECT, TOS = 0x1C8, 0x1C9
-LER = (0x1DD, 0x1DE, 0x1E0)
-FROM, TO, INFO = 0x1500, 0x1600, 0x1200
-ALL = 0x7F0007
+CTL, DEPTH, DEBUGCTL = IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_DEBUGCTL
+GLOBAL_CTRL, XSS = IA32_PERF_GLOBAL_CTRL, IA32_XSS
+STATUS, STATUS_RESET = IA32_PERF_GLOBAL_STATUS, IA32_PERF_GLOBAL_STATUS_RESET
+STATUS_SET = IA32_PERF_GLOBAL_STATUS_SET
+SELECT, TOS = MSR_LBR_SELECT, MSR_LASTBRANCH_TOS
+LER = (IA32_LER_FROM_IP, IA32_LER_TO_IP, IA32_LER_INFO)
+FROM, TO, INFO = IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO
+ALL = RECORD_ALL
 CALL_STACK = 0x38000D       # LBREn, USR, CALL_STACK, near calls and RET
 AREA = 2048
 
@@ -360,7 +384,7 @@ def reclaimed(way=None):
 
 def overflow(after):
     """Program counter 0 so that it overflows `after` taken branches on, with a PMI."""
-    return [("wrmsr", 0x186, 0x5300C4), ("wrmsr", 0xC1, (1 << 32) - after),
+    return [("wrmsr", IA32_PERFEVTSEL0, 0x5300C4), ("wrmsr", IA32_PMC0, (1 << 32) - after),
             ("wrmsr", GLOBAL_CTRL, 1), ("wrmsr", DEBUGCTL, 0x800)]
 
 
@@ -386,7 +410,8 @@ ARCH = {
     "frozen": [
         *overflow(30), ("wrmsr", CTL, ALL), ("branches", 29, 1, 3, (0, 1)), ("rdmsr", STATUS),
         ("branches", 20, 2, 3, (0, 1)), ("rdmsr", STATUS), ("dump",), ("branches", 5, 3),
-        ("dump",), ("wrmsr", STATUS_RESET, 1 << 58 | 1), ("rdmsr", STATUS), ("branches", 5, 4),
+        ("dump",), ("wrmsr", STATUS_RESET, STATUS_LBR_FRZ | 1), ("rdmsr", STATUS),
+        ("branches", 5, 4),
         ("dump",),
     ],
     "call stack": [

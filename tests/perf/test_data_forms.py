@@ -74,15 +74,15 @@ def test_an_aux_area_larger_than_the_file_is_refused(tmp_path, make, size):
 
 
 @pytest.mark.parametrize("scan", [
-    lambda layout, data, at: Scanner(layout).scan(data, at),
-    lambda layout, data, at: sample_reader.scan_samples(data, at, layout),
+    lambda index, data, at: Scanner(index).scan(data, at),
+    lambda index, data, at: sample_reader.scan_samples(data, at, index),
 ], ids=["compiled", "twin"])
 @pytest.mark.parametrize("at", [-1, 81, 1 << 40])
 def test_a_scan_outside_of_its_window_is_refused(scan, at):
-    layout = sample_reader.SampleLayout.of((Event(sample_type=0x803),))
+    index = sample_reader.EventIndex.of((Event(sample_type=0x803),))
     with pytest.raises(ValueError, match="in a window of 80 bytes"):
-        scan(layout, sample(1, 2, (3, 4, 5), (6, 7, 8)), at)
-    assert scan(layout, sample(1, 2, (3, 4, 5), (6, 7, 8)), 80)[1:] == (80, "")
+        scan(index, sample(1, 2, (3, 4, 5), (6, 7, 8)), at)
+    assert scan(index, sample(1, 2, (3, 4, 5), (6, 7, 8)), 80)[1:] == (80, "")
 
 
 def test_data_that_is_no_record_within_compressed_ones(tmp_path):

@@ -158,11 +158,11 @@ def test_head_equals_the_reference(shared, reference):
 class Twin:
     """The plain-Python scan in the place of the compiled one."""
 
-    def __init__(self, layout):
-        self.layout = layout
+    def __init__(self, index):
+        self.index = index
 
     def scan(self, data, at):
-        return sample_reader.scan_samples(data, at, self.layout)
+        return sample_reader.scan_samples(data, at, self.index)
 
 
 def same(a, b):
@@ -197,7 +197,7 @@ WORDS = (abi.SampleType.IDENTIFIER, abi.SampleType.IP, abi.SampleType.TID, abi.S
 
 
 @st.composite
-def layouts(draw):
+def indexes(draw):
     """One to three events whose samples can be distinguished."""
     words = st.sets(st.sampled_from(WORDS)).map(lambda kinds: sum(kinds))
     others = st.sampled_from([
@@ -215,25 +215,25 @@ def layouts(draw):
         )
         for i in range(count)
     )
-    return sample_reader.SampleLayout.of(events)
+    return sample_reader.EventIndex.of(events)
 
 
 @settings(max_examples=200, deadline=None)
-@given(layouts(), st.data())
-def test_twin_on_any_bytes(layout, data):
+@given(indexes(), st.data())
+def test_twin_on_any_bytes(index, data):
     """Samples that are sound, short, too long or senseless: both say the same."""
     ids = st.sampled_from([100, 101, 102, 200, 7])
     number = st.one_of(st.integers(0, 4), st.integers(0, 2**64 - 1), ids)
     parts = []
     for _ in range(data.draw(st.integers(0, 6))):
         kind = data.draw(st.sampled_from([9, 9, 9, 68, 10, 200]))
-        first = data.draw(ids) if layout.id_word >= 0 else 0
+        first = data.draw(ids) if index.id_word >= 0 else 0
         words = [first, *data.draw(st.lists(number, max_size=30))]
         parts.append(record(kind, struct.pack(f"<{len(words)}Q", *words)))
     window = b"".join(parts)
     window = window[:len(window) - data.draw(st.sampled_from([0, 0, 1, 8, 20]))]
-    ours = Scanner(layout).scan(window, 0)
-    twin = sample_reader.scan_samples(window, 0, layout)
+    ours = Scanner(index).scan(window, 0)
+    twin = sample_reader.scan_samples(window, 0, index)
     assert (ours.stop, ours.fault) == (twin.stop, twin.fault)
     assert same(ours.samples, twin.samples)
 

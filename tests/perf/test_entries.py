@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from lbrcore import ENTRY_DTYPE, BranchClass
 from pylbr.perf import _entries, reference
 from pylbr.perf.abi import BranchSample, BranchType, entry_flags
-from pylbr.perf.batch import INFO_ALL, SampleBatch
+from pylbr.perf.batch import INFO_UNCOUNTED, SampleBatch
 from pylbr.perf.entries import perf_batches, perf_samples
+from tests.manual import INFO_CYC_CNT_VALID
 
 USER_ANY = int(BranchSample.USER | BranchSample.ANY)
-VALID = 1 << 60
+VALID = INFO_CYC_CNT_VALID
 LEGACY = 0xE000_0000_0000_FFFF  # mispredict, TSX and cycles; no valid bit, no type
 KERNEL_ADDRESS = 0xFFFF_FFFF_8100_0000
 
@@ -18,7 +19,7 @@ words = st.integers(0, 2**64 - 1)
 addresses = st.one_of(
     st.just(0), st.just(2**64 - 1), st.integers(1, 2**47 - 1), st.integers(2**63, 2**64 - 2)
 )
-info_masks = st.one_of(st.just(INFO_ALL), st.just(LEGACY), st.just(0), words)
+info_masks = st.one_of(st.just(INFO_UNCOUNTED), st.just(LEGACY), st.just(0), words)
 
 
 def drawn(draw, dtype, n, element):
@@ -43,7 +44,7 @@ def one_stack(entries, **columns):
     return SampleBatch.build([0x401000], np.array([entries], ENTRY_DTYPE), **columns)
 
 
-def flags(info, mask=INFO_ALL, chosen=USER_ANY, cls=None):
+def flags(info, mask=INFO_UNCOUNTED, chosen=USER_ANY, cls=None):
     classes = None if cls is None else np.array([cls], "u1")
     batch = one_stack([(0x401000, 0x401010, info)], info_mask=mask, classes=classes)
     return int(perf_samples(batch, chosen).entries["flags"][0])

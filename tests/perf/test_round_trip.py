@@ -10,18 +10,26 @@ import pytest
 from lbrcore import BRANCH_DTYPE, BranchFlag, Flavour, LbrConfig, LbrState, xsave
 from pylbr.cpu import Processor
 from pylbr.perf.abi import EntryFlag
-from pylbr.perf.batch import (
-    INFO_ALL,
-    INFO_CYC_CNT,
-    INFO_IN_TSX,
-    INFO_MISPRED,
-    INFO_TSX_ABORT,
-    SampleBatch,
-)  # fmt: skip
+from pylbr.perf.batch import INFO_UNCOUNTED, SampleBatch
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Samples
 from pylbr.trace.formats import open_stacks
+from tests.manual import (
+    IA32_DEBUGCTL,
+    IA32_LBR_0_FROM_IP,
+    IA32_LBR_0_INFO,
+    IA32_LBR_0_TO_IP,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_XSS,
+    INFO_CYC_CNT,
+    INFO_IN_TSX,
+    INFO_MISPRED,
+    INFO_TSX_ABORT,
+    MSR_LASTBRANCH_TOS,
+    RECORD_ALL,
+)
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("PYLBR_SHARED_DATA", ROOT / ".." / "shared" / "data"))
@@ -47,7 +55,7 @@ class Recording:
                                   ctl_mask=0x1FF, info_mask=self.info_mask))  # fmt: skip
 
     def architectural(self):
-        state = LbrState(LbrConfig(info_mask=INFO_ALL))
+        state = LbrState(LbrConfig(info_mask=INFO_UNCOUNTED))
         state.depth = self.depth
         return state
 
@@ -106,7 +114,7 @@ def test_a_legacy_facility_gives_the_stacks_back(recording):
 @recordings
 def test_an_xsaves_image_gives_the_stacks_back(recording):
     state, other = recording.architectural(), recording.architectural()
-    state.ctl = 0x7F0007
+    state.ctl = RECORD_ALL
     for samples in batches(recording.path):
         for i in range(len(samples)):
             state.clear()
@@ -125,7 +133,7 @@ def test_an_xsaves_image_gives_the_stacks_back(recording):
 
 def legacy_stack(cpu, depth, with_info):
     """A stack as Linux reads it out of the MSRs (intel_pmu_lbr_read_64)."""
-    newest = cpu.rdmsr(0x1C9)
+    newest = cpu.rdmsr(MSR_LASTBRANCH_TOS)
     stack = []
     for i in range(depth):
         at = (newest - i) % depth
@@ -145,7 +153,7 @@ def legacy_stack(cpu, depth, with_info):
 def test_the_msrs_of_its_processor_give_the_stacks_back(recording):
     skylake = recording is SKYLAKE
     cpu = Processor("skylake" if skylake else "sandy-bridge")
-    cpu.wrmsr(0x1D9, 1)
+    cpu.wrmsr(IA32_DEBUGCTL, 1)
     for samples in batches(recording.path):
         for i in range(len(samples)):
             for at in range(recording.depth):  # as intel_pmu_lbr_reset does
@@ -160,20 +168,21 @@ def test_an_architectural_processor_gives_the_stacks_back(recording):
     """The same branches, read from MSRs, and restored from an XSAVES image by another."""
     one, two = Processor("sapphire-rapids"), Processor("sapphire-rapids")
     for cpu in (one, two):
-        cpu.wrmsr(0xDA0, 1 << 15)
-        cpu.wrmsr(0x14CF, recording.depth)
+        cpu.wrmsr(IA32_XSS, 1 << 15)
+        cpu.wrmsr(IA32_LBR_DEPTH, recording.depth)
     for samples in batches(recording.path):
         for i in range(len(samples)):
-            one.wrmsr(0x14CF, recording.depth)  # the fast reset
-            one.wrmsr(0x14CE, 0x7F0007)
+            one.wrmsr(IA32_LBR_DEPTH, recording.depth)  # the fast reset
+            one.wrmsr(IA32_LBR_CTL, RECORD_ALL)
             one.record(branches(samples.stack(i)))
-            one.wrmsr(0x14CE, 0)
+            one.wrmsr(IA32_LBR_CTL, 0)
             area = bytearray(4096)
             one.xsaves(area, rfbm=1 << 15)
             two.xrstors(area, rfbm=1 << 15)
             stacks = []
             for cpu in (one, two):
-                stack = [tuple(cpu.rdmsr(base + at) for base in (0x1500, 0x1600, 0x1200))
+                bases = IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP, IA32_LBR_0_INFO
+                stack = [tuple(cpu.rdmsr(base + at) for base in bases)
                          for at in range(recording.depth)]  # fmt: skip
                 stacks.append([(a, b, info >> 63, info & 0xFFFF) for a, b, info in stack if a])
             expected = [

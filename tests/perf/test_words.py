@@ -10,6 +10,7 @@ from pylbr.errors import ConfigurationError
 from pylbr.perf.branch_filter import parse_filter, program
 from pylbr.perf.events import parse_event
 from pylbr.sample import SampleSetup
+from tests.manual import RECORD_ALL
 
 
 def test_generic_events_are_those_of_the_processor():
@@ -53,7 +54,7 @@ def test_an_event_that_is_not_there_is_refused(text, period, message):
 
 @pytest.mark.parametrize(("words", "ctl", "select"), [
     # Linux 6.1: lbr_ctl_map; lbr_sel_map of Haswell, inverted as it is written.
-    ("any,u", 0x7F0005, 0x001), ("any,k", 0x7F0003, 0x002), ("any", 0x7F0007, 0),
+    ("any,u", 0x7F0005, 0x001), ("any,k", 0x7F0003, 0x002), ("any", RECORD_ALL, 0),
     ("any_call,u", 0x580005, 0x0E5), ("any_ret,u", 0x600005, 0x0DD),
     ("ind_call,u", 0x100005, 0x1ED), ("cond,u", 0x010005, 0x1F9), ("ind_jmp,u", 0x040005, 0x1BD),
     ("call,u", 0x080005, 0x1F5), ("stack,u", 0x38000D, 0x3C5),

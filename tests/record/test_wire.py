@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+import lbrcore
 from pylbr.record import _wire
 from pylbr.record.wire import Wire, WireOptions
 from tests.conftest import ROOT
@@ -38,7 +39,7 @@ def test_layout_is_the_compilers(structure, dtype, renamed, tmp_path):
         f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\n'
         f'int main(void) {{ {structure} x; printf("%zu\\n", sizeof x);\n{lines} }}\n'
     )
-    subprocess.run(["gcc", "-o", program, source], check=True)
+    subprocess.run(["gcc", f"-I{lbrcore.get_include()}", "-o", program, source], check=True)
     size, *rows = subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
     assert dtype.itemsize == int(size)
     for name, row in zip(listed.values(), rows, strict=True):

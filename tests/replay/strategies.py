@@ -12,6 +12,7 @@ from lbrcore import (
     LbrConfig,
     LbrState,
 )
+from tests.manual import RECORD_ALL
 
 CALL_STACK_CTL = 0x38000F  # LBREn, OS, USR, CALL_STACK, near calls and returns
 CALL_STACK_SELECT = 0x3C4  # EN_CALLSTACK; JCC, near JMPs and far branches suppressed
@@ -27,7 +28,7 @@ def facilities(draw):
                     INFO_ALL, INFO_ALL | INFO_CLASS, 0x7 << 61])),
         ))
         lbr.ctl = draw(st.sampled_from([
-            0x7F0007, 0x7F0005, 0x7F0003, 0x380007, 0x200007, 0x400005, CALL_STACK_CTL,
+            RECORD_ALL, 0x7F0005, 0x7F0003, 0x380007, 0x200007, 0x400005, CALL_STACK_CTL,
             CALL_STACK_CTL & ~2,
         ]))
         if lbr.config.event_counters:

@@ -11,6 +11,7 @@ from lbrcore.reference_replay import ReferenceReplay, weight
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
 from lbrcore.scan import find, last_rows, total
+from tests.manual import RECORD_ALL
 from tests.replay.strategies import columns, facilities, shown, traces
 
 EVENTS = st.builds(
@@ -99,7 +100,7 @@ def test_a_cpl_goes_by_the_address():
 
 def test_a_frozen_stack_starts_to_count_cycles_anew():
     lbr = LbrState(LbrConfig())
-    lbr.ctl = 0x7F0007
+    lbr.ctl = RECORD_ALL
     batch = np.zeros(4, BRANCH_DTYPE)
     batch["from"], batch["cycles"] = [1, 2, 3, 4], 5
     replay = Replay(lbr, [CountedEvent(2)], freeze=True)

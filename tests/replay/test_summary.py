@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lbrcore import BRANCH_DTYPE, LbrConfig, LbrState
 from lbrcore.summary import Summary
+from tests.manual import RECORD_ALL
 from tests.replay.strategies import columns, facilities, shown, traces
 
 LAYOUTS = st.sampled_from([lambda batch: batch, columns])
@@ -98,7 +99,7 @@ def test_a_facility_set_up_otherwise_is_refused():
     lbr, other = LbrState(LbrConfig()), LbrState(LbrConfig())
     with pytest.raises(ValueError, match="records nothing"):
         Summary(lbr)
-    lbr.ctl = other.ctl = 0x7F0007
+    lbr.ctl = other.ctl = RECORD_ALL
     other.depth = 8
     with pytest.raises(ValueError, match="set up differently"):
         Summary(lbr).apply(other)

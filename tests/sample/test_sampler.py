@@ -12,6 +12,7 @@ from pylbr.errors import ConfigurationError
 from pylbr.perf.batch import SampleBatch
 from pylbr.sample import LbrIndex, Sampler, SampleSetup, lbr_at, parallel, sample
 from pylbr.trace import Metadata, Task
+from tests.manual import RECORD_ALL
 from tests.replay.strategies import columns, traces
 
 SETUPS = st.builds(
@@ -170,7 +171,7 @@ def test_a_trace_can_be_asked_itself(path, program):
     with trace.open(path) as source:
         for place in (0, 31, 999, len(program) - 1):
             plain, calls = LbrState(LbrConfig()), fresh.copy()
-            plain.ctl = 0x7F0007
+            plain.ctl = RECORD_ALL
             for expected, found in ((plain, source.lbr_at(place)),
                                     (calls, source.lbr_at(place, fresh))):
                 expected.record(program[:place + 1])

@@ -8,9 +8,10 @@ from pylbr.arch import ExitReason, model
 from pylbr.cpu import Processor, Vmcs
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from tests.manual import IA32_LBR_CTL, RECORD_ALL
 from tests.verify.guest_run import GuestRun
 
-CTL, ALL = 0x14CE, 0x7F0007
+CTL, ALL = IA32_LBR_CTL, RECORD_ALL
 ON, OFF = "wrmsr LBR_CTL", "wrmsr LBR_CTL 0"
 LAUNCH = "vmlaunch"
 CONTROLS = "vmlaunch with controls"

@@ -4,10 +4,11 @@ import pytest
 
 from pylbr.verify.models import KINDS, Configuration, explore
 from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from tests.manual import RECORD_ALL
 from tests.verify.guest_run import GuestRun
 
 ON, XRSTORS, RESET = "wrmsr LBR_CTL", "xrstors", "reset"
-ALL = 0x7F0007
+ALL = RECORD_ALL
 
 
 @pytest.mark.parametrize("policy", CORRECT)

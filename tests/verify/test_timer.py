@@ -6,9 +6,10 @@ from pylbr.verify.models import KINDS, Configuration, explore
 from pylbr.verify.ownership import handovers
 from pylbr.verify.suites import CORRECT, EXTENDED
 from pylbr.verify.words import kind
+from tests.manual import RECORD_ALL
 from tests.verify.guest_run import GuestRun
 
-ANY, ANY_USR = 0x7F0007, 0x7F0005
+ANY, ANY_USR = RECORD_ALL, 0x7F0005
 
 
 @pytest.mark.parametrize("policy", CORRECT)

@@ -14,6 +14,7 @@ from lbrcore import BranchClass, LbrConfig, LbrState
 from pylbr.x86.blocks import BlockRecorder
 from pylbr.x86.blocks_reference import ReferenceBlocks, condition_holds
 from pylbr.x86.facts import BLOCK_FLUSH, BLOCK_REP, BLOCK_STORE
+from tests.manual import RECORD_ALL
 
 READ = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 CS, FLAGS, COUNT = 1, 2, 3
@@ -41,7 +42,7 @@ class Pair:
     def __init__(self, facts) -> None:
         self.facts, self.registers = facts, Registers()
         self.state = LbrState(LbrConfig())
-        self.state.ctl = 0x7F0007
+        self.state.ctl = RECORD_ALL
         self.fast = BlockRecorder(
             self.state, self._classify, read=self.registers.address,
             registers=(CS, FLAGS, COUNT), log=8, drain=self._drained,
@@ -73,7 +74,7 @@ class Pair:
         for name in ("cpl", "instructions", "taken", "not_taken", "unexplained"):
             assert getattr(self.fast, name) == getattr(self.slow, name), name
         twin = LbrState(LbrConfig())
-        twin.ctl = 0x7F0007
+        twin.ctl = RECORD_ALL
         for source, to, cls, cpl_from, cpl_to, count in self.told:
             twin.record_one(
                 source, to, cls, cycles=count, instructions=count, cpl_from=cpl_from,
@@ -162,7 +163,7 @@ def test_condition_against_the_manual(code, bits):
 
 def recorder(facts, **options):
     state = LbrState(LbrConfig())
-    state.ctl = 0x7F0007
+    state.ctl = RECORD_ALL
     result = BlockRecorder(state, lambda address, size: facts[address, size], log=64, **options)
     result.cpl = 3
     return result

@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 
 from lbrcore import ENTRY_DTYPE
+from pylbr.arch.bits import INFO_BR_TYPE
 from pylbr.errors import CommandError, UnsupportedFeature
-from pylbr.perf.batch import INFO_BR_TYPE, SampleBatch
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Lost
 from pylbr.record.build import launcher
 from pylbr.record.constants import Counted

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "lbrcore.h"
+
 #define WIRE_MAGIC 0x4552424cu /* "LBRE" */
 #define WIRE_VERSION 2u
 
@@ -29,8 +31,13 @@ enum wire_event {
 #define WIRE_WINDOW_WORDS 8192 /* the longest that a sample holds */
 
 enum wire_mode { WIRE_SAMPLED = 0, WIRE_FULL = 1 };
-enum wire_counted { WIRE_BRANCHES = 0, WIRE_INSTRUCTIONS = 1, WIRE_CYCLES = 2, WIRE_TAKEN = 3,
-                    WIRE_TIME = 4 };
+enum wire_counted {
+    WIRE_BRANCHES = LBR_UNIT_BRANCHES,
+    WIRE_INSTRUCTIONS = LBR_UNIT_INSTRUCTIONS,
+    WIRE_CYCLES = LBR_UNIT_CYCLES,
+    WIRE_TAKEN, /* branches that are taken */
+    WIRE_TIME
+};
 
 #define WIRE_NO_BRANCH 255u /* a block cut without a branch: 512 instructions, page end, ... */
 
