@@ -134,14 +134,17 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         what = "branches" if args.full else "samples"
         print(f"[ pylbr record: {output.count:,} {what} in {path} ]", file=sys.stderr)
+    nothing = outcome.nothing
+    if not output.count and not nothing:
+        nothing = "nothing of it could be followed" if args.full else _too_rare(counted, period)
+    if nothing:
+        print(f"pylbr record: no {'branches' if args.full else 'stacks'}: {nothing}",
+              file=sys.stderr)
     for remark in outcome.remarks + output.remarks:
         print(f"pylbr record: {remark}", file=sys.stderr)
     if outcome.gaps:
         print(f"pylbr record: {outcome.gaps} steps without an explanation", file=sys.stderr)
-    if outcome.nothing:
-        print(f"pylbr record: no stacks: {outcome.nothing}", file=sys.stderr)
-        return outcome.exit_code or 1
-    return outcome.exit_code
+    return outcome.exit_code or int(bool(nothing))
 
 
 def _needs(args: argparse.Namespace) -> str:
@@ -171,6 +174,14 @@ def _size(text: str) -> int:
     if found is None or not int(found[1]):
         raise argparse.ArgumentTypeError(f"{text}: a number with B, K, M or G, such as 500M")
     return int(found[1]) << 10 * "BKMG".index(found[2])
+
+
+def _too_rare(counted: Counted, period: int) -> str:
+    if counted is Counted.TIME:
+        return (f"the program ended within the {period / 1e6:,g} ms to the first; "
+                "-F HZ with a larger HZ takes some sooner")
+    return (f"fewer than the {period:,} events of a period occurred; "
+            "-c N with a smaller N gives some")
 
 
 def _announce(line: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pylbr.cli import perf_options, perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
-from pylbr.perf.stacks import Record, Samples, StacksMetadata
+from pylbr.perf.stacks import Record, Samples, StacksMetadata, with_branches
 from pylbr.printable import printable
 from pylbr.profile import report
 from pylbr.profile.aggregate import Profile, collect
@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
                     f"{args.input}: a trace has no samples to come to; pylbr replay takes some"
                 )
             profile = collect_trace(source, bar.update)
+            if not profile.entries:
+                raise CommandError(f"{args.input}: holds no taken branches: nothing to report")
         else:
             counted = Stacks(StacksMetadata(), _counted(source, bar.update), source.path)
             counted.reopen, counted.build_ids = source.reopen, source.build_ids
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _counted(source: Stacks, update: Callable[[int], object]) -> Iterator[Record]:
-    for record in source:
+    for record in with_branches(source, "nothing to report"):
         yield record
         if isinstance(record, Samples):
             update(len(record))

@@ -17,11 +17,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from pylbr.errors import TraceError
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, SampleType
 
 __all__ = [
     "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
-    "StacksMetadata",
+    "StacksMetadata", "with_branches",
 ]
 
 
@@ -299,3 +300,30 @@ class Stacks:
         where: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def with_branches(source: Stacks, context: str) -> Iterator[Record]:
+    """The records of `source`; at its end a fault if there was no branch in them.
+
+    Parameters
+    ----------
+    source : Stacks
+    context : str
+        What cannot be done then, for the message.
+
+    Raises
+    ------
+    TraceError
+        No sample, or none that holds a branch: nothing found is no result.
+    """
+    samples = 0
+    found = False
+    for record in source:
+        yield record
+        if isinstance(record, Samples):
+            samples += len(record)
+            # Entries 0 -> 0 are places that were never filled.
+            found = found or bool(np.any(record.entries["from"] | record.entries["to"]))
+    if not found:
+        what = f"{samples:,} samples without one branch" if samples else "no samples"
+        raise TraceError(source.path, f"holds {what}: {context}")

@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from pylbr.errors import TraceError
 from pylbr.files.output import AtomicFile
 from pylbr.profile.link import OUTSIDE, LinkProfile
 
@@ -81,8 +82,14 @@ def write_preagg(
     Raises
     ------
     TraceError
-        The file cannot be written; nothing is left under its name then.
+        There is nothing to write, or the file cannot be written; nothing is left under its
+        name then.
     """
     with AtomicFile(path) as output:
+        empty = True
         for line in preagg_lines(profile, form):
             output.file.write(line.encode() + b"\n")
+            empty = False
+        if empty:
+            raise TraceError(
+                path, f"would be empty: no branch was taken within {profile.image.path}")

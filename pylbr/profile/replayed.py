@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from pylbr.errors import TraceError
 from pylbr.perf.abi import MISC_KERNEL, MISC_USER
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.entries import perf_batches
@@ -40,6 +41,12 @@ def replayed(
     -------
     Stacks
         Names of the tasks, mappings of all modules, samples in the order of time.
+
+    Raises
+    ------
+    TraceError
+        While the stream is read: no event occurred as often as its period says, or no branch
+        passed the filter.
     """
     metadata = StacksMetadata(
         events=tuple(event.attributes(setup.branch_sample_type) for event in setup.events),
@@ -51,9 +58,19 @@ def replayed(
     def records() -> Iterator[Record]:
         spaces = _Spaces(trace.metadata)
         yield from spaces.beginnings()
+        samples = entries = 0
         for batch in sample(trace, setup, threads=threads, update=update):
             yield from spaces.newcomers(batch)
-            yield from perf_batches([batch], setup.branch_sample_type)
+            for part in perf_batches([batch], setup.branch_sample_type):
+                samples, entries = samples + len(part), entries + len(part.entries)
+                yield part
+        if not samples:
+            periods = ", ".join(f"{event.name} {event.counted.period:,}" for event in setup.events)
+            raise TraceError(trace.path, "no sample: no event came as often as its period asks "
+                             f"({periods}); a smaller -c gives some")
+        if not entries:
+            raise TraceError(trace.path, f"none of {samples:,} samples has a branch: the filter "
+                             "lets none through")
 
     return Stacks(metadata, records(), trace.path)
 

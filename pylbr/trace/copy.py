@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pylbr.errors import TraceError
 from pylbr.files.format import WriteOptions
-from pylbr.perf.stacks import Record, Samples, Stacks
+from pylbr.perf.stacks import Record, Samples, Stacks, with_branches
 from pylbr.trace.formats import output_format, output_suffixes
 from pylbr.trace.trace import Trace
 
@@ -61,12 +61,8 @@ def _copy(
 
 
 def _counted(source: Stacks, options: WriteOptions) -> Iterator[Record]:
-    """The records; a stream without samples is a fault, which ends the writing."""
-    count = 0
-    for record in source:
+    """The records; a stream without branches is a fault, which ends the writing."""
+    for record in with_branches(source, "nothing to convert"):
         yield record
         if isinstance(record, Samples):
             options.update(len(record))
-            count += len(record)
-    if not count:
-        raise TraceError(source.path, "holds no samples: nothing to convert")

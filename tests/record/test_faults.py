@@ -297,10 +297,14 @@ def test_interrupted_without_a_terminal(faults, qemu, tmp_path, ignored, number)
     assert samples_in(tmp_path / "x.data") > 10
 
 
+#: Some samples of a program that hardly does anything.
+_OFTEN = ("-c", "997")
+
+
 def test_what_outlives_the_recording_still_executes_programs(pylbr_record, tmp_path):
     said_later = tmp_path / "later"
     run = pylbr_record("/bin/sh", "-c", f"(sleep 2; /bin/echo one; exec /bin/echo two) "
-                       f">{said_later} 2>&1 </dev/null &", full=False)
+                       f">{said_later} 2>&1 </dev/null &", full=False, options=_OFTEN)
     assert said(run).count("\n") == 1
     deadline = time.monotonic() + 20
     while said_later.read_text() != "one\ntwo\n" and time.monotonic() < deadline:
@@ -319,7 +323,7 @@ def test_program_of_another_user(pylbr_record):
 
 def test_works_in_a_pipe(pylbr_record):
     """Standard input and output are the program's own."""
-    run = pylbr_record("/bin/cat", full=False, input=b"through\n")
+    run = pylbr_record("/bin/cat", full=False, options=_OFTEN, input=b"through\n")
     assert run.result.stdout == b"through\n"
 
 
@@ -328,7 +332,8 @@ def test_open_files_are_passed_on(pylbr_record):
     reader, writer = os.pipe()
     os.write(writer, b"through\n")
     os.close(writer)
-    run = pylbr_record("/bin/cat", f"/proc/self/fd/{reader}", full=False, pass_fds=[reader])
+    run = pylbr_record("/bin/cat", f"/proc/self/fd/{reader}", full=False, options=_OFTEN,
+                       pass_fds=[reader])
     os.close(reader)
     assert run.result.stdout == b"through\n"
 

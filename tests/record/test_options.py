@@ -179,7 +179,7 @@ class TestOnQemu:
     def test_event_that_a_model_counts_is_labelled(self, build, pylbr_record):
         program = build("layout.c")
         for event, label in (("cycles:u", "cycles: model: a price"), ("branches", "cycles: none")):
-            run = pylbr_record(program, "5000", full=False, options=("-e", event))
+            run = pylbr_record(program, "5000", full=False, options=("-e", event, "-c", "997"))
             assert label in stacks(run.path)[0].cpu_description
 
     def test_samples_converge_to_the_trace(self, build, pylbr_record):
@@ -235,3 +235,14 @@ def shares(source, target):
 def overlap(one, other):
     """Share of weight that two profiles have in common."""
     return sum(min(weight, other.get(edge, 0.0)) for edge, weight in one.items())
+
+
+@pytest.mark.parametrize(("words", "reason"), [
+    (["-c", "1000000000"], "fewer than the 1,000,000,000 events of a period occurred"),
+    (["-F", "1"], "the program ended within the 1,000 ms to the first"),
+])
+def test_no_sample_is_a_failure_with_a_reason(tmp_path, capsys, words, reason):
+    out = tmp_path / "x.perf.data"
+    assert main(["record", "--engine", "qemu", *words, "-o", str(out), "--", "/bin/true"]) == 1
+    assert f"no stacks: {reason}" in capsys.readouterr().err
+    assert main(["report", str(out)]) == 2

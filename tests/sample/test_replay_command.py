@@ -15,7 +15,9 @@ import pytest
 from lbrcore import BRANCH_DTYPE, lbr
 from pylbr import trace
 from pylbr.cli import main
-from pylbr.perf.stacks import Comm, Mmap, Samples
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.stacks import Comm, Event, Mmap, Samples, StacksMetadata
 from pylbr.trace import Metadata, Module, Task, open_stacks
 from pylbr.trace.formats import output_suffixes
 from pylbr.trace.modules import parse_module
@@ -129,7 +131,7 @@ def test_mistakes_are_named(program, tmp_path, monkeypatch, capsys, arguments, m
 
 def test_a_file_of_stacks_is_no_trace(program, tmp_path, capsys):
     out = tmp_path / "out.perf.data"
-    assert main(["replay", str(program[0]), "-o", str(out)]) == 0
+    assert main(["replay", str(program[0]), "-c", "997", "-o", str(out)]) == 0
     assert main(["replay", str(out), "-o", str(tmp_path / "again.perf.data")]) == 2
     assert "between them branches are missing" in capsys.readouterr().err
     assert main(["replay", str(program[0]), "-o", str(program[0])]) == 2
@@ -173,3 +175,32 @@ def test_progress_shows_rate_and_time_left_on_a_terminal(terminal):
         assert re.search(rb"program.arrow .*70%.* branches, .* branches/s, 0:0\d left", shown)
     else:
         assert shown is None
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["-c", "20001"], "no sample: no event came as often as its period asks (branches:u 20,001)"),
+    (["-c", "997", "-j", "ind_call"], "none of 20 samples has a branch"),
+])
+@pytest.mark.parametrize("suffix", output_suffixes("stacks"))
+def test_nothing_found_is_an_error(program, tmp_path, capsys, suffix, arguments, message):
+    out = tmp_path / f"x{suffix}"
+    assert main(["replay", str(program[0]), *arguments, "-o", str(out),
+                 "--binary", lbr.__file__]) == 2
+    assert message in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def test_a_report_of_nothing_is_an_error(tmp_path, capsys):
+    rows, stacks = tmp_path / "x.csv", tmp_path / "x.perf.data"
+    rows.write_text("from,to,class\n0x401000,0x401008,NOT_TAKEN\n")
+    assert main(["report", str(rows)]) == 2
+    assert "holds no taken branches: nothing to report" in capsys.readouterr().err
+    assert main(["replay", str(rows), "-c", "1", "-o", str(stacks)]) == 2
+    from_none = Samples.build(np.array([0, 0]), np.empty(0, BRANCH_ENTRY_DTYPE), pid=1)
+    write_perf_data(stacks, (StacksMetadata(events=(Event(name="branches:u"),)), [from_none]))
+    capsys.readouterr()
+    for words in (["report", str(stacks), "--json"],
+                  ["convert", str(stacks), "-o", str(tmp_path / "y.csv")]):
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert not out and "holds 1 samples without one branch" in err
