@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import pylbr as pylbr_package
 from pylbr.cli import COMMANDS
 from tests.fuzz.targets import saved_machine
 
@@ -207,3 +210,33 @@ def test_a_killed_worker_is_one_line():
     os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2 and error.count("\n") == 1 and "was killed" in error
+
+
+def test_version_is_the_packages():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert pylbr_package.__version__ == project["project"]["version"]
+    assert "__version__" in dir(pylbr_package) and not hasattr(pylbr_package, "__revision__")
+    done = pylbr("--version")
+    assert (done.returncode, done.stdout) == (0, f"pylbr {pylbr_package.__version__}\n")
+
+
+def test_without_a_command_the_first_steps_are_shown():
+    done = pylbr()
+    assert done.returncode == 2 and not done.stdout
+    assert all(f"pylbr {word}" in done.stderr for word in ("record --", "report", "convert"))
+
+
+def test_perf_data_is_what_is_looked_at(files, tmp_path):
+    shutil.copy(files["stacks"], tmp_path / "perf.data")
+    for command in ("report", "inspect"):
+        named = pylbr(command, "perf.data", cwd=tmp_path)
+        assert named.returncode == 0 and pylbr(command, cwd=tmp_path).stdout == named.stdout
+    (tmp_path / "perf.data").unlink()
+    assert "no file given" in pylbr("report", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("command", ["msr", "cpuid"])
+def test_a_processor_has_one_option(command):
+    by_cpu = pylbr(command, "--cpu", "skylake")
+    assert by_cpu.returncode == 0 and by_cpu.stdout
+    assert pylbr(command, "--model", "skylake").stdout == by_cpu.stdout != pylbr(command).stdout

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import pylbr
 from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_streams
 from pylbr.errors import CommandError, LbrError
 from pylbr.printable import printable
@@ -34,8 +35,28 @@ COMMANDS: dict[str, str] = {
 }
 
 
+_NEXT = """
+start with:
+  pylbr record -- PROGRAM ...            branch stacks of a program, in perf.data
+  pylbr report                           where it branches
+  pylbr convert perf.data -o app.preagg --binary PROGRAM     for perf2bolt -pa
+  pylbr COMMAND --help                   everything about one command
+"""
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"pylbr {pylbr.__version__}")
+        parser.exit()
+
+
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pylbr", description="Last-branch records in software.")
+    parser = argparse.ArgumentParser(
+        prog="pylbr", description="Last-branch records in software.", epilog=_NEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(
@@ -84,6 +105,9 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
     """Run the command; what goes wrong is a line on standard error."""
     try:
         parser = _parser(command)
+        if not arguments:
+            parser.print_help(sys.stderr)
+            return 2
         args, unknown = parser.parse_known_args(arguments)
         if unknown:
             parser.prog = name  # the command's own usage says more than that of all

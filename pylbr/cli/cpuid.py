@@ -18,7 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("leaf", nargs="?", help="EAX, such as 0x1c; all if left out")
     parser.add_argument("subleaf", nargs="?", default="0", help="ECX")
-    parser.add_argument("-m", "--model", default="sapphire-rapids", metavar="NAME",
+    parser.add_argument("-m", "--cpu", "--model", dest="model", metavar="NAME",
+                        default="sapphire-rapids",
                         help="processor (default: %(default)s)")
     parser.add_argument("--models", action="store_true", help="list the processors")
     parser.add_argument("--raw", action="store_true", help="register values only")

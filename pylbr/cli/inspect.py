@@ -29,7 +29,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    perf_words.add_input(parser, "FILE", "file to look at")
+    perf_words.add_input(parser, "FILE", "file to look at (default: perf.data)")
     parser.add_argument(
         "-a", "--all", action="store_true",
         help="read a trace to its end: check it and count its classes",
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the metadata of a file and, if asked, a summary of its content."""
-    args.input = perf_words.named_input(args)
+    args.input = perf_words.named_input(args, "perf.data")
     entry = detect(args.input)
     found: dict[str, Any] = {
         "file": args.input, "format": f"{entry.name} ({entry.description})", "kind": entry.kind,

@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("register", nargs="?", help="name or number; all if left out")
     parser.add_argument("value", nargs="?", help="a value to take apart")
-    parser.add_argument("-m", "--model", default="sapphire-rapids", metavar="NAME",
+    parser.add_argument("-m", "--cpu", "--model", dest="model", metavar="NAME",
+                        default="sapphire-rapids",
                         help=f"processor: {', '.join(MODELS)} (default: %(default)s)")
     parser.add_argument("--reference", action="store_true",
                         help="the reference of all registers, as Markdown")

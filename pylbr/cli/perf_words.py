@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,14 +50,16 @@ def add_input(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
                         default=argparse.SUPPRESS, help=f"the same as {metavar}")
 
 
-def named_input(args: argparse.Namespace) -> str:
-    """The file to read.
+def named_input(args: argparse.Namespace, default: str = "") -> str:
+    """The file to read; `default` if none is named and it is there.
 
     Raises
     ------
     CommandError
         None was named.
     """
+    if args.input is None and default and os.path.exists(default):
+        return default
     if args.input is None:
         raise CommandError(f"no file given: pylbr {args.command} FILE")
     return args.input

@@ -39,7 +39,8 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    perf_words.add_input(parser, "FILE", "trace or file of stacks, of any format")
+    perf_words.add_input(
+        parser, "FILE", "trace or file of stacks, of any format (default perf.data)")
     parser.add_argument(
         "--by", metavar="VIEW", choices=report.VIEWS, default="edges",
         help=f"one of {', '.join(report.VIEWS)} (default: edges)",
@@ -61,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, then print one view."""
-    args.input = perf_words.named_input(args)
+    args.input = perf_words.named_input(args, "perf.data")
     if args.limit < 1 or args.length < 1:
         raise CommandError("--limit and --length take a number from 1 up")
     paths = Paths(args.length)
