@@ -46,12 +46,13 @@ def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine,
     from pylbr.record.native.engine import usable  # not before: it takes long to load
 
     try:
-        usable()
+        timer = usable()
     except UnsupportedFeature as error:
         if running:
             raise
         return engine("qemu"), f"qemu, several times slower: {error}"
-    return engine("native"), "native: full speed, a stack at each tick of CPU time"
+    return engine("native"), "native: full speed, a stack at each tick of " + (
+        f"a timer, for {timer}" if timer else "CPU time")
 
 
 def process_of(tid: int) -> int:

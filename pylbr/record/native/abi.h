@@ -19,6 +19,9 @@
 #define NATIVE_REGIONS 8
 #define NATIVE_LANES 32
 
+/* si_code of ticks that pylbr's timer sends; perf's have POLL_IN. */
+#define TICK_CODE (-0x504c)
+
 /* Why a window ended.  A stack of fewer than `depth` branches is cut by one of the others. */
 enum end {
     END_FULL = 0,      /* `depth` accepted branches */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import select
 import shutil
@@ -24,12 +23,11 @@ from pylbr.record.filters import accepted_classes
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, blob
 from pylbr.record.native.clock import Clock
 from pylbr.record.native.image import Limits
-from pylbr.record.native.inject import SIGNAL
 from pylbr.record.native.launched import Launched
-from pylbr.record.native.perf import SideBand, tick_event
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.session import Session, Stacks
 from pylbr.record.native.target import Attached, check_target, refused
+from pylbr.record.native.ticks import make_ticks
 from pylbr.record.process import exit_code
 from pylbr.record.program import resolve
 
@@ -89,8 +87,13 @@ class NativeEngine:
             run.close()
 
 
-def usable() -> None:
+def usable() -> str:
     """Check that this machine can record natively.
+
+    Returns
+    -------
+    str
+        Why ticks are a timer's; empty: they are perf's.
 
     Raises
     ------
@@ -99,17 +102,11 @@ def usable() -> None:
     """
     if platform.machine() != "x86_64" or platform.system() != "Linux":
         raise UnsupportedFeature("the native engine needs Linux on x86-64")
-    try:
-        SideBand([os.getpid()]).close()
-        os.close(tick_event(os.getpid(), _SECOND, SIGNAL))
-    except OSError as error:
-        raise UnsupportedFeature(
-            f"perf_event_open is refused ({error.strerror}): it needs "
-            "kernel.perf_event_paranoid at 2 or below, or CAP_PERFMON; in a container also a "
-            "seccomp profile that allows it"
-        ) from error
+    ticks, why = make_ticks()
+    ticks.close()
     blob()
     launcher()
+    return why
 
 
 def _rest(overhead: float) -> int:
@@ -145,8 +142,11 @@ class _Run:
             tick_cost=int(rate * _TICK_SECONDS),
         )  # fmt: skip
         self._request, self._sink = request, sink
-        period = max(request.period, _least_period(request.overhead))
-        self._session = Session(blob(), limits, period, sink)
+        self._ticks, self._why = make_ticks()
+        period = max(
+            request.period, _least_period(request.overhead), _SECOND // self._ticks.most
+        )
+        self._session = Session(blob(), limits, self._ticks, period, sink)
         self._outcome = Outcome()
         self._stacks = 0
         self._started = time.monotonic()
@@ -204,7 +204,12 @@ class _Run:
         self._session.leave()
         self._outcome.remarks += process.remarks + self._session.remarks + self._counts()
         self._outcome.exit_code = exit_code(process.status or 0)
-        if self._session.period > self._request.period:
+        if self._why:
+            self._outcome.remarks.append(
+                f"{self._why}: stacks by a timer, at most {self._ticks.most:,} per second, "
+                "weighed by the CPU time of their threads"
+            )
+        elif self._session.period > self._request.period:
             self._outcome.remarks.append(
                 f"at the end a stack per {self._session.period / 1e6:.3g} ms, to cost at most "
                 f"{self._request.overhead:g} % of the time (--max-overhead)"
@@ -225,7 +230,7 @@ class _Run:
             self._sink.samples(self._batch(stacks))
 
     def _batch(self, stacks: Stacks) -> SampleBatch:
-        records, pid, tid = stacks
+        records, pid, tid, weights = stacks
         depth = self._request.depth
         # Oldest first there, newest first here.
         place = records["count"].astype(np.intp)[:, None] - 1 - np.arange(depth)
@@ -239,7 +244,7 @@ class _Run:
             ip=records["ip"], entries=entries, nr=records["count"].astype(np.uint32),
             classes=classes.astype(np.uint8), pid=pid, tid=tid, cpu=records["cpu"],
             time=self._clock.nanoseconds(records["tsc"]),
-            period=records["ticks"].astype(np.uint64) * np.uint64(self._session.period),
+            period=weights,
             info_mask=INFO_BR_TYPE,
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ static u64 fault(const struct siginfo *info, struct ucontext *uc, u32 slot) {
 __attribute__((used)) u64 received(const struct siginfo *info, struct ucontext *uc, u32 slot) {
     if (state.slots[slot].number != SIGNAL_TICK)
         return fault(info, uc, slot);
-    if (info->code != POLL_IN) {
+    if (info->code != POLL_IN && info->code != TICK_CODE) {
         u64 handler = state.slots[slot].handler;
         return handler > 1 ? handler : 0;
     }

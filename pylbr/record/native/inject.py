@@ -16,13 +16,12 @@ import numpy as np
 from pylbr.record.native.blob import HANDLER_SIZE, NATIVE_SLOTS, Blob
 from pylbr.record.native.image import RING, Image, Limits
 from pylbr.record.native.patches import CALL, THUNK_SIZE, calls, jump, thunk
+from pylbr.record.native.perf import SIGNAL
 from pylbr.record.native.ptrace import Tracee
 from pylbr.record.native.ranges import Mapping, mappings, place, vacant
 
-__all__ = ["Injection", "SIGNAL", "give_stack", "inject", "withdraw"]
+__all__ = ["Injection", "give_stack", "inject", "withdraw"]
 
-#: What a tick sends: ignored by default, so that a program that resets it lives on.
-SIGNAL: Final = 23  # SIGURG
 _FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
 _GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
 

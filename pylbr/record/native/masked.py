@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from pylbr.record.native.inject import SIGNAL
+from pylbr.record.native.perf import SIGNAL
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 
 __all__ = ["Masked"]
@@ -27,6 +25,8 @@ class Masked:
     ----------
     period : int
         Nanoseconds between ticks.
+    spent : callable
+        CPU time of a thread, by the key of its ticks.
 
     Attributes
     ----------
@@ -34,26 +34,27 @@ class Masked:
         Threads that may not be traced: they stay without stacks.
     """
 
-    def __init__(self, period: int) -> None:
+    def __init__(self, period: int, spent: Callable[[int], int]) -> None:
         self._least = _TICKS * period
+        self._spent_by = spent
         self._heard: set[int] = set()
         self._spent: dict[int, int] = {}
         self._next = 0.0
         self.refused: set[int] = set()
 
     def heard(self, keys: Iterable[int]) -> None:
-        """These descriptors' threads have made stacks."""
+        """These keys' threads have made stacks."""
         self._heard.update(keys)
 
     def look(self, threads: Iterable[tuple[int, int, int]]) -> None:
-        """Look at threads: (pid, tid, descriptor of the ticks) of each."""
+        """Look at threads: (pid, tid, key of the ticks) of each."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _LOOK_SECONDS
         spent = {}
         for pid, tid, fd in threads:
-            count = struct.unpack("<Q", os.read(fd, 8))[0]
+            count = self._spent_by(fd)
             before = self._spent.get(fd, count)
             silent = count - before >= self._least and fd not in self._heard
             # A thread with few ticks is watched until it has had enough of them.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SideBand", "SideRecord", "change_period", "enable", "tick_event"]
+__all__ = ["SIGNAL", "PerfTicks", "SideBand", "SideRecord"]
 
 _PERF_EVENT_OPEN: Final = 298
 _SOFTWARE, _CPU_CLOCK, _DUMMY = 1, 0, 9
@@ -32,6 +32,8 @@ _SIDE_FLAGS: Final = (
 _HIGH: Final = 2048
 _CLOCK_MONOTONIC: Final = 1
 _ATTR_SIZE: Final = 112  # PERF_ATTR_SIZE_VER5
+#: What a tick sends: ignored by default, so that a program that resets it lives on.
+SIGNAL: Final = 23  # SIGURG
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -52,38 +54,53 @@ def _open(
     return fd
 
 
-def tick_event(tid: int, period: int, number: int) -> int:
-    """An event that sends a thread a signal each `period` ns of its CPU time in user mode, once
-    it is enabled.
+class PerfTicks:
+    """See `pylbr.record.native.ticks.Ticks`: keys are descriptors, and the signals' ``si_fd``."""
 
-    Returns
-    -------
-    int
-        Descriptor; the signal's ``si_fd``.
+    exact = True
+    most = 50_000
 
-    Raises
-    ------
-    OSError
-    """
-    fd = _open(_CPU_CLOCK, _DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV, tid, -1, period)
-    try:
-        fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("<ii", _F_OWNER_TID, tid))
-        fcntl.fcntl(fd, _F_SETSIG, number)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    @staticmethod
+    def check() -> None:
+        """Raise OSError where there are no perf events to be had."""
+        SideBand([os.getpid()]).close()
+        ticks = PerfTicks()
+        ticks.remove(ticks.add(os.getpid(), os.getpid(), 1_000_000_000))
 
+    def add(self, pid: int, tid: int, period: int) -> int:
+        """See `Ticks.add`."""
+        fd = _open(_CPU_CLOCK, _DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV, tid, -1, period)
+        try:
+            fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("<ii", _F_OWNER_TID, tid))
+            fcntl.fcntl(fd, _F_SETSIG, SIGNAL)
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
-def enable(fd: int) -> None:
-    """Let an event tick."""
-    fcntl.ioctl(fd, _ENABLE, 0)
+    def enable(self, key: int) -> None:
+        """See `Ticks.enable`."""
+        fcntl.ioctl(key, _ENABLE, 0)
 
+    def change(self, key: int, period: int) -> None:
+        """See `Ticks.change`."""
+        fcntl.ioctl(key, _PERIOD, struct.pack("<Q", period))
 
-def change_period(fd: int, period: int) -> None:
-    """Let an event tick each `period` ns."""
-    fcntl.ioctl(fd, _PERIOD, struct.pack("<Q", period))
+    def spent(self, key: int) -> int:
+        """See `Ticks.spent`; in user mode."""
+        return int.from_bytes(os.read(key, 8), "little")
+
+    def remove(self, key: int) -> None:
+        """See `Ticks.remove`."""
+        os.close(key)
+
+    def watch(self, tids: Iterable[int]) -> SideBand:
+        """See `Ticks.watch`."""
+        return SideBand(tids)
+
+    def close(self) -> None:
+        """See `Ticks.close`: the keys are all there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,9 @@ class SideBand:
         """What has been written since the last call, by time."""
         found = [record for _, ring in self._rings.values() for record in _drain(ring)]
         return sorted(found, key=lambda record: record.time)
+
+    def entered(self, pid: int) -> None:
+        """See `pylbr.record.native.ticks.Side`: perf needs no telling."""
 
     def close(self) -> None:
         for _, ring in self._rings.values():

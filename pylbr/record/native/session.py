@@ -17,15 +17,17 @@ from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, SKIP_RESTING, Blob
 from pylbr.record.native.image import Image, Limits
-from pylbr.record.native.inject import SIGNAL, Injection, give_stack, inject, withdraw
+from pylbr.record.native.inject import Injection, give_stack, inject, withdraw
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.obstacles import obstacle
 from pylbr.record.native.patches import CALL, calls, sequences
-from pylbr.record.native.perf import SideBand, SideRecord, change_period, enable, tick_event
+from pylbr.record.native.perf import SideRecord
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
 from pylbr.record.native.target import let_go, stopped_threads, threads_of
+from pylbr.record.native.ticks import Side, Ticks
+from pylbr.record.native.weights import Weights
 from pylbr.record.process import is_gone
 from pylbr.record.tasks import mapping
 
@@ -46,8 +48,8 @@ _STEP_SECONDS: Final = 0.002
 _LOADER_SECONDS: Final = 0.25
 
 
-#: Stacks (`record` of abi.h), and the process and the thread of each.
-Stacks = tuple[np.ndarray, np.ndarray, np.ndarray]
+#: Stacks (`record` of abi.h), and of each the process, the thread, and the CPU time it stands for.
+Stacks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class _Process:
     pid: int
     injection: Injection | None = None
     injected: int = 0  # CLOCK_MONOTONIC, ns
-    threads: dict[int, int] = field(default_factory=dict)  # tid: descriptor of its ticks
+    threads: dict[int, int] = field(default_factory=dict)  # tid: key of its ticks
 
 
 def _check_reach(pid: int) -> None:
@@ -73,6 +75,7 @@ class Session:
     ----------
     blob : Blob
     limits : Limits
+    ticks : Ticks
     period : int
         Nanoseconds between ticks.
     sink : Sink
@@ -86,8 +89,10 @@ class Session:
     remarks : list of str
     """
 
-    def __init__(self, blob: Blob, limits: Limits, period: int, sink: Sink) -> None:
-        self._blob, self._limits, self._sink = blob, limits, sink
+    def __init__(
+        self, blob: Blob, limits: Limits, ticks: Ticks, period: int, sink: Sink
+    ) -> None:
+        self._blob, self._limits, self._ticks, self._sink = blob, limits, ticks, sink
         self.period = self._shortest = period
         self._paced = 0, 0
         self._lanes = min(2 * (os.cpu_count() or 1), 16)
@@ -96,9 +101,10 @@ class Session:
         self._retired: dict[str, np.ndarray] = {}
         self._pending: list[int] = []
         self._keys: dict[int, tuple[int, int]] = {}
-        self._side: SideBand | None = None
+        self._side: Side | None = None
         self._numbers = Numbers()
-        self._masked = Masked(period)
+        self._weights = Weights(ticks)
+        self._masked = Masked(period, ticks.spent)
         self._root, self._started, self._only = 0, False, 0
         self.unreached = 0
         self.remarks: list[str] = []
@@ -116,7 +122,7 @@ class Session:
     def watch(self, pid: int) -> None:
         """Follow a process, which has still to execute its program, and its descendants."""
         self._root = pid
-        self._side = SideBand([pid])
+        self._side = self._ticks.watch([pid])
 
     @property
     def descriptors(self) -> list[int]:
@@ -139,11 +145,13 @@ class Session:
             self._forget(process, tid)
         fd = self._tick(process, pid)
         process.injection = inject(tracee, self._blob, self._limits, self._lanes, fd)
+        if self._side:
+            self._side.entered(pid)
         process.injected = time.monotonic_ns()
         self._images.append(process.injection.image)
         self._publish(process)
         if fd >= 0:
-            enable(fd)
+            self._ticks.enable(fd)
 
     def join(self, pid: int, only: int = 0) -> None:
         """Record a process that has been running, and its descendants; `only`: one thread.
@@ -155,7 +163,7 @@ class Session:
         """
         _check_reach(pid)
         self._root, self._started, self._only = pid, True, only
-        self._side = SideBand(threads_of(pid))
+        self._side = self._ticks.watch(threads_of(pid))
         for _ in calls(mappings(pid)):  # remembered: it takes long to search large files
             pass
         tracees = stopped_threads(pid)
@@ -180,7 +188,7 @@ class Session:
         self._describe(process)
         self._publish(process)
         for fd in process.threads.values():
-            enable(fd)
+            self._ticks.enable(fd)
 
     def _describe(self, process: _Process) -> None:
         """Names and mappings that were there before perf was asked."""
@@ -253,7 +261,7 @@ class Session:
 
     def _tick(self, process: _Process, tid: int) -> int:
         try:
-            fd = tick_event(tid, self.period, SIGNAL)
+            fd = self._ticks.add(process.pid, tid, self.period)
         except ProcessLookupError:
             return -1
         process.threads[tid] = fd
@@ -272,13 +280,14 @@ class Session:
             return
         for tid in tids:
             if tid not in process.threads and (fd := self._tick(process, tid)) >= 0:
-                enable(fd)
+                self._ticks.enable(fd)
 
     def _forget(self, process: _Process, tid: int) -> None:
         fd = process.threads.pop(tid, -1)
         if fd >= 0:
             self._keys.pop(fd, None)
-            os.close(fd)
+            self._weights.forget(fd)
+            self._ticks.remove(fd)
 
     def _publish(self, process: _Process) -> None:
         injection = process.injection
@@ -316,12 +325,14 @@ class Session:
         return [found for found in stacks if len(found[0])]
 
     def _named(self, stacks: np.ndarray) -> Stacks:
-        """Stacks, and process and thread of each."""
+        """Stacks, and what is known of each."""
         self._masked.heard(stacks["key"].tolist())
         tasks = [self._keys.get(int(key), (0, 0)) for key in stacks["key"]]
         pid, tid = np.array(tasks, np.int32).reshape(-1, 2).T
-        known = pid > 0
-        return stacks[known], pid[known], tid[known]
+        known = np.isin(stacks["key"], list(self._keys)) & (pid > 0)
+        stacks = stacks[known]
+        weights = self._weights.of(stacks["key"], stacks["ticks"], self.period)
+        return stacks, pid[known], tid[known], weights
 
     def _retire(self) -> None:
         """Unmap the memory that no process writes to any more."""
@@ -349,7 +360,7 @@ class Session:
         if wanted != self.period:
             self.period = wanted
             for fd in self._keys:
-                change_period(fd, wanted)
+                self._ticks.change(fd, wanted)
 
     def stop(self) -> None:
         """Make no more windows."""
@@ -365,6 +376,7 @@ class Session:
         if self._side:
             self._side.close()
             self._side = None
+        self._ticks.close()
 
     def _handle(self, record: SideRecord, changed: dict[int, _Process]) -> None:
         body, when = record.body, record.time
@@ -429,7 +441,7 @@ class Session:
         if process and process.injection and tid not in process.threads:
             fd = self._tick(process, tid)
             if fd >= 0:
-                enable(fd)
+                self._ticks.enable(fd)
         elif pid != parent:
             self._pending.append(pid)
 

@@ -60,6 +60,22 @@ static void give_stack(struct thread *thread, struct ucontext *uc) {
     }
 }
 
+#define EINTR 4u
+#define MOV_EAX 0xb8u
+#define SYSCALL 0x050fu
+
+/* A tick of the timer has ended a system call that SA_RESTART does not restart: poll, nanosleep,
+ * epoll_wait, ...  Its number is not in the frame; `mov $number, %eax` before it, as C libraries
+ * have it, makes it again.  perf's ticks come in user mode only. */
+static void restart_call(struct gregs *regs) {
+    u64 rip = regs->rip;
+    if (regs->rax != -(u64)EINTR || (rip & 4095) < 7 || !range_at(rip))
+        return;
+    const u8 *call = (const u8 *)(rip - 7);
+    if (*call == MOV_EAX && *(const u16 *)(call + 5) == SYSCALL)
+        regs->rip = (u64)call;
+}
+
 /* A tick.  Returns where there is no window. */
 void tick(const struct siginfo *info, struct ucontext *uc) {
     u64 began = tsc();
@@ -68,6 +84,8 @@ void tick(const struct siginfo *info, struct ucontext *uc) {
     u32 key = (u32)info->fd;
     if (key >= state.thread_count)
         return skip(SKIP_THREAD);
+    if (info->code == TICK_CODE)
+        restart_call(&uc->regs);
     struct thread *thread = (struct thread *)(state.threads + (u64)key * state.thread_size);
     thread->ticks++;
     give_stack(thread, uc);

@@ -23,7 +23,7 @@ static void increment(struct rseq *area) {
 
 static void *work(void *unused) {
     struct rseq *area = (void *)((char *)__builtin_thread_pointer() + __rseq_offset);
-    for (int i = 0; i < 700000; i++)
+    for (int i = 0; i < 2000000; i++)
         increment(area);
     area->rseq_cs = 0;
     return unused;

@@ -1,0 +1,1 @@
+"""Real programs with and without the native recorder: `python -m tests.record.corpus`."""
