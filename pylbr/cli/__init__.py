@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "replay": "sample a trace as a processor with LBRs would: branch stacks, as perf record -b",
     "report": "show hot branches, functions, mispredicts, branch history",
     "convert": "turn a trace or a file of stacks into another format",
+    "optimize": "record a program, optimise it with LLVM's BOLT, and measure what it gains",
     "inspect": "say what a trace or a file of stacks holds",
     "run": "run a bare-metal kernel image on a machine with LBRs",
     "verify": "search every interleaving of host and guests for leaks and losses",

@@ -1,0 +1,133 @@
+"""``pylbr optimize``: record, lay out anew with BOLT, and measure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from pylbr.errors import CommandError
+from pylbr.files.output import AtomicFile
+from pylbr.optimize import measure
+from pylbr.optimize.bolt import Bolt, find_bolt
+from pylbr.tables import Table, print_table
+
+HELP = "record a program, optimise it with LLVM's BOLT, and measure what it gains"
+
+EPILOG = """
+The program runs several times: recorded, counted under QEMU, and timed before and after in turn.
+Functions change places only in a program that was linked with -Wl,--emit-relocs.
+
+examples:
+  pylbr optimize -- ./app input.txt          writes ./app.bolt
+  pylbr optimize -F 5000 --no-count -o fast -- ./app input.txt
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.usage = "pylbr optimize [options] [--] PROGRAM [ARGUMENT ...]"
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("-o", "--output", metavar="FILE", help="optimised program (default: PROGRAM.bolt)")
+    add("-F", "--freq", metavar="HZ", default="1000", help="stacks per second (default 1000)")
+    add("--repeat", type=int, metavar="N", default=5, help="runs to time, of each (default 5)")
+    add("--no-count", action="store_true", help="do not count taken branches under QEMU")
+    add("--bolt", metavar="FOLDER", help="where perf2bolt and llvm-bolt are (default: the newest)")
+    add("--keep", metavar="FOLDER", help="leave perf.data, the profile and BOLT's data here")
+    add("--json", action="store_true", help="print JSON")
+    add("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Optimise; 1 if some step failed."""
+    command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
+    if not command:
+        raise CommandError("no program given: pylbr optimize [options] -- PROGRAM [ARGUMENT ...]")
+    if args.repeat < 1:
+        raise CommandError("--repeat: at least 1")
+    program = shutil.which(command[0])
+    if program is None:
+        raise CommandError(f"{command[0]}: there is no such program")
+    program = os.path.realpath(program)
+    with open(program, "rb") as file:
+        if file.read(4) != b"\x7fELF":
+            raise CommandError(f"{program}: is a script; name the program that runs it")
+    bolt = find_bolt(args.bolt)
+    output = args.output or f"{command[0]}.bolt"
+    if os.path.exists(output) and os.path.samefile(output, program):
+        raise CommandError(f"-o {output}: is the program itself; name another file")
+    with tempfile.TemporaryDirectory(prefix="pylbr-") as temporary:
+        folder = args.keep or temporary
+        os.makedirs(folder, exist_ok=True)
+        _lay_out(bolt, program, command, folder, output, args.freq)
+    found = _measure(program, output, command, args)
+    if args.json:
+        json.dump(found, sys.stdout, indent=2)
+        print()
+    else:
+        _print(found)
+    return 0
+
+
+def _lay_out(
+    bolt: Bolt, program: str, command: list[str], folder: str, output: str, frequency: str
+) -> None:
+    data, preagg, fdata = (os.path.join(folder, name)
+                           for name in ("perf.data", "perf.preagg", "perf.fdata"))
+    done = measure.commands("record", "-F", frequency, "-o", data, "--", program, *command[1:])
+    if done.returncode:
+        raise CommandError(f"the recorded program ended with {done.returncode}; nothing was "
+                           "optimised", 1)
+    done = measure.commands("convert", data, "-o", preagg, "--binary", program,
+                            "--preagg-form", bolt.preagg_form)
+    if done.returncode:
+        raise CommandError("the recording gave no profile", 1)
+    mismatching = bolt.profile(preagg, program, fdata)
+    if mismatching:
+        _say(f"{mismatching} traces do not fit the program's code; was it rebuilt meanwhile?")
+    laid_out = os.path.join(folder, "optimised")
+    functions = bolt.lay_out(program, fdata, laid_out)
+    with open(laid_out, "rb") as made, AtomicFile(output) as file:
+        shutil.copyfileobj(made, file.file)
+    shutil.copymode(program, output)
+    _say(f"BOLT {bolt.version} laid out {functions} functions with a profile: {output}")
+
+
+def _measure(
+    program: str, output: str, command: list[str], args: argparse.Namespace
+) -> dict[str, Any]:
+    before, after = [program, *command[1:]], [os.path.abspath(output), *command[1:]]
+    runs = measure.compare(before, after, args.repeat)
+    if remark := measure.check(*runs):
+        _say(remark)
+    counts = (None, None) if args.no_count else tuple(
+        measure.taken_branches(words) for words in (before, after))
+    return {
+        "program": program, "optimised": output, "runs": args.repeat,
+        "taken_branches": counts,
+        "cpu_seconds": [round(measure.seconds(one), 4) for one in runs],
+        "bytes": [os.path.getsize(path) for path in (program, output)],
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    rows = []
+    for name, label, form in (
+        ("taken_branches", "taken branches", "{:,}"), ("cpu_seconds", "CPU seconds", "{:.3f}"),
+        ("bytes", "bytes of the file", "{:,}"),
+    ):
+        before, after = found[name]
+        known = before is not None and after is not None
+        rows.append((
+            label, *("n/a" if value is None else form.format(value) for value in (before, after)),
+            f"{after / before:.3f}" if known and before else "n/a"))
+    print_table(Table(rows, ("", "before", "after", "ratio"), frozenset({1, 2, 3})))
+
+
+def _say(line: str) -> None:
+    print(f"pylbr optimize: {line}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""From a program to an optimised program: record, profile, lay out anew, measure."""
