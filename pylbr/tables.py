@@ -50,6 +50,8 @@ class Table:
     def __str__(self) -> str:
         """Plain text, however wide."""
         lines = self._cells()
+        if self.markdown:
+            lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
         padded = [[self._padded(i, cell, widths[i]) for i, cell in enumerate(line)]
                   for line in lines]

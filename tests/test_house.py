@@ -223,6 +223,12 @@ def test_tests_take_numbers_of_the_manual_from_one_file():
     assert not wrong
 
 
+def test_one_module_reads_elf_files():
+    users = {str(path.relative_to(ROOT)) for path in SOURCES
+             for module, _, _ in statements(path) if module.split(".")[0] == "elftools"}
+    assert users == {"pylbr/files/elf.py"}
+
+
 def defines(path, name):
     """Whether a file defines a function, a class or a method (``Class.method``)."""
     owner, _, function = name.rpartition(".")

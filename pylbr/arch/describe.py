@@ -13,6 +13,7 @@ from pylbr.arch.models import MODELS
 from pylbr.arch.perf_events import EVENTS
 from pylbr.arch.register import Access, MsrRegister, Register
 from pylbr.arch.registers import REGISTERS
+from pylbr.tables import Table
 
 __all__ = ["decode", "fields_of", "reference"]
 
@@ -37,9 +38,7 @@ def decode(register: MsrRegister, model: CpuModel, value: int) -> Iterator[tuple
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [*lines, ""]
+    return [str(Table(list(rows), head, markdown=True)), ""]
 
 
 def _who(test: Callable[[CpuModel], object], among: Iterable[CpuModel] = MODELS.values()) -> str:

@@ -7,10 +7,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.elf.elffile import ELFFile
-
 from pylbr.errors import LbrError
-from pylbr.files.elf import DAMAGE, defined_symbols, load_segments
+from pylbr.files.elf import DAMAGE, ELFFile, defined_symbols, load_segments
 
 __all__ = ["Image", "ImageError", "load"]
 

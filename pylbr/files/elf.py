@@ -1,4 +1,7 @@
-"""ELF files of x86-64: segments, build-id, functions and stubs of the procedure linkage table."""
+"""ELF files of x86-64: segments, build-id, functions and stubs of the procedure linkage table.
+
+The one module that uses pyelftools; what else of it is needed is named here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,19 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import NoteSection, Section, Symbol, SymbolTableSection
 from elftools.elf.segments import NoteSegment
 from numpy.typing import NDArray
 
 from pylbr.files.elf_plt import stub_names
 
-__all__ = ["DAMAGE", "ElfImage", "Segment", "defined_symbols", "load_segments", "read_build_id"]
+__all__ = [
+    "DAMAGE", "DynamicSegment", "ELFFile", "ElfImage", "Segment", "defined_symbols",
+    "load_segments", "read_build_id", "relative_relocations",
+]
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
@@ -28,7 +36,7 @@ _RELOCATION = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), (
 #: Where distributions put what they strip from programs.
 DEBUG_FILES = "/usr/lib/debug/.build-id"
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
-_GLOB_DAT, _JUMP_SLOT, _IRELATIVE = 6, 7, 37
+_GLOB_DAT, _JUMP_SLOT, _RELATIVE, _IRELATIVE = 6, 7, 8, 37
 _NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
 _PF_X = 1
 #: What pyelftools raises at offsets, sizes and names that make no sense.
@@ -233,6 +241,16 @@ def defined_symbols(elf: ELFFile, largest: int = 1 << 32) -> Iterator[Symbol]:
             for symbol in section.iter_symbols():
                 if symbol["st_shndx"] != "SHN_UNDEF":
                     yield symbol
+
+
+def relative_relocations(elf: ELFFile) -> dict[int, int]:
+    """Link address -> what R_X86_64_RELATIVE puts there, less the address of the load."""
+    return {
+        entry["r_offset"]: entry["r_addend"]
+        for section in elf.iter_sections()
+        if isinstance(section, RelocationSection) and section.is_RELA()
+        for entry in section.iter_relocations() if entry["r_info_type"] == _RELATIVE
+    }  # fmt: skip
 
 
 def read_build_id(file: BinaryIO) -> bytes:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pylbr.errors import TraceError
 
-__all__ = ["AtomicFile"]
+__all__ = ["AtomicFile", "write_text"]
 
 
 class AtomicFile:
@@ -109,3 +109,15 @@ class AtomicFile:
         self.discard()
         if isinstance(error, OSError) and not isinstance(error, TraceError):
             raise self.failure(error) from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole text file.
+
+    Raises
+    ------
+    TraceError
+        It cannot be written.
+    """
+    with AtomicFile(path) as output:
+        output.file.write(text.encode())

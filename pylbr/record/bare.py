@@ -9,11 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
-
 from pylbr.errors import CommandError
-from pylbr.files.elf import DAMAGE, defined_symbols, load_segments
+from pylbr.files.elf import (
+    DAMAGE,
+    DynamicSegment,
+    ELFFile,
+    defined_symbols,
+    load_segments,
+)
 from pylbr.record.program import check_elf
 
 __all__ = ["Code", "IMPORTS", "PAGE", "Segment", "load"]

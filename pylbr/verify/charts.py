@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pylbr.errors import UnsupportedFeature
+from pylbr.files.output import AtomicFile
 from pylbr.tables import Table
 from pylbr.verify.compare import Figures
 from pylbr.verify.run import table
@@ -164,12 +164,8 @@ def save_charts(
     paths = []
     for name, chart in charts.items():
         path = directory / name
-        temporary = path.with_name(path.name + ".part")
-        try:
-            chart.savefig(temporary, format="svg", metadata={"Date": None})
-            plt.close(chart)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with AtomicFile(path) as output:
+            chart.savefig(output.file, format="svg", metadata={"Date": None})
+        plt.close(chart)
         paths.append(path)
     return paths

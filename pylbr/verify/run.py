@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pylbr.arbitration import register_file
 from pylbr.errors import LbrError
+from pylbr.files.output import write_text
 from pylbr.tables import Table, print_table
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES, TITLES
@@ -229,14 +230,5 @@ def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:
                              name.replace("'", "n")))
             for suffix, text in ((".txt", story.text() + "\n"), (".story.json", story.to_json()),
                                  (".trace.json", timeline(story))):
-                _write(directory / (stem + suffix), text)
+                write_text(directory / (stem + suffix), text)
     return stories
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from elftools.elf.elffile import ELFFile
 
 import lbrcore
+from pylbr.files.elf import ELFFile, defined_symbols, load_segments
 from pylbr.record.build import built
 
 __all__ = [
@@ -113,15 +113,14 @@ def blob() -> Blob:
     """The blob of this package; see `build_blob`."""
     with build_blob().open("rb") as file:
         elf = ELFFile(file)
-        loads = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
-        end = -(-max(s["p_vaddr"] + s["p_memsz"] for s in loads) // _PAGE) * _PAGE
+        loads = list(load_segments(elf))
+        end = -(-max(s["p_vaddr"] + s["p_memsz"] for s, _ in loads) // _PAGE) * _PAGE
         image = bytearray(end)
-        for segment in loads:
+        for segment, contents in loads:
             at = segment["p_vaddr"]
-            image[at : at + segment["p_filesz"]] = segment.data()
-        data = min(s["p_vaddr"] for s in loads if s["p_flags"] & 2) // _PAGE * _PAGE
-        table: Any = elf.get_section_by_name(".symtab")
-        found = {s.name: (s["st_value"], s["st_size"]) for s in table.iter_symbols() if s.name}
+            image[at : at + len(contents)] = contents
+        data = min(s["p_vaddr"] for s, _ in loads if s["p_flags"] & 2) // _PAGE * _PAGE
+        found = {s.name: (s["st_value"], s["st_size"]) for s in defined_symbols(elf)}
     symbols = {name: value for name, (value, _) in found.items()}
     size = found["layout"][1]
     layout = struct.unpack_from(f"<{size // 4}I", image, symbols["layout"])

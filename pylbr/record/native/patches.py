@@ -9,10 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-
+from pylbr.files.elf import DAMAGE, ELFFile, relative_relocations
 from pylbr.record.native.ranges import CLOSED, Mapping
 
 __all__ = ["CALL", "THUNK_SIZE", "calls", "jump", "sequences", "thunk"]
@@ -23,7 +20,6 @@ THUNK_SIZE: Final = 32
 #: struct rseq_cs of linux/rseq.h: version, flags, start, length, address of the abort handler.
 _SEQUENCE: Final = struct.Struct("<IIQQQ")
 _SECTION: Final = "__rseq_cs"
-_R_RELATIVE: Final = 8
 
 
 def jump(source: int, target: int) -> bytes:
@@ -89,17 +85,12 @@ def _file_sequences(path: str, inode: int) -> tuple[tuple[tuple[int, int], int, 
             elf = ELFFile(file)
             section = elf.get_section_by_name(_SECTION)
             return tuple(_described(elf, section)) if section is not None else ()
-    except (OSError, ELFError, ValueError, struct.error):
+    except DAMAGE:  # or gone
         return ()
 
 
 def _described(elf: Any, section: Any) -> Iterator[tuple[tuple[int, int], int, int]]:
-    data, base = section.data(), section["sh_addr"]
-    moved = {
-        r["r_offset"]: r["r_addend"]
-        for part in elf.iter_sections() if isinstance(part, RelocationSection) and part.is_RELA()
-        for r in part.iter_relocations() if r["r_info_type"] == _R_RELATIVE
-    }  # fmt: skip
+    data, base, moved = section.data(), section["sh_addr"], relative_relocations(elf)
     loads = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
     for at in range(0, len(data) // _SEQUENCE.size * _SEQUENCE.size, _SEQUENCE.size):
         _, _, start, length, _ = _SEQUENCE.unpack_from(data, at)
