@@ -2,7 +2,8 @@
 
 from pylbr.cpu.core import Core, CoreState
 from pylbr.cpu.errors import InvalidOpcode, VmEntryFailure, VmExit
-from pylbr.cpu.processor import NO_EVENTS, Events, Processor
+from pylbr.cpu.events import NO_EVENTS, Events
+from pylbr.cpu.processor import Processor
 from pylbr.cpu.saved.codec import decode, encode
 from pylbr.cpu.saved.core_codec import decode_core, encode_core
 from pylbr.cpu.saved.migrate import migrate

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as named
-from pylbr.cpu.processor import NO_EVENTS, Events, Processor
+from pylbr.cpu.events import NO_EVENTS, Events
+from pylbr.cpu.processor import Processor
 from pylbr.cpu.saved.state import ProcessorState
 from pylbr.errors import StateError
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,50 +12,15 @@ from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as named
 from pylbr.arch.vmx import ExitReason
 from pylbr.cpu import xsave
-from pylbr.cpu.enclave import Enclave
 from pylbr.cpu.errors import VmExit
-from pylbr.cpu.msr.access import MsrAccess
-from pylbr.cpu.msr.values import Msrs
-from pylbr.cpu.pmu import PmuState
-from pylbr.cpu.recording import Mode, Recorder
+from pylbr.cpu.events import NO_EVENTS, Events
+from pylbr.cpu.parts import Parts, Registers, own_registers
 from pylbr.cpu.saved.state import ProcessorState
-from pylbr.cpu.smm import Smm
 from pylbr.cpu.vmcs import Vmcs
-from pylbr.cpu.vmx import Vmx, check_msr, check_xsaves
+from pylbr.cpu.vmx import check_msr, check_xsaves
 from pylbr.errors import UnsupportedFeature
 
-__all__ = ["Events", "NO_EVENTS", "Processor"]
-
-
-class Events(Protocol):
-    """Receives what a processor reports; it may use the processor meanwhile."""
-
-    def pmi(self, cpu: Processor) -> bool | None:
-        """A performance-monitoring interrupt; True stops the batch right after the branch."""
-
-    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
-        """An adaptive PEBS record; the value returned reloads the counter.
-
-        `counter` is its bit in IA32_PERF_GLOBAL_CTRL.
-        """
-
-
-class _NoEvents:
-    def pmi(self, cpu: Processor) -> bool | None:
-        return None
-
-    def pebs(self, cpu: Processor, counter: int, record: bytes) -> int | None:
-        return None
-
-
-#: Default listener: ignores every event.
-NO_EVENTS = _NoEvents()
-#: Makes the registers of a model with a PMU, and how they are accessed.
-Registers = Callable[[CpuModel, PmuState], MsrAccess]
-
-
-def _own_registers(model: CpuModel, pmu: PmuState) -> MsrAccess:
-    return MsrAccess(Msrs(model, pmu))
+__all__ = ["Processor"]
 
 
 class Processor:
@@ -78,17 +40,9 @@ class Processor:
     model : CpuModel
     lbr : LbrState
         The facility in the core.  Its records are for reading; control goes through WRMSR.
-    msrs : Msrs
-        Values of the registers, IA32_DEBUGCTL and XCR0.
-    access : MsrAccess
-        The registers by number, past every VM exit.
-    pmu : PmuState
-    smm : Smm
-    enclave : Enclave
-    mode : Mode
-        Transaction, base of CS, 64-bit mode: what records contain of a branch.
-    recorder : Recorder
-    vmx : Vmx
+    parts : Parts
+    access, msrs, pmu, smm, enclave, mode, vmx, recorder
+        Of `parts`.
 
     Notes
     -----
@@ -97,45 +51,32 @@ class Processor:
     """
 
     def __init__(self, model: CpuModel | str, events: Events = NO_EVENTS,
-                 registers: Registers = _own_registers) -> None:
-        self.model = named(model) if isinstance(model, str) else model
+                 registers: Registers = own_registers) -> None:
         self.events = events
-        self.pmu = PmuState(self.model)
-        access = registers(self.model, self.pmu)
-        self.access, self.msrs, self._slots = access, access.msrs, access.slots
-        self.smm, self.enclave = Smm(self.msrs), Enclave(self.msrs)
-        self.mode, self.vmx = Mode(), Vmx(access)
-        self.recorder = Recorder(self.msrs, self.mode)
+        self._assemble(Parts(named(model) if isinstance(model, str) else model, registers))
+
+    def _assemble(self, parts: Parts) -> None:
+        self.parts, self.model, self.pmu = parts, parts.model, parts.pmu
+        self.access, self.msrs, self._slots = parts.access, parts.msrs, parts.access.slots
+        self.smm, self.enclave = parts.smm, parts.enclave
+        self.mode, self.vmx, self.recorder = parts.mode, parts.vmx, parts.recorder
 
     def copy(self) -> Processor:
         """An independent processor in the same state, alone on its core; a VMCS in force is
         copied too."""
         other = object.__new__(Processor)
-        other.model, other.events, other.pmu = self.model, self.events, self.pmu.copy()
-        other.msrs = msrs = self.msrs.copy(other.pmu)
-        other.access = self.access.copy(msrs)
-        other._slots = other.access.slots
-        other.smm, other.enclave = self.smm.copy(msrs), self.enclave.copy(msrs)
-        other.mode, other.vmx = self.mode.copy(), self.vmx.copy(other.access)
-        other.recorder = self.recorder.copy(msrs, other.mode)
+        other.events = self.events
+        other._assemble(self.parts.copy())
         return other
 
     def state(self) -> ProcessorState:
         """The state as frozen, plain data; nothing changes."""
-        return ProcessorState(
-            self.model, self.msrs.save(), self.pmu.save(), self.smm.save(), self.enclave.save(),
-            self.mode.save(), self.vmx.save())
+        return self.parts.save()
 
     @classmethod
     def from_state(cls, state: ProcessorState, events: Events = NO_EVENTS,
-                   registers: Registers = _own_registers) -> Processor:
-        """A processor in that state.
-
-        Raises
-        ------
-        StateError
-            For a value that the state's model cannot hold.
-        """
+                   registers: Registers = own_registers) -> Processor:
+        """A processor in that state; errors as `load`."""
         cpu = cls(state.model, events, registers)
         cpu.load(state)
         return cpu
@@ -148,13 +89,7 @@ class Processor:
         StateError
             For a value that the model cannot hold.
         """
-        self.access.load(state.msrs.values)
-        self.pmu.load(state.pmu)
-        self.smm.load(state.smm)
-        self.enclave.load(state.enclave)
-        self.mode.load(state.mode, self.model.tsx, self.model.name)
-        self.msrs.load(state.msrs)
-        self.vmx.load(state.vmcs)
+        self.parts.load(state)
 
     # RDMSR and WRMSR
 
@@ -443,9 +378,7 @@ class Processor:
         """
         if kind not in ("cold", "warm"):
             raise ValueError(f"kind: must be 'cold' or 'warm', not {kind!r}")
-        for part in (self.smm, self.enclave, self.mode, self.vmx, self.pmu):
-            part.reset()
-        self.msrs.reset(kind == "warm" and not in_c6)
+        self.parts.reset(warm=kind == "warm" and not in_c6)
 
     def mwait(self, deep: bool = True, *, lose: bool = True) -> None:
         """MWAIT.  In a guest with "MWAIT exiting": `VmExit`.
@@ -466,26 +399,17 @@ class Processor:
 
     def tsx_begin(self) -> None:
         """XBEGIN or XACQUIRE: branches from here on have IN_TSX."""
-        self._needs_tsx()
-        self.mode.in_tsx = True
+        self.mode.begin()
 
     def tsx_commit(self) -> None:
         """XEND or XRELEASE."""
-        self._needs_tsx()
-        self.mode.in_tsx = False
+        self.mode.commit()
 
     def tsx_abort(self, from_: int, to: int, *, cpl: int = 3) -> bool:
         """Abort: one record with TSX_ABORT; earlier records stay.  True: as `branch`."""
-        self._needs_tsx()
-        if not self.mode.in_tsx:
-            raise UnsupportedFeature("no transaction is open")
-        self.mode.in_tsx = False
+        self.mode.abort()
         return self.branch(BranchClass.TSX_ABORT, from_, to, cpl_from=cpl, cpl_to=cpl,
                            flags=BranchFlag.TSX_ABORT, instructions=0)
-
-    def _needs_tsx(self) -> None:
-        if not self.model.tsx:
-            raise UnsupportedFeature(f"{self.model.name} has no transactions")
 
     def enclave_enter(self, from_: int, to: int, *, opt_in: bool) -> None:
         """EENTER or ERESUME at `from_` into the enclave at `to` (SDM vol. 3, 43.5.2).

@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from pylbr.arch.bits import DEBUGCTL_FREEZE_PERFMON_ON_PMI, STATUS_CTR_FRZ, STATUS_LBR_FRZ
+from pylbr.arch.features import CpuModel
 from pylbr.cpu import pebs
 from pylbr.cpu.facility import effective
 from pylbr.cpu.msr.values import Msrs
 from pylbr.cpu.pmu import Armed, PmuState
 from pylbr.cpu.saved.state import ModeState, is_number, need
+from pylbr.errors import UnsupportedFeature
 
 __all__ = ["Listener", "Mode", "Recorder"]
 
@@ -43,7 +45,8 @@ class Mode:
         False: the upper halves of recorded addresses are 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: CpuModel) -> None:
+        self.model = model
         self.reset()
 
     def reset(self) -> None:
@@ -60,12 +63,33 @@ class Mode:
         """The mode as plain data."""
         return ModeState(self.in_tsx, self.cs_base, self.long_mode)
 
-    def load(self, saved: ModeState, tsx: bool, name: str) -> None:
-        """Take over a saved mode; `tsx`: the model called `name` has transactions."""
-        need(not saved.in_tsx or tsx, f"in_tsx: {name} has no transactions")
+    def load(self, saved: ModeState) -> None:
+        """Take over a saved mode."""
+        need(not saved.in_tsx or self.model.tsx, f"in_tsx: {self.model.name} has no transactions")
         need(is_number(saved.cs_base, _64_BITS), "mode.cs_base: must fit in 64 bits")
         self.in_tsx, self.cs_base, self.long_mode = (
             saved.in_tsx, saved.cs_base, saved.long_mode)
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._needs_tsx()
+        self.in_tsx = True
+
+    def commit(self) -> None:
+        """The transaction, if one is open, ends."""
+        self._needs_tsx()
+        self.in_tsx = False
+
+    def abort(self) -> None:
+        """The open transaction ends."""
+        self._needs_tsx()
+        if not self.in_tsx:
+            raise UnsupportedFeature("no transaction is open")
+        self.in_tsx = False
+
+    def _needs_tsx(self) -> None:
+        if not self.model.tsx:
+            raise UnsupportedFeature(f"{self.model.name} has no transactions")
 
 
 class Recorder:

@@ -7,126 +7,26 @@ The plain-Python twin is ``pylbr.x86.blocks_reference``.
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from lbrcore.buffers cimport unsigned
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_RECORDABLE, LBR_SOFT_INT,
-    LBR_SYSCALL, LBR_TSX_ABORT, LBR_ZERO_CALL, LbrState, lbr_branch, lbr_record,
-    lbr_set_meta,
+    LBR_COND, LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_RECORDABLE, LBR_SOFT_INT, LBR_SYSCALL,
+    LBR_TSX_ABORT, LBR_ZERO_CALL, LbrState, lbr_branch, lbr_record, lbr_set_meta,
+)
+from pylbr.x86.tracker cimport (
+    BLOCK_FLUSH, BLOCK_REP, FIRST_PLACES, LONGEST, NEVER, NO_BRANCH, STALE, block_at, block_info,
+    block_tracker, condition_holds, cut_short, flush_blocks, grow_table, register_read,
+    register_value, remember, set_aside, set_look,
 )
 
 from lbrcore.dtypes import BRANCH_DTYPE
 
 import numpy as np
 
-cdef enum:
-    STALE = 0xFFFFFFFF
-    FIRST_PLACES = 1 << 12
-    # A guest that writes code for ever must not fill the memory: 64 MB, then start afresh.
-    MOST_PLACES = 1 << 20
-    LONGEST = 15  # bytes of an instruction
-    ZF = 0x40
-    CF = 0x1
-    PF = 0x4
-    SF = 0x80
-    OF = 0x800
-
-cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
-
-
-# ---------------------------------------------------------------- table of blocks
-
-cdef inline block_info* _place(const block_tracker* t, uint64_t address) noexcept nogil:
-    """The block that starts at `address`, or the empty place where it would lie."""
-    cdef uint64_t i = (address * <uint64_t> 0x9E3779B97F4A7C15) >> 32
-    cdef block_info* block
-    while True:
-        block = &t.table[i & t.mask]
-        if block.start == address or block.size == 0:
-            return block
-        i += 1
-
-
-cdef void _set_aside(block_tracker* t) noexcept nogil:
-    """Keep a copy of the block being left: its place is about to be lost."""
-    if t.previous != NULL:
-        t.leaving = t.previous[0]
-        t.leaving.fell = t.leaving.went = NULL
-        t.previous = &t.leaving
-
-
-cdef void _flush(block_tracker* t) noexcept nogil:
-    """Forget all blocks."""
-    _set_aside(t)
-    memset(t.table, 0, (t.mask + 1) * sizeof(block_info))
-    t.used = 0
-
-
-cdef bint _grow(block_tracker* t) noexcept nogil:
-    cdef block_info* old = t.table
-    cdef block_info* place
-    cdef uint64_t places = t.mask + 1, i
-    if places >= MOST_PLACES:
-        _flush(t)
-        return True
-    t.table = <block_info*> calloc(2 * places, sizeof(block_info))
-    if t.table == NULL:
-        t.table = old
-        return False
-    _set_aside(t)
-    t.mask = 2 * places - 1
-    for i in range(places):
-        if old[i].size:
-            place = _place(t, old[i].start)
-            place[0] = old[i]
-            place.fell = place.went = NULL
-    free(old)
-    return True
-
-
 # ---------------------------------------------------------------- one transition
-
-cdef uint64_t _register(block_tracker* t, int which) noexcept nogil:
-    cdef uint64_t value = 0
-    if t.read != NULL:
-        t.read(t.engine, which, &value)
-    return value
-
-
-cdef bint _holds(block_tracker* t, uint8_t condition) noexcept nogil:
-    """Was a conditional branch taken, judged by the registers it left?"""
-    cdef uint64_t flags = _register(t, t.flags), count = 0
-    cdef int kind = condition & 31
-    cdef bint zero = (flags & ZF) != 0, sign = (flags & SF) != 0, overflow = (flags & OF) != 0
-    cdef bint result
-    if kind >= CONDITION_LOOPNE:
-        count = _register(t, t.count)
-        if condition & CONDITION_32BIT:
-            count = <uint32_t> count
-        if kind == CONDITION_JRCXZ:
-            return count == 0
-        return count != 0 and (kind == CONDITION_LOOP or zero == (kind == CONDITION_LOOPE))
-    kind >>= 1
-    if kind == 0:
-        result = overflow
-    elif kind == 1:
-        result = (flags & CF) != 0
-    elif kind == 2:
-        result = zero
-    elif kind == 3:
-        result = (flags & (CF | ZF)) != 0
-    elif kind == 4:
-        result = sign
-    elif kind == 5:
-        result = (flags & PF) != 0
-    elif kind == 6:
-        result = sign != overflow
-    else:
-        result = zero or sign != overflow
-    return result != (condition & 1)
-
 
 cdef inline void _emit(
     block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls, uint8_t cpl_from
@@ -154,16 +54,9 @@ cdef void _far(block_tracker* t, uint64_t from_, uint64_t to, uint8_t cls) noexc
     """A branch that may change the privilege level."""
     cdef uint8_t cpl = t.cpl
     if t.read != NULL:
-        t.cpl = _register(t, t.cs) & 3
+        t.cpl = register_value(t, t.cs) & 3
     t.taken += (LBR_RECORDABLE >> cls) & 1
     _emit(t, from_, to, cls, cpl)
-
-
-cdef inline bint _cut(const block_info* old, const block_info* new) noexcept nogil:
-    """Did `old` write its own code?  Then what is left of it is translated again, beginning
-    with the instruction that stores, alone."""
-    return (new.flags & BLOCK_STORE) != 0 and (
-        old.start < new.start < old.end or old.start == new.start and old.size > new.size)
 
 
 cdef inline void _leave(
@@ -178,7 +71,7 @@ cdef inline void _leave(
     t.instructions += old.instructions
     if cls <= LBR_NEAR_RET:
         if cls == LBR_COND and to == old.end and (
-            old.target != to or not _holds(t, old.condition)
+            old.target != to or not condition_holds(t, old.condition)
         ):
             t.not_taken += 1
             if cython.unlikely(t.logging):
@@ -207,7 +100,7 @@ cdef inline void _finish_event(block_tracker* t, uint64_t to) noexcept nogil:
         return  # the emulator served it by itself
     if cls == NO_BRANCH:
         if t.read != NULL:
-            t.cpl = _register(t, t.cs) & 3
+            t.cpl = register_value(t, t.cs) & 3
     else:
         _far(t, t.event_from, to, cls)
 
@@ -249,34 +142,23 @@ cdef void _enter(block_tracker* t, uint64_t address, uint32_t size) noexcept nog
     cdef block_info* old
     cdef block_info* new
     if t.previous != NULL and t.previous.flags & BLOCK_FLUSH:
-        _flush(t)
+        flush_blocks(t)
         t.leaving.flags &= ~BLOCK_FLUSH
-    new = _place(t, address)
+    new = block_at(t, address)
     if new.size != size:
         new = _classified(t, address, size)
         if new == NULL:
             return  # to be entered again
     old = t.previous
     if old != NULL:
-        _leave(t, old, address, _cut(old, new))
+        _leave(t, old, address, cut_short(old, new))
         if old != &t.leaving and not old.flags:
-            _remember(old, new, address)
+            remember(old, new, address)
     elif t.event_class >= 0:
         _finish_event(t, address)
     t.previous = new
     if t.instructions >= t.look_at:
         _look(t, address)
-
-
-cdef void _remember(block_info* old, block_info* new, uint64_t address) noexcept nogil:
-    """Keep a transition for the short way if nothing about it needs a closer look."""
-    if address == old.end:
-        if old.cls == NO_BRANCH or old.cls == LBR_COND and old.target != address:
-            old.fell = new
-    elif old.cls <= LBR_NEAR_RET and (not old.direct or address == old.target):
-        # Inside itself, it might have been cut next time.
-        if not old.start < address < old.end and (address != old.start or new == old):
-            old.went = new
 
 
 cdef void _look(block_tracker* t, uint64_t address) noexcept nogil:
@@ -285,15 +167,7 @@ cdef void _look(block_tracker* t, uint64_t address) noexcept nogil:
     if t.instructions >= t.instruction_limit or branches >= t.branch_limit:
         _attend(t, address)
     else:
-        _set_look(t)
-
-
-cdef void _set_look(block_tracker* t) noexcept nogil:
-    cdef uint64_t left = t.branch_limit - t.taken - t.not_taken
-    if left > t.instruction_limit - t.instructions:
-        left = t.instruction_limit - t.instructions
-    # The block that is being left is not counted yet.
-    t.look_at = NEVER if left > NEVER - t.instructions else t.instructions + left
+        set_look(t)
 
 
 ctypedef struct translated_block:  # uc_tb
@@ -305,10 +179,10 @@ cdef void blocks_translated(
 ) noexcept nogil:
     """Translation hook: what is known of the block at this address is out of date."""
     cdef block_tracker* t = <block_tracker*> tracker
-    cdef block_info* found = _place(t, (<translated_block*> block).pc)
+    cdef block_info* found = block_at(t, (<translated_block*> block).pc)
     if found.size:
         if t.previous == found:
-            _set_aside(t)
+            set_aside(t)
         found.size = STALE
 
 
@@ -324,11 +198,11 @@ cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) 
         count, last, cls, target, condition, flags = found
         if not (cls is None or 0 <= cls <= LBR_TSX_ABORT) or not 0 <= condition < 64:
             raise ValueError(f"classify: no class {cls!r} or no condition {condition!r}")
-        if 2 * t.used >= t.mask and not _grow(t):
+        if 2 * t.used >= t.mask and not grow_table(t):
             raise MemoryError("no memory for the table of blocks")
-        place = _place(t, address)
+        place = block_at(t, address)
         if place == t.previous:
-            _set_aside(t)
+            set_aside(t)
         t.used += place.size == 0
         place.size = STALE
         place.start, place.end, place.last = address, address + size, last
@@ -535,11 +409,11 @@ read=0, registers=(0, 0, 0), log=0)\n--\n
             t.instructions + <uint64_t> unsigned(instructions, "instructions", NEVER))
         t.branch_limit = NEVER if branches is None else (
             t.taken + t.not_taken + <uint64_t> unsigned(branches, "branches", NEVER))
-        _set_look(t)
+        set_look(t)
 
     def flush(self):
         """Discard the facts of all blocks."""
-        _flush(&self.tracker)
+        flush_blocks(&self.tracker)
 
     def drain(self):
         """Empty the log: its branches as an array of BRANCH_DTYPE, oldest first."""
