@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "say what a trace or a file of stacks holds",
     "run": "run a bare-metal kernel image on a machine with LBRs",
     "verify": "search every interleaving of host and guests for leaks and losses",
+    "selftest": "run selftests of guests, saved states, MSRs and contention; print KTAP",
     "arbitrate": "compare the arbitration policies on one workload",
     "msr": "show the registers of a processor, their fields, and what a value means",
     "cpuid": "show what CPUID answers on a processor",

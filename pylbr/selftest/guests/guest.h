@@ -5,14 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IA32_DEBUGCTL 0x1D9
-#define IA32_LBR_CTL 0x14CE
-#define IA32_LBR_DEPTH 0x14CF
-#define IA32_LBR_INFO 0x1200
-#define IA32_LBR_FROM 0x1500
-#define IA32_LBR_TO 0x1600
-#define IA32_XSS 0xDA0
-#define LBREN 1u
+/* Numbers of MSRs come from the build: IA32_DEBUGCTL, IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_XSS. */
+#define IA32_LBR_INFO IA32_LBR_0_INFO
+#define IA32_LBR_FROM IA32_LBR_0_FROM_IP
+#define IA32_LBR_TO IA32_LBR_0_TO_IP
+#define LBREN CTL_LBREN
 #define LBR_OS 2u
 #define LBR_USR 4u
 #define LBR_CALL_STACK 8u

@@ -1,0 +1,58 @@
+"""``pylbr selftest``: what a review of virtual LBRs asks for, on any model and policy."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from pylbr.arbitration import make_policy
+from pylbr.embed.machine import executable_model
+from pylbr.errors import CommandError
+from pylbr.selftest.groups import groups
+from pylbr.selftest.ktap import report
+
+HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
+
+EPILOG = """
+Four groups, one for each thing that the review of virtual LBRs asked for: that they work, that
+they survive save and restore, that MSRs can and cannot be accessed as CPUID says, and that host
+and guest contend without a leak. The guests are built with gcc and run on the machine of
+`pylbr run`; the contention places events of the host at every micro-step of a guest's run, and
+searches every interleaving. A failure that the policy documents is marked XFAIL.
+
+exit codes: 1 a test has failed that the policy promises; without gcc the guests are skipped.
+
+examples:
+  pylbr selftest
+  pylbr selftest --policy request --model alder-lake-p
+  pylbr selftest --policy kvm-legacy --group contention
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument("-p", "--policy", default="lease",
+                        help="one of pylbr arbitrate's (default: %(default)s)")
+    parser.add_argument("-m", "--model", help="processor (default: sapphire-rapids, or skylake for "
+                        "a policy of legacy LBRs)")
+    parser.add_argument("--group", action="append", help="only this group; may be repeated",
+                        choices=("works", "state", "msrs", "contention"))
+    parser.add_argument("--points", type=int, default=8, metavar="N",
+                        help="save each guest at N points of its run (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; 1 if something that the policy promises does not hold."""
+    if args.points < 1:
+        raise CommandError(f"--points: must be 1 or more, not {args.points}")
+    legacy = make_policy(args.policy).legacy
+    model = args.model or ("skylake" if legacy else "sapphire-rapids")
+    if (executable_model(model).arch is None) != legacy:
+        kind = "legacy" if legacy else "architectural"
+        raise CommandError(f"--policy {args.policy} is for {kind} LBRs, which {model} does not "
+                           "have")
+    with tempfile.TemporaryDirectory(prefix="pylbr-selftest-") as directory:
+        chosen = groups(Path(directory), model, args.policy, args.points, args.group)
+        return int(report(chosen, lambda line: print(line, flush=True)) > 0)

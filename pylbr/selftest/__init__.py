@@ -1,0 +1,1 @@
+"""Selftests of any model and policy: guests, saved states, MSRs, contention; printed as KTAP."""

@@ -1,0 +1,102 @@
+"""`pylbr selftest`: what it prints, that it can fail, and that every guest is built."""
+
+import re
+
+import pytest
+
+from pylbr.arbitration import POLICIES
+from pylbr.cli import main
+from pylbr.errors import ConfigurationError
+from pylbr.selftest import build, guest_cases
+from pylbr.selftest.ktap import Case, Group, Skip, report
+from pylbr.verify.mutants import mutant
+
+LINE = re.compile(r"(  )?(not ok|ok) (\d+) ([^#]+?)(?: # (SKIP|XFAIL) .*)?$")
+
+
+def run(capsys, *words):
+    """Exit code, and (indented, passed, directive) of each result by its name."""
+    code = main(["selftest", *words])
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0] == "KTAP version 1" and re.fullmatch(r"1\.\.\d", lines[1])
+    found = {}
+    for line in lines:
+        if "ok " in line and not line.lstrip().startswith("#"):
+            match = LINE.fullmatch(line)
+            assert match, line
+            found[match[4]] = (bool(match[1]), match[2] == "ok", match[5])
+    plans = [int(n) for n in re.findall(r"^  1\.\.(\d+)$", text, re.M)]
+    assert sum(plans) == sum(indented for indented, _, _ in found.values())
+    return code, found
+
+
+def test_a_policy_that_holds_everything_passes_everything(capsys):
+    code, found = run(capsys, "-p", "mediated-merged", "--points", "1")
+    assert code == 0
+    assert [name for name, (indented, _, _) in found.items() if not indented] == [
+        "request 1: it works", "request 2: it survives save and restore",
+        "request 3: MSRs can and cannot be accessed as CPUID says",
+        "request 4: host and guest contend without a leak"]
+    assert all(passed and not directive for _, passed, directive in found.values())
+    assert len(found) > 50
+
+
+def test_merged_code_shows_what_it_does_and_that_it_is_documented(capsys):
+    code, found = run(capsys, "-p", "kvm-legacy", "--group", "contention", "--group", "msrs")
+    assert code == 0 and len([name for name in found if name.startswith("request")]) == 2
+    assert found["lbr_legacy beside a host: first touch"] == (True, False, "XFAIL")
+    p1 = next(name for name in found if name.startswith("P1 in every interleaving"))
+    assert found[p1] == (True, False, "XFAIL")
+    assert found["msrs_test: every reserved bit faults"] == (True, True, None)
+
+
+def test_a_hole_that_the_policy_does_not_document_fails(capsys, monkeypatch):
+    monkeypatch.setitem(POLICIES, "leaky", lambda: mutant("request", ["keep-passthrough"]))
+    code, found = run(capsys, "-p", "leaky", "--group", "contention")
+    assert code == 1
+    failed = [name for name, (_, passed, directive) in found.items()
+              if not passed and not directive]
+    assert "request 4: host and guest contend without a leak" in failed
+    assert "IPI opens cpu-exclude at every micro-step" in failed
+    assert any(name.startswith("P1 in") for name in failed)
+
+
+def test_a_model_that_a_policy_is_not_for(capsys):
+    assert main(["selftest", "-p", "kvm-legacy", "-m", "sapphire-rapids"]) == 2
+    assert main(["selftest", "-m", "skylake"]) == 2
+    assert main(["selftest", "--points", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_results_in_the_kernels_format():
+    def skips():
+        raise Skip("no such tool")
+
+    lines = []
+    failures = report([Group("first", (
+        Case("a # b", lambda: (True, ["remark"])), Case("skipped", skips),
+        Case("known", lambda: (False, []), expected=False))),
+        Group("second", (Case("bad", lambda: (False, [])),))], lines.append)
+    assert failures == 1
+    assert lines == [
+        "KTAP version 1", "1..2", "  KTAP version 1", "  # Subtest: first", "  1..3", "  # remark",
+        "  ok 1 a \\# b", "  ok 2 skipped # SKIP no such tool",
+        "  not ok 3 known # XFAIL documented of this policy", "ok 1 first", "  KTAP version 1",
+        "  # Subtest: second", "  1..1", "  not ok 1 bad", "not ok 2 second"]
+
+
+def test_without_a_compiler_guests_are_skipped(capsys, monkeypatch):
+    monkeypatch.setattr(guest_cases.shutil, "which", lambda _: None)
+    code, found = run(capsys, "--group", "works")
+    assert code == 0 and found["guest lbr_basic"] == (True, True, "SKIP")
+    with pytest.raises(ConfigurationError, match="gcc is not installed"):
+        build.build(build.GUESTS / "nowhere", "lbr_basic")
+
+
+def test_what_gcc_says_is_one_line(tmp_path):
+    wrong = tmp_path / "wrong.c"
+    wrong.write_text("void test(void) { nothing(); }\n")
+    with pytest.raises(ConfigurationError, match="guest wrong: .*nothing") as raised:
+        build.build(tmp_path, "wrong", source=wrong)
+    assert "\n" not in str(raised.value)
