@@ -1,6 +1,7 @@
 """The house rules that a machine can hold."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -24,6 +25,14 @@ def package_of(path):
     if parts[0] == "lbrcore":
         return "lbrcore"
     return parts[1].removesuffix(".py") if len(parts) == 2 else parts[1]
+
+
+def test_every_module_can_be_imported():
+    """Also those that a command imports only when it needs them."""
+    for path in tracked("lbrcore/*.py", "pylbr/*.py", "pylbr/**/*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] != "__main__":
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
 
 
 def test_every_pyx_has_its_stub():

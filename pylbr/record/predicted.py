@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
 from lbrcore.predictor import Predictor
+from pylbr.arch.bits import INFO_MISPRED
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE
-from pylbr.perf.batch import INFO_MISPRED, SampleBatch
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap, Samples
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.record._passed import passed
