@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pylbr.files.elf import ElfImage
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.demangle import demangled
+from pylbr.profile.perf_map import PerfMap
 
 __all__ = ["Place", "Symbols"]
+
+#: Mappings of code that is in no file of its own.
+_MADE = ("//", "/memfd:", "/dev/zero", "/SYSV")
+#: Linux's limit of process numbers (PID_MAX_LIMIT).
+PID_LIMIT = 1 << 22
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -17,7 +24,8 @@ class Place:
 
     `function` is empty where no symbol covers the address, `path` where nothing is mapped.
     `address` is the file offset where the file cannot be read, and the address in memory where
-    what is mapped is no file: ``[vdso]``, the kernel.
+    what is mapped is no file: ``[vdso]``, the kernel, or code of a JIT, whose `path` is that of the
+    map with its names.
     """
 
     path: str = ""
@@ -49,6 +57,7 @@ class Symbols:
         self._spaces = spaces
         self._images: dict[tuple[str, bytes], ElfImage | None] = {}
         self._known: dict[tuple[int, int], Place] = {}
+        self._maps: dict[int, PerfMap] = {}
         self.problems: list[str] = []
 
     def image(self, path: str, build_id: bytes = b"") -> ElfImage | None:
@@ -85,6 +94,10 @@ class Symbols:
 
     def _find(self, pid: int, address: int) -> Place:
         mapped = self._spaces.find(pid, address)
+        if mapped is None or not mapped.path.startswith("/") or mapped.path.startswith(_MADE):
+            made = self._made(pid, address)
+            if made is not None:
+                return made
         if mapped is None:
             return Place(address=address)
         offset = mapped.offset + address - mapped.start
@@ -97,3 +110,16 @@ class Symbols:
             return Place(mapped.path, link)
         name, offset = function
         return Place(mapped.path, link, demangled(name), offset)
+
+    def _made(self, space: int, address: int) -> Place | None:
+        """A place in code that a JIT has made."""
+        # Programs that a process executes one after another have numbers of their own in files.
+        pid = self._spaces.pid_of(space) % PID_LIMIT
+        if pid not in self._maps:
+            self._maps[pid] = PerfMap(pid)
+            if self._maps[pid].problem:
+                self.problems.append(self._maps[pid].problem)
+        found = self._maps[pid].find(address)
+        if found is None:
+            return None
+        return Place(self._maps[pid].path, address, found.name, address - found.start)
