@@ -39,8 +39,8 @@ FLAGS = {
 HEADERS = {
     **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"],
                     ["pylbr/record/plugin"]),
-    "pylbr.x86.blocks": ["pylbr/x86"],
-    "pylbr.record._passed": ["pylbr/x86"],
+    **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
+                     "pylbr.embed.timestamp"], ["pylbr/x86"]),
 }
 
 

@@ -20,7 +20,7 @@ from tests.fuzz.targets import saved_machine
 GZIP = str(Path(__file__).parent.parent / "examples" / "gzip.parquet")
 #: Command -> words of a call that answers on standard output; None: it writes files alone.
 ANSWERS = {
-    "record": None, "replay": None, "convert": None, "optimize": None,
+    "record": None, "replay": None, "convert": None, "optimize": None, "linux": None,
     "report": ["{stacks}"], "inspect": [GZIP],
     "run": ["{machine}", "--limit", "1000", "--report"],
     "verify": ["--ownership", "lease"], "arbitrate": ["--branches", "2000", "lease"],

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "optimize": "record a program, optimise it with LLVM's BOLT, and measure what it gains",
     "inspect": "say what a trace or a file of stacks holds",
     "run": "run a bare-metal kernel image on a machine with LBRs",
+    "linux": "run a command in a Linux guest whose perf uses the LBRs of a modelled processor",
     "verify": "search every interleaving of host and guests for leaks and losses",
     "selftest": "run selftests of guests, saved states, MSRs and contention; print KTAP",
     "arbitrate": "compare the arbitration policies on one workload",

@@ -24,6 +24,10 @@ without one (started in long mode, 4 GiB mapped one to one).  Its serial port (3
 output; what it writes to port F4h is the exit code, 0 for passed.  A machine that --save wrote
 goes on where it was.
 
+--kernel boots a Linux kernel of x86-64, a bzImage or a vmlinux, by the 64-bit boot protocol: with
+--initrd, and --append as its command line (console=ttyS0 is the serial port).  pylbr linux runs a
+command in such a guest.
+
 With --contention the guest shares the LBRs with a host, as the script's policy says: it runs as a
 vCPU, and at the script's points perf opens and closes events, samples, tasks come and go.  One
 line on standard error tells at the end who saw what.  A script, one line a point:
@@ -43,6 +47,7 @@ examples:
   pylbr run --model alder-lake-p --limit 1000000 kernel.elf
   pylbr run --trace kernel.arrow kernel.elf          every branch, for pylbr inspect and replay
   pylbr run --contention script.txt kernel.elf
+  pylbr run --kernel /boot/vmlinuz --initrd root.cpio --append console=ttyS0 --memory 512
   pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
 _CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
@@ -51,16 +56,25 @@ _CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("guest", metavar="GUEST.elf", help="kernel image")
+    parser.add_argument("guest", metavar="GUEST.elf", nargs="?", help="kernel image")
+    parser.add_argument("--kernel", metavar="FILE", help="Linux kernel to boot instead")
+    parser.add_argument("--initrd", metavar="FILE", help="its initial file system")
     parser.add_argument(
-        "-m", "--model", default="sapphire-rapids", help="processor (default: %(default)s)")
+        "--own-decompressor", action="store_true",
+        help="let a bzImage unpack itself in the guest, as boot loaders do")
     parser.add_argument(
-        "--memory", type=int, default=64, metavar="MIB", help="memory (default: %(default)s)")
+        "-m", "--model", "--cpu", default="sapphire-rapids",
+        help="processor (default: %(default)s)")
+    parser.add_argument(
+        "--memory", type=int, metavar="MIB", help="memory (default: 64, of --kernel 512)")
     parser.add_argument(
         "--limit", type=int, default=1_000_000_000, metavar="N",
         help="stop after N instructions, or as long asleep (default: %(default)s)")
     parser.add_argument(
-        "--append", default="", metavar="TEXT", help="command line, for multiboot images")
+        "--seconds", type=float, metavar="S", help="stop after S seconds, too")
+    parser.add_argument(
+        "--append", default="", metavar="TEXT",
+        help="command line, for multiboot images and --kernel")
     parser.add_argument(
         "--module", metavar="FILE", action="append", default=[],
         help="boot module, for multiboot images; may be given again")
@@ -81,21 +95,30 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise CommandError(f"--{name}: must be at least 1, not {value}")
+    if args.seconds is not None and not args.seconds > 0:
+        raise CommandError(f"--seconds: must be more than 0, not {args.seconds}")
+    if (args.guest is None) == (args.kernel is None):
+        raise CommandError("one image: GUEST.elf, or --kernel FILE")
+    if args.kernel is None and (args.initrd or args.own_decompressor):
+        raise CommandError("--initrd, --own-decompressor: they belong to --kernel")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
     if find_spec("unicorn") is None:
         raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
     from pylbr.embed.savefile import is_saved
+    from pylbr.embed.time_limit import time_limit
 
     with ExitStack() as stack:
         trace = None
         if args.trace:
-            model = "" if is_saved(args.guest) else args.model
-            metadata = Metadata(model=model, provenance={"guest": args.guest})
+            model = "" if args.guest and is_saved(args.guest) else args.model
+            metadata = Metadata(
+                model=model, provenance={"guest": args.guest or args.kernel})
             trace = stack.enter_context(Writer(args.trace, metadata)).write
         machine = _machine(args, trace)
         machine.pause_at = args.pause
-        ending = machine.run(args.limit)
+        with time_limit(machine, args.seconds):
+            ending = machine.run(args.limit)
     sys.stdout.flush()
     return _conclude(args, machine, ending)
 
@@ -110,14 +133,33 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
         from pylbr.embed.contention import Contention, read_script
 
         contention = Contention(read_script(args.contention))
+    if args.kernel:
+        return _linux(args, trace, contention)
     if is_saved(args.guest):
         if args.append or args.module:
             raise CommandError("--append, --module: a saved machine has begun long ago")
         return restore(args.guest, console=_console, trace=trace, contention=contention)
     image = load(args.guest)
-    machine = Machine(args.model, memory=args.memory * MIB, console=_console, trace=trace,
-                      contention=contention)
+    machine = Machine(args.model, memory=(args.memory or 64) * MIB, console=_console,
+                      trace=trace, contention=contention)
     machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
+    return machine
+
+
+def _linux(
+    args: argparse.Namespace, trace: Callable[..., Any] | None, contention: Any
+) -> Machine:
+    from pylbr.embed.machine import MIB, Machine
+    from pylbr.linux.boot import boot
+    from pylbr.linux.kernel import load
+
+    if args.module:
+        raise CommandError("--module: a Linux kernel has --initrd")
+    kernel = load(args.kernel, own_decompressor=args.own_decompressor)
+    initrd = Path(args.initrd).read_bytes() if args.initrd else b""
+    machine = Machine(args.model, memory=(args.memory or 512) * MIB, console=_console,
+                      trace=trace, contention=contention)
+    boot(machine, kernel, initrd, args.append)
     return machine
 
 

@@ -26,7 +26,7 @@ LVT_TIMER, LVT_PMI, LVT_ERROR = 0x320, 0x340, 0x370
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
 _PERIODIC, _MODES = 1 << 17, 3 << 17
 _MASKED = 1 << 16
-_FIXED, _NMI = 0, 4
+_FIXED, _LOWEST, _NMI = 0, 1, 4
 _SELF, _ALL = 1, 2
 _READ_ONLY = frozenset({VERSION, CURRENT_COUNT, *range(ISR, ICR, 0x10)})
 #: Of IA32_APIC_BASE (SDM vol. 3, 11.12.1): this is the boot processor, x2APIC mode, enabled.
@@ -57,6 +57,8 @@ class Apic:
         IA32_APIC_BASE.
     expires : int or None
         When the timer does.
+    ended : callable
+        Takes the vector of an interrupt that the processor has ended.
     """
 
     def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
@@ -69,6 +71,7 @@ class Apic:
         self.requested = self.in_service = 0
         self.nmi = False
         self.base = BASE | _EN | _BSP
+        self.ended: Callable[[int], object] = lambda vector: None
 
     def write_base(self, value: int) -> None:
         """WRMSR of IA32_APIC_BASE.
@@ -104,7 +107,7 @@ class Apic:
             return
         self.registers[offset] = value & 0xFFFFFFFF
         if offset == EOI:
-            self.in_service &= ~(1 << self.in_service.bit_length() - 1) if self.in_service else 0
+            self._end()
         elif offset == ICR:
             self._command(value, self.registers.get(ICR_HIGH, 0) >> 24)
         elif offset == SELF_IPI:
@@ -112,6 +115,13 @@ class Apic:
         elif offset == INITIAL_COUNT:
             period = (value & 0xFFFFFFFF) * self._divisor
             self.expires = self._clock() + period if period else None
+
+    def _end(self) -> None:
+        """The interrupt of the highest priority is over."""
+        if self.in_service:
+            vector = self.in_service.bit_length() - 1
+            self.in_service &= ~(1 << vector)
+            self.ended(vector)
 
     @property
     def _divisor(self) -> int:
@@ -161,13 +171,14 @@ class Apic:
         """An interprocessor interrupt; there is only this processor, number 0."""
         shorthand = command >> 18 & 3
         if shorthand in (_SELF, _ALL) or shorthand == 0 and destination == 0:
-            self._accept(command)
+            self.accept(command)
 
-    def _accept(self, entry: int) -> None:
+    def accept(self, entry: int) -> None:
+        """An interrupt arrives, with vector and delivery mode as in a redirection entry."""
         mode = entry >> 8 & 7
         if mode == _NMI:
             self.nmi = True
-        elif mode == _FIXED:
+        elif mode in (_FIXED, _LOWEST):
             self.request(entry & 0xFF)
 
     def request(self, vector: int) -> None:
@@ -180,7 +191,7 @@ class Apic:
         entry = self.registers[LVT_PMI]
         if not entry & _MASKED:
             self.registers[LVT_PMI] = entry | _MASKED
-            self._accept(entry)
+            self.accept(entry)
 
     @property
     def waiting(self) -> bool:

@@ -162,8 +162,19 @@ class Engine:
         self._handle = ctypes.c_void_p(self._address(uc._uch))
         self._flags, self._error_code, self._pending = _layout()
         self._context = uc.context_save()
+        self._save, self._saved = library.uc_context_save, self._context.context
+        self._saved_at = self._address(self._saved)
         self.handle: int = self._handle.value or 0
         self.register_read: int = self._address(library.uc_reg_read)
+        self.register_write: int = self._address(library.uc_reg_write)
+        self._read_virtual = library.uc_vmem_read
+        self._read_virtual.argtypes = [
+            ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+        self._code_context = uc.context_save()
+        #: As `BlockRecorder` takes them.
+        self.code = (
+            self._address(library.uc_vmem_read), self._address(library.uc_context_save),
+            self._address(self._code_context.context), self._flags)
 
     @staticmethod
     def _address(pointer: Any) -> int:
@@ -171,12 +182,17 @@ class Engine:
 
     # Hooks
 
-    def hook(self, kind: int, function: int, last: int, begin: int = 1, end: int = 0) -> int:
-        """Hook machine code: `function` with the last argument `last`; returns a handle."""
+    def hook(self, kind: int, function: int, last: int, begin: int = 1, end: int = 0,
+             instruction: int = 0) -> int:
+        """Hook machine code: `function` with the last argument `last`; returns a handle.
+
+        `instruction`: of UC_HOOK_INSN, its number.
+        """
         handle = ctypes.c_size_t()
         status = self._add(
             self._handle, ctypes.byref(handle), ctypes.c_int(kind), ctypes.c_void_p(function),
             ctypes.c_void_p(last), ctypes.c_uint64(begin), ctypes.c_uint64(end),
+            ctypes.c_int(instruction),
         )
         if status:
             raise UnsupportedFeature(f"Unicorn refuses a hook of kind {kind:#x}: error {status}")
@@ -190,10 +206,10 @@ class Engine:
 
     def hidden(self) -> Hidden:
         """The state that belongs to the registers, as of now."""
-        self.uc.context_update(self._context)
-        context = bytes(self._context)
-        flags, = struct.unpack_from("<I", context, self._flags)
-        error_code, software = struct.unpack_from("<II", context, self._error_code)
+        self._save(self._handle, self._saved)
+        flags = ctypes.c_uint32.from_address(self._saved_at + self._flags).value
+        error_code, software = (ctypes.c_uint32 * 2).from_address(
+            self._saved_at + self._error_code)
         return Hidden(flags, error_code, bool(software))
 
     def set_cpl(self, cpl: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from pylbr.errors import LbrError
 from pylbr.files.elf import DAMAGE, ELFFile, defined_symbols, load_segments
 
-__all__ = ["Image", "ImageError", "load"]
+__all__ = ["Image", "ImageError", "load", "read"]
 
 _LARGEST = 1 << 30
 _MULTIBOOT_MAGIC, _SEARCHED = 0x1BADB002, 8192
@@ -40,6 +41,8 @@ class Image:
         Starts in 32-bit protected mode; else in long mode.
     segments : tuple of (physical address, size in memory, contents)
     symbols : tuple of (address, name), ascending
+    long_mode : bool
+        An ELF file of x86-64.
     """
 
     path: str
@@ -47,6 +50,7 @@ class Image:
     multiboot: bool
     segments: tuple[tuple[int, int, bytes], ...]
     symbols: tuple[tuple[int, str], ...]
+    long_mode: bool = True
 
     def name(self, address: int) -> str:
         """``symbol+offset`` of an address in a segment, or ""."""
@@ -68,14 +72,16 @@ def load(path: str | Path) -> Image:
     """
     if Path(path).stat().st_size > _LARGEST:
         raise ImageError(path, f"larger than {_LARGEST >> 20} MiB: no kernel image")
-    with open(path, "rb") as stream:
-        head = stream.read(_SEARCHED)
-        stream.seek(0)
-        try:
-            return _read(str(path), ELFFile(stream), head)
-        except DAMAGE as error:
-            what = f"no ELF file, or a damaged one ({type(error).__name__}: {error})"
-            raise ImageError(path, what) from None
+    return read(path, Path(path).read_bytes())
+
+
+def read(path: str | Path, data: bytes) -> Image:
+    """As `load`, of the contents of a file called `path`."""
+    try:
+        return _read(str(path), ELFFile(io.BytesIO(data)), data[:_SEARCHED])
+    except DAMAGE as error:
+        what = f"no ELF file, or a damaged one ({type(error).__name__}: {error})"
+        raise ImageError(path, what) from None
 
 
 def _read(path: str, elf: ELFFile, head: bytes) -> Image:
@@ -100,7 +106,8 @@ def _read(path: str, elf: ELFFile, head: bytes) -> Image:
             entry = header["e_entry"] - segment["p_vaddr"] + segment["p_paddr"]
     if not any(start <= entry < start + size for start, size, _ in segments):
         raise ImageError(path, f"its entry point {entry:#x} lies in no segment")
-    return Image(path, entry, multiboot, tuple(segments), _symbols(elf))
+    return Image(path, entry, multiboot, tuple(segments), _symbols(elf),
+                 header["e_machine"] == "EM_X86_64")
 
 
 def _multiboot(path: str, head: bytes) -> bool:

@@ -12,19 +12,23 @@ from unicorn import UC_ARCH_X86, UC_HOOK_INSN, UC_HOOK_MEM_UNMAPPED, UC_MODE_64,
 from unicorn import x86_const as reg
 
 from lbrcore import BranchClass
-from pylbr.arch import CpuModel
+from pylbr.arch import CpuModel, architectural
 from pylbr.arch import model as named_model
 from pylbr.cpu import Processor, ProcessorState
 from pylbr.embed import idt
 from pylbr.embed.apic import APIC_BASE_MSR, BASE, X2APIC_MSRS, Apic
+from pylbr.embed.cmos import CMOS, Cmos
 from pylbr.embed.contention import Contention
 from pylbr.embed.image import Image
 from pylbr.embed.ioapic import IOAPIC_BASE, IoApic
-from pylbr.embed.ports import FIRMWARE_CONFIG, UART, FirmwareConfig, Uart
+from pylbr.embed.platform import FREQUENCY, Platform
+from pylbr.embed.ports import FIRMWARE_CONFIG, FirmwareConfig, Ports
 from pylbr.embed.start import prepare
+from pylbr.embed.timestamp import TimeStamp
+from pylbr.embed.uart import COM1, COM2, Uart
 from pylbr.embed.unicorn import Link
 from pylbr.embed.vcpu import VirtualProcessor
-from pylbr.errors import ConfigurationError, GeneralProtection
+from pylbr.errors import ConfigurationError
 
 __all__ = ["Ending", "Machine", "executable_model"]
 
@@ -34,9 +38,10 @@ DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0xE9, 0xF4, 0x604
 HOST_PORT = 0xF5
 _EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
 _SCE, _IF = 1, 1 << 9
-#: CPUID.01H:ECX[21].
-_FEATURES, _X2APIC = (0x1, 2), 1 << 21
+#: Pins of the serial ports.
+_COM1_PIN, _COM2_PIN = 4, 3
 UNDEFINED = 6
+UNKNOWN_MODEL = "architectural"
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,11 @@ class Ending:
 
     Attributes
     ----------
-    kind : {"exit", "halt", "limit", "shutdown", "stuck", "pause"}
+    kind : {"exit", "halt", "limit", "shutdown", "stuck", "pause", "ready", "panic"}
         The guest wrote to the exit port; it executed HLT and nothing can wake it; the limit
         was reached; a triple fault; it did something that this machine cannot go on from; the
-        host asked for a pause.
+        host asked for a pause; the guest waits for work (`pylbr.embed.channel`); its kernel
+        reported a panic.
     code : int
         Of "exit": what was written.
     reason : str
@@ -61,11 +67,17 @@ class Ending:
 
 
 def executable_model(model: CpuModel | str) -> CpuModel:
-    """`model` without the features that the engine does not execute: AVX, TSX, SGX, PT, VMX."""
+    """`model` without what this machine lacks: AVX, TSX, SGX, PT, VMX and the debug store.
+
+    "architectural" is Sapphire Rapids under a family and model number that no table knows.
+    """
+    if model == UNKNOWN_MODEL:
+        model = architectural(UNKNOWN_MODEL, number=0xEE)
     model = named_model(model) if isinstance(model, str) else model
     return replace(
         model, xcr0=model.xcr0 & 3, xss=model.xss & 1 << 15, hle=False, rtm=False, sgx=False,
-        pt=False, pt_excludes_lbr=False, vmx=False, xfd=False,
+        pt=False, pt_excludes_lbr=False, vmx=False, xfd=False, debug_store=False,
+        pmu=replace(model.pmu, pebs_format=0, pebs_baseline=False),
     )
 
 
@@ -78,8 +90,8 @@ class Machine:
         Processor; `executable_model` of it is built.  A state is restored as it is.
     memory : int
         Bytes, from 0; a multiple of 2 MiB.
-    console : callable, optional
-        Takes what the guest writes to its serial port, bytes.
+    console, output : callable, optional
+        Take what the guest writes to its first and its second serial port, bytes.
     trace : callable, optional
         Takes all branches, arrays of BRANCH_DTYPE.
     contention : Contention, optional
@@ -92,8 +104,13 @@ class Machine:
     link : Link
     apic : Apic
     ioapic : IoApic
-    uart : Uart
+    uart, uart2 : Uart
+    cmos : Cmos
     firmware : FirmwareConfig
+    ports : Ports
+        Where further devices are attached.
+    stamp : TimeStamp
+    platform : Platform
     image : Image or None
     pause_at : int or None
         `run` returns when so many instructions were retired in all; call it again to go on.
@@ -104,37 +121,74 @@ class Machine:
     def __init__(
         self, model: CpuModel | ProcessorState | str = "sapphire-rapids", *, memory: int = 64 * MIB,
         console: Callable[[bytes], object] | None = None,
+        output: Callable[[bytes], object] | None = None,
         trace: Callable[[npt.NDArray[np.void]], object] | None = None,
         contention: Contention | None = None,
     ) -> None:
         if memory % (2 * MIB) or not 4 * MIB <= memory <= 2048 * MIB:
             raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
         self.memory, self._console = memory, console or (lambda data: None)
+        self._output = output or (lambda data: None)
         self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64)
         uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
         uc.mem_map(0, memory)
         uc.ctl_exits_enabled(True)  # and none set: an address to stop at would be translated
-        self._idle = 0
-        self.apic, self.ioapic = Apic(lambda: self.clock), IoApic()
-        self.uart, self.firmware = Uart(self._console), FirmwareConfig(memory)
+        self.apic, self.ioapic = Apic(lambda: self.clock), IoApic(self._pin)
+        self.apic.ended = self.ioapic.end
+        self.uart = Uart(self._console, lambda level: self.ioapic.line(_COM1_PIN, level))
+        self.uart2 = Uart(self._output, lambda level: self.ioapic.line(_COM2_PIN, level))
+        self.firmware = FirmwareConfig(memory)
+        self.cmos = Cmos(lambda: self.clock / FREQUENCY)
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
         uc.mmio_map(IOAPIC_BASE, 0x1000, self._ioapic_read, None, self._ioapic_write, None)
         self.contention = contention
         self.processor = self._processor(model)
         self._ending: Ending | None = None
+        self._due: Ending | None = None
         self._limit: int | None = None
         self._missing: int | None = None
         self.pause_at: int | None = None
         self.last_exception: tuple[int, int] | None = None
         self.link = Link(uc, self.processor, self._deliver, self._other_msr, trace)
         self.link.boundary = self._boundary
-        self.link.own_msrs.add(APIC_BASE_MSR)
-        self.link.offers[_FEATURES] = _X2APIC
+        self.stamp = TimeStamp(self.link.recorder, self.link.engine.register_write, (
+            reg.UC_X86_REG_RIP, reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
+        self.platform = Platform(self.stamp)
+        self.link.own_msrs |= {APIC_BASE_MSR, *self.platform.msrs}
+        self.link.surroundings = self.platform.cpuid
+        for instruction in (reg.UC_X86_INS_RDTSC, reg.UC_X86_INS_RDTSCP):
+            self.link.engine.hook(UC_HOOK_INSN, *self.stamp.hook, instruction=instruction)
+        self.ports = self._attached()
         uc.hook_add(UC_HOOK_INSN, self._in, None, 1, 0, reg.UC_X86_INS_IN)
         uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
         uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
         uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there)
+
+    def _attached(self) -> Ports:
+        ports = Ports()
+        ports.attach(COM1, self.uart.read, lambda n, value: self.uart.write(n, value & 0xFF))
+        ports.attach(COM2, self.uart2.read, lambda n, value: self.uart2.write(n, value & 0xFF))
+        ports.attach(CMOS, self.cmos.read, lambda n, value: self.cmos.write(n, value & 0xFF))
+        ports.attach(FIRMWARE_CONFIG[:1], None,
+                     lambda n, value: self.firmware.select(value & 0xFFFF))
+        ports.attach(FIRMWARE_CONFIG[1:], lambda n: self.firmware.next(), None)
+        ports.attach(range(DEBUG_CONSOLE, DEBUG_CONSOLE + 1), None,
+                     lambda n, value: self._console(bytes([value & 0xFF])))
+        ports.attach(range(EXIT_PORT, EXIT_PORT + 1), None, lambda n, value: self.stop(
+            Ending("exit", value, f"exit code {value}")))
+        ports.attach(range(POWER_PORT, POWER_PORT + 1), None, lambda n, value: self.stop(
+            Ending("exit", 0, "switched off")))
+        if self.contention:
+            ports.attach(range(HOST_PORT, HOST_PORT + 1),
+                         lambda n: self.contention.flags(), self._host_port)
+        return ports
+
+    def _host_port(self, number: int, value: int) -> None:
+        assert self.contention is not None
+        self.link.sync()
+        self.contention.written(value & 0xFF)
+        self.link.arm()
 
     def _processor(self, model: CpuModel | ProcessorState | str) -> Processor:
         if self.contention is None:
@@ -177,7 +231,7 @@ class Machine:
     @property
     def clock(self) -> int:
         """The time: instructions, and what was slept through in HLT."""
-        return self.link.recorder.instructions + self._idle
+        return self.stamp.clock()
 
     def run(self, limit: int | None = None) -> Ending:
         """Run until the guest ends, or for `limit` more instructions, time asleep included."""
@@ -214,7 +268,7 @@ class Machine:
         rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
         if enabled and not self.apic.waiting and self.apic.wakes:
             assert self.apic.expires is not None
-            self._idle += max(self.apic.expires - self.clock, 0)
+            self.stamp.idle += max(self.apic.expires - self.clock, 0)
             if self._limit is not None and self.clock >= self._limit:
                 count = self.link.recorder.instructions
                 self._ending = Ending("limit", 0, f"no end after {count} instructions")
@@ -228,15 +282,25 @@ class Machine:
     def _arm(self) -> None:
         host = self.contention.next if self.contention else None
         deadlines = [at for at in (self.pause_at, host) if at is not None]
-        deadlines += [at - self._idle for at in (self._limit, self.apic.expires)
+        deadlines += [at - self.stamp.idle for at in (self._limit, self.apic.expires)
                       if at is not None]
         self.link.deadline = min(deadlines, default=None)
         self.link.arm()
 
-    def _stop(self, ending: Ending) -> None:
+    def stop(self, ending: Ending) -> None:
+        """End the run with `ending`, unless it has ended."""
         if self._ending is None:  # what came first: the engine may run on to the block's end
             self._ending = ending
         self.uc.emu_stop()
+
+    def interrupt(self, ending: Ending) -> None:
+        """End the run with `ending`; from another thread, at any time."""
+        self.stop(ending)
+
+    def stop_soon(self, ending: Ending) -> None:
+        """End the run with `ending` before the next block, so that it can go on from there."""
+        self._due = ending
+        self.link.ask()
 
     def _boundary(self, address: int) -> bool:
         """A block is about to run and something is due: interrupts, a pause, the limit."""
@@ -244,13 +308,17 @@ class Machine:
         if self._ending is not None:
             self.uc.emu_stop()
             return True
+        if self._due is not None:
+            due, self._due = self._due, None
+            self.stop(due)
+            return True
         if self._limit is not None and self.clock >= self._limit:
-            self._stop(Ending("limit", 0, f"no end after {count} instructions"))
+            self.stop(Ending("limit", 0, f"no end after {count} instructions"))
             return True
         if self.pause_at is not None and count >= self.pause_at and (
                 not self.link.engine.hidden().inhibited):
             self.pause_at = None
-            self._stop(Ending("pause", 0, f"paused after {count} instructions"))
+            self.stop(Ending("pause", 0, f"paused after {count} instructions"))
             return True
         if self.contention and self.contention.next is not None and (
                 count >= self.contention.next):
@@ -264,7 +332,7 @@ class Machine:
             enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
             if not hidden.inhibited and self._take_interrupt(address, enabled):
                 return True
-            self.link.ask()
+            self.link.ask(0 if self.apic.nmi or enabled else _IF)
         return False
 
     def _take_interrupt(self, rip: int, enabled: bool) -> bool:
@@ -325,7 +393,7 @@ class Machine:
             if value is not None:
                 self.apic.write_base(value)
             return self.apic.base
-        raise GeneralProtection(f"MSR {index:#x}", index, value, 0, "no such register")
+        return self.platform.msr(index, value)
 
     def _apic_read(self, uc: Uc, offset: int, size: int, data: Any) -> int:
         return self.apic.read(offset) >> 8 * (offset & 3)
@@ -350,29 +418,16 @@ class Machine:
         self.ioapic.write(offset, value)
 
     def _in(self, uc: Uc, port: int, size: int, data: Any) -> int:
-        if port in UART:
-            return self.uart.read(port - UART.start)
-        if port == FIRMWARE_CONFIG.start + 1:
-            return self.firmware.next()
-        if port == HOST_PORT and self.contention:
-            return self.contention.flags()
-        return (1 << 8 * size) - 1
+        return self.ports.read(port, size)
 
     def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
-        if port in UART:
-            self.uart.write(port - UART.start, value & 0xFF)
-        elif port == DEBUG_CONSOLE:
-            self._console(bytes([value & 0xFF]))
-        elif port == FIRMWARE_CONFIG.start:
-            self.firmware.select(value & 0xFFFF)
-        elif port == HOST_PORT and self.contention:
-            self.link.sync()
-            self.contention.written(value & 0xFF)
-            self.link.arm()
-        elif port == EXIT_PORT:
-            self._stop(Ending("exit", value, f"exit code {value}"))
-        elif port == POWER_PORT:
-            self._stop(Ending("exit", 0, "switched off"))
+        self.ports.write(port, value)
+
+    def _pin(self, entry: int) -> None:
+        """A pin of the I/O APIC interrupts."""
+        self.apic.accept(entry)
+        if self.apic.waiting:
+            self.link.ask()
 
     def _nothing_there(
         self, uc: Uc, access: int, address: int, size: int, value: int, data: Any

@@ -1,6 +1,6 @@
-"""What answers at I/O ports: a UART, the firmware's configuration, and nothing else.
+"""The I/O ports: which device answers where, and the firmware's configuration.
 
-Sources: 16550 registers as PCs have them; QEMU's documentation of fw_cfg (port interface).
+Source: QEMU's documentation of fw_cfg (port interface).
 """
 
 from __future__ import annotations
@@ -8,58 +8,38 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-__all__ = ["FIRMWARE_CONFIG", "UART", "FirmwareConfig", "Uart"]
+__all__ = ["FIRMWARE_CONFIG", "FirmwareConfig", "Ports"]
 
-UART, FIRMWARE_CONFIG = range(0x3F8, 0x400), range(0x510, 0x512)
-_DATA, _INTERRUPTS, _IDENTIFY, _LINE_CONTROL, _MODEM_CONTROL, _LINE_STATUS = range(6)
-_MODEM_STATUS, _SCRATCH = 6, 7
-_DIVISOR_LATCH, _TRANSMITTER_EMPTY, _NOTHING_PENDING = 0x80, 0x60, 0x01
+FIRMWARE_CONFIG = range(0x510, 0x512)
+Read = Callable[[int], int]
+Write = Callable[[int, int], object]
 
 
-class Uart:
-    """COM1: what is transmitted arrives at once, and nothing is ever received.
+class Ports:
+    """The I/O address space; where no device is, reads show ones."""
 
-    Parameters
-    ----------
-    console : callable
-        Takes what is transmitted, one byte.
-    """
+    def __init__(self) -> None:
+        self._readers: dict[int, tuple[int, Read]] = {}
+        self._writers: dict[int, tuple[int, Write]] = {}
 
-    def __init__(self, console: Callable[[bytes], object]) -> None:
-        self._console = console
-        self._registers = bytearray(8)
-        self._divisor = bytearray(2)
+    def attach(self, ports: range, read: Read | None, write: Write | None) -> None:
+        """Let a device answer; `read` and `write` get the port's number within `ports`."""
+        for port in ports:
+            if read is not None:
+                self._readers[port] = ports.start, read
+            if write is not None:
+                self._writers[port] = ports.start, write
 
-    def _latched(self, register: int) -> bool:
-        return register < 2 and bool(self._registers[_LINE_CONTROL] & _DIVISOR_LATCH)
+    def read(self, port: int, size: int) -> int:
+        """IN of `size` bytes."""
+        mask = (1 << 8 * size) - 1
+        first, read = self._readers.get(port, (0, lambda _: mask))
+        return read(port - first) & mask
 
-    def read(self, register: int) -> int:
-        """Register 0 to 7."""
-        if self._latched(register):
-            return self._divisor[register]
-        fixed = {_DATA: 0, _IDENTIFY: _NOTHING_PENDING, _LINE_STATUS: _TRANSMITTER_EMPTY,
-                 _MODEM_STATUS: 0}
-        return fixed.get(register, self._registers[register])
-
-    def write(self, register: int, value: int) -> None:
-        """Register 0 to 7."""
-        if self._latched(register):
-            self._divisor[register] = value
-        elif register == _DATA:
-            self._console(bytes([value]))
-        else:
-            self._registers[register] = value
-
-    def state(self) -> str:
-        """Everything, as JSON can hold it."""
-        return (self._registers + self._divisor).hex()
-
-    def load(self, state: str) -> None:
-        """Take over what `state` returned; ValueError or TypeError for anything else."""
-        data = bytes.fromhex(state)
-        if len(data) != 10:
-            raise ValueError("no state of a UART")
-        self._registers[:], self._divisor[:] = data[:8], data[8:]
+    def write(self, port: int, value: int) -> None:
+        """OUT."""
+        first, write = self._writers.get(port, (0, lambda _, __: None))
+        write(port - first, value)
 
 
 class FirmwareConfig:

@@ -1,6 +1,6 @@
 """A machine in a file: saved between two blocks, restored into a new machine.
 
-Layout, little-endian: ``PYLBRVM2``, u32 bytes of the header, u32 its CRC-32, u64 bytes of the
+Layout, little-endian: ``PYLBRVM3``, u32 bytes of the header, u32 its CRC-32, u64 bytes of the
 body, u32 its CRC-32, u32 CRC-32 of all so far; the header, JSON; the body, memory compressed with
 zstd.  Both checksums are compared before anything is believed.
 """
@@ -32,10 +32,12 @@ from pylbr.files.output import AtomicFile
 
 __all__ = ["is_saved", "pack", "restore", "save"]
 
-MAGIC = b"PYLBRVM2"
+MAGIC = b"PYLBRVM3"
 _FAMILY = MAGIC[:-1]
 _HEAD = struct.Struct("<8sIIQII")
-_LONGEST_HEADER = 1 << 20
+_LONGEST_HEADER = 1 << 22
+#: Attributes of a machine with a state of their own; the clock first, by which the APIC counts.
+_DEVICES = ("platform", "apic", "ioapic", "uart", "uart2", "cmos", "firmware")
 #: A body is no larger: memory that does not compress, and zstd's own.
 _LONGEST_BODY = (2048 + 16) * MIB
 
@@ -75,10 +77,7 @@ def save(machine: Machine, path: str | Path) -> None:
         "virtual": machine.contention is not None,
         "lost": bool(machine.contention and machine.contention.flags() & 1),
         "processor": encode(machine.processor.state()).hex(),
-        "apic": machine.apic.state(),
-        "ioapic": machine.ioapic.state(),
-        "uart": machine.uart.state(),
-        "firmware": machine.firmware.state(),
+        **{name: getattr(machine, name).state() for name in _DEVICES},
         "cpl": machine.link.engine.hidden().cpl,
         **as_json(uc),
         "fxsave": region.hex(),
@@ -90,6 +89,7 @@ def save(machine: Machine, path: str | Path) -> None:
 
 def restore(
     path: str | Path, *, console: Callable[[bytes], object] | None = None,
+    output: Callable[[bytes], object] | None = None,
     trace: Callable[[npt.NDArray[np.void]], object] | None = None,
     contention: Contention | None = None,
 ) -> Machine:
@@ -108,7 +108,7 @@ def restore(
         text, body = _read(path, stream)
     try:
         header = json.loads(text)
-        machine = _machine(header, console, trace, contention)
+        machine = _machine(header, console, output, trace, contention)
         _read_memory(machine, io.BytesIO(body))
         _load(machine, header)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,
@@ -144,6 +144,7 @@ def _read(path: str | Path, stream: BinaryIO) -> tuple[bytes, bytes]:
 
 def _machine(
     header: dict[str, Any], console: Callable[[bytes], object] | None,
+    output: Callable[[bytes], object] | None,
     trace: Callable[[npt.NDArray[np.void]], object] | None, contention: Contention | None,
 ) -> Machine:
     model = executable_model(header["model"])
@@ -156,8 +157,8 @@ def _machine(
     if contention:
         contention.lost = header["lost"]
     state = decode(bytes.fromhex(header["processor"]), model)
-    return Machine(state, memory=int(header["memory"]), console=console, trace=trace,
-                   contention=contention)
+    return Machine(state, memory=int(header["memory"]), console=console, output=output,
+                   trace=trace, contention=contention)
 
 
 def _read_memory(machine: Machine, stream: Any) -> None:
@@ -179,5 +180,5 @@ def _load(machine: Machine, header: dict[str, Any]) -> None:
         raise ValueError("x87 and SSE state of another size")
     fxsave.load(machine.uc, region, fxsave.X87 | fxsave.SSE)
     load_general(machine.uc, header["registers"])
-    for name in ("apic", "ioapic", "uart", "firmware"):
+    for name in _DEVICES:
         getattr(machine, name).load(header[name])

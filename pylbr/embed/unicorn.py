@@ -108,8 +108,9 @@ class Link:
         Call `boundary` when so many instructions were retired in all.
     own_msrs : set of int
         MSRs that `other_msr` serves although the engine has them.
-    offers : dict of (int, int) to int
-        CPUID bits of what is around the processor, by leaf and 0 to 3 for EAX to EDX.
+    surroundings : callable
+        ``surroundings(leaf, subleaf, out)`` returns what CPUID shows in EAX to EDX where the
+        processor alone would show `out`.
     """
 
     def __init__(
@@ -118,9 +119,10 @@ class Link:
     ) -> None:
         self.processor, self.engine = processor, Engine(uc)
         self._deliver, self._other_msr, self._trace = deliver, other_msr, trace
-        self._asked = False
+        self._asked: int | None = None
         self.own_msrs: set[int] = set()
-        self.offers: dict[tuple[int, int], int] = {}
+        self.surroundings: Callable[[int, int, list[int]], list[int]] = (
+            lambda leaf, subleaf, out: out)
         self.boundary: Callable[[int], bool] | None = None
         self.deadline: int | None = None
         self._uc, self._served = uc, set[int]()
@@ -129,6 +131,7 @@ class Link:
             processor.lbr, self._classify, attention=self._attend, drain=self._drained,
             failed=self._failed, engine=self.engine.handle, read=self.engine.register_read,
             registers=(reg.UC_X86_REG_CS, reg.UC_X86_REG_EFLAGS, reg.UC_X86_REG_RCX), log=_LOG,
+            code=self.engine.code,
         )
         self.recorder.cpl = self.engine.hidden().cpl
         enter, translated, last = self.recorder.hooks
@@ -198,15 +201,16 @@ class Link:
         for limit, (_, _, weight) in zip(
                 self.processor.pmu.limits(armed), armed.selectors, strict=True):
             (retired if weight else branches).append(limit)
-        if self._asked:
-            self.recorder.limit(0, 0)
-        else:
-            self.recorder.limit(min(retired, default=None), min(branches, default=None))
+        self.recorder.limit(min(retired, default=None), min(branches, default=None))
+        if self._asked is not None:
+            self.recorder.attend(self._asked)
 
-    def ask(self) -> None:
-        """Call `boundary` at the next block."""
-        self._asked = True
-        self.recorder.limit(0, 0)
+    def ask(self, flags: int = 0) -> None:
+        """Call `boundary` at the next block, or the first at which RFLAGS has one of `flags`."""
+        if self._asked is not None:  # what was asked for stays
+            flags = flags | self._asked if flags and self._asked else 0
+        self._asked = flags
+        self.recorder.attend(flags)
 
     def _drained(self, branches: npt.NDArray[np.void]) -> None:
         if not self.recorder.direct:
@@ -215,7 +219,7 @@ class Link:
             self._trace(branches)
 
     def _attend(self, address: int) -> bool:
-        self._asked = False
+        self._asked = None
         self.sync()
         held = self.boundary is not None and self.boundary(address)
         self.arm()
@@ -316,8 +320,8 @@ class Link:
         self.sync()
         leaf, subleaf = (
             uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RCX))
-        out = [value | self.offers.get((leaf, n), 0) for n, value in enumerate(
-            instructions.cpuid(self.engine, self.processor, leaf, subleaf))]
+        out = self.surroundings(leaf, subleaf, list(
+            instructions.cpuid(self.engine, self.processor, leaf, subleaf)))
         for register, value in zip((reg.UC_X86_REG_RAX, reg.UC_X86_REG_RBX, reg.UC_X86_REG_RCX,
                                     reg.UC_X86_REG_RDX), out, strict=True):
             uc.reg_write(register, value)

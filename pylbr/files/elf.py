@@ -18,14 +18,14 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import NoteSection, Section, Symbol, SymbolTableSection
-from elftools.elf.segments import NoteSegment
+from elftools.elf.segments import InterpSegment, NoteSegment
 from numpy.typing import NDArray
 
 from pylbr.files.elf_plt import stub_names
 
 __all__ = [
     "DAMAGE", "DynamicSegment", "ELFFile", "ElfImage", "Segment", "defined_symbols",
-    "load_segments", "read_build_id", "relative_relocations",
+    "load_segments", "read_build_id", "read_needed", "relative_relocations",
 ]
 
 _SYMBOL = np.dtype(
@@ -264,6 +264,29 @@ def read_build_id(file: BinaryIO) -> bytes:
     try:
         return _build_id(ELFFile(file))
     except Exception as error:  # pyelftools fails in many ways on a damaged file
+        raise ValueError(f"not a sound ELF file: {error}") from error
+
+
+def read_needed(file: BinaryIO) -> tuple[str, ...]:
+    """Names of the shared libraries that a file needs, and the path of its interpreter; none of a
+    file that is not ELF.
+
+    Raises
+    ------
+    ValueError
+        A damaged file.
+    """
+    magic = file.read(4)
+    file.seek(0)
+    if magic != b"\x7fELF":
+        return ()
+    try:
+        elf = ELFFile(file)
+        needed = [tag.needed for segment in elf.iter_segments("PT_DYNAMIC")
+                  for tag in segment.iter_tags("DT_NEEDED")]
+        return (*needed, *(segment.get_interp_name() for segment in elf.iter_segments("PT_INTERP")
+                           if isinstance(segment, InterpSegment)))
+    except DAMAGE as error:
         raise ValueError(f"not a sound ELF file: {error}") from error
 
 

@@ -16,6 +16,9 @@ cdef void blocks_enter(
 cdef void blocks_translated(
     void* engine, void* block, void* previous, void* tracker) noexcept nogil
 
+# Instructions retired before the one at `address` in the block that is being executed.
+cdef uint64_t blocks_position(block_tracker* t, uint64_t address) noexcept nogil
+
 
 cdef class BlockRecorder:
     cdef block_tracker tracker

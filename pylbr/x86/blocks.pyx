@@ -16,9 +16,12 @@ from lbrcore.lbr cimport (
     LBR_COND, LBR_NEAR_RET, LBR_NOT_TAKEN, LBR_RECORDABLE, LBR_SOFT_INT, LBR_SYSCALL,
     LBR_TSX_ABORT, LBR_ZERO_CALL, LbrState, lbr_branch, lbr_record, lbr_set_meta,
 )
+from pylbr.x86.block_flags cimport BLOCK_FLUSH, BLOCK_REP, NO_BRANCH
+from pylbr.x86.compiled_facts cimport block_facts, count_instructions, decode_block
+from pylbr.x86.guest_code cimport LONGEST_BLOCK, code_read, context_save, guest_code
 from pylbr.x86.tracker cimport (
-    BLOCK_FLUSH, BLOCK_REP, FIRST_PLACES, LONGEST, NEVER, NO_BRANCH, STALE, block_at, block_info,
-    block_tracker, condition_holds, cut_short, flush_blocks, grow_table, register_read,
+    FIRST_PLACES, LONGEST, NEVER, STALE, block_at, block_info,
+    block_tracker, condition_holds, cut_short, flush_blocks, is_known, new_place, register_read,
     register_value, remember, set_aside, set_look,
 )
 
@@ -118,7 +121,7 @@ cdef void blocks_enter(
     if cython.likely(old != NULL and not t.logging):
         if address == old.end:
             new = old.fell
-            if cython.likely(new != NULL and new.size == size):
+            if cython.likely(new != NULL and is_known(t, new, size)):
                 t.instructions += old.instructions
                 t.not_taken += old.cls == LBR_COND
                 t.previous = new
@@ -127,7 +130,7 @@ cdef void blocks_enter(
                 return
         else:
             new = old.went
-            if cython.likely(new != NULL and new.start == address and new.size == size):
+            if cython.likely(new != NULL and new.start == address and is_known(t, new, size)):
                 t.instructions += old.instructions
                 t.taken += 1
                 _emit(t, old.last, address, old.cls, t.cpl)
@@ -142,10 +145,13 @@ cdef void _enter(block_tracker* t, uint64_t address, uint32_t size) noexcept nog
     cdef block_info* old
     cdef block_info* new
     if t.previous != NULL and t.previous.flags & BLOCK_FLUSH:
-        flush_blocks(t)
+        set_aside(t)
         t.leaving.flags &= ~BLOCK_FLUSH
+        t.epoch += 1
+        if t.epoch == 0:
+            flush_blocks(t)  # places of 2**32 epochs ago
     new = block_at(t, address)
-    if new.size != size:
+    if not is_known(t, new, size):
         new = _classified(t, address, size)
         if new == NULL:
             return  # to be entered again
@@ -164,7 +170,8 @@ cdef void _enter(block_tracker* t, uint64_t address, uint32_t size) noexcept nog
 cdef void _look(block_tracker* t, uint64_t address) noexcept nogil:
     """Is a limit reached?  If not, set when to look again: a branch is an instruction, too."""
     cdef uint64_t branches = t.taken + t.not_taken
-    if t.instructions >= t.instruction_limit or branches >= t.branch_limit:
+    if t.instructions >= t.instruction_limit or branches >= t.branch_limit or t.wanted and (
+            t.wanted_flags == 0 or register_value(t, t.flags) & t.wanted_flags):
         _attend(t, address)
     else:
         set_look(t)
@@ -188,7 +195,23 @@ cdef void blocks_translated(
 
 # ---------------------------------------------------------------- the rare ways into Python
 
-cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) noexcept with gil:
+cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) noexcept nogil:
+    cdef uint8_t code[LONGEST_BLOCK]
+    cdef block_facts facts
+    cdef block_info* place
+    if not (guest_code(&t.code, t.engine, address, size, code)
+            and decode_block(code, size, address, &facts)) or facts.privileged:
+        return _asked(t, address, size)
+    place = new_place(t, address, size)
+    if place == NULL:
+        return _asked(t, address, size)  # which reports it
+    place.last, place.target, place.direct = facts.last, facts.target, facts.direct
+    place.instructions, place.condition = facts.instructions, facts.condition
+    place.flags, place.cls = facts.flags, facts.cls
+    return place
+
+
+cdef block_info* _asked(block_tracker* t, uint64_t address, uint32_t size) noexcept with gil:
     cdef BlockRecorder owner = <BlockRecorder> t.owner
     cdef block_info* place
     try:
@@ -198,18 +221,14 @@ cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) 
         count, last, cls, target, condition, flags = found
         if not (cls is None or 0 <= cls <= LBR_TSX_ABORT) or not 0 <= condition < 64:
             raise ValueError(f"classify: no class {cls!r} or no condition {condition!r}")
-        if 2 * t.used >= t.mask and not grow_table(t):
+        place = new_place(t, address, size)
+        if place == NULL:
             raise MemoryError("no memory for the table of blocks")
-        place = block_at(t, address)
-        if place == t.previous:
-            set_aside(t)
-        t.used += place.size == 0
-        place.size = STALE
-        place.start, place.end, place.last = address, address + size, last
+        place.size = STALE  # until all of it is there
+        place.last = last
         place.target, place.direct = (0, 0) if target is None else (target, 1)
         place.instructions, place.condition, place.flags = count, condition, flags
         place.cls = NO_BRANCH if cls is None else cls
-        place.fell = place.went = NULL
         place.size = size
         return place
     except BaseException as error:
@@ -218,7 +237,17 @@ cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) 
         return NULL
 
 
-cdef uint64_t _executed(block_tracker* t, uint64_t start, uint64_t end) noexcept with gil:
+cdef uint64_t _executed(block_tracker* t, uint64_t start, uint64_t end) noexcept nogil:
+    cdef uint8_t code[LONGEST_BLOCK]
+    cdef int count = -1
+    if guest_code(&t.code, t.engine, start, <uint32_t> (end - start), code):
+        count = count_instructions(code, <uint32_t> (end - start))
+    return <uint64_t> count if count >= 0 else _executed_asked(t, start, end)
+
+
+cdef uint64_t _executed_asked(
+    block_tracker* t, uint64_t start, uint64_t end
+) noexcept with gil:
     cdef BlockRecorder owner = <BlockRecorder> t.owner
     try:
         return owner._classify(start, end - start)[0]
@@ -227,9 +256,17 @@ cdef uint64_t _executed(block_tracker* t, uint64_t start, uint64_t end) noexcept
         return 0
 
 
+cdef uint64_t blocks_position(block_tracker* t, uint64_t address) noexcept nogil:
+    cdef block_info* block = t.previous
+    if block == NULL or not block.start < address < block.end:
+        return t.instructions
+    return t.instructions + _executed(t, block.start, address)
+
+
 cdef void _attend(block_tracker* t, uint64_t address) noexcept with gil:
     cdef BlockRecorder owner = <BlockRecorder> t.owner
     t.look_at = t.instruction_limit = t.branch_limit = NEVER
+    t.wanted = False
     try:
         if owner._attention is not None and owner._attention(address):
             t.previous = NULL  # the block is not executed now
@@ -249,7 +286,7 @@ cdef void _drain(block_tracker* t) noexcept with gil:
 @cython.final
 cdef class BlockRecorder:
     """BlockRecorder(state, classify, *, attention=None, drain=None, failed=None, engine=0, \
-read=0, registers=(0, 0, 0), log=0)\n--\n
+read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0))\n--\n
     Records the branches between the blocks that a translating emulator executes.
 
     Parameters
@@ -275,6 +312,11 @@ read=0, registers=(0, 0, 0), log=0)\n--\n
     log : int
         Capacity of the log in branches; 0 for none.  The log contains every branch, whatever the
         facility filters, and of conditional branches that fell through (`NOT_TAKEN`).
+    code : tuple of int
+        The emulator's ``int read(engine, address, protection, bytes, size)`` of guest-virtual
+        memory and ``int save(engine, context)``, a context, and the offset in it of flags whose
+        bit 15 is set in 64-bit code.  With them `classify` is asked for other code alone, and
+        for blocks with RDMSR, WRMSR and XSETBV.
 
     Notes
     -----
@@ -287,7 +329,7 @@ read=0, registers=(0, 0, 0), log=0)\n--\n
 
     def __cinit__(
         self, LbrState state not None, classify, *, attention=None, drain=None,
-        failed=None, engine=0, read=0, registers=(0, 0, 0), log=0,
+        failed=None, engine=0, read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0),
     ):
         cdef block_tracker* t = &self.tracker
         memset(t, 0, sizeof(block_tracker))
@@ -298,6 +340,9 @@ read=0, registers=(0, 0, 0), log=0)\n--\n
         t.lbr, t.owner, t.event_class = state.state, <void*> self, -1
         t.engine, t.read = <void*> <size_t> engine, <register_read> <size_t> read
         t.cs, t.flags, t.count = registers
+        read, save, context, flags_at = code
+        t.code.read, t.code.save = <code_read> <size_t> read, <context_save> <size_t> save
+        t.code.context, t.code.flags_at = <uint8_t*> <size_t> context, flags_at
         t.look_at = t.instruction_limit = t.branch_limit = NEVER
         t.mask, t.log_size, t.logging = FIRST_PLACES - 1, log, log > 0
         t.table = <block_info*> calloc(FIRST_PLACES, sizeof(block_info))
@@ -410,6 +455,11 @@ read=0, registers=(0, 0, 0), log=0)\n--\n
         t.branch_limit = NEVER if branches is None else (
             t.taken + t.not_taken + <uint64_t> unsigned(branches, "branches", NEVER))
         set_look(t)
+
+    def attend(self, flags=0):
+        """Call `attention` at the next block, or the first at which RFLAGS has one of `flags`."""
+        self.tracker.wanted, self.tracker.wanted_flags = True, unsigned(flags, "flags", NEVER)
+        set_look(&self.tracker)
 
     def flush(self):
         """Discard the facts of all blocks."""

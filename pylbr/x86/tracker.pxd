@@ -6,6 +6,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, LBR_NEAR_RET, lbr_branch, lbr_state
+from pylbr.x86.block_flags cimport (
+    BLOCK_STORE, CONDITION_32BIT, CONDITION_JRCXZ, CONDITION_LOOP, CONDITION_LOOPE,
+    CONDITION_LOOPNE, NO_BRANCH,
+)
+from pylbr.x86.guest_code cimport code_source
 
 cdef enum:
     STALE = 0xFFFFFFFF
@@ -26,24 +31,6 @@ cdef extern from *:
     """
     const uint64_t NEVER "BLOCKS_NEVER"     # a limit that is not reached
 
-# Facts of a block beside its branch, from `classify`.
-cdef enum block_flag:
-    BLOCK_REP = 1       # last instruction repeats: the next block may be itself again
-    BLOCK_FLUSH = 2     # changes what code an address means: CR0, CR3, CR4, INVLPG
-    BLOCK_STORE = 4     # one instruction that stores: what is left of a block that wrote itself
-
-# Conditions beyond the sixteen of Jcc.
-cdef extern from "insn.h":
-    enum:
-        CONDITION_LOOPNE "X86_LOOPNE"
-        CONDITION_LOOPE "X86_LOOPE"
-        CONDITION_LOOP "X86_LOOP"
-        CONDITION_JRCXZ "X86_JRCXZ"
-        NO_BRANCH "X86_NO_BRANCH"
-
-cdef enum:
-    CONDITION_32BIT = 32  # counts in ECX
-
 ctypedef struct block_info:
     uint64_t start
     uint64_t end
@@ -51,6 +38,7 @@ ctypedef struct block_info:
     uint64_t target     # of a direct branch, else 0
     uint32_t size       # 0: empty place of the table; STALE: to be classified again
     uint32_t instructions
+    uint32_t epoch      # of the tracker when it was classified
     uint8_t cls         # enum lbr_class, or NO_BRANCH
     uint8_t condition
     uint8_t flags
@@ -66,6 +54,8 @@ ctypedef struct block_tracker:
     block_info* table
     uint64_t mask             # places of the table - 1
     uint64_t used
+    uint32_t epoch            # what was classified before has to be again
+    code_source code          # where a block's bytes come from without asking Python
     uint64_t instructions     # retired in all
     uint64_t marked           # of these, counted with a branch or by take_instructions
     uint64_t taken
@@ -74,6 +64,8 @@ ctypedef struct block_tracker:
     uint64_t look_at          # of instructions: no limit is reached before
     uint64_t instruction_limit
     uint64_t branch_limit     # of taken + not_taken
+    bint wanted               # look at the next block, or the first with these flags
+    uint64_t wanted_flags
     uint64_t event_from       # an exception or interrupt whose handler was not entered yet
     uint64_t event_at         # where execution continues, or an instruction after it,
     uint8_t event_served      # if the emulator serves the event by itself, which it may
@@ -118,6 +110,13 @@ cdef inline void flush_blocks(block_tracker* t) noexcept nogil:
     t.used = 0
 
 
+cdef inline bint is_known(
+    const block_tracker* t, const block_info* block, uint32_t size
+) noexcept nogil:
+    """The facts of the place `block` are those of the `size` bytes that are there now."""
+    return block.size == size and block.epoch == t.epoch
+
+
 cdef inline bint grow_table(block_tracker* t) noexcept nogil:
     cdef block_info* old = t.table
     cdef block_info* place
@@ -138,6 +137,22 @@ cdef inline bint grow_table(block_tracker* t) noexcept nogil:
             place.fell = place.went = NULL
     free(old)
     return True
+
+
+cdef inline block_info* new_place(
+    block_tracker* t, uint64_t address, uint32_t size
+) noexcept nogil:
+    """The place of a block whose facts are about to be written; NULL without memory."""
+    cdef block_info* place
+    if 2 * t.used >= t.mask and not grow_table(t):
+        return NULL
+    place = block_at(t, address)
+    if place == t.previous:
+        set_aside(t)
+    t.used += place.size == 0
+    place.start, place.end, place.size, place.epoch = address, address + size, size, t.epoch
+    place.fell = place.went = NULL
+    return place
 
 
 cdef inline uint64_t register_value(block_tracker* t, int which) noexcept nogil:
@@ -203,4 +218,4 @@ cdef inline void set_look(block_tracker* t) noexcept nogil:
     if left > t.instruction_limit - t.instructions:
         left = t.instruction_limit - t.instructions
     # The block that is being left is not counted yet.
-    t.look_at = NEVER if left > NEVER - t.instructions else t.instructions + left
+    t.look_at = 0 if t.wanted else NEVER if left > NEVER - t.instructions else t.instructions + left

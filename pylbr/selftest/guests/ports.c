@@ -41,6 +41,28 @@ static void firmware(void) {
     check(item(0x19, 4) == 0 && item(0x4242, 4) == 0 && in8(0x511) == 0);
 }
 
+static uint8_t cmos(uint8_t index) {
+    out8(0x70, index);
+    return in8(0x71);
+}
+
+static uint64_t rdtsc(void) {
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
+static void clock(void) {
+    check(!(cmos(0x0A) & 0x80));           /* no update is in progress */
+    check(cmos(0x0D) == 0x80 && cmos(0x0B) == 2);
+    check(cmos(9) == 0x26 && cmos(8) == 1 && cmos(7) == 1 && cmos(4) == 0 && cmos(0x32) == 0x20);
+    out8(0x70, 0x40);
+    out8(0x71, 0x5A);
+    check(cmos(0x40) == 0x5A && cmos(0x41) == 0);
+    uint64_t first = rdtsc(), second = rdtsc();
+    check(second - first > 0 && second - first < 16); /* a tick is an instruction */
+}
+
 static void apic(void) {
     uint64_t base = rdmsr(APIC_BASE);
     check((base & ~0xFFFull) == 0xFEE00000 && base >> 11 & 1);
@@ -66,7 +88,9 @@ static void apic(void) {
 void test(void) {
     uart();
     firmware();
-    check(in8(0x71) == 0xFF && in8(0x2F8 + 5) == 0xFF);
+    clock();
+    check((in8(0x2F8 + 5) & 0x61) == 0x60);
+    check(in8(0x60) == 0xFF && in8(0x3E8 + 5) == 0xFF);
     out8(0x21, 0xFF);
     out8(0xA1, 0xFF);
     apic();

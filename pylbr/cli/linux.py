@@ -1,0 +1,137 @@
+"""``pylbr linux``: a command in a Linux guest whose processor has LBRs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pylbr.errors import CommandError
+from pylbr.files.output import AtomicFile
+
+if TYPE_CHECKING:
+    from pylbr.embed.machine import Ending, Machine
+    from pylbr.linux.booted import Guest
+    from pylbr.linux.console import Console
+
+HELP = "run a command in a Linux guest whose perf uses the LBRs of a modelled processor"
+
+EPILOG = """
+Boots Debian's kernel, unmodified, with busybox and perf on a machine with LBRs, runs COMMAND by its
+shell and puts the files that it wrote into the output directory.  Files of this directory that
+COMMAND names, and those of --file, go in under the same path; of programs also the shared libraries
+that they need.  Packages that are not installed are fetched by apt into ~/.cache/pylbr.
+
+A guest that has booted is kept there, too: the second command starts in seconds.
+
+exit codes: the command's; 124 a limit was reached; 134 the guest's kernel panicked or the machine
+cannot go on, with a report on standard error.
+
+examples:
+  pylbr linux -- perf record -b -e branches:u ./prog
+  pylbr linux --cpu haswell -- 'perf record -b ./prog && perf report --stdio'
+  pylbr linux -- dmesg
+"""
+_CODES = {"limit": 124, "halt": 134, "shutdown": 134, "stuck": 134, "panic": 134}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "words", metavar="COMMAND", nargs="+", help="one word is for the guest's shell as it is")
+    parser.add_argument(
+        "-m", "--model", "--cpu", default="sapphire-rapids",
+        help="processor; architectural: one that no kernel knows (default: %(default)s)")
+    parser.add_argument(
+        "--memory", type=int, default=512, metavar="MIB", help="memory (default: %(default)s)")
+    parser.add_argument(
+        "--kernel", metavar="FILE", help="kernel (default: Debian's linux-image-cloud-amd64)")
+    parser.add_argument(
+        "--package", metavar="NAME", action="append", default=[],
+        help="put this Debian package in, too; may be given again")
+    parser.add_argument(
+        "--append", default="", metavar="TEXT", help="for the kernel's command line")
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", action="append", default=[],
+        help="put this file in, too; may be given again")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", default=".", help="for files (default: this directory)")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show the guest's console on standard error")
+    parser.add_argument("--boot", action="store_true", help="boot anew, keep the result")
+    parser.add_argument(
+        "--limit", type=int, default=100_000_000_000, metavar="N",
+        help="stop after N instructions, or as long asleep (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="stop after S seconds, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    if args.limit < 1:
+        raise CommandError(f"--limit: must be at least 1, not {args.limit}")
+    if args.seconds is not None and not args.seconds > 0:
+        raise CommandError(f"--seconds: must be more than 0, not {args.seconds}")
+    if find_spec("unicorn") is None:
+        raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
+    from pylbr.embed.time_limit import time_limit
+    from pylbr.linux.booted import NotBooted, booted
+    from pylbr.linux.console import Console
+    from pylbr.linux.inputs import inputs
+    from pylbr.linux.session import execute
+
+    files = inputs(args.words, [Path(name) for name in args.file])
+    console = Console(_show if args.verbose else None)
+    try:
+        machine, channel = booted(
+            _guest(args), console, _output, limit=args.limit, seconds=args.seconds,
+            fresh=args.boot)
+    except NotBooted as failed:
+        return _failed(failed.machine, failed.ending, console)
+    command = args.words[0] if len(args.words) == 1 else shlex.join(args.words)
+    with time_limit(machine, args.seconds):
+        result = execute(machine, channel, command, files, args.limit)
+    sys.stdout.flush()
+    if result.ending.kind != "exit":
+        return _failed(machine, result.ending, console)
+    for name, contents in result.files.items():
+        place = Path(args.output, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with AtomicFile(place) as out:
+            out.file.write(contents)
+    return result.ending.code & 0xFF
+
+
+def _guest(args: argparse.Namespace) -> Guest:
+    from pylbr.linux import debian
+    from pylbr.linux.booted import Guest
+    from pylbr.linux.system import initramfs
+
+    kernel = Path(args.kernel) if args.kernel else debian.kernel()
+    return Guest(kernel, initramfs(args.package), args.model, args.memory, args.append)
+
+
+def _output(data: bytes) -> None:
+    sys.stdout.write(data.decode("latin-1"))
+    if data == b"\n":
+        sys.stdout.flush()
+
+
+def _show(data: bytes) -> None:
+    sys.stderr.write(data.decode("latin-1"))
+
+
+def _failed(machine: Machine, ending: Ending, console: Console) -> int:
+    from pylbr.embed.report import report
+    from pylbr.printable import printable
+
+    sys.stdout.flush()
+    print(report(machine, ending), file=sys.stderr)
+    print("last lines of the console:", file=sys.stderr)
+    for line in console.lines:
+        print(printable(line), file=sys.stderr)
+    return _CODES[ending.kind]

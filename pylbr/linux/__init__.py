@@ -1,0 +1,1 @@
+"""Linux on the bare-metal machine: kernels, their boot protocol, their files."""

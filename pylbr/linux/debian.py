@@ -1,0 +1,81 @@
+"""Debian's packages: those that are installed, others fetched by apt into a cache of ours.
+
+Nothing is installed, and no root is needed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pylbr.errors import UnsupportedFeature
+from pylbr.record.build import cache_directory
+
+__all__ = ["KERNEL", "fetch", "kernel", "root_of"]
+
+#: Debian's kernel for virtual machines.
+KERNEL = "linux-image-cloud-amd64"
+_TIMEOUT = 600
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    try:
+        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False,
+                                errors="replace", timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise UnsupportedFeature(
+            f"no {command[0]}: this takes Debian's packages, or give --kernel and --initrd"
+        ) from None
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UnsupportedFeature(f"{' '.join(command[:3])}: {last}")
+    return result.stdout
+
+
+def root_of(package: str, file: str) -> Path:
+    """Where a package's files lie: / if `file` is installed, else where it was unpacked."""
+    return Path("/") if Path("/", file).exists() else fetch(package)
+
+
+def fetch(package: str) -> Path:
+    """Directory with the files of a package, fetched by ``apt-get download`` if need be.
+
+    Raises
+    ------
+    UnsupportedFeature
+        apt does not have it, or this is no Debian.
+    """
+    version = _run("apt-cache", "show", "--no-all-versions", package)
+    found = re.search(r"^Version: (\S+)$", version, re.M)
+    if not found:
+        raise UnsupportedFeature(f"apt has no package {package}: run apt-get update")
+    place = cache_directory() / "debian" / f"{package}_{found[1].replace(':', '%')}"
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        _run("apt-get", "-q", "-o", "APT::Sandbox::User=", "download", package,
+             cwd=Path(scratch))
+        archive = next(Path(scratch).glob("*.deb"))
+        _run("dpkg-deb", "-x", str(archive), str(Path(scratch, "files")))
+        try:
+            Path(scratch, "files").rename(place)
+        except OSError:
+            if not place.is_dir():  # another process was faster
+                raise
+    return place
+
+
+def kernel(package: str = KERNEL) -> Path:
+    """The kernel image of a package, or of the package that a meta-package depends on."""
+    depends = re.findall(r"^\s*Depends: (linux-image-\S+)$",
+                         _run("apt-cache", "depends", package), re.M)
+    folder = fetch(depends[0] if depends else package)
+    images = sorted(folder.glob("boot/vmlinuz-*"))
+    if not images:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UnsupportedFeature(f"package {package} has no boot/vmlinuz-*")
+    return images[0]

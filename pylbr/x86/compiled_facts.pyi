@@ -1,0 +1,3 @@
+from pylbr.x86.facts import BlockFacts
+
+def facts_of(code: bytes, address: int) -> tuple[BlockFacts, tuple[int, ...]] | None: ...

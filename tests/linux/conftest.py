@@ -1,0 +1,73 @@
+"""A guest that has booted once, for all tests: each starts from its saved state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pylbr.embed.channel import Channel
+from pylbr.embed.machine import Machine
+from pylbr.embed.savefile import restore
+from pylbr.errors import UnsupportedFeature
+from pylbr.linux import debian
+from pylbr.linux.booted import Guest, booted
+from pylbr.linux.console import Console
+from pylbr.linux.session import Result, execute
+from pylbr.linux.system import initramfs
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Path:
+    """Debian's kernel."""
+    try:
+        return debian.kernel()
+    except UnsupportedFeature as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def guest(kernel) -> Guest:
+    """What is booted."""
+    return Guest(kernel, initramfs())
+
+
+@dataclass
+class Booted:
+    """A saved guest, and what its console showed while it came up."""
+
+    saved: Path
+    console: str
+
+    def run(self, command: str, files: dict[str, Path | bytes] | None = None, *,
+            limit: int = 3_000_000_000) -> tuple[Result, str, Machine]:
+        """A command in a guest of its own: what came of it, its output, the machine."""
+        printed, console = bytearray(), Console()
+        machine = restore(self.saved, console=console, output=printed.extend)
+        console.watch(machine)
+        result = execute(machine, Channel(machine), command, files or {}, limit)
+        return result, printed.decode(), machine
+
+
+@pytest.fixture(scope="session")
+def linux(guest) -> Booted:
+    """The guest on Sapphire Rapids."""
+    shown = bytearray()
+    booted(guest, Console(shown.extend), lambda data: None, limit=2_000_000_000, fresh=True)
+    return Booted(guest.saved, shown.decode())
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory) -> Path:
+    """The program that is recorded."""
+    target = tmp_path_factory.mktemp("work") / "work"
+    subprocess.run(["gcc", "-O1", "-g", "-static", "-no-pie", "-o", str(target),
+                    str(PROGRAMS / "work.c")], check=True, timeout=60)
+    return target
