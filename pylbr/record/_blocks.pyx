@@ -8,7 +8,7 @@ instruction alone.  `blocks_reference` is the plain twin.
 """
 
 cimport cython
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -49,7 +49,8 @@ cdef void retire_before(block_walk* walk, const wire_block* block, uint64_t addr
     """Retire the instructions of `block` before the one at `address`."""
     cdef uint64_t at = block.start
     cdef uint32_t n = 0
-    if <uint64_t> block.lengths + block.instructions > walk.length_bytes:
+    if block.instructions == 0 \
+            or <uint64_t> block.lengths + block.instructions > walk.length_bytes:
         return
     while n < block.instructions and at < address:
         at += walk.lengths[block.lengths + n]
@@ -122,6 +123,7 @@ cdef int deliver(block_walk* walk, const wire_block* block, uint64_t handler,
 cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept nogil:
     """Take one word of a ring; writes at most WALK_BRANCHES and returns their number, or
     WALK_UNKNOWN, which leaves the walk as it was."""
+    cdef wire_block copies[2]
     cdef const wire_block* block
     cdef const wire_block* next_block
     cdef int n = 0
@@ -138,7 +140,10 @@ cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept no
     if word == 0 or word >= walk.block_count:
         return WALK_UNKNOWN
     if walk.previous:
-        block, next_block = &walk.blocks[walk.previous], &walk.blocks[word]
+        # Copies: the program may write to the table between a check and the use.
+        memcpy(&copies[0], &walk.blocks[walk.previous], sizeof(wire_block))
+        memcpy(&copies[1], &walk.blocks[word], sizeof(wire_block))
+        block, next_block = &copies[0], &copies[1]
         if walk.event == 0:
             n = leave(walk, block, next_block.start,
                       next_block.instructions == 1 and word != walk.previous, out)

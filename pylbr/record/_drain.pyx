@@ -65,6 +65,7 @@ cdef class Drain:
     cdef Py_ssize_t capacity, count
     cdef readonly dict columns
     cdef object room
+    cdef uint32_t window[WIRE_WINDOW_WORDS]
     cdef uint64_t[::1] ip, time, period
     cdef int32_t[::1] pid, tid
     cdef uint32_t[::1] cpu, nr
@@ -159,6 +160,9 @@ cdef class Drain:
         cdef uint32_t at, mask = self.layout.message_bytes - 1
         cdef wire_message head
         cdef list messages = []
+        if written - read > self.layout.message_bytes:
+            self.damaged += 1
+            read = written
         while read < written:
             at = <uint32_t> (read & mask)
             memcpy(&head, ring + at, min(sizeof(wire_message), mask + 1 - at))
@@ -191,8 +195,13 @@ cdef class Drain:
         cdef wire_slot* slot = self._slot(number)
         cdef uint32_t words = self.layout.chunk_words
         cdef uint64_t chunks = self.layout.ring_words // words, read = slot.chunks_read
+        cdef uint64_t written = load_64(slot.chunks_written)
         cdef char* ring
-        if load_64(slot.chunks_written) <= read and not unfinished:
+        if written > read and written - read > chunks:
+            self.damaged += 1
+            store_64(slot.chunks_read, written)
+            return None
+        if written <= read and not unfinished:
             return None
         ring = (self.base + self.layout.rings_at
                 + (<uint64_t> number * self.layout.ring_words + read % chunks * words) * 4)
@@ -217,13 +226,18 @@ cdef class Drain:
     cdef void _sample(self, wire_slot* slot, const wire_message* head, int32_t shift,
                       const uint32_t* body) noexcept nogil:
         """Send a window through the facility and read its records into the next row."""
-        cdef const uint32_t* words = body + 2
+        cdef const uint32_t* words = &self.window[0]
         cdef Py_ssize_t i, n = 0, row = self.count
         cdef Py_ssize_t count = (<Py_ssize_t> head.bytes - 8) // 4
         cdef int got
         cdef uint64_t period
         cdef lbr_entry* entries = <lbr_entry*> &self.entries[row, 0]
-        if count < 1 or count > WIRE_WINDOW_WORDS or words[count - 1] >= WIRE_PAYLOAD:
+        if count < 1 or count > WIRE_WINDOW_WORDS:
+            self.damaged += 1
+            return
+        # A copy: the program may write to the memory between a check and the use.
+        memcpy(&self.window[0], body + 2, count * 4)
+        if words[count - 1] >= WIRE_PAYLOAD:
             self.damaged += 1
             return
         self.walk.block_count = min(

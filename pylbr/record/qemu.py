@@ -180,7 +180,7 @@ class _Run:
 
     def _flush(self) -> None:
         columns = self._drain.take()
-        if len(columns["ip"]):
+        if len(columns["ip"]) and not self._full:  # the program may forge samples, too
             self._sink.samples(SampleBatch.build(**columns, info_mask=self._info))
 
 

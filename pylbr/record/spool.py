@@ -23,6 +23,7 @@ __all__ = ["Spool", "branches_of"]
 #: Fast enough to keep up with a program that runs 300 million blocks a second.
 _LEVEL: Final = -5
 _HEAD: Final = struct.Struct("<III")
+_DAMAGED: Final = "the program overwrote words of the recorder; some branches are missing"
 
 
 class Spool:
@@ -115,7 +116,13 @@ def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
         for index, words in spool.chunks():
             if index not in walks:
                 walks[index] = BlockWalk(blocks, lengths, request.cycles)
-            branches = walks[index].feed(words)
+            try:
+                branches = walks[index].feed(words)
+            except ValueError:
+                if _DAMAGED not in spool.remarks:
+                    spool.remarks.append(_DAMAGED)
+                del walks[index]
+                continue
             if request.mispredicts:
                 # One per thread: no thread disturbs another, as if each had a processor.
                 if index not in predictors:

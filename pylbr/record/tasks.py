@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -191,8 +192,12 @@ def _file_facts(path: str) -> tuple[bytes, int]:
     if not path.startswith("/") or path.startswith("//"):
         return b"", 0
     try:
-        with open(path, "rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
+        # What the program calls its file may be a pipe, which would be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                return b"", 0
+            inode = facts.st_ino
             return read_build_id(file), inode
     except (OSError, ValueError):
         return b"", 0

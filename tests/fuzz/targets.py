@@ -27,7 +27,7 @@ from pylbr.errors import StateError
 from pylbr.trace import Chunk, Metadata, Module, Trace, drmemtrace
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
-from tests.fuzz import mutate
+from tests.fuzz import mutate, wire
 from tests.fuzz.harness import Target
 from tests.manual import IA32_LBR_CTL
 from tests.perf.perf_bytes import RECORDS, compressed, perf_file, pipe_file
@@ -259,6 +259,7 @@ TARGETS: dict[str, Target] = {t.name: t for t in (
     Target("xsave", xsave_areas, read_xsave, mutate.blind,
            (Fault, ValueError)),
     Target("story", stories, read_story, hostile_story),
+    Target("wire", wire.seeds, wire.run, wire.hostile),
 )}
 
 
