@@ -139,10 +139,11 @@ def test_redis_goes_on(native, tmp_path):
         assert server.wait(timeout=60) == 0
 
 
-def test_code_of_a_jit_has_names(native_record, tmp_path, capsys):
+def test_code_of_a_jit_has_names(native_record, tmp_path, monkeypatch, capsys):
     from pylbr.cli import main
 
     need(shutil.which("node"), "no node")
+    monkeypatch.chdir(tmp_path)  # node leaves a log where it runs
     script = tmp_path / "hot.js"
     script.write_text("function hotInner(a, i) { return (a * 31 + i) % 65521 }\n"
                       "function hotOuter(n) { let s = 0;\n"
