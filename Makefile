@@ -12,7 +12,7 @@ build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
 
 lib: build  ## liblbrcore for C, without Python, into build/library
-	$(PYTHON) tools/amalgamate.py build/library
+	$(PYTHON) lbrcore/library/amalgamate.py build/library
 	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library
 
 install-lib:  ## install what `make lib` built: PREFIX, DESTDIR

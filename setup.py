@@ -5,11 +5,14 @@ LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of t
 
 import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
@@ -41,7 +44,11 @@ HEADERS = {
                     ["pylbr/record/plugin"]),
     **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
                      "pylbr.embed.timestamp"], ["pylbr/x86"]),
+    "pylbr.x86.describe": ["pylbr/x86"],
+    "pylbr.cpu.compiled.lookup": ["lbrcore/library"],
 }
+#: Modules that liblbrcore alone has a use for.
+OF_LIBRARY = [name for name in EXTENSIONS if ".compiled." in name or name == "pylbr.x86.describe"]
 
 
 def extension(name: str) -> Extension:
@@ -49,8 +56,10 @@ def extension(name: str) -> Extension:
         name,
         [name.replace(".", "/") + ".pyx"],
         include_dirs=["lbrcore/include", *HEADERS.get(name, [])],
-        depends=[str(header) for place in ("lbrcore/include", *HEADERS.get(name, []))
-                 for header in Path(place).glob("*.h")],
+        depends=["lbrcore/include/lbrcore.h",
+                 *(str(header) for place in HEADERS.get(name, [])
+                   for header in [*Path(place).glob("*.h"), *Path(place).glob("models.c")]),
+                 *(["lbrcore/include/lbrcore_cpu.h"] if name in OF_LIBRARY else [])],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         # No debug information: it would double the time and the size.
         extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]
@@ -58,7 +67,24 @@ def extension(name: str) -> Extension:
     )
 
 
+class BuildExtensions(build_ext):
+    """The extensions, then liblbrcore of the C that Cython made of them."""
+
+    def run(self) -> None:
+        super().run()
+        if TRACE:  # traced C names Python
+            return
+        target = Path("." if self.inplace else self.build_lib, "lbrcore", "lib").resolve()
+        subprocess.run([sys.executable, "lbrcore/library/amalgamate.py", str(target)], check=True)
+        if shutil.which("make") is None:
+            print("liblbrcore is left out: make is missing", file=sys.stderr)
+            return
+        subprocess.run(["make", "-s", "-C", "lbrcore/library", f"SOURCE={target}", "libraries"],
+                       check=True)
+
+
 setup(
+    cmdclass={"build_ext": BuildExtensions},
     options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         [extension(name) for name in EXTENSIONS]

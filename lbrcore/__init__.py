@@ -34,9 +34,15 @@ __all__ = [
     "Quirk",
     "_C_API",
     "get_include",
+    "get_library",
 ]
 
 
 def get_include() -> str:
     """Directory of ``lbrcore.h``, for ``include_dirs``."""
     return _path.join(_path.dirname(__file__), "include")
+
+
+def get_library() -> str:
+    """Directory of ``liblbrcore.so.1``, ``liblbrcore.a``, ``lbrcore.c`` and its other headers."""
+    return _path.join(_path.dirname(__file__), "lib")

@@ -11,17 +11,15 @@ from lbrcore.control cimport (
     lbr_write_tos,
 )
 from lbrcore.lbr cimport (
-    LBR_OK, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config, lbr_copy, lbr_create,
-    lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler, lbr_read_records,
-    lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset, lbr_state, lbr_write_entry,
-    lbr_write_ler, lbr_xsave_layout,
+    LBR_OK, LBRCORE_ABI_VERSION, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config, lbr_copy,
+    lbr_create, lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler,
+    lbr_read_records, lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset, lbr_state,
+    lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
 )
 from lbrcore.xsave cimport lbr_pack, lbr_unpack, lbr_xrstors, lbr_xsaves
 
 
 cdef extern from "lbrcore.h" nogil:
-    enum:
-        LBRCORE_ABI_VERSION
     const char* LBRCORE_CAPSULE
 
     ctypedef struct lbrcore_api:

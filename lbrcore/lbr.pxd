@@ -18,6 +18,7 @@ from lbrcore.choices cimport EMPTY_STACK_CLEARS_LER, OTHER_BRANCH_TYPE, POP_REST
 
 cdef extern from "lbrcore.h" nogil:
     enum:
+        LBRCORE_ABI_VERSION
         LBR_SLOTS
         LBR_MAX_DEPTH
 
@@ -57,7 +58,8 @@ cdef extern from "lbrcore.h" nogil:
         LBR_QUIRK_JMPS_INCLUDE_CALLS
 
     enum lbr_result:
-        LBR_OK, LBR_EINVAL, LBR_GP, LBR_ENOMEM, LBR_ESHORT
+        LBR_OK, LBR_EINVAL, LBR_GP, LBR_ENOMEM, LBR_ESHORT, LBR_ENULL, LBR_EABI, LBR_ESIZE
+        LBR_ECONFIG, LBR_EMODEL, LBR_ESTATE, LBR_ENOTSUP, LBR_EIO
 
     ctypedef struct lbr_branch:
         uint64_t from_ "from"
@@ -401,6 +403,8 @@ cdef inline void lbr_clear(lbr_state* state) noexcept nogil:
 cdef bint lbr_config_valid(const lbr_config* config) noexcept nogil
 cdef uint32_t lbr_max_depth(const lbr_config* config) noexcept nogil
 cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil
+cdef int lbr_open(lbr_state** state, const lbr_config* config, size_t config_size,
+                  uint32_t abi_version) noexcept nogil
 cdef const char* lbr_strerror(int result) noexcept nogil
 cdef void lbr_destroy(lbr_state* state) noexcept nogil
 cdef void lbr_copy(lbr_state* target, const lbr_state* source) noexcept nogil

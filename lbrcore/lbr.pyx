@@ -62,6 +62,20 @@ cdef lbr_state* lbr_create(const lbr_config* config) noexcept nogil:
     return state
 
 
+cdef int lbr_open(lbr_state** state, const lbr_config* config, size_t config_size,
+                  uint32_t abi_version) noexcept nogil:
+    """`lbr_create` with a reason, for programs compiled with some version of the header."""
+    state[0] = NULL
+    if abi_version != LBRCORE_ABI_VERSION:
+        return LBR_EABI
+    if config_size != sizeof(lbr_config):
+        return LBR_ESIZE
+    if not lbr_config_valid(config):
+        return LBR_ECONFIG
+    state[0] = lbr_create(config)
+    return LBR_ENOMEM if state[0] == NULL else LBR_OK
+
+
 cdef void lbr_destroy(lbr_state* state) noexcept nogil:
     free(state)
 
@@ -92,6 +106,22 @@ cdef const char* lbr_strerror(int result) noexcept nogil:
         return "memory ran out"
     if result == LBR_ESHORT:
         return "the buffer ends before the area does"
+    if result == LBR_ENULL:
+        return "a pointer is NULL"
+    if result == LBR_EABI:
+        return "the program was compiled with another ABI version of lbrcore.h; compile it again"
+    if result == LBR_ESIZE:
+        return "a structure has another size than in this library; compile the program again"
+    if result == LBR_ECONFIG:
+        return "no processor has such a configuration"
+    if result == LBR_EMODEL:
+        return "no model has that name"
+    if result == LBR_ESTATE:
+        return "the saved state is damaged, or of another model"
+    if result == LBR_ENOTSUP:
+        return "the model lacks that, or it cannot happen now"
+    if result == LBR_EIO:
+        return "the file could not be written"
     return "not a result of lbrcore"
 
 

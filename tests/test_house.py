@@ -162,7 +162,7 @@ def test_no_circle_of_files():
     edges = {path: files_imported(path) for path in SOURCES}
     parts, values = ROOT / "pylbr/cpu/parts.py", ROOT / "pylbr/cpu/msr/values.py"
     assert values in edges[parts], "imports are read"
-    assert ROOT / "pylbr/arch/bits.pxd" in edges[ROOT / "pylbr/cpu/hardware.pyx"]
+    assert ROOT / "pylbr/arch/bits.pxd" in edges[ROOT / "pylbr/cpu/hardware.pxd"]
     assert not circles(edges)
     assert circles({**edges, values: edges[values] | {parts}}), "a circle would be found"
 

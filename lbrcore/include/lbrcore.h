@@ -191,7 +191,15 @@ enum lbr_result {
     LBR_EINVAL = -1,    /* an argument out of its range; state unchanged */
     LBR_GP = -2,        /* the access faults with #GP(0); state unchanged */
     LBR_ENOMEM = -3,
-    LBR_ESHORT = -4     /* the buffer ends before the area does; state unchanged */
+    LBR_ESHORT = -4,    /* the buffer ends before the area does; state unchanged */
+    LBR_ENULL = -5,     /* a pointer is NULL; nothing happened */
+    LBR_EABI = -6,      /* the program was compiled with another ABI version of this header */
+    LBR_ESIZE = -7,     /* a structure of the program has another size than the library's */
+    LBR_ECONFIG = -8,   /* no processor has such a configuration */
+    LBR_EMODEL = -9,    /* no model has that name */
+    LBR_ESTATE = -10,   /* saved state is damaged, or of another model; state unchanged */
+    LBR_ENOTSUP = -11,  /* the model lacks that, or it cannot happen now; state unchanged */
+    LBR_EIO = -12       /* a file could not be written */
 };
 
 /* Where the components of a compacted XSAVE area lie: CPUID.0DH.i:EAX and ECX[1]. */
@@ -202,19 +210,27 @@ typedef struct lbr_xsave_layout {
 } lbr_xsave_layout;
 
 /* The functions of liblbrcore.  None keeps a pointer that it was given, takes a lock or allocates,
- * but for lbr_create.  Pointers to states, branches, entries and areas must not be NULL. */
+ * but for those that create.  A NULL pointer is LBR_ENULL, and for functions that return something
+ * else than an lbr_result NULL or 0.  lbr_destroy(NULL) does nothing. */
 
-/* The library's table, with the same functions.  Compare abi_version and the sizes. */
+/* The library's table, with the same functions but for the look at NULL: pointers given to the
+ * table's must not be NULL.  Compare abi_version and the sizes. */
 struct lbrcore_api;
 LBRCORE_PUBLIC const struct lbrcore_api *lbr_api(void);
 LBRCORE_PUBLIC const char *lbr_strerror(int result);
 
-/* Memory.  lbr_create: NULL when the configuration is not valid or memory ran out. */
+/* Memory.  lbr_new(&state, &config) creates a state; its result says why there is none (LBR_EABI,
+ * LBR_ESIZE, LBR_ECONFIG, LBR_ENOMEM), and then the state is NULL.  lbr_create: the same without a
+ * reason. */
+#define lbr_new(state, config) \
+    lbr_open((state), (config), sizeof(lbr_config), LBRCORE_ABI_VERSION)
+LBRCORE_PUBLIC int lbr_open(lbr_state **state, const lbr_config *config, size_t config_size,
+                            uint32_t abi_version);
 LBRCORE_PUBLIC int lbr_config_valid(const lbr_config *config);
 LBRCORE_PUBLIC lbr_state *lbr_create(const lbr_config *config);
 LBRCORE_PUBLIC void lbr_destroy(lbr_state *state);
-LBRCORE_PUBLIC void lbr_copy(lbr_state *target, const lbr_state *source);
-LBRCORE_PUBLIC void lbr_reset(lbr_state *state);
+LBRCORE_PUBLIC int lbr_copy(lbr_state *target, const lbr_state *source);
+LBRCORE_PUBLIC int lbr_reset(lbr_state *state);
 
 /* Recording.  lbr_record_batch: oldest first; all or nothing.  lbrcore_inline.h has
  * lbr_record_inline for branches whose fields are known to be in range. */
@@ -225,17 +241,17 @@ LBRCORE_PUBLIC int lbr_record_rare(lbr_state *state, const lbr_branch *branch); 
 /* Control.  LBR_GP for reserved bits and depths that are not offered. */
 LBRCORE_PUBLIC int lbr_write_ctl(lbr_state *state, uint64_t value);
 LBRCORE_PUBLIC int lbr_write_depth(lbr_state *state, uint64_t value);
-LBRCORE_PUBLIC void lbr_set_enable(lbr_state *state, int enable);
-LBRCORE_PUBLIC void lbr_set_frozen(lbr_state *state, int frozen);
-LBRCORE_PUBLIC void lbr_set_event_mask(lbr_state *state, int mask);
+LBRCORE_PUBLIC int lbr_set_enable(lbr_state *state, int enable);
+LBRCORE_PUBLIC int lbr_set_frozen(lbr_state *state, int frozen);
+LBRCORE_PUBLIC int lbr_set_event_mask(lbr_state *state, int mask);
 LBRCORE_PUBLIC int lbr_write_tos(lbr_state *state, uint32_t tos); /* legacy */
 
 /* Records.  i counts from the newest; LBR_GP for i >= depth. */
 LBRCORE_PUBLIC int lbr_read_entry(const lbr_state *state, uint32_t i, lbr_entry *entry);
 LBRCORE_PUBLIC int lbr_write_entry(lbr_state *state, uint32_t i, const lbr_entry *entry);
 LBRCORE_PUBLIC uint32_t lbr_read_records(const lbr_state *state, lbr_entry *entries);
-LBRCORE_PUBLIC void lbr_read_ler(const lbr_state *state, lbr_entry *entry);
-LBRCORE_PUBLIC void lbr_write_ler(lbr_state *state, const lbr_entry *entry);
+LBRCORE_PUBLIC int lbr_read_ler(const lbr_state *state, lbr_entry *entry);
+LBRCORE_PUBLIC int lbr_write_ler(lbr_state *state, const lbr_entry *entry);
 
 /* XSAVE component 15 by itself, and the instructions on a compacted area. */
 LBRCORE_PUBLIC int lbr_pack(const lbr_state *state, void *component, size_t size);

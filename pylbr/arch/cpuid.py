@@ -17,7 +17,7 @@ from pylbr.arch.xsave import (
     standard_size,
 )
 
-__all__ = ["CPUID_FIELDS", "CpuidField", "cpuid", "leaves", "max_leaf"]
+__all__ = ["CPUID_FIELDS", "CpuidField", "cpuid", "leaves", "max_extended", "max_leaf"]
 
 #: Value of a field: of the model, XCR0 and IA32_XSS.
 Value = Callable[[CpuModel, int, int], int]
@@ -84,7 +84,7 @@ def max_leaf(model: CpuModel) -> int:
     return 0x0A if _intel_pmu(model) else 0x02
 
 
-def _max_extended(model: CpuModel) -> int:
+def max_extended(model: CpuModel) -> int:
     return 0x80000022 if model.amd else 0x80000008
 
 
@@ -194,7 +194,7 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _number(0x1C, 0, "ecx", 2, 2, "branch type", lambda m: _leaf_1c(m, "branch_type")),
     _number(0x1C, 0, "ecx", 19, 16, "event logging, bit a counter",
             lambda m: _leaf_1c(m, "event_logging")),
-    _number(0x80000000, None, "eax", 31, 0, "highest extended leaf", _max_extended),
+    _number(0x80000000, None, "eax", 31, 0, "highest extended leaf", max_extended),
     _flag(0x80000001, None, "ecx", 2, "SVM", lambda m: m.amd),
     _flag(0x80000001, None, "ecx", 23, "PerfCtrExtCore", lambda m: m.amd),
     _flag(0x80000001, None, "edx", 11, "SYSCALL", lambda m: m.linear_width > 32),
@@ -216,7 +216,7 @@ def leaves(model: CpuModel) -> tuple[tuple[int, int | None], ...]:
     known = {(f.leaf, f.subleaf) for f in CPUID_FIELDS}
     return tuple(sorted(
         ((leaf, sub) for leaf, sub in known
-         if leaf <= (max_leaf(model) if leaf < 0x80000000 else _max_extended(model))
+         if leaf <= (max_leaf(model) if leaf < 0x80000000 else max_extended(model))
          and not (leaf == 0xD and (not model.xcr0 or not _component_present(model, sub)))),
         key=lambda pair: (pair[0], pair[1] or 0),
     ))
@@ -250,7 +250,7 @@ def cpuid(
     (SDM vol. 2, CPUID; APM vol. 3, E.1).
     """
     leaf, subleaf = leaf & 0xFFFFFFFF, subleaf & 0xFFFFFFFF
-    top = max_leaf(model) if leaf < 0x80000000 else _max_extended(model)
+    top = max_leaf(model) if leaf < 0x80000000 else max_extended(model)
     if leaf > top:
         if not model.intel:
             return 0, 0, 0, 0

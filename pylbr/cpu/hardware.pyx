@@ -3,32 +3,20 @@
 cimport cython
 from libc.string cimport memcpy, memset
 
-from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_depth
+from lbrcore.control cimport lbr_set_frozen, lbr_write_ctl, lbr_write_depth
 from lbrcore.lbr cimport (
     LBR_ARCHITECTURAL, LBR_LEGACY, LbrState, lbr_check, lbr_clear, lbr_get, lbr_read_ler,
     lbr_record, lbr_reset, lbr_slot, lbr_state, lbr_write_entry, lbr_write_ler,
 )
 from lbrcore.xsave cimport LBR_COMPONENT_SIZE, lbr_pack, lbr_unpack
-from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
-
-
-# What `Hardware` and `Facility` have in common.  `switched`: IA32_DEBUGCTL.LBR switches the
-# facility, as with Intel's legacy LBRs; with architectural ones the bit has no meaning (spec 1.7).
-
-cdef inline void _set_debugctl(
-    lbr_state* lbr, uint64_t* debugctl, bint switched, uint64_t value
-) noexcept nogil:
-    """WRMSR IA32_DEBUGCTL."""
-    debugctl[0] = value
-    if switched:
-        lbr_set_enable(lbr, value & DEBUGCTL_LBR)
+from pylbr.cpu.debugctl cimport lbr_freeze, lbr_set_debugctl
 
 
 cdef inline void _enter(
     lbr_state* lbr, uint64_t* debugctl, bint switched, const Vmcs* vmcs
 ) noexcept nogil:
     """VM entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 says so (spec 4)."""
-    _set_debugctl(lbr, debugctl, switched, vmcs.debugctl)
+    lbr_set_debugctl(lbr, debugctl, switched, vmcs.debugctl)
     if vmcs.load_lbr_ctl and not switched:
         lbr_write_ctl(lbr, vmcs.lbr_ctl)
 
@@ -41,29 +29,12 @@ cdef inline void _leave(
     That the field is always saved is `pylbr.arch.choices.VM_EXIT_ALWAYS_SAVES_LBR_CTL`.
     """
     vmcs.debugctl = debugctl[0]
-    _set_debugctl(lbr, debugctl, switched, 0)
+    lbr_set_debugctl(lbr, debugctl, switched, 0)
     if switched:
         return
     vmcs.lbr_ctl = lbr.ctl
     if vmcs.clear_lbr_ctl:
         lbr_write_ctl(lbr, 0)
-
-
-cdef inline bint _freeze(
-    lbr_state* lbr, uint64_t* debugctl, bint switched, bint streamlined
-) noexcept nogil:
-    """A PMI with FREEZE_LBRS_ON_PMI set (spec 1.6); whether LBR_FRZ is set by it.
-
-    A PMU of version 4 up sets LBR_FRZ (`streamlined`), an older one clears DEBUGCTL.LBR.
-    """
-    if not debugctl[0] & DEBUGCTL_FREEZE_LBRS_ON_PMI:
-        return False
-    if streamlined:
-        lbr_set_frozen(lbr, 1)
-        return True
-    if switched:
-        _set_debugctl(lbr, debugctl, switched, debugctl[0] & ~<uint64_t> DEBUGCTL_LBR)
-    return False
 
 
 cdef inline bint _switched(const Hardware* hw) noexcept nogil:
@@ -73,7 +44,7 @@ cdef inline bint _switched(const Hardware* hw) noexcept nogil:
 cdef void hw_set_debugctl(Hardware* hw, uint64_t value) noexcept nogil:
     """WRMSR IA32_DEBUGCTL."""
     hw.msr_accesses += 1
-    _set_debugctl(&hw.lbr, &hw.debugctl, _switched(hw), value)
+    lbr_set_debugctl(&hw.lbr, &hw.debugctl, _switched(hw), value)
 
 
 cdef void hw_set_ctl(Hardware* hw, uint64_t value) noexcept nogil:
@@ -183,7 +154,7 @@ cdef void hw_vm_exit(Hardware* hw, Vmcs* vmcs) noexcept nogil:
 
 cdef void hw_freeze(Hardware* hw) noexcept nogil:
     """A PMI: with architectural LBRs the PMU is of version 4 up, with legacy ones it is older."""
-    _freeze(&hw.lbr, &hw.debugctl, _switched(hw), not _switched(hw))
+    lbr_freeze(&hw.lbr, &hw.debugctl, _switched(hw), not _switched(hw))
 
 
 cdef bint image_empty(const Image* image) noexcept nogil:
@@ -228,7 +199,7 @@ cdef class Facility:
 
     def set_debugctl(self, uint64_t value):
         """WRMSR of IA32_DEBUGCTL with a value known to be good."""
-        _set_debugctl(self.lbr.state, &self.debugctl, self.switched, value)
+        lbr_set_debugctl(self.lbr.state, &self.debugctl, self.switched, value)
 
     def set_frozen(self, bint frozen):
         """LBR_FRZ, or another reason why nothing is recorded."""
@@ -239,7 +210,7 @@ cdef class Facility:
 
         `streamlined` is PMU version 4 up; an older one clears IA32_DEBUGCTL.LBR.
         """
-        return _freeze(self.lbr.state, &self.debugctl, self.switched, streamlined)
+        return lbr_freeze(self.lbr.state, &self.debugctl, self.switched, streamlined)
 
     def vm_entry(self, debugctl, lbr_ctl):
         """VM entry: load IA32_DEBUGCTL and IA32_LBR_CTL; None leaves the register alone."""

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def generate(directory: Path) -> Path:
     """lbrcore.c and lbrcore_inline.h, of the C that the build of the extensions left."""
-    subprocess.run([sys.executable, str(ROOT / "tools" / "amalgamate.py"), str(directory)],
-                   check=True, timeout=60)
+    script = ROOT / "lbrcore" / "library" / "amalgamate.py"
+    subprocess.run([sys.executable, str(script), str(directory)], check=True, timeout=60)
     return directory
 
 

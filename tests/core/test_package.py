@@ -1,5 +1,7 @@
 """What the installed package carries."""
 
+import subprocess
+
 import pytest
 
 from tests.conftest import ROOT
@@ -33,3 +35,17 @@ def test_readme_example(installed):
     code = text.split("```python\n")[1].split("```")[0]
     out = installed.python("-c", code)
     assert "4198416" in out and out.index("4198416") < out.index("4198912")
+
+
+@pytest.mark.slow
+def test_liblbrcore_is_in_the_wheel(installed, tmp_path):
+    """`python -m lbrcore` names it, and a program linked with it runs without Python."""
+    for kind in ("--libs", "--static"):
+        flags = installed.python("-m", "lbrcore", "--cflags", kind).split()
+        program = tmp_path / kind.strip("-")
+        subprocess.run(["gcc", "-O2", str(ROOT / "examples/c/emulator.c"), *flags, "-o",
+                        str(program)], check=True, timeout=120)
+        out = subprocess.run([str(program)], check=True, capture_output=True, text=True, env={},
+                             timeout=60).stdout
+        assert out.startswith("fib(10) = 55\n 0 0x401038"), kind
+    assert not list((installed.site / "lbrcore/lib").glob("*.o"))

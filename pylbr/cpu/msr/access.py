@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pylbr.arch import choices
 from pylbr.arch.fields import ALL_ONES
+from pylbr.arch.refusals import no_such_register
 from pylbr.arch.register import MsrRegister
 from pylbr.cpu.msr.dispatch import Slot, known_elsewhere, slots
 from pylbr.cpu.msr.values import Msrs
@@ -135,4 +136,4 @@ class MsrAccess:
 
     def _no_such(self, index: int, value: int | None) -> GeneralProtection:
         return GeneralProtection(f"MSR {index:#x}", index, value, 0,
-                                 f"{self.msrs.model.name} has no such register")
+                                 no_such_register(self.msrs.model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbrcore import Fault
 from pylbr.arch.bits import DBG_EXTN_CFG_LBRV2EN
+from pylbr.arch.refusals import depth_rule
 from pylbr.arch.register import MsrRegister
 from pylbr.cpu.msr.accessor import Accessor, Read, Write, refuse
 from pylbr.cpu.msr.lbr_legacy import write_ler
@@ -46,8 +47,7 @@ def _write_depth(msrs: Msrs, register: MsrRegister, value: int) -> None:
     try:
         msrs.lbr.depth = value
     except Fault:
-        depths = ", ".join(map(str, msrs.model.lbr.depths))
-        raise refuse(register, value, f"the depths are {depths}", value) from None
+        raise refuse(register, value, depth_rule(msrs.model), value) from None
 
 
 def _read_tos(msrs: Msrs, register: MsrRegister) -> int:

@@ -10,6 +10,7 @@ from pylbr.arch.bits import (
     PERF_CAPABILITIES_PEBS_TRAP,
 )
 from pylbr.arch.fields import is_canonical
+from pylbr.arch.refusals import format_rule
 from pylbr.arch.register import MsrRegister
 from pylbr.cpu.msr.accessor import Accessor, refuse
 from pylbr.cpu.msr.values import Msrs
@@ -52,7 +53,7 @@ def _write_capabilities(msrs: Msrs, register: MsrRegister, value: int) -> None:
     With a PEBS format the PEBS flags are the model's (KVM's vmx_set_msr).
     """
     if value & PERF_CAPABILITIES_LBR_FMT not in (0, msrs.model.lbr_format):
-        raise refuse(register, value, f"LBR_FMT must be 0 or {msrs.model.lbr_format:#x}",
+        raise refuse(register, value, format_rule(msrs.model),
                      value & PERF_CAPABILITIES_LBR_FMT)
     if value & ~register.reset & ~PERF_CAPABILITIES_LBR_FMT:
         raise refuse(register, value, "the model lacks the feature",

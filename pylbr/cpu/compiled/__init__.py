@@ -1,0 +1,1 @@
+"""The logical processor compiled, for liblbrcore: no Python object, tables instead of rows."""
