@@ -1,27 +1,27 @@
-/* A TCG plugin that keeps the LBR facility of each vCPU in QEMU's own process.
+/* A TCG plugin that keeps a processor with LBRs for each vCPU, in C alone.
  *
- * Works with qemu-x86_64 and qemu-system-x86_64 7.2 (plugin interface 1).  The facility is
- * reached through lbrcore's table; Python is started once, to load it, and takes no part
- * afterwards.  At the end the plugin prints what the LBRs hold.
+ * qemu-x86_64 and qemu-system-x86_64 from 7.2 on (plugin interfaces 1 to 4).  At the end it prints
+ * what the LBRs of vCPU 0 hold; with out=FILE it also writes a perf.data file with a sample every
+ * `period` taken branches, which `perf report` reads.
  *
- *   cc -O2 -shared -fPIC lbr_plugin.c -o lbr_plugin.so $(python3-config --includes)
- *      -I"$LBRCORE_INCLUDE" -I"$X86_INCLUDE" $(python3-config --embed --ldflags)
- *   qemu-x86_64 -plugin ./lbr_plugin.so,ctl=0x7f0007 ./program
+ *   cc -O2 -shared -fPIC lbr_plugin.c -o lbr_plugin.so $(python3 -m lbrcore --cflags --static)
+ *   qemu-x86_64 -plugin ./lbr_plugin.so,ctl=0x7f0007,out=perf.data,period=1000 ./program
  */
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <dlfcn.h>
+#include <elf.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "decode.h"
-#include "lbrcore.h"
+#include "lbrcore_cpu.h"
+#include "lbrcore_perfdata.h"
 
-/* Out of QEMU's plugin interface, version 1; Debian ships no header of it. */
+/* Out of QEMU's plugin interface; no distribution ships its header. */
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
@@ -29,128 +29,154 @@ typedef struct {
     const char *target_name;
     struct { int min, cur; } version;
     bool system_emulation;
-    union { struct { int smp_vcpus, max_vcpus; } system; };
 } qemu_info_t;
-typedef void (*tb_trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
-typedef void (*vcpu_udata_cb)(unsigned int, void *);
-typedef void (*udata_cb)(qemu_plugin_id_t, void *);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, tb_trans_cb);
-void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, vcpu_udata_cb, int, void *);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, udata_cb, void *);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t,
+                                           void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (*)(unsigned, void *), int,
+                                          void *);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+/* Up to version 2 it returns the bytes; from version 3 on it copies them. */
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
+const char *qemu_plugin_path_to_binary(void);
+uint64_t qemu_plugin_start_code(void);
 
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
-enum { NO_BRANCH = X86_NO_BRANCH, MAX_VCPUS = 64 };
+enum { MAX_VCPUS = 64 };
+enum { DEBUGCTL = 0x1D9, LBR_CTL = 0x14CE, PMC0 = 0x4C1, EVTSEL0 = 0x186, GLOBAL_CTRL = 0x38F,
+       STATUS_RESET = 0x390 };
 
-/* What a block ends in; made once a translation, read at each execution, never freed. */
-typedef struct {
-    uint64_t start, last, end, target; /* target: 0 unless direct */
-    uint32_t instructions;
-    uint8_t cls;
-} block;
+static lbr_cpu *cpus[MAX_VCPUS];
+static lbr_perfdata *file;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *model = "sapphire-rapids", *out;
+static uint64_t ctl = 0x7F0007, period = 1000, samples;
+static int interface, plain_cpl = 3;
+static bool mapped; /* the program is in the file, or there is none */
 
-typedef struct {
-    lbr_state *state;
-    const block *previous;
-    uint32_t since;
-} vcpu;
-
-static const lbrcore_api *lbr;
-static vcpu vcpus[MAX_VCPUS];
-static uint64_t ctl = 0x7F0007;
-static uint8_t cpl = 3;
-
-/* Class and target of the branch instruction at `at`; what the decoder refuses is none. */
-static uint8_t classify(const uint8_t *code, size_t size, uint64_t at, uint64_t *target) {
-    struct x86_insn insn;
-    *target = 0;
-    if (!x86_decode(code, size, &insn)) return NO_BRANCH;
-    if (insn.cls == LBR_COND || insn.cls == LBR_NEAR_REL_JMP || insn.cls == LBR_NEAR_REL_CALL)
-        *target = at + size + (uint64_t)insn.displacement;
-    return insn.cls;
+/* The guest's PMI handler: a sample, and the counter starts again. */
+static void sample(unsigned vcpu, const lbr_block *now) {
+    lbr_entry entries[LBR_MAX_DEPTH];
+    uint32_t count = lbr_cpu_records(cpus[vcpu], entries);
+    pthread_mutex_lock(&lock);
+    lbr_perfdata_sample_head head = {.ip = now->start, .time = ++samples, .period = period,
+                                     .pid = 1, .tid = vcpu + 1, .cpu = vcpu,
+                                     .kernel = now->start >> 63};
+    if (lbr_perfdata_sample(file, &head, entries, count) != LBR_OK) period = 0;
+    pthread_mutex_unlock(&lock);
+    lbr_wrmsr(cpus[vcpu], STATUS_RESET, 1ull << 58 | 1, NULL); /* LBR_FRZ and the overflow */
+    lbr_wrmsr(cpus[vcpu], PMC0, (1ull << 48) - period, NULL);
 }
 
-/* A block begins: the one before it has ended, in the branch that it ends in. */
-static void executed(unsigned int index, void *data) {
-    const block *now = data;
-    if (index >= MAX_VCPUS) return;
-    vcpu *v = &vcpus[index];
-    const block *old = v->previous;
-    v->previous = now;
-    if (!old) return;
-    v->since += old->instructions;
-    const bool fell = now->start == old->end;
-    if (old->cls == NO_BRANCH || old->cls == LBR_ZERO_CALL) return;
-    if (fell && (old->cls == LBR_COND || old->cls == LBR_SYSCALL))
-        return; /* not taken; system calls of user mode are served outside of the guest */
-    if (old->target && now->start != old->target) return; /* a signal came between */
-    lbr_branch branch = {.from = old->last, .to = now->start, .cycles = v->since,
-                         .instructions = v->since, .cls = old->cls, .cpl_from = cpl,
-                         .cpl_to = cpl};
-    v->since = 0;
-    lbr->record(v->state, &branch);
+static void executed(unsigned vcpu, void *data) {
+    const lbr_block *now = data;
+    if (vcpu >= MAX_VCPUS) return;
+    /* The interface does not tell the privilege level: in a system, by the half of memory. */
+    int cpl = plain_cpl ? plain_cpl : now->start >> 63 ? 0 : 3;
+    if (lbr_cpu_enter(cpus[vcpu], now, cpl) == LBR_PMI && file) sample(vcpu, now);
+}
+
+/* The program's executable segments, as they lie behind the first of them. */
+static void map_program(void) {
+    const char *path = qemu_plugin_path_to_binary();
+    Elf64_Ehdr head;
+    Elf64_Phdr part;
+    bool first = true;
+    uint64_t moved = 0;
+    mapped = true; /* QEMU translates under a lock of its own */
+    int fd = path ? open(path, O_RDONLY) : -1;
+    if (fd < 0) return;
+    const char *name = strrchr(path, '/');
+    lbr_perfdata_comm(file, 1, 1, 0, name ? name + 1 : path);
+    if (pread(fd, &head, sizeof head, 0) == sizeof head && !memcmp(head.e_ident, ELFMAG, 4))
+        for (int i = 0; i < head.e_phnum; i++) {
+            off_t at = (off_t)(head.e_phoff + (uint64_t)i * sizeof part);
+            if (pread(fd, &part, sizeof part, at) != sizeof part) break;
+            if (part.p_type != PT_LOAD || !(part.p_flags & PF_X)) continue;
+            if (first && head.e_type == ET_DYN) moved = qemu_plugin_start_code() - part.p_vaddr;
+            first = false;
+            uint64_t skew = part.p_vaddr % 4096;
+            lbr_perfdata_mmap(file, 1, 1, 0, moved + part.p_vaddr - skew, part.p_filesz + skew,
+                              part.p_offset - skew, path);
+        }
+    close(fd);
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     (void)id;
-    const size_t count = qemu_plugin_tb_n_insns(tb);
+    if (file && !mapped) map_program();
+    uint8_t copy[16];
+    size_t count = qemu_plugin_tb_n_insns(tb);
     const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, count - 1);
-    block *b = malloc(sizeof *b);
-    if (!b) return;
-    b->start = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0));
-    b->last = qemu_plugin_insn_vaddr(last);
-    b->end = b->last + qemu_plugin_insn_size(last);
-    b->instructions = (uint32_t)count;
-    b->cls = classify(qemu_plugin_insn_data(last), qemu_plugin_insn_size(last), b->last,
-                      &b->target);
-    qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, 0, b);
+    const void *code = qemu_plugin_insn_data(last, copy, sizeof copy);
+    lbr_block *block = malloc(sizeof *block); /* read at each execution, never freed */
+    if (!block) return;
+    if (lbr_block_ends(block, qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0)),
+                       (uint32_t)count, qemu_plugin_insn_vaddr(last),
+                       interface >= 3 ? copy : code, qemu_plugin_insn_size(last)) == LBR_OK)
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, 0, block);
 }
 
 static void finished(qemu_plugin_id_t id, void *data) {
-    (void)id;
-    (void)data;
     lbr_entry entries[LBR_MAX_DEPTH];
-    const uint32_t depth = lbr->read_records(vcpus[0].state, entries);
+    uint32_t depth = lbr_cpu_records(cpus[0], entries);
+    (void)id, (void)data;
     for (uint32_t i = 0; i < depth && entries[i].to; i++)
         fprintf(stderr, "%2" PRIu32 " %#" PRIx64 " -> %#" PRIx64 " type %" PRIu64 "\n", i,
                 entries[i].from, entries[i].to, entries[i].info >> 56 & 15);
+    if (!file) return;
+    int result = lbr_perfdata_close(file);
+    if (result != LBR_OK) fprintf(stderr, "lbr_plugin: %s: %s\n", out, lbr_strerror(result));
+    else fprintf(stderr, "lbr_plugin: %" PRIu64 " samples in %s\n", samples, out);
 }
 
-/* Python's extension modules look for its functions in the global scope, but QEMU loads
- * plugins and what they need into a scope of their own. */
-static const lbrcore_api *import_lbrcore(void) {
-    Dl_info python;
-    if (dladdr((void *)&Py_InitializeEx, &python))
-        dlopen(python.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
-    Py_InitializeEx(0);
-    const lbrcore_api *table = lbrcore_import();
-    if (!table) PyErr_Print();
-    PyEval_SaveThread(); /* this thread is QEMU's from here on */
-    return table;
+/* Recording as a driver sets it up; with a file, a counter of taken branches. */
+static int set_up(lbr_cpu *cpu) {
+    lbr_fault fault;
+    int result = lbr_wrmsr(cpu, LBR_CTL, ctl, &fault);
+    if (result == LBR_OK && out) {
+        result = lbr_wrmsr(cpu, DEBUGCTL, 1 << 11, &fault); /* FREEZE_LBRS_ON_PMI */
+        lbr_wrmsr(cpu, GLOBAL_CTRL, 1, NULL);
+        lbr_wrmsr(cpu, EVTSEL0, 0x5320C4, NULL); /* BR_INST_RETIRED.NEAR_TAKEN, interrupt */
+        lbr_wrmsr(cpu, PMC0, (1ull << 48) - period, NULL);
+    }
+    if (result != LBR_OK)
+        fprintf(stderr, "lbr_plugin: %s: IA32_LBR_CTL cannot hold %#" PRIx64 ": %s\n", model, ctl,
+                fault.rule);
+    return result;
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
                                char **argv) {
-    const lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 0x0F,
-                               .linear_width = 48, .ctl_mask = 0x7F000F,
-                               .info_mask = 0xFF0000000000FFFF};
-    for (int i = 0; i < argc; i++)
+    static const lbr_perfdata_event event = {"branches", 4, 0, 0x20C4, 0, 9};
+    for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "ctl=", 4)) ctl = strtoull(argv[i] + 4, NULL, 0);
-    if (info->system_emulation) cpl = 0; /* the interface does not tell; take it for the kernel */
-    lbr = import_lbrcore();
-    if (!lbr) return -1;
+        if (!strncmp(argv[i], "period=", 7)) period = strtoull(argv[i] + 7, NULL, 0);
+        if (!strncmp(argv[i], "model=", 6)) model = strdup(argv[i] + 6);
+        if (!strncmp(argv[i], "out=", 4)) out = strdup(argv[i] + 4);
+    }
+    interface = info->version.cur;
+    if (info->system_emulation) plain_cpl = 0;
     for (int i = 0; i < MAX_VCPUS; i++) {
-        vcpus[i].state = lbr->create(&config);
-        if (!vcpus[i].state || lbr->write_ctl(vcpus[i].state, ctl) != LBR_OK) {
-            fprintf(stderr, "lbr_plugin: IA32_LBR_CTL cannot hold %#" PRIx64 "\n", ctl);
+        int result = lbr_cpu_new(&cpus[i], model);
+        if (result != LBR_OK) fprintf(stderr, "lbr_plugin: %s: %s\n", model, lbr_strerror(result));
+        if (result != LBR_OK || set_up(cpus[i]) != LBR_OK) return -1;
+    }
+    if (out) {
+        lbr_perfdata_event sampled = event;
+        sampled.period = period;
+        if (info->system_emulation) sampled.branch_sample_type |= 2; /* KERNEL */
+        int result = lbr_perfdata_open(&file, out, &sampled);
+        if (result != LBR_OK) {
+            fprintf(stderr, "lbr_plugin: %s: %s\n", out, lbr_strerror(result));
             return -1;
         }
+        mapped = info->system_emulation;
     }
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_atexit_cb(id, finished, NULL);

@@ -29,6 +29,8 @@ enum {
     PERF_FEATURE_EVENT_DESC = 12,
     PERF_FEATURE_BRANCH_STACK = 15,
     PERF_RECORD_MOST = 8192,
+    PERF_BRANCH_USER = 1,
+    PERF_BRANCH_KERNEL = 2,
     PERF_PROT_EXEC_READ = 5,
     PERF_MAP_PRIVATE = 2
 };
@@ -39,7 +41,7 @@ struct lbr_perfdata {
     uint8_t attr[PERF_ATTR_BYTES];
     char event[64];
     char *path, *part; /* the file, and its name until it is whole */
-    int failed;
+    int failed, user_only;
 };
 
 /* A record, or the header, under construction. */
@@ -136,6 +138,8 @@ LBRCORE_PUBLIC int lbr_perfdata_open(lbr_perfdata **file, const char *path,
     memcpy(made->part, path, length);
     memcpy(made->part + length, ".part", 6);
     perf_make_attr(made, event);
+    made->user_only = (event->branch_sample_type & (PERF_BRANCH_USER | PERF_BRANCH_KERNEL)) ==
+                      PERF_BRANCH_USER;
     strncpy(made->event, event->name, sizeof made->event - 1);
     made->stream = fopen(made->part, "wb");
     if (!made->stream || perf_write(made, nothing, PERF_DATA_AT) != LBR_OK) {
@@ -213,7 +217,7 @@ LBRCORE_PUBLIC int lbr_perfdata_sample(lbr_perfdata *file, const lbr_perfdata_sa
     size_t at = out.size;
     perf_put64(&out, 0);
     for (uint32_t i = 0; i < count && entries[i].from; i++) {
-        if (entries[i].from == UINT64_MAX) continue;
+        if (entries[i].from == UINT64_MAX || (file->user_only && entries[i].from >> 63)) continue;
         perf_put64(&out, entries[i].from);
         perf_put64(&out, entries[i].to);
         perf_put64(&out, perf_flags(entries[i].info));
