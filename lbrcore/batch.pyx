@@ -13,8 +13,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID, LBR_EINVAL, LBR_INFO_FLAGS,
-    LBR_LEGACY, LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED, MODE_OFF,
+    CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_EINVAL, LBR_INFO_CYC_CNT_VALID,
+    LBR_INFO_FLAGS, LBR_LEGACY, LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS, MODE_FILTERED, MODE_OFF,
     MODE_TIMED, lbr_add_events, lbr_begin, lbr_br_type, lbr_cursor, lbr_end, lbr_entry,
     lbr_from_ones, lbr_info_events, lbr_load_ler, lbr_meta, lbr_slot, lbr_step, lbr_table_bit,
 )
@@ -90,7 +90,7 @@ cdef inline void _finish(
 
 
 cdef inline void _carry(lbr_state* state, Since* since) noexcept nogil:
-    """Go on into what the state counted before the batch."""
+    """Continue with what the state counted before the batch."""
     cdef uint32_t events
     memcpy(&events, &state.events[0], 4)
     since.cycles += state.cycles

@@ -7,15 +7,15 @@
   documented twin works alike); on an empty stack nothing is left to remove.
 - A RET that the CPL or class filter keeps out removes nothing: only unfiltered branches count.
 - FROM, TO and LER are kept as written and read sign-extended from MAXLINADDR - 1, the processor's
-  enumerated width whatever CR4.LA57 is; values from XRSTORS and from a trace likewise.
+  enumerated width whatever CR4.LA57 is; so are values from XRSTORS and from a trace.
 - The ring of a branch's end decides in the CPL filter, and legacy flavours show the FROM of a
   filtered ring.  Confirmed: of 119,424 entries of a Skylake-SP recording of user branches, 5 come
   from the kernel with their kernel FROM and none goes there.
 - CYC_CNT counts on through a ring that is filtered out.  Confirmed: 9,436 cycles over a stay in
   the kernel, the same recording.
 - Records that were never filled read 0 and are the oldest.  Confirmed: 26 of 26 stacks.
-- FROM of a branch with prefixes is the address of its first prefix; who records it sees to that.
-  Confirmed: `repz ret`, 10.74 M of 10.74 M entries.
+- FROM of a branch with prefixes is the address of its first prefix; the caller has to pass that
+  one.  Confirmed: `repz ret`, 10.74 M of 10.74 M entries.
 - A filter dimension that CPUID.1CH:EBX does not offer lets everything pass.
 - With CPL filtering offered and both CPL bits clear nothing is recorded.
 - The reserved bits of IA32_LBR_DEPTH are those above what the largest depth needs.

@@ -13,8 +13,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, uint8_t, uint64_t
 
 from lbrcore.lbr cimport (
-    INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS, MODE_TIMED,
-    lbr_br_type, lbr_entry, lbr_from_ones, lbr_info_events, lbr_state,
+    INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_INFO_CYC_CNT_VALID, LBR_INFO_FLAGS, MODE_EVENTS,
+    MODE_TIMED, lbr_br_type, lbr_entry, lbr_from_ones, lbr_info_events, lbr_state,
 )
 from lbrcore.rows cimport (
     FIELD_CLASS, FIELD_CPL_FROM, FIELD_FLAGS, FIELD_FROM, FIELD_TO, lbr_address, lbr_byte, lbr_rows,

@@ -1,7 +1,7 @@
 """Counting what a branch stream carries, and stopping at the branch that matters.
 
-Knows no event and no register: a counter is a truth table over class and privilege level, flags
-that must be set, a unit, and a width.  Branches are counted in blocks; the block in which a
+Independent of events and registers: a counter is a truth table over class and privilege level,
+flags that must be set, a unit, and a width.  Branches are counted in blocks; the block in which a
 counter overflows is halved until few branches are left, which are gone through one by one.
 
 The first counter's pass is also the one that checks the range of the branches, so that memory is
@@ -117,8 +117,9 @@ cdef extern from *:
         }
         if (s->need) return lbr_sum_lanes(s, branches, count, seen, s->unit, 1, 0);
         if (~s->table) return lbr_sum_lanes(s, branches, count, seen, s->unit, 0, 0);
-        if (s->unit == LBR_UNIT_INSTRUCTIONS) return lbr_sum_lanes(s, branches, count, seen, 1, 0, 1);
-        return lbr_sum_lanes(s, branches, count, seen, 2, 0, 1);
+        if (s->unit == LBR_UNIT_INSTRUCTIONS)
+            return lbr_sum_lanes(s, branches, count, seen, LBR_UNIT_INSTRUCTIONS, 0, 1);
+        return lbr_sum_lanes(s, branches, count, seen, LBR_UNIT_CYCLES, 0, 1);
     }
     #else
     static uint64_t lbr_sum_wide(

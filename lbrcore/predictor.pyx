@@ -10,7 +10,8 @@ from libc.stdlib cimport calloc, free
 
 from lbrcore.buffers cimport BRANCH_FORMAT, acquire
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_FLAG_MISPRED, LBR_NEAR_IND_CALL, LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL, LBR_NEAR_RET, LBR_NOT_TAKEN,
+    LBR_COND, LBR_FLAG_MISPRED, LBR_NEAR_IND_CALL, LBR_NEAR_IND_JMP, LBR_NEAR_REL_CALL,
+    LBR_NEAR_RET, LBR_NOT_TAKEN,
 )
 
 cdef uint32_t* LENGTHS = [4, 10, 24, 60]

@@ -44,7 +44,7 @@ class GeneralProtection(LbrError):
             register, index, value, bits, rule,
         )
         self.instruction = instruction
-        # The text is made when somebody asks: a guest's #GP is a result like any other.
+        # The text is made only when it is asked for: a guest's #GP is a result like any other.
         super().__init__(register, index, value, bits, rule, instruction)
 
     def __str__(self) -> str:

@@ -173,7 +173,7 @@ cdef class MediatedArchLbr(SingleOwner):
             s.seen.image = v.image
             s.seen.image.ctl = v.ctl
             s.seen.exposure = (EXPOSED_XSAVES if instruction == GUEST_XSAVES
-                           else EXPOSED_RDMSR)
+                               else EXPOSED_RDMSR)
         elif instruction == GUEST_WRITE:
             v.image.entry[0] = c.operand
             v.uses |= not self.has(NO_XSTATE_BV)

@@ -49,7 +49,7 @@ cpdef enum Step:
     TASK_OUT : interrupts go off, perf's events of the old task are removed
     VCPU_PUT : KVM's notifier that the thread is scheduled out
     TASK_IN : perf's events of the new task are scheduled
-    SWITCH_IRQS_ON : interrupts go on
+    SWITCH_IRQS_ON : interrupts are switched on
     VCPU_LOAD : KVM's notifier that the thread is scheduled in
     SAFE_POINT : the run loop serves requests
     RECHECK : interrupts go off, requests are looked for again
@@ -57,7 +57,7 @@ cpdef enum Step:
     VM_ENTRY : the processor enters the guest
     VM_EXIT : the processor leaves the guest
     AFTER_EXIT : the guest's values are saved
-    EXIT_IRQS_ON : interrupts go on
+    EXIT_IRQS_ON : interrupts are switched on
     EMULATE : what the guest tried to do is emulated
     RESCHEDULE : perf's events are scheduled again, in an IPI or the timer
     IRQ_RETURN : the IPI or timer interrupt returns
@@ -184,7 +184,7 @@ cdef class Policy:
     # What it documents
     cdef readonly tuple claims              # properties that it promises; None: all of them
     cdef readonly tuple by_design           # properties that it breaks in so many ways that a
-    #                                         search goes on after them
+    #                                         search continues after them
     cdef readonly bint legacy               # needs legacy LBRs
     cdef readonly bint guest_short          # records a guest misses show as empty entries
     cdef readonly bint guest_flag           # ... and by a flag

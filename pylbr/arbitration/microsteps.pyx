@@ -118,7 +118,7 @@ cdef inline void _next(Frame* frame) noexcept nogil:
 
 
 cdef inline bint _hook(Frame* frame, int result) noexcept nogil:
-    """Go on after the hook once it is done."""
+    """Take the next step once the hook is done."""
     if result == DONE:
         _next(frame)
         return True
@@ -305,7 +305,7 @@ cdef class Policy:
     claims : tuple of str or None
         Properties that the policy promises; None: all of them.
     by_design : tuple of str or None
-        Properties that it breaks in so many ways that a search goes on after them.
+        Properties that it breaks in so many ways that a search continues after them.
     legacy : bool
         Needs a processor with legacy LBRs.
     guest_short, guest_flag : bool

@@ -197,7 +197,7 @@ cdef class PinnedEvent(Policy):
             use_hardware(s, c, OWNER_GUEST + vcpu_index(s, v))
         if instruction == GUEST_READ or instruction == GUEST_XSAVES:
             s.seen.exposure = (EXPOSED_XSAVES if instruction == GUEST_XSAVES
-                           else EXPOSED_RDMSR)
+                               else EXPOSED_RDMSR)
             if real:
                 hw_peek(&c.hw, &s.seen.image)
             if not self.legacy:

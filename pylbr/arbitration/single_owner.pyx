@@ -193,7 +193,7 @@ cdef class SingleOwner(Policy):
             s.seen.image.ctl = v.ctl
             s.seen.cut = v.lost
             s.seen.exposure = (EXPOSED_XSAVES if instruction == GUEST_XSAVES
-                           else EXPOSED_RDMSR)
+                               else EXPOSED_RDMSR)
         elif instruction == GUEST_WRITE:
             v.image.entry[0] = c.operand
         elif instruction == GUEST_DEPTH:

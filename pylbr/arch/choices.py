@@ -11,7 +11,7 @@ the choice to be right there.  Structural choices, which no constant can flip:
 - The branch that makes a counter overflow is recorded before the PMI freezes the LBRs.
 - A PEBS record is written at the overflow itself, and holds that branch's record too.
 - An event injected at VM entry is delivered through the IDT, so its jump is a branch like any
-  other; who delivers it retires it.
+  other; the sender of the event retires it.
 - A #DB does not load LER: it is outside of every branch record.
 - IA32_LBR_DEPTH may be written while LBREn is 1; no source restricts it.
 - The table of INFO has no reserved bits; PMCn_CNT of counters that log nothing holds what is
@@ -39,7 +39,7 @@ LER_WRITE_IGNORES_HIGH_BITS = True
 LEGACY_NONCANONICAL_WRITE_FAULTS = True
 
 #: LBR_FMT of models before IA32_PERF_CAPABILITIES or whose value no source at hand gives.
-#: Core 2 and Bonnell store plain 64-bit addresses without flags; NetBurst 3+ likewise.
+#: Core 2 and Bonnell store plain 64-bit addresses without flags, and so does NetBurst 3+.
 LBR_FORMAT_CORE2 = 2
 LBR_FORMAT_BONNELL = 2
 LBR_FORMAT_NETBURST = 1

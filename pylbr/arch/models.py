@@ -3,7 +3,7 @@
 Legacy rows: spec 3.3 (Linux intel_pmu_lbr_init_*, SDM vol. 4 tables).  Architectural rows:
 leaf 1CH as published register dumps of these parts show it (EAX 4000000BH, EBX 7, ECX 7).
 Leaves 0AH of Alder Lake's P-cores (6 general and 3 fixed counters) and 0DH of Sapphire Rapids
-(IA32_XSS DD00H, XFD) likewise, by a dump of Alder Lake-S and one on qemu-devel, 2022-03-22.
+(IA32_XSS DD00H, XFD) too, by a dump of Alder Lake-S and one on qemu-devel, 2022-03-22.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pylbr.trace.modules import parse_module
 HELP = "turn a trace or a file of stacks into another format"
 
 EPILOG = f"""
-What the input is, its content tells; what the output becomes, its suffix:
+The format of the input is recognised by its content, that of the output by its suffix:
 
   a trace             {' '.join(output_suffixes("trace"))}
   a file of stacks    {' '.join(output_suffixes("stacks"))}
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--module", metavar="FILE[@ADDRESS]", action="append", default=[],
         help="program or library that ran, loaded ADDRESS above its link addresses; "
-        "its code tells the classes of branches that have none",
+        "its code gives the classes of branches that have none",
     )
     add_binary(parser)
     parser.add_argument(

@@ -27,7 +27,7 @@ HELP = "sample a trace as a processor with LBRs would: branch stacks, as perf re
 
 EPILOG = f"""
 Words and events are those of perf record.  Besides, the event every-branch counts each branch
-of the trace, also those that fell through.  What OUT becomes, its suffix tells:
+of the trace, also those that fell through.  The suffix of OUT selects its format:
 {' '.join(output_suffixes("stacks"))}
 
 examples:

@@ -22,7 +22,7 @@ EPILOG = """
 The image is an ELF executable, with a multiboot header (started in 32-bit protected mode) or
 without one (started in long mode, 4 GiB mapped one to one).  Its serial port (3F8h) is standard
 output; what it writes to port F4h is the exit code, 0 for passed.  A machine that --save wrote
-goes on where it was.
+continues where it was.
 
 --kernel boots a Linux kernel of x86-64, a bzImage or a vmlinux, by the 64-bit boot protocol: with
 --initrd, and --append as its command line (console=ttyS0 is the serial port).  pylbr linux runs a
@@ -30,7 +30,7 @@ command in such a guest.
 
 With --contention the guest shares the LBRs with a host, as the script's policy says: it runs as a
 vCPU, and at the script's points perf opens and closes events, samples, tasks come and go.  One
-line on standard error tells at the end who saw what.  A script, one line a point:
+line on standard error reports at the end what each side saw.  A script, one line a point:
   policy lease                      one of pylbr arbitrate's
   at 5000 open pinned               when 5000 instructions have been executed
   every 400 sample                  at every 400th
@@ -39,8 +39,8 @@ What happens: exit, open [pinned] [exclude-guest] [user] [task], close, sample, 
 branches N, migrate.
 
 exit codes: the guest's, 255 for a larger one; 0 also after HLT with interrupts off; 124 the limit
-was reached; 134 a triple fault or something this machine cannot go on from, with a report on
-standard error.
+was reached; 134 a triple fault or something from which this machine cannot continue, with a report
+on standard error.
 
 examples:
   pylbr run kernel.elf

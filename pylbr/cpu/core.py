@@ -35,7 +35,7 @@ class Core:
     ----------
     model : CpuModel or str
     events : sequence of Events
-        Who is told, one a thread; their number is the number of threads, 1 to 4.
+        Listeners, one per thread: as many as there are threads, 1 to 4.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ FIELDS = {index: name for name, (_, index) in LOADED.items()}
 
 
 def _merged_bitmap(vmcs01: Vmcs, vmcs12: Vmcs) -> bytearray:
-    """What either hypervisor wants to see."""
+    """MSR accesses that exit to either hypervisor."""
     bitmap = bytearray(BITMAP_SIZE)
     for vmcs in (vmcs01, vmcs12):
         if not vmcs.has("use MSR bitmaps"):
@@ -46,7 +46,7 @@ def entry(cpu: Processor, vmcs01: Vmcs, vmcs12: Vmcs) -> Vmcs:
     """The VMCS to run L2 with, for L1's VM entry with `vmcs12`.
 
     `vmcs01` holds what L1 was exited with; the caller then does ``cpu.vm_entry`` with the
-    result.  L0 must load and save every control that it wants L1 to own (``vmcs01`` has "load
+    result.  L0 must load and save every control that is to be L1's (``vmcs01`` has "load
     IA32_LBR_CTL", "load debug controls" and so on).
 
     Raises
@@ -102,7 +102,7 @@ def _hand_over(source: Vmcs, target: Vmcs) -> None:
 
 
 def _load_host(cpu: Processor, vmcs01: Vmcs, vmcs12: Vmcs) -> None:
-    """What L1 goes on with: the host's part of a VM exit by `vmcs12`."""
+    """What L1 continues with: the host's part of a VM exit by `vmcs12`."""
     vmcs01.guest_debugctl = 0
     if vmcs12.has("clear IA32_LBR_CTL"):
         vmcs01.guest_lbr_ctl = 0
@@ -143,7 +143,7 @@ def leave(cpu: Processor, vmcs01: Vmcs, vmcs12: Vmcs, vmcs02: Vmcs, reason: Exit
     """Hand an exit of L2 on to L1; the caller then does ``cpu.vm_entry(vmcs01)``.
 
     `vmcs02` holds what L2 was exited with.  `vmcs12` gets L2's state as its exit controls
-    say, `vmcs01` the host state that L1 goes on with.
+    say, `vmcs01` the host state that L1 continues with.
     """
     vmcs12.exit_reason, vmcs12.exit_qualification = int(reason), qualification
     vmcs12.entry_interruption_info &= ~(1 << 31)

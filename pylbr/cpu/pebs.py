@@ -50,7 +50,7 @@ def record(msrs: Msrs, bit: int, ip: int) -> bytes:
 
 
 def reload(msrs: Msrs, bit: int, value: int) -> None:
-    """Load the counter that overflowed anew."""
+    """Reload the counter that overflowed."""
     pmu = msrs.pmu
     if bit < FIXED:
         pmu.pmc[bit] = value & pmu.pmc_mask

@@ -149,7 +149,7 @@ class PmuState:
         self.changed()
 
     def changed(self) -> None:
-        """A control register has changed: what counts is worked out anew."""
+        """Work out again what counts: a control register has changed."""
         self._armed = None
 
     # What counts

@@ -225,7 +225,7 @@ class Processor:
         Returns
         -------
         int
-            Where it ended: `stop`, or less if ``events.pmi`` asked to stop; the caller goes on
+            Where it ended: `stop`, or less if ``events.pmi`` asked to stop; the caller continues
             with the branch of that index.
 
         Notes

@@ -16,8 +16,8 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_tos
 from lbrcore.lbr cimport (
-    LBR_COND, LBR_LEGACY, MODE_OFF, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta, lbr_slot,
-    lbr_state, lbr_view,
+    LBR_COND, LBR_LEGACY, MODE_OFF, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta,
+    lbr_slot, lbr_state, lbr_view,
 )
 from pylbr.arbitration.microsteps cimport (
     EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,

@@ -1,4 +1,4 @@
-"""A host that wants the LBRs, too, while a guest runs: what it does when.
+"""A host that also uses the LBRs while a guest runs: what it does when.
 
 A script is a text file, one line a point; ``#`` begins a comment::
 
@@ -18,7 +18,7 @@ Whatever is due happens in the host, between a VM exit and a VM entry:
 ``sample``                           a counter of the host overflows: a PMI, and a sample
 ``switch`` [N]                       another task has the CPU for N branches (default 40)
 ``branches`` N                       the host takes N branches
-``migrate``                          user space reads the vCPU's registers and sets them anew
+``migrate``                          user space reads the vCPU's registers and sets them again
 ===================================  ===================================================
 """
 

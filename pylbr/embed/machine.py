@@ -52,7 +52,7 @@ class Ending:
     ----------
     kind : {"exit", "halt", "limit", "shutdown", "stuck", "pause", "ready", "panic"}
         The guest wrote to the exit port; it executed HLT and nothing can wake it; the limit
-        was reached; a triple fault; it did something that this machine cannot go on from; the
+        was reached; a triple fault; it did something from which this machine cannot continue; the
         host asked for a pause; the guest waits for work (`pylbr.embed.channel`); its kernel
         reported a panic.
     code : int
@@ -95,7 +95,7 @@ class Machine:
     trace : callable, optional
         Takes all branches, arrays of BRANCH_DTYPE.
     contention : Contention, optional
-        A host that wants the LBRs, too; the guest's processor is a vCPU then.
+        A host that also uses the LBRs; the guest's processor is a vCPU then.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Machine:
     platform : Platform
     image : Image or None
     pause_at : int or None
-        `run` returns when so many instructions were retired in all; call it again to go on.
+        `run` returns when so many instructions were retired in all; call it again to continue.
     last_exception : tuple or None
         Vector and RIP of the exception that was delivered last.
     """

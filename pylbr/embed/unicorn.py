@@ -44,9 +44,9 @@ _PRIVILEGED = frozenset({"rdmsr", "wrmsr", "xsetbv"})
 _MSR_OPCODES = {b"\x0f\x30": True, b"\x0f\x32": False}
 _XSETBV = b"\x0f\x01\xd1"
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, *range(0x40, 0x50)))
-#: Who serves an MSR that neither processor nor engine has: (index, value or None for a read).
+#: Serves an MSR that neither processor nor engine has: (index, value or None for a read).
 OtherMsr = Callable[[int, int | None], int | None]
-#: Who delivers an exception: (vector, error code, CR2, raised by INT n).
+#: Delivers an exception: (vector, error code, CR2, raised by INT n).
 Deliver = Callable[[int, int | None, int | None, bool], None]
 
 

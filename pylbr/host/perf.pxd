@@ -1,4 +1,4 @@
-"""Host perf's view of one facility: events, contexts, who is scheduled (spec 5)."""
+"""Host perf's view of one facility: events, contexts, which are scheduled (spec 5)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

@@ -104,7 +104,7 @@ cdef void _place_all(
 
 
 cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nogil:
-    """Decide anew which events of this CPU and of `task`, if any, are ACTIVE."""
+    """Decide again which events of this CPU and of `task`, if any, are ACTIVE."""
     cdef int filter = -1
     cdef uint8_t hosts = cpu.hosts, flags = cpu.flags
     cpu.users = cpu.hosts = cpu.pebs = cpu.vlbr = cpu.fresh = 0

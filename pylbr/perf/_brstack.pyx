@@ -103,7 +103,7 @@ cdef inline const uint8_t *quickly_named(
 ) noexcept nogil:
     """The same for a short type, or none, without speculation: the commonest."""
     cdef uint64_t text = word(at), stop = (text - ZEROS) & ~text & HIGH  # below "0"
-    cdef const uint8_t *behind = at
+    cdef const uint8_t *after = at
     cdef int size, place
     if not stop:
         return named(at, end, flags)
@@ -112,17 +112,17 @@ cdef inline const uint8_t *quickly_named(
     place = <int>(text * short.factor >> 56)
     if short.names[place] != text:
         return named(at, end, flags)
-    behind += size
-    if behind[0] == 0x2F and behind[1] == 0x2D:  # "/-"
-        behind += 2
-    if not ends(behind, end):
+    after += size
+    if after[0] == 0x2F and after[1] == 0x2D:  # "/-"
+        after += 2
+    if not ends(after, end):
         return named(at, end, flags)
     flags[0] |= short.bits[place]
-    return behind
+    return after
 
 
 cdef const uint8_t *marks(const uint8_t *at, uint64_t *flags) noexcept nogil:
-    """``[MPN-]/[X-]/[A-]``; returns the place behind, or NULL."""
+    """``[MPN-]/[X-]/[A-]``; returns the place after, or NULL."""
     cdef const uint8_t *begin = at
     while at[0] != 0x2F:
         if at[0] == 0x50:    # P
@@ -150,7 +150,7 @@ cdef const uint8_t *marks(const uint8_t *at, uint64_t *flags) noexcept nogil:
 cdef inline const uint8_t *entry(
     const uint8_t *at, const uint8_t *end, Entry *result, Memo *memo
 ) noexcept nogil:
-    """One entry; returns the place behind it, or NULL.
+    """One entry; returns the place after it, or NULL.
 
     FROM/TO/[MPN-]/[X-]/[A-][/CYCLES[/TYPE[/SPEC]]], as perf 3 to 6.14 print it.
     """
@@ -252,7 +252,7 @@ def parse(
     Parameters
     ----------
     data : buffer
-        With `PADDING` bytes behind `size`, which are read and ignored.
+        With `PADDING` bytes after `size`, which are read and ignored.
     rows, entries, offsets
         Room for the results: `brstack.ROW_DTYPE`, `abi.BRANCH_ENTRY_DTYPE` as bytes, and one
         int64 a row and one more.

@@ -35,7 +35,7 @@ cdef inline bint digit(uint8_t c) noexcept nogil:
 
 
 cdef inline uint64_t decimal(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """A decimal number behind blanks, modulo 2**64; stops at what is no digit."""
+    """A decimal number after blanks, modulo 2**64; stops at what is no digit."""
     cdef uint64_t value = 0
     cdef bint negative
     while at < end and at[0] == 0x20:
@@ -83,7 +83,7 @@ cdef inline bint fits(const uint8_t *at, Py_ssize_t size, Py_ssize_t width) noex
 
 
 cdef inline const uint8_t *task(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
-    """``pid/tid``, or one of them: the place behind, `at` if there is none, NULL if it is none
+    """``pid/tid``, or one of them: the place after, `at` if there is none, NULL if it is none
     that perf prints."""
     cdef const uint8_t *pid = over_number(at, end, True)
     cdef const uint8_t *tid
@@ -110,20 +110,22 @@ cdef inline const uint8_t *task(const uint8_t *at, const uint8_t *end, Row *row)
     return at
 
 
-cdef inline const uint8_t *processor(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+cdef inline const uint8_t *processor(
+    const uint8_t *at, const uint8_t *end, Row *row
+) noexcept nogil:
     """``[001]``."""
-    cdef const uint8_t *behind
+    cdef const uint8_t *after
     if at >= end or at[0] != 0x5B:
         return at
-    behind = at + 1
-    while behind < end and digit(behind[0]):
-        behind += 1
-    if not 3 <= behind - at - 1 <= 10 or end - behind < 2 or behind[0] != 0x5D or \
-            behind[1] != 0x20:
+    after = at + 1
+    while after < end and digit(after[0]):
+        after += 1
+    if not 3 <= after - at - 1 <= 10 or end - after < 2 or after[0] != 0x5D or \
+            after[1] != 0x20:
         return at
-    row.cpu = <uint32_t>decimal(at + 1, behind)
+    row.cpu = <uint32_t>decimal(at + 1, after)
     row.columns |= CPU
-    return behind + 2
+    return after + 2
 
 
 cdef inline const uint8_t *over_misc(const uint8_t *at, const uint8_t *end) noexcept nogil:
@@ -146,75 +148,77 @@ cdef inline const uint8_t *over_misc(const uint8_t *at, const uint8_t *end) noex
 cdef inline const uint8_t *seconds(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
     """``1.500000:``, micro- or nanoseconds."""
     cdef const uint8_t *dot = over_number(at, end, False)
-    cdef const uint8_t *behind
+    cdef const uint8_t *after
     if dot == NULL or dot >= end or dot[0] != 0x2E or not fits(at, dot - at, NARROW):
         return at
-    behind = dot + 1
-    while behind < end and digit(behind[0]):
-        behind += 1
-    if (behind - dot != 7 and behind - dot != 10) or end - behind < 2 or behind[0] != 0x3A or \
-            behind[1] != 0x20:
+    after = dot + 1
+    while after < end and digit(after[0]):
+        after += 1
+    if (after - dot != 7 and after - dot != 10) or end - after < 2 or after[0] != 0x3A or \
+            after[1] != 0x20:
         return at
-    row.time = decimal(at, dot) * 1000000000 + decimal(dot + 1, behind) * (
-        1000 if behind - dot == 7 else 1)
+    row.time = decimal(at, dot) * 1000000000 + decimal(dot + 1, after) * (
+        1000 if after - dot == 7 else 1)
     row.columns |= TIME
-    return behind + 2
+    return after + 2
 
 
 cdef inline const uint8_t *period(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
-    cdef const uint8_t *behind = over_number(at, end, False)
-    cdef Py_ssize_t size = behind - at
-    if behind == NULL or behind >= end or behind[0] != 0x20 or \
+    cdef const uint8_t *after = over_number(at, end, False)
+    cdef Py_ssize_t size = after - at
+    if after == NULL or after >= end or after[0] != 0x20 or \
             not fits(at, size, PERIOD_WIDTH) or (size == WORD and at[0] != 0x20):
         return at
-    row.period = decimal(at, behind)
+    row.period = decimal(at, after)
     row.columns |= PERIOD
-    return behind + 1
+    return after + 1
 
 
-cdef inline const uint8_t *event_name(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
+cdef inline const uint8_t *event_name(
+    const uint8_t *at, const uint8_t *end, Row *row
+) noexcept nogil:
     """``cycles:``, padded."""
     cdef const uint8_t *begin = over_blanks(at, end)
-    cdef const uint8_t *behind = begin
+    cdef const uint8_t *after = begin
     cdef bint raw = end - begin > 4 and not memcmp(begin, b"raw ", 4) and begin[4] != 0x20
     if raw:
-        behind += 4  # "raw 0x20c4" of an event without a name
+        after += 4  # "raw 0x20c4" of an event without a name
     elif begin < end and digit(begin[0]):
         return at
-    while behind < end and behind[0] != 0x20:
-        behind += 1
-    if behind - begin < (6 if raw else 2) or (behind - 1)[0] != 0x3A or behind >= end:
+    while after < end and after[0] != 0x20:
+        after += 1
+    if after - begin < (6 if raw else 2) or (after - 1)[0] != 0x3A or after >= end:
         return at
-    row.event = mixed(begin, behind - 1)
+    row.event = mixed(begin, after - 1)
     row.columns |= EVENT
-    return behind + 1
+    return after + 1
 
 
 cdef inline Py_ssize_t word_width(const uint8_t *at, const uint8_t *end) noexcept nogil:
     """Width of a hexadecimal number and the blanks before it, 0 if there is none."""
     cdef const uint8_t *begin = over_blanks(at, end)
-    cdef const uint8_t *behind = begin
-    while behind < end and hexadecimal(behind[0]) >= 0:
-        behind += 1
-    if not 1 <= behind - begin <= 16 or (behind < end and behind[0] != 0x20):
+    cdef const uint8_t *after = begin
+    while after < end and hexadecimal(after[0]) >= 0:
+        after += 1
+    if not 1 <= after - begin <= 16 or (after < end and after[0] != 0x20):
         return 0
-    return behind - at
+    return after - at
 
 
 cdef inline bint address_column(const uint8_t *at, const uint8_t *end, Row *row) noexcept nogil:
-    """The instruction pointer behind numbers of no account; whether all is understood."""
-    cdef const uint8_t *behind
+    """The instruction pointer after numbers of no account; whether all is understood."""
+    cdef const uint8_t *after
     cdef Py_ssize_t width = word_width(at, end)
     if width == NO_FLAGS + WORD or width == NO_FLAGS + WORD + 1:
         at += NO_FLAGS
     while word_width(at, end) == WORD:
         at += WORD
     if at < end and at[0] == 0x20 and word_width(at, end) == WORD + 1:
-        behind = over_blanks(at, end)
+        after = over_blanks(at, end)
         row.ip = 0
-        while behind < at + WORD + 1:
-            row.ip = row.ip << 4 | <uint64_t>hexadecimal(behind[0])
-            behind += 1
+        while after < at + WORD + 1:
+            row.ip = row.ip << 4 | <uint64_t>hexadecimal(after[0])
+            after += 1
         row.columns |= IP
         return True
     return over_blanks(at, end) == end

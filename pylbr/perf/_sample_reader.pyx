@@ -126,7 +126,7 @@ cdef int64_t fixed_words(
     return at
 
 
-cdef int64_t behind_read(
+cdef int64_t after_read(
     const uint8_t *body, uint64_t size, uint64_t at, uint64_t form
 ) noexcept nogil:
     """Offset behind a READ field of this format, -1 if the sample is too short."""
@@ -167,7 +167,7 @@ cdef int64_t parse(
         return -1
     at = got
     if kind & S_READ:
-        got = behind_read(body, size, at, layout.read_format)
+        got = after_read(body, size, at, layout.read_format)
         if got < 0:
             return -1
         at = got
@@ -270,7 +270,7 @@ cdef str fault_of(int64_t result, const uint8_t *data, Py_ssize_t at):
         return f"a record of {length} bytes"
     if result == UNKNOWN_ID:
         return "a sample of an unknown event"
-    return f"a sample of {length} bytes, whose fields want more"
+    return f"a sample of {length} bytes, whose fields need more"
 
 
 cdef class Scanner:

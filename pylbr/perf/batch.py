@@ -33,7 +33,7 @@ class SampleBatch:
 
     The stack of sample i is ``entries[starts[i] : starts[i] + nr[i]]``, newest first.  A
     sampler that fills an array of shape (n, depth) passes it as it is to `build`: nothing is
-    copied, `starts` is then ``i * depth`` and what lies behind ``nr[i]`` entries is not read.
+    copied, `starts` is then ``i * depth`` and what lies after ``nr[i]`` entries is not read.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ __all__ = [
     "parse_marked", "parse_prefix", "prefix_of",
 ]
 
-#: Bytes that must lie behind a window for the compiled parser.
+#: Bytes that must lie after a window for the compiled parser.
 PADDING: Final = 64
 #: One line: hashes of the names of event and task; `line_start` is an offset in the window,
 #: `columns` of `Column`.
@@ -116,7 +116,7 @@ def parse_prefix(text: bytes) -> Prefix | None:
 
     perf prints, each only if asked for, and in this order: task name, pid or tid or pid/tid,
     [cpu], misc, seconds, period, event name, flags, data address, weight, instruction
-    pointer, and behind that a symbol and a file.  A column that a name of its own marks
+    pointer, and after that a symbol and a file.  A column that a name of its own marks
     (``1/2``, ``[001]``, ``1.500000:``, ``cycles:``) is known by it; numbers are told apart
     by their widths, which are fixed: a lone pid or tid fills 5 or 7 columns, a period 10, a
     data address or weight 16, an instruction pointer 17.  Nothing else is accepted, so that
@@ -215,7 +215,7 @@ def _columns(text: bytes) -> dict[str, Any] | None:
 
 
 def _skip_numbers(text: bytes, at: int) -> int:
-    """Offset behind empty flags, a data address, a weight: each fills its width."""
+    """Offset after empty flags, a data address, a weight: each fills its width."""
     match = _HEXADECIMAL.match(text, at)
     if match and match.end() - at in (_NO_FLAGS + _WORD, _NO_FLAGS + _WORD + 1):
         at += _NO_FLAGS
@@ -235,7 +235,7 @@ def _only_numbers(text: bytes, at: int) -> bool:
 
 
 def parse_entries(text: bytes) -> tuple[list[tuple[int, int, int]] | None, int]:
-    """Entries as (from, to, flags), newest first, and the offset behind them.
+    """Entries as (from, to, flags), newest first, and the offset after them.
 
     None if one is malformed; what is no entry at all ends them.
     """

@@ -24,11 +24,11 @@ def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
     came from a privilege level that is filtered out; it decodes to no branch and is left out,
     and so is an entry from a kernel address where only user branches are asked for.  Where one
     of these is known to be an IRET, the stack ends: it may have led from the code before it to a
-    signal's handler, which would look like a straight way.  (Linux goes on.)  A part
+    signal's handler, which would look like a straight way.  (Linux continues.)  A part
     without BR_TYPE is taken to be a legacy one: its whole stack is read, and if nothing is to
     be filtered (ANY, not TYPE_SAVE, both privileges) it stays as it is, empty entries too.
 
-    ``predicted`` is the opposite of ``mispred`` where the processor tells either, cycles are 0
+    ``predicted`` is the opposite of ``mispred`` where the processor reports either, cycles are 0
     unless valid, and the type is filled in where the processor records it or TYPE_SAVE asks
     for it: from `classes`, or from BR_TYPE, whose codes for OTHER_BRANCH tell perf nothing.
 
@@ -58,7 +58,7 @@ def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
 def perf_batches(batches: Iterable[SampleBatch], branch_sample_type: int) -> Iterator[Samples]:
     """`perf_samples` of each batch, cut into pieces that writers take at full speed.
 
-    `pylbr.profile.decode.TypeDecoder.fill` tells the types that the records do not.
+    `pylbr.profile.decode.TypeDecoder.fill` adds the types that the records lack.
     """
     for batch in batches:
         for first in range(0, len(batch), _CHUNK):

@@ -167,7 +167,7 @@ def _parse(body: bytes, misc: int, index: EventIndex) -> dict:
 
 def _slice(body: bytes, at: int, size: int) -> bytes:
     if at + size > len(body):
-        raise _Short(f"a sample of {len(body) + 8} bytes, whose fields want more")
+        raise _Short(f"a sample of {len(body) + 8} bytes, whose fields need more")
     return body[at:at + size]
 
 

@@ -1,7 +1,7 @@
 """``perf script`` text with branch stacks (brstack), as perf 3 to 6.14 print it.
 
-Whole lines with entries are parsed in compiled code, window by window and ahead of who takes
-the samples, in another thread; this module reads what stands between them: mapping and task
+Whole lines with entries are parsed in compiled code, window by window and ahead of the samples'
+consumer, in another thread; this module reads what stands between them: mapping and task
 events, samples whose call chain spreads them over several lines, samples with an empty stack.
 """
 

@@ -138,7 +138,7 @@ class SampleLines:
         self.done.append(sample)
 
     def _continued(self, sample: Sample, line: bytes) -> bool:
-        """Whether the line goes on with the sample."""
+        """Whether the line continues the sample."""
         if _INSTRUCTIONS.search(line):
             raise LineFault("instructions between the branches; print them without brstackinsn")
         if not sample.prefix.columns & Column.IP and (frame := _FRAME.match(line)):

@@ -29,7 +29,7 @@ _CONTEXT_MAX = 2**64 - 4095
 
 
 def measured_fields(metadata: StacksMetadata) -> list[str]:
-    """Those of `FIELDS` that the samples have: what nobody recorded is not printed as zero."""
+    """Those of `FIELDS` that the samples have: what was not recorded is not printed as zero."""
     kind = 0
     for event in metadata.events:
         kind |= event.sample_type

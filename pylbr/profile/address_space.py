@@ -35,7 +35,7 @@ class Mapped:
     build_id: bytes = b""
 
     def cut(self, start: int, end: int) -> list[Mapped]:
-        """What is left when ``[start, end)`` is mapped anew."""
+        """What is left when ``[start, end)`` is mapped again."""
         pieces = []
         if self.start < start:
             pieces.append(self._piece(self.start, min(self.end, start)))

@@ -2,7 +2,7 @@
 
 A block contains where it ends and with what kind of branch; the block after it is where that
 branch went.  The steps in between that no branch explains are known too: signals carry the
-interrupted address, a `rep` instruction enters its own block anew, blocks are cut at 512
+interrupted address, a `rep` instruction enters its own block again, blocks are cut at 512
 instructions and page ends, and QEMU leaves a block half-way when it must repeat one
 instruction alone.  `blocks_reference` is the plain twin.
 """

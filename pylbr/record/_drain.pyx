@@ -18,7 +18,8 @@ from lbrcore.lbr cimport (
 )
 from pylbr.record._blocks cimport (
     WALK_BRANCHES, WIRE_DONE, WIRE_FREE, WIRE_LIVE, WIRE_MAGIC, WIRE_PAD, WIRE_PAYLOAD,
-    WIRE_SAMPLE, WIRE_WINDOW_WORDS, block_walk, walk_word, wire_block, wire_header, wire_message, wire_slot,
+    WIRE_SAMPLE, WIRE_WINDOW_WORDS, block_walk, walk_word, wire_block, wire_header, wire_message,
+    wire_slot,
 )
 
 cdef extern from *:

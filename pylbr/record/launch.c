@@ -3,7 +3,7 @@
  *
  * Orphans of the program become children of this process.  Writes to FD the program's pid,
  * then its wait status, each 4 bytes, and ends with the program; what the program left
- * running goes on, as under perf record.  When pylbr dies first, all descendants are killed.
+ * running continues, as under perf record.  When pylbr dies first, all descendants are killed.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

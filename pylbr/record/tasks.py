@@ -107,7 +107,7 @@ class Tasks:
             owner = pid + process.shift
             said.append(Fork(owner, owner, tid + process.shift, owner, started))
             if process.names.get(tid, (started, ""))[0] < started:
-                del process.names[tid]  # readers begin with the parent's anew
+                del process.names[tid]  # readers begin with the parent's again
         else:
             process.image += 1
             process.mappings, process.names = [], {}

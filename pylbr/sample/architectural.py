@@ -47,7 +47,7 @@ __all__ = ["ProcessorReplay"]
 #: Selects no event that a trace carries; what it counts is in the trace's `events`.
 _OF_THE_TRACE = 0xFF
 #: Branches handed to the processor at once: in place, gathered from columns, and while counters
-#: log, when it copies them anew behind every overflow.
+#: log, when it copies them again after every overflow.
 _IN_PLACE, _GATHERED, _LOGGING = 1 << 20, 1 << 14, 1 << 8
 _RECORDS = frozenset({"lbr.from", "lbr.to", "lbr.info", "lbr.single", "amd.from", "amd.to"})
 
@@ -141,7 +141,7 @@ class ProcessorReplay:
         self._width = 1 << model.pmu.counter_width
         self._loadable = self._width - 1 if model.pmu.full_width_writes else 0xFFFFFFFF
         self._acknowledge = self._msrs.acknowledge
-        self._due: int | None = None  # rows until the PMI is taken; 0: behind this one
+        self._due: int | None = None  # rows until the PMI is taken; 0: after this one
         self._interrupted = False
         self._program()
 
@@ -196,7 +196,7 @@ class ProcessorReplay:
         self._rearms = bool(self.setup.freeze) and not streamlined
 
     def pmi(self, cpu: Processor) -> bool:
-        """The interrupt is on its way: the batch ends here, whoever raised it is looked for."""
+        """Stop the batch at the PMI; the counter that overflowed is found afterwards."""
         self._interrupted = True
         return True
 
@@ -294,7 +294,7 @@ class ProcessorReplay:
                 at = self.cpu.record(block, first, end)
             except ValueError:
                 raise ValueError(
-                    f"branches: row {base + first} or one of the {end - first} behind it has a "
+                    f"branches: row {base + first} or one of the {end - first} after it has a "
                     "class, flags or a CPL out of range") from None
             if self._due is not None:
                 self._due -= at - first

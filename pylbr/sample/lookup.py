@@ -1,4 +1,4 @@
-"""The facility behind any branch of a trace, without replaying what comes before it."""
+"""The facility after any branch of a trace, without replaying what comes before it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LbrIndex:
                     self._states.append(lbr.copy())
 
     def at(self, index: int) -> LbrState:
-        """The facility right behind branch `index`; as `lbr_at`, at the same cost everywhere.
+        """The facility right after branch `index`; as `lbr_at`, at the same cost everywhere.
 
         Raises
         ------

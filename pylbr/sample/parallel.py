@@ -3,7 +3,7 @@
 What a part of the trace does depends on the facility and the counters before it.  Both are
 guessed: the facility from the summaries of the parts before, composed, and the counters from
 what each event counts there.  A guess is wrong where freezing or skid reaches over a seam; then
-that part is replayed again from what the part before left behind.  So the samples are always
+that part is replayed again from the state that the part before left.  So the samples are always
 those of one thread.
 """
 

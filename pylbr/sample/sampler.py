@@ -82,7 +82,7 @@ class Sampler:
         columns : mapping of str to ndarray or int
             As `lbrcore.rows.Rows` takes them.
         start : int
-            Index of the first of them in the trace; the sample behind branch i has time i.
+            Index of the first of them in the trace; the sample after branch i has time i.
         task, cpu : ndarray of u4, optional
 
         Returns

@@ -113,7 +113,7 @@ class ArrowTrace(ColumnarTrace):
         return data
 
     def _damaged(self, what: str, offset: int | None = None) -> TraceError:
-        return TraceError(self.path, f"{what}; copy the file again or convert it anew", offset)
+        return TraceError(self.path, f"{what}; copy the file again or convert it again", offset)
 
     # Head and tail --------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ A line is a sample of the event ``branches`` and ends in ``FROM symbol (file) =>
 (file)``.  What ``-F +flags`` prints gives the class, except of calls and jumps, which may be
 direct or indirect; these, and all where there are no flags, are decoded in the files that
 ``--show-mmap-events`` or the options name.  ``-F +ipc`` gives cycles and instructions; a text
-that has none, or marks no branch as missed, has no such column: nobody measured it.
+that has none, or marks no branch as missed, has no such column: it was not measured.
 
 Source: perf-script(1), perf-intel-pt(1) of Linux 6.1; ``tools/perf/builtin-script.c``.
 """
@@ -45,7 +45,7 @@ _OTHER: Final = re.compile(
     rb"(?::[a-zA-Z]*)?:[ \t]|^ *(instruction trace error)"
 )
 _IPC: Final = re.compile(rb"IPC: *[0-9.]+ *\((\d+)/(\d+)\)")
-#: What a line has that tells of a miss, a transaction or cycles.
+#: What of a line shows a miss, a transaction or cycles.
 _HINT: Final = re.compile(rb"miss|\([Dt]*x|IPC:")
 _UNKNOWN: Final = 255
 _FLAGS: Final = {

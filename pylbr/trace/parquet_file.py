@@ -113,7 +113,7 @@ class ParquetTrace(ColumnarTrace):
 
     def _damaged(self, path: object, what: str, offset: int | None = None) -> TraceError:
         what = " ".join(what.split())
-        return TraceError(path, f"{what}; copy the file again or convert it anew", offset)
+        return TraceError(path, f"{what}; copy the file again or convert it again", offset)
 
     def _load(self, group: int, column: str, low: int, high: int) -> np.ndarray:
         if self._cache[0] != group:

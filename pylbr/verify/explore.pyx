@@ -205,7 +205,7 @@ cdef class Explorer:
         budget : int
             Number of states to expand.
         prune : int
-            Properties, as bits: the search does not go on after a step that breaks one.
+            Properties, as bits: the search does not continue after a step that breaks one.
         stop : int
             Properties whose first failure ends the search.
 

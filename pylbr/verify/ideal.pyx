@@ -157,7 +157,7 @@ cdef void keep_window(World* w, int cpu) noexcept nogil:
 
 
 cdef void host_window(World* w, int cpu, int task, int hosts, int filter) noexcept nogil:
-    """The host's window begins anew with the first event and with another task."""
+    """The host's window begins again with the first event and with another task."""
     cdef Cpu* c = &w.system.cpu[cpu]
     cdef Ideal* ideal = &w.host[cpu]
     if c.perf.hosts and (not hosts or c.task != task or filter != c.perf.flags & ASKED):

@@ -97,7 +97,7 @@ class Player:
                     and text.split()[0] in ("ipi", "timer", "nmi", "pmi", "pebs"))
 
     def finish(self, cpu: int = 0, depth: int = 0) -> None:
-        """Go on until at most `depth` operations are in flight on a processor."""
+        """Run until at most `depth` operations are in flight on a processor."""
         for _ in range(PATIENCE):
             if len(self.run.cpu(cpu)["frames"]) <= depth:
                 return

@@ -113,8 +113,8 @@ def in_parallel(
                 yield answer
         except BrokenProcessPool:
             raise LbrError(
-                "a process of the search was killed, for want of memory perhaps; use fewer --jobs, "
-                "or search less") from None
+                "a process of the search was killed, perhaps because memory ran out; use fewer "
+                "--jobs, or search less") from None
         except BaseException:  # an interrupt above all: what runs is not waited for
             for worker in active_children():
                 worker.kill()

@@ -42,7 +42,7 @@ cdef class Sessions:
         self.failures |= s.seen.failures
         self.look(cpu)
 
-    # Who waits for what
+    # What each waits for
 
     cdef PerfContext* context(self, const Session* session) noexcept nogil:
         cdef System* s = &self.world.system

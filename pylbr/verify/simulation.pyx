@@ -2,7 +2,7 @@
 
 The operations, hooks and registers are those that the explorer drives; here each operation
 runs to its end, and what happens when is drawn at random with given rates.  Time is counted in
-branches: the CPU that has retired fewest goes on, so that every policy sees the same workload.
+branches: the CPU that has retired fewest continues, so that every policy sees the same workload.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -25,7 +25,7 @@ def without_smm(features: Iterable[str]) -> tuple[str, ...]:
 
 
 def by_design(policy: str) -> tuple[str, ...]:
-    """Properties that a policy breaks in so many ways that a search goes on after them."""
+    """Properties that a policy breaks in so many ways that a search continues after them."""
     return make_policy(policy).by_design or ()
 
 

@@ -297,7 +297,7 @@ def test_bomb_in_compressed_records(tmp_path):
         (pipe_file(RECORDS)[:-1], "is cut off in the middle of a record"),
         (pipe_file(b""), None),
         (b"PERFILE2" + struct.pack("<Q", 16) + RECORDS, "no event before its first record"),
-        (perf_file(record(9, bytes(8))), "a sample of 16 bytes, whose fields want more"),
+        (perf_file(record(9, bytes(8))), "a sample of 16 bytes, whose fields need more"),
         (perf_file(struct.pack("<IHH", 9, 0, 4)), "a record of 4 bytes"),
         (perf_file(record(10, bytes(30))), "a record of type 10 is cut off or damaged"),
         (perf_file(record(81, b"no zstd")), "compressed record is damaged"),

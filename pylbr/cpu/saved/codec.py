@@ -1,6 +1,6 @@
 """Processor state as bytes: versioned, checked, bounded.  ``docs/state.md`` has the diagrams.
 
-Whoever reads such bytes need not trust them: sizes are checked before they are used, counts are
+Such bytes need not be trusted: sizes are checked before they are used, counts are
 bounded, sections come once and in order, and every value then passes the checks of
 ``Processor.from_state``.
 """
@@ -283,7 +283,7 @@ def decode(data: bytes | bytearray | memoryview, model: CpuModel | None = None
     Parameters
     ----------
     data : bytes
-        From `encode`, or from anybody.
+        From `encode`; need not be trusted.
     model : CpuModel, optional
         The model of the state, where it is none of ``pylbr.arch.MODELS``.
 

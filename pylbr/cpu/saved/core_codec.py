@@ -1,4 +1,4 @@
-"""The state of a core as bytes: its threads' images one behind the other."""
+"""The state of a core as bytes: its threads' images one after the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decode_core(data: bytes | bytearray | memoryview, model: CpuModel | None = N
     Parameters
     ----------
     data : bytes
-        From `encode_core`, or from anybody.
+        From `encode_core`; need not be trusted.
     model : CpuModel, optional
         The model of the threads, where it is none of ``pylbr.arch.MODELS``.
 

@@ -104,7 +104,7 @@ handlers:
     .set number, number + 1
     .endr
 
-/* received(info, uc, slot) returns where to go on, 0 for rt_sigreturn. */
+/* received(info, uc, slot) returns where to continue, 0 for rt_sigreturn. */
 handler:
     push %rdi
     push %rsi
@@ -123,7 +123,7 @@ handler:
     jmp *%rcx
 1:  ret
 
-/* In place of the program's rt_sigaction; RCX is where it goes on.  As the system call itself,
+/* In place of the program's rt_sigaction; RCX is where it continues.  As the system call itself,
  * this changes RAX, RCX and R11 only. */
     .globl sigaction_entry
     .hidden sigaction_entry

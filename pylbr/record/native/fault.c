@@ -59,7 +59,7 @@ static u64 fault(const struct siginfo *info, struct ucontext *uc, u32 slot) {
     return 0;
 }
 
-/* Where to go on: the program's handler, or 0 for rt_sigreturn. */
+/* Where to continue: the program's handler, or 0 for rt_sigreturn. */
 __attribute__((used)) u64 received(const struct siginfo *info, struct ucontext *uc, u32 slot) {
     if (state.slots[slot].number != SIGNAL_TICK)
         return fault(info, uc, slot);

@@ -59,7 +59,7 @@ class Image:
     Attributes
     ----------
     shared_size, ring_size : int
-        Bytes, whole pages; the ring and the blob lie behind.
+        Bytes, whole pages; the ring and the blob follow.
     damaged : int
         Stacks that make no sense.
     """

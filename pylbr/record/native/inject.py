@@ -96,7 +96,7 @@ class _Injector:
         return self.map(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS | _NORESERVE)
 
     def code(self, fd: int, offset: int) -> int:
-        """The blob, data behind its code; its address."""
+        """The blob, data after its code; its address."""
         size, data = len(self.blob.image), self.blob.data
         base = self.map(size, _READ | _EXEC, _PRIVATE, fd, offset)
         self.map(size - data, _READ | _WRITE, _PRIVATE | _FIXED, fd, offset + data, base + data)

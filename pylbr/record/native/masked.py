@@ -19,7 +19,7 @@ _BIT: Final = 1 << SIGNAL - 1
 class Masked:
     """Finds threads that run, make no stacks and block the tick signal, and unblocks it.
 
-    The rest of their mask stays.  A thread that blocks the signal anew is found again.
+    The rest of their mask stays.  A thread that blocks the signal again is found again.
 
     Parameters
     ----------

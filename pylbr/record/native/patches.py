@@ -63,7 +63,7 @@ def _call_offsets(path: str, inode: int) -> tuple[int, ...]:
 
 
 def sequences(found: Iterable[Mapping]) -> list[tuple[int, int, int]]:
-    """Restartable sequences (start, end, CLOSED) of the files: the kernel knows one by its
+    """Restartable sequences (start, end, CLOSED) of the files: the kernel identifies one by its
     address, so a copy would not be restarted."""
     result = []
     for m in _files(found):

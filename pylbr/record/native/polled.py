@@ -48,7 +48,7 @@ class Polled:
         self._seen = {found[0]: _Seen(_program(found[0]), names)}
         self._waiting: list[SideRecord] = []
         self._next, self._count = 0.0, 0
-        with suppress(OSError):  # what was there is described by who attaches
+        with suppress(OSError):  # what was there is described by the caller that attaches
             self._seen[found[0]].code = _code(found[0])
 
     def records(self) -> list[SideRecord]:

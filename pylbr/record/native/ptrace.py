@@ -139,7 +139,7 @@ class Tracee:
             raise TraceeGone
         self._stopped = True
         number = os.WSTOPSIG(status)
-        # Delivered when it goes on, unless ptrace itself has made it.
+        # Delivered when it continues, unless ptrace itself has made it.
         self._signal = number if not status >> 16 and number != _SYSCALL_STOP else 0
         return status
 
@@ -252,7 +252,7 @@ class Tracee:
         return self._call_at
 
     def detach(self) -> None:
-        """Let it go on as if nothing had been."""
+        """Let it continue as if nothing had been."""
         if self._stopped:
             self._stopped = False
             _ptrace(_DETACH, self.tid, 0, self._signal)

@@ -121,7 +121,7 @@ def _near(at: int, size: int, m: Mapping) -> bool:
 
 
 def _gap(taken: Sequence[tuple[int, int]], size: int, m: Mapping) -> int:
-    """A free address near a mapping, as far below it as may be, else above: right behind a
+    """A free address near a mapping, as far below it as may be, else above: right after a
     program begins its heap, and right below the libraries come those that are loaded later."""
     edges = sorted([*taken, (0, _LOWEST), (_HIGHEST, 1 << 64)])
     lowest, highest = m.end - _REACH + size, m.start + _REACH - size

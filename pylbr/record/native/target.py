@@ -114,7 +114,7 @@ def stopped_threads(pid: int) -> list[Tracee]:
 
 
 def let_go(tracees: Any) -> None:
-    """Let threads go on."""
+    """Let threads continue."""
     for tracee in tracees:
         with suppress(TraceeGone, OSError):
             tracee.detach()
@@ -151,7 +151,7 @@ class Attached:
         self._ended = True
 
     def running(self) -> bool:
-        """Whether to go on."""
+        """Whether to continue."""
         if self._deadline and time.monotonic() >= self._deadline:
             return False
         return not self._ended and not is_gone(self.pid)

@@ -1,4 +1,4 @@
-"""What makes threads tick, and tells what happens to tasks and mappings."""
+"""What makes threads tick, and reports what happens to tasks and mappings."""
 
 from __future__ import annotations
 

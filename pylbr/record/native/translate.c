@@ -1,9 +1,9 @@
 /* From the program's code to a copy that leaves to `dispatch` at its branches.
  *
- * A block begins where a window has arrived.  It goes on after conditional branches, which leave
+ * A block begins where a window has arrived.  It continues after conditional branches, which leave
  * it when they are taken, and ends at any other branch, at the page's end, or after
  * BLOCK_INSTRUCTIONS.  Its source is kept with it and compared before each use, so code that has
- * been replaced is translated anew.  Code that can be written while it executes gets blocks of
+ * been replaced is translated again.  Code that can be written while it executes gets blocks of
  * one instruction: it may change ahead of itself.
  *
  * SPDX-License-Identifier: Apache-2.0

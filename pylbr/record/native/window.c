@@ -179,7 +179,7 @@ __attribute__((used)) void dispatch(struct registers *regs) {
 
 /* ---- end ---- */
 
-/* Cycles that a window has cost: the counter goes on while another thread has the processor, so
+/* Cycles that a window has cost: the counter runs on while another thread has the processor, so
  * no more than its blocks can have taken, some of them translated. */
 #define BLOCK_CYCLES 1500u
 static u64 cost(const struct lane *lane, u64 now) {

@@ -38,7 +38,7 @@ static int redirect(void **slot) {
     return 1;
 }
 
-/* The first object is QEMU itself: looks for its entry of g_hash_table_insert. */
+/* The first object is QEMU itself: finds its entry of g_hash_table_insert. */
 static int visit(struct dl_phdr_info *object, size_t size, void *data) {
     const ElfW(Dyn) *entry = NULL;
     const ElfW(Sym) *symbols = NULL;

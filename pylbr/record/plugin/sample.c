@@ -42,7 +42,7 @@ static void take_sample(recorder_cpu *cpu, const uint32_t *at, uint64_t period) 
 }
 
 /* Instructions of the block that retired before `next` ran: a `rep` that continues enters its
- * own block anew and has not retired, nor has what QEMU is about to repeat. */
+ * own block again and has not retired, nor has what QEMU is about to repeat. */
 static uint32_t retired(const wire_block *block, uint32_t next) {
     uint32_t n = 0, all = block->instructions;
     if (next == 0 || next >= WIRE_PAYLOAD)
