@@ -16,6 +16,8 @@ from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
 from pylbr.record.engine import Engine, Request
 from pylbr.record.output import describe
+from pylbr.trace.lbrt_writer import GROUP_ROWS as LBRT_ROWS
+from pylbr.trace.lbrt_writer import LbrtWriter
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.metadata import Task as TraceTask
 from pylbr.trace.schema import column_dtype
@@ -27,8 +29,11 @@ __all__ = ["TraceOutput"]
 _FILL: Final = 0.95
 #: Branches that take seconds to write, of which the user is to hear.
 _MANY: Final = 50_000_000
-#: Size of a Parquet file beside that of the spool that it is made of: gzip 3.2, python3 3.9.
-_PARQUET_RATIO: Final = 3.5
+#: Size of a file beside that of the spool that it is made of: .parquet 3.2 for gzip, 3.9 for
+#: python3; .lbrt a fourteenth of that or less.
+_RATIOS: Final = {".parquet": 3.5, ".lbrt": 0.25}
+#: Rows that wait in memory for their batch.
+_WAITING: Final = {".arrow": BATCH_ROWS, ".parquet": GROUP_ROWS, ".lbrt": LBRT_ROWS}
 
 
 def _row_bytes(columns: Sequence[str]) -> int:
@@ -41,7 +46,7 @@ class TraceOutput:
     Parameters
     ----------
     path : str
-        Ends in ``.arrow`` or ``.parquet``.
+        Ends in ``.arrow``, ``.parquet`` or ``.lbrt``.
     request : Request
     engine : Engine
     announce : callable, optional
@@ -59,14 +64,15 @@ class TraceOutput:
         self, path: str, request: Request, engine: Engine,
         announce: Callable[[str], object] = lambda line: None,
     ) -> None:  # fmt: skip
-        if not path.endswith((".arrow", ".parquet")):
-            raise TraceError(path, "a full trace needs a name in .arrow or .parquet")
+        if not path.endswith((".arrow", ".parquet", ".lbrt")):
+            raise TraceError(path, "a full trace needs a name in .lbrt, .parquet or .arrow")
         self._path, self._request, self._engine = path, request, engine
+        self._suffix = os.path.splitext(path)[1]
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._announce, self._next = announce, _MANY
         self._row = 0
-        self._writer: Writer | None = None
+        self._writer: Writer | LbrtWriter | None = None
         self.count = 0
         self.remarks: list[str] = []
 
@@ -96,7 +102,8 @@ class TraceOutput:
         if count < (_MANY if ended else self._next):
             return
         self._next = 2 * count
-        size = kept * _PARQUET_RATIO if self._parquet else count * _row_bytes(self._columns())
+        ratio = _RATIOS.get(self._suffix)
+        size = kept * ratio if ratio else count * _row_bytes(self._columns())
         about = f"about {count:,} branches, {size / 1e6:,.0f} MB in {self._path}"
         how = "writing {}; SIGTERM or Ctrl-C ends the file early" if ended else "{} so far"
         self._announce(how.format(about))
@@ -114,28 +121,24 @@ class TraceOutput:
         self.count += len(branches)
         return not self.remarks
 
-    def _room(self, writer: Writer) -> tuple[int, str]:
+    def _room(self, writer: Writer | LbrtWriter) -> tuple[int, str]:
         """Rows that may follow, and what sets the limit.
 
         Rows that wait for their batch count as uncompressed on the disk; for the size of a
-        Parquet file, as twice the average of those before, or 3 bytes each at first.
+        compressed file, as twice the average of those before, or 3 bytes each at first.
         """
-        waiting = self.count % (GROUP_ROWS if self._parquet else BATCH_ROWS)
+        waiting = self.count % _WAITING[self._suffix]
         written, most = self.count - waiting, self._request.most_bytes
         free = shutil.disk_usage(os.path.dirname(self._path) or ".").free * _FILL
         rows, reason = free / self._row, "the disk is full"
         if most:
             cost: float = self._row
-            if self._parquet:
+            if self._suffix in _RATIOS:
                 cost = 2 * writer.size / written if written else 3
             fit = (most * _FILL - writer.size) / cost
             if fit < rows:
                 rows, reason = fit, f"--max-size of {most:,} bytes is reached"
         return max(int(rows) - waiting, 0), reason
-
-    @property
-    def _parquet(self) -> bool:
-        return self._path.endswith(".parquet")
 
     def _columns(self) -> tuple[str, ...]:
         columns: tuple[str, ...] = (
@@ -147,7 +150,7 @@ class TraceOutput:
             columns += ("flags",)
         return columns
 
-    def _open(self) -> Writer:
+    def _open(self) -> Writer | LbrtWriter:
         modules = tuple(m for found in self._modules.values() for m in found)
         metadata = Metadata(
             self._engine.name, modules, tuple(self._tasks.values()),
@@ -155,7 +158,8 @@ class TraceOutput:
         )
         columns = self._columns()
         self._row = _row_bytes(columns)
-        self._writer = Writer(self._path, metadata, columns)
+        kind = LbrtWriter if self._suffix == ".lbrt" else Writer
+        self._writer = kind(self._path, metadata, columns)
         return self._writer
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The container as two of the formats."""
+"""The containers of traces among the formats."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 from pylbr.errors import TraceError
 from pylbr.files.format import Format, Head, Options, WriteOptions
 from pylbr.trace.arrow_file import ArrowTrace
+from pylbr.trace.lbrt_file import LbrtTrace
+from pylbr.trace.lbrt_layout import MAGIC
+from pylbr.trace.lbrt_writer import LbrtWriter
 from pylbr.trace.parquet_file import ParquetTrace
 from pylbr.trace.partition import PartitionedWriter
 from pylbr.trace.trace import Trace
 from pylbr.trace.writer import Writer
 
-__all__ = ["ARROW", "PARQUET"]
+__all__ = ["ARROW", "LBRT", "PARQUET"]
 
 
 def _is_arrow(head: Head) -> bool:
@@ -25,6 +28,14 @@ def _is_parquet(head: Head) -> bool:
     return head.raw.startswith(b"PAR1")
 
 
+def _is_lbrt(head: Head) -> bool:
+    return head.raw.startswith(MAGIC)
+
+
+def _open_lbrt(path: str, options: Options) -> LbrtTrace:
+    return LbrtTrace(path, verify=options.verify, modules=options.modules)
+
+
 def _open_arrow(path: str, options: Options) -> ArrowTrace:
     return ArrowTrace(path, mmap=options.mmap, verify=options.verify, modules=options.modules)
 
@@ -34,8 +45,10 @@ def _open_parquet(path: str, options: Options) -> ParquetTrace:
 
 
 def _write(source: Trace, path: str, options: WriteOptions) -> int:
-    writer: Writer | PartitionedWriter
-    if options.rows_per_file is None:
+    writer: Writer | PartitionedWriter | LbrtWriter
+    if path.lower().endswith(".lbrt"):
+        writer = LbrtWriter(path, source.metadata, source.columns)
+    elif options.rows_per_file is None:
         writer = Writer(path, source.metadata, source.columns)
     else:
         writer = PartitionedWriter(
@@ -55,3 +68,6 @@ PARQUET = Format(
     "parquet", "the container, compact", "trace", _is_parquet, _open_parquet, _write,
     (".parquet",),
 )
+LBRT = Format(
+    "lbrt", "the container, half a bit per branch", "trace", _is_lbrt, _open_lbrt, _write,
+    (".lbrt",))

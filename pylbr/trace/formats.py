@@ -32,6 +32,7 @@ HEAD_SIZE: Final = 1 << 20
 BUILTIN: Final = (
     "pylbr.trace.container:ARROW",
     "pylbr.trace.container:PARQUET",
+    "pylbr.trace.container:LBRT",
     "pylbr.perf.formats:PERF_DATA",
     "pylbr.trace.drmemtrace:DRMEMTRACE",
     "pylbr.trace.csv_file:CSV",

@@ -19,7 +19,9 @@ from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, column_dtype
 
-__all__ = ["CHUNK_ROWS", "Chunk", "ColumnarTrace", "Part", "StreamTrace", "Trace"]
+__all__ = [
+    "CHUNK_ROWS", "Chunk", "ColumnarTrace", "Part", "StreamTrace", "Trace", "checked_columns",
+]
 
 #: Branches in a chunk, except where the source gives smaller ones.
 CHUNK_ROWS = 1 << 18
@@ -41,9 +43,10 @@ class Chunk:
     def __init__(
         self, start: int, count: int, columns: Sequence[str],
         load: Callable[[str], np.ndarray], filler: ClassFiller,
+        rows: Callable[[], np.ndarray] | None = None,
     ) -> None:
         self.start, self.columns = start, tuple(columns)
-        self._count, self._load, self._filler = count, load, filler
+        self._count, self._load, self._filler, self._rows = count, load, filler, rows
         self._columns: dict[str, np.ndarray] = {}
         self._branches: np.ndarray | None = None
         self.wanted: tuple[str, ...] = COLUMNS
@@ -81,6 +84,8 @@ class Chunk:
     @property
     def branches(self) -> np.ndarray:
         """All of it as BRANCH_DTYPE; columns that were not asked for stay 0."""
+        if self._branches is None and self._rows is not None and self._all():
+            self._branches = self._rows()
         if self._branches is None:
             branches = np.zeros(self._count, BRANCH_DTYPE)
             for name in BRANCH_DTYPE.names or ():
@@ -88,6 +93,11 @@ class Chunk:
                     branches[name] = self.column(name)
             self._branches = branches
         return self._branches
+
+    def _all(self) -> bool:
+        """Whether the source has rows as they are wanted."""
+        names = set(BRANCH_DTYPE.names or ())
+        return names <= set(self.wanted) and set(_DERIVED) <= set(self.columns)
 
     @property
     def task(self) -> np.ndarray | None:
@@ -208,7 +218,8 @@ class Trace(ABC):
         self.close()
 
 
-def _checked_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
+def checked_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns that `Trace.chunks` is asked for."""
     unknown = set(columns or ()) - set(COLUMNS)
     if unknown:
         raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
@@ -239,7 +250,7 @@ class ColumnarTrace(Trace):
         return chunk
 
     def chunks(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Chunk]:
-        wanted = _checked_columns(columns)
+        wanted = checked_columns(columns)
         start = max(start, 0)
         for group in range(bisect_right(self._ends, start), len(self._ends)):
             base = self._ends[group - 1] if group else 0
@@ -294,7 +305,7 @@ class StreamTrace(Trace):
         self._closed = False
 
     def chunks(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Chunk]:
-        wanted = _checked_columns(columns)
+        wanted = checked_columns(columns)
         if self._closed:
             raise TraceError(self.path, "the trace has been closed")
         at = 0

@@ -18,8 +18,8 @@ from tests.fuzz.harness import Report, Target, run_job
 from tests.fuzz.targets import TARGETS, change
 
 #: What has a file or an image of its own.
-FORMS = ("arrow", "parquet", "state", "core", "machine", "perf.data", "perfscript", "itrace", "csv",
-         "drmemtrace", "champsim", "cbp2025", "xsave")
+FORMS = ("arrow", "parquet", "lbrt", "state", "core", "machine", "perf.data", "perfscript",
+         "itrace", "csv", "drmemtrace", "champsim", "cbp2025", "xsave")
 
 
 def sweep(target: Target, seed: int, every: int = 1) -> Report:

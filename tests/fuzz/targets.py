@@ -76,8 +76,10 @@ def container(suffix: str) -> tuple[bytes, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"t{suffix}"
         head = Metadata("x", (Module("/p", 0x400000, 0x1000),))
-        with trace.Writer(path, head, ("class", "task")) as out:
-            out.write(branches(5), task=8)
+        kind = trace.LbrtWriter if suffix == ".lbrt" else trace.Writer
+        rows = np.tile(branches(5), 20 if suffix == ".lbrt" else 1)
+        with kind(path, head, ("class", "task")) as out:
+            out.write(rows, task=8)
         return (path.read_bytes(),)
 
 
@@ -238,6 +240,8 @@ TARGETS: dict[str, Target] = {t.name: t for t in (
            checked=True),
     Target("parquet", lambda: container(".parquet"), read_file(".parquet", "parquet"),
            mutate.blind, checked=True),
+    Target("lbrt", lambda: container(".lbrt"), read_file(".lbrt", "lbrt"), mutate.blind,
+           checked=True),
     Target("perf.data", perf_files, read_file(".perf.data", "perf.data"), mutate.blind),
     Target("perfscript", lambda: PERF_SCRIPT, read_file(".txt", "perfscript"), mutate.text),
     Target("itrace", lambda: (ITRACE.format(p="/bin/true").encode(),),

@@ -1,0 +1,268 @@
+"""Branches to edge numbers: each distinct step from one place to the next has a number.
+
+A place is where execution arrives, the `to` of a row; an edge leads from the place of the row
+before to that of its own row.  `lbrt_reference` describes what the numbers are for.
+"""
+
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+import numpy as np
+
+from lbrcore import BRANCH_DTYPE
+from lbrcore.lbr cimport lbr_branch
+
+#: Class and privilege levels among the last eight bytes of a branch: they tell edges apart.
+cdef uint64_t KEY = 0xFFFF00FF
+cdef uint32_t NONE = 0xFFFFFFFF
+
+
+ctypedef struct words:
+    uint64_t from_
+    uint64_t to
+    uint64_t counts  # cycles, instructions
+    uint64_t rest    # class, flags, privilege levels, events
+
+
+cdef inline uint64_t scatter(uint64_t x) noexcept nogil:
+    x *= 0x9E3779B97F4A7C15u
+    x ^= x >> 32
+    return x * 0xD6E8FEB86659FD93u
+
+
+cdef object address_of(array):
+    return array.__array_interface__["data"][0]
+
+
+@cython.final
+cdef class Edges:
+    """Numbers for the edges of a trace, in the order of their first use until `settle`.
+
+    Parameters
+    ----------
+    counts_mask, rest_mask : int
+        Bits of the third and fourth 64-bit words of a row that are kept; the others become 0.
+
+    Attributes
+    ----------
+    edges, nodes : int
+        How many there are; node 0 is the place before the first row.
+    differing : int
+        Rows so far whose other fields differ from those of their edge.
+    """
+
+    cdef readonly Py_ssize_t edges, nodes
+    cdef readonly uint64_t differing
+    cdef object _rows, _source, _target, _seen, _after, _addresses, _edge_slots, _node_slots
+    cdef words* rows
+    cdef uint32_t* source
+    cdef uint32_t* target
+    cdef uint32_t* seen     # uses
+    cdef uint32_t* after    # two guesses of what follows an edge, by 1 + its number
+    cdef uint64_t* addresses
+    cdef uint32_t* edge_slots
+    cdef uint32_t* node_slots
+    cdef Py_ssize_t edge_room, node_room
+    cdef int edge_shift, node_shift
+    cdef uint64_t counts_mask, rest_mask
+
+    def __cinit__(self, counts_mask, rest_mask):
+        self.counts_mask, self.rest_mask = counts_mask, rest_mask
+        self.nodes = 1
+        self._rows = np.empty(0, BRANCH_DTYPE)
+        self._source = self._target = self._seen = np.empty(0, np.uint32)
+        self._after = np.full(2, NONE, np.uint32)
+        self._addresses = np.zeros(1, np.uint64)
+        self._grow()
+
+    cdef object _longer(self, object array, Py_ssize_t count, value=0):
+        longer = np.full(count, value, array.dtype) if value else np.zeros(count, array.dtype)
+        longer[:len(array)] = array
+        return longer
+
+    cdef _grow(self):
+        """Room for more edges and nodes, with hash tables at most half full."""
+        self.edge_room = max(1 << 12, 2 * self.edges)
+        self.node_room = max(1 << 12, 2 * self.nodes)
+        self._rows = self._longer(self._rows[:self.edges], self.edge_room)
+        self._source = self._longer(self._source[:self.edges], self.edge_room)
+        self._target = self._longer(self._target[:self.edges], self.edge_room)
+        self._seen = self._longer(self._seen[:self.edges], self.edge_room)
+        self._after = self._longer(
+            self._after[:2 * self.edges + 2], 2 * self.edge_room + 2, NONE)
+        self._addresses = self._longer(self._addresses[:self.nodes], self.node_room)
+        self._index()
+
+    cdef _index(self):
+        """Take the arrays' addresses, and fill the hash tables anew."""
+        cdef Py_ssize_t i
+        self.rows = <words*> <size_t> address_of(self._rows)
+        self.source = <uint32_t*> <size_t> address_of(self._source)
+        self.target = <uint32_t*> <size_t> address_of(self._target)
+        self.seen = <uint32_t*> <size_t> address_of(self._seen)
+        self.after = <uint32_t*> <size_t> address_of(self._after)
+        self.addresses = <uint64_t*> <size_t> address_of(self._addresses)
+        self.edge_shift = 64 - max(13, int(2 * self.edge_room - 1).bit_length())
+        self.node_shift = 64 - max(13, int(2 * self.node_room - 1).bit_length())
+        self._edge_slots = np.full(1 << (64 - self.edge_shift), NONE, np.uint32)
+        self._node_slots = np.full(1 << (64 - self.node_shift), NONE, np.uint32)
+        self.edge_slots = <uint32_t*> <size_t> address_of(self._edge_slots)
+        self.node_slots = <uint32_t*> <size_t> address_of(self._node_slots)
+        with nogil:
+            for i in range(1, self.nodes):
+                self.node_slots[self._node_slot(self.addresses[i])] = <uint32_t> i
+            for i in range(self.edges):
+                self.edge_slots[self._edge_slot(self.source[i], &self.rows[i])] = <uint32_t> i
+
+    cdef uint64_t _node_slot(self, uint64_t address) noexcept nogil:
+        """Slot of the node at `address`, or the free one where it belongs."""
+        cdef uint64_t most = (<uint64_t> 1 << (64 - self.node_shift)) - 1
+        cdef uint64_t at = scatter(address) >> self.node_shift
+        while self.node_slots[at] != NONE and self.addresses[self.node_slots[at]] != address:
+            at = (at + 1) & most
+        return at
+
+    cdef uint64_t _edge_slot(self, uint32_t node, const words* row) noexcept nogil:
+        """Slot of the edge from `node` that is like `row`, or the free one where it belongs."""
+        cdef uint64_t most = (<uint64_t> 1 << (64 - self.edge_shift)) - 1
+        cdef uint64_t at = scatter(scatter(row.from_ + node) ^ row.to ^ ((row.rest & KEY) << 40))
+        cdef const words* other
+        cdef uint32_t edge
+        at >>= self.edge_shift
+        while self.edge_slots[at] != NONE:
+            edge = self.edge_slots[at]
+            other = &self.rows[edge]
+            if (self.source[edge] == node and other.from_ == row.from_ and other.to == row.to
+                    and not (other.rest ^ row.rest) & KEY):
+                break
+            at = (at + 1) & most
+        return at
+
+    cdef uint32_t _number(self, uint32_t node, const words* row) noexcept nogil:
+        """Number of the edge from `node` that is like `row`; a new one if there is none."""
+        cdef uint64_t at = self._edge_slot(node, row), place
+        cdef uint32_t edge = self.edge_slots[at]
+        if edge != NONE:
+            return edge
+        edge = <uint32_t> self.edges
+        self.edge_slots[at] = edge
+        self.edges += 1
+        place = self._node_slot(row.to)
+        if self.node_slots[place] == NONE:
+            self.node_slots[place] = <uint32_t> self.nodes
+            self.addresses[self.nodes] = row.to
+            self.nodes += 1
+        self.rows[edge] = row[0]
+        # Whether a branch was mispredicted belongs to the row, not to the edge.
+        self.rows[edge].rest &= ~(<uint64_t> 4 << 8)
+        self.source[edge] = node
+        self.target[edge] = self.node_slots[place]
+        self.seen[edge] = 0
+        return edge
+
+    def number(self, branches, uint32_t[::1] out, uint32_t last):
+        """Number the branches of one task.
+
+        Parameters
+        ----------
+        branches : (n,) array of BRANCH_DTYPE, C-contiguous
+            Oldest first; they follow those of the task before.
+        out : (n,) array of uint32
+            Takes the numbers.
+        last : int
+            1 + number of the task's edge before, 0 at its beginning.
+
+        Returns
+        -------
+        int
+            What `last` shall be for the next branches.
+        """
+        cdef const unsigned char[::1] raw = branches.view(np.uint8)
+        cdef Py_ssize_t i = 0, n = len(branches)
+        cdef const words* data = <const words*> &raw[0] if n else NULL
+        cdef words row
+        cdef uint32_t edge
+        cdef uint32_t* guess
+        cdef const words* known
+        while i < n:
+            if self.edges + 1 >= self.edge_room or self.nodes + 1 >= self.node_room:
+                self._grow()
+            with nogil:
+                while i < n and self.edges + 1 < self.edge_room and (
+                        self.nodes + 1 < self.node_room):
+                    row = data[i]
+                    row.counts &= self.counts_mask
+                    row.rest &= self.rest_mask
+                    guess = &self.after[2 * <size_t> last]
+                    edge = guess[0]
+                    if edge != NONE and self._is(&self.rows[edge], &row):
+                        pass
+                    else:
+                        edge = guess[1]
+                        if edge == NONE or not self._is(&self.rows[edge], &row):
+                            edge = self._number(self.target[last - 1] if last else 0, &row)
+                        guess[1] = guess[0]
+                        guess[0] = edge
+                    known = &self.rows[edge]
+                    self.differing += known.counts != row.counts or known.rest != row.rest
+                    self.seen[edge] += 1
+                    out[i] = edge
+                    last = edge + 1
+                    i += 1
+        return last
+
+    cdef inline bint _is(self, const words* edge, const words* row) noexcept nogil:
+        return (edge.from_ == row.from_ and edge.to == row.to
+                and not (edge.rest ^ row.rest) & KEY)
+
+    def table(self):
+        """Rows, source, target and uses of all edges, addresses of all nodes; copies."""
+        return (self._rows[:self.edges].copy(), self._source[:self.edges].copy(),
+                self._target[:self.edges].copy(), self._seen[:self.edges].copy(),
+                self._addresses[:self.nodes].copy())
+
+    def rows_of(self, numbers):
+        """Rows of edges, as BRANCH_DTYPE."""
+        return self._rows[numbers]
+
+    def forget(self, edges, nodes):
+        """Drop the edges and nodes from these numbers on."""
+        self.edges, self.nodes = edges, nodes
+        # Guesses may name what is gone.
+        self._after[:] = NONE
+        self._grow()
+
+    def settle(self, first_edge, first_node):
+        """Bring the edges and nodes from these numbers on into the order of the file.
+
+        Nodes ascend by address; edges by source, fall-through first, then by target.
+
+        Returns
+        -------
+        (edges,) array of uint32
+            New number of each edge.
+        """
+        edges, nodes = int(self.edges), int(self.nodes)
+        place = np.arange(nodes, dtype=np.uint32)
+        order = np.argsort(self._addresses[first_node:nodes], kind="stable") + first_node
+        place[order] = np.arange(first_node, nodes, dtype=np.uint32)
+        self._addresses[first_node:nodes] = self._addresses[order]
+        source = place[self._source[:edges]]
+        target = place[self._target[:edges]]
+        rows = self._rows[first_edge:edges]
+        order = np.lexsort((
+            rows["from"], target[first_edge:], rows["class"] != 6, source[first_edge:],
+        )) + first_edge
+        number = np.arange(edges + 1, dtype=np.uint32)
+        number[order] = np.arange(first_edge, edges, dtype=np.uint32)
+        order = np.concatenate([np.arange(first_edge), order]).astype(np.int64)
+        self._rows[:edges] = self._rows[order]
+        self._seen[:edges] = self._seen[order]
+        self._source[:edges], self._target[:edges] = source[order], target[order]
+        after = self._after[:2 * edges + 2].reshape(-1, 2)
+        after[1:] = after[1:][order]
+        known = after != NONE
+        after[known] = number[after[known]]
+        self._index()
+        return number[:edges]

@@ -1,0 +1,595 @@
+"""Edge numbers to what a reader cannot guess, and back: the codec of .lbrt at full speed.
+
+`lbrt_reference` is the plain twin, docs/trace-format.md the specification.
+"""
+
+cimport cython
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from lbrcore import BRANCH_DTYPE
+from lbrcore.lbr cimport lbr_branch
+
+cdef enum:
+    NODE_SURE = 96      # a two-way node's state that is not asked about any more
+    PATH_SURE = 8       # the same of a path to a two-way node
+    MANY_SURE = 5       # the same of a path to a node with more ways
+    PATH_BITS = 13
+    MANY_BITS = 12
+    CHAIN = 32          # rows in a row that are copied without looking
+    SLACK = 36
+
+cdef enum:
+    OK, BAD_RUNS, BAD_GUESSES, BAD_RANKS, BAD_NODE
+
+_TROUBLE = {
+    BAD_RUNS: "the runs end early", BAD_GUESSES: "the guesses end early",
+    BAD_RANKS: "the ranks are damaged", BAD_NODE: "a place that nothing leaves",
+}
+
+
+ctypedef struct arc:
+    uint64_t mix
+    uint32_t chain   # where its rows begin
+    uint32_t length
+    uint32_t next    # node at their end
+
+ctypedef struct path_entry:
+    uint8_t tag
+    int8_t state
+
+ctypedef struct many_entry:
+    uint32_t rank
+    uint8_t tag
+    uint8_t state
+
+ctypedef struct context:
+    uint64_t near
+    uint64_t far
+    uint32_t node
+
+ctypedef struct streams:
+    uint8_t* runs
+    uint8_t* guesses
+    uint8_t* ranks
+    size_t run_bytes
+    size_t guess_bits
+    size_t rank_bytes
+    size_t run_at
+    size_t guess_at
+    size_t rank_at
+    uint64_t run
+
+
+cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
+    x *= 0x9E3779B97F4A7C15u
+    x ^= x >> 32
+    x *= 0xD6E8FEB86659FD93u
+    return x ^ (x >> 29)
+
+
+cdef inline int8_t learned(int state, bint taken, int most) noexcept nogil:
+    """A state moves one step towards what happened, or halves its way to nothing."""
+    if taken:
+        return <int8_t> (min(state + 1, most) if state >= 0 else -((-state) >> 1))
+    return <int8_t> (max(state - 1, -most) if state <= 0 else state >> 1)
+
+
+cdef inline void put(uint8_t* out, size_t* at, uint64_t value) noexcept nogil:
+    while value > 127:
+        out[at[0]] = <uint8_t> (value | 128)
+        at[0] += 1
+        value >>= 7
+    out[at[0]] = <uint8_t> value
+    at[0] += 1
+
+
+cdef inline bint get(const uint8_t* data, size_t size, size_t* at, uint64_t* value) noexcept nogil:
+    """A varint; False past the end, or if it does not fit 64 bits."""
+    cdef int shift = 0
+    value[0] = 0
+    while at[0] < size and shift < 64:
+        value[0] |= <uint64_t> (data[at[0]] & 127) << shift
+        at[0] += 1
+        if not data[at[0] - 1] & 128:
+            return True
+        shift += 7
+    return False
+
+
+cdef inline void put_guess(streams* s, bint missed) noexcept nogil:
+    if not s.guess_at & 7:
+        s.guesses[s.guess_at >> 3] = 0
+    s.guesses[s.guess_at >> 3] |= missed << (s.guess_at & 7)
+    s.guess_at += 1
+
+
+cdef inline void learn_many(many_entry* entry, uint8_t tag, uint32_t rank, int most) noexcept nogil:
+    """What a path to a node with many ways has learned."""
+    if entry.tag != tag or entry.state == 0:
+        entry.rank, entry.state = rank, 1
+    elif entry.rank == rank:
+        entry.state = <uint8_t> min(entry.state + 1, most)
+    elif entry.state > 2:
+        entry.state >>= 1
+    else:
+        entry.rank, entry.state = rank, 1
+    entry.tag = tag
+
+
+@cython.final
+cdef class Walk:
+    """The graph of a trace, and the state that guesses its next edge.
+
+    Parameters
+    ----------
+    rows : (n,) array of BRANCH_DTYPE
+        Of each edge.
+    source, target : (n,) arrays of uint32
+        Nodes of each edge.
+    nodes : int
+    limits : sequence of int
+        Edges that there are after each graph part.
+    starts : sequence of (array of uint32, array of uint32)
+        Of each graph part: nodes with more than one way, and their starting values.
+    """
+
+    cdef object _rows, _source, _target, _chains, _numbers, _arcs, _first, _ways, _limits, _starts
+    cdef object _node_start, _rank_start, _node_state, _rank_state, _edge_of, _rank_of
+    cdef Py_ssize_t edges, nodes
+    cdef const lbr_branch* chains
+    cdef const uint32_t* numbers
+    cdef const uint32_t* target
+    cdef const uint32_t* rank_of
+    cdef const arc* arcs
+    cdef const uint32_t* first
+    cdef const uint32_t* ways
+    cdef int8_t* node_state
+    cdef uint32_t* rank_state
+    cdef path_entry paths[1 << PATH_BITS]
+    cdef many_entry far_many[1 << MANY_BITS]
+    cdef many_entry near_many[1 << MANY_BITS]
+    cdef int version
+
+    def __cinit__(self, rows, source, target, nodes, limits, starts):
+        self.edges, self.nodes, self.version = len(rows), nodes, -1
+        self._rows = np.ascontiguousarray(rows, BRANCH_DTYPE)
+        self._source = np.ascontiguousarray(source, np.uint32)
+        self._target = np.ascontiguousarray(target, np.uint32)
+        self._limits, self._starts = list(limits), list(starts)
+        # Arcs: the edges by source, those of earlier parts first.
+        self._edge_of = np.argsort(self._source, kind="stable").astype(np.uint32)
+        ways = np.bincount(self._source, minlength=nodes).astype(np.uint32)
+        self._first = np.zeros(nodes + 1, np.uint32)
+        np.cumsum(ways, out=self._first[1:])
+        self._rank_of = np.empty(self.edges, np.uint32)
+        self._rank_of[self._edge_of] = np.arange(self.edges, dtype=np.uint32) - self._first[
+            self._source[self._edge_of]]
+        self._chain(ways)
+
+    def _chain(self, ways):
+        """The rows that follow an edge without a choice, up to CHAIN, so that they are copied."""
+        cdef uint32_t[::1] first = self._first, target = self._target, edge_of = self._edge_of
+        cdef uint32_t[::1] way = ways
+        cdef Py_ssize_t i, room = 8 * self.edges + (1 << 16), at = 0
+        cdef uint32_t edge, node
+        numbers = np.zeros(room + SLACK, np.uint32)
+        self._arcs = np.zeros(self.edges * sizeof(arc) + 8, np.uint8)
+        cdef uint32_t[::1] number = numbers
+        cdef unsigned char[::1] raw = self._arcs
+        cdef arc* arcs = <arc*> &raw[0]
+        with nogil:
+            for i in range(self.edges):
+                edge = edge_of[i]
+                arcs[i].mix = mixed(<uint64_t> edge + 1)
+                arcs[i].chain = <uint32_t> at
+                while True:
+                    number[at] = edge
+                    at += 1
+                    arcs[i].length += 1
+                    node = target[edge]
+                    if way[node] != 1 or arcs[i].length == CHAIN:
+                        break
+                    if at + self.edges - i >= room:  # each needs one row
+                        break
+                    edge = edge_of[first[node]]
+                arcs[i].next = node
+        self._numbers = numbers[:at + SLACK].copy()
+        self._chains = np.zeros(at + SLACK, BRANCH_DTYPE)
+        if self.edges:
+            self._chains[:at] = self._rows[self._numbers[:at]]
+
+    def use(self, int version):
+        """Let the graph be what it is after `version` graph parts, at least 1."""
+        if version == self.version:
+            return
+        limit = self._limits[version - 1]
+        self._ways = np.bincount(self._source[:limit], minlength=self.nodes).astype(np.uint32)
+        self._node_start = np.zeros(self.nodes, np.int8)
+        self._rank_start = np.zeros(self.nodes, np.uint32)
+        begin = np.array([0, -NODE_SURE, NODE_SURE, -(NODE_SURE // 4), NODE_SURE // 4], np.int8)
+        for nodes, values in self._starts[:version]:
+            two = self._ways[nodes] == 2
+            self._node_start[nodes[two]] = begin[np.minimum(values[two], 4)]
+            self._rank_start[nodes[~two]] = values[~two]
+        self._node_state, self._rank_state = self._node_start.copy(), self._rank_start.copy()
+        self._take()
+        self.version = version
+
+    cdef _take(self):
+        """Addresses of the arrays."""
+        cdef size_t chains = self._chains.ctypes.data, numbers = self._numbers.ctypes.data
+        cdef size_t target = self._target.ctypes.data, arcs = self._arcs.ctypes.data
+        cdef size_t first = self._first.ctypes.data, ways = self._ways.ctypes.data
+        cdef size_t states = self._node_state.ctypes.data, ranks = self._rank_state.ctypes.data
+        cdef size_t rank_of = self._rank_of.ctypes.data
+        self.chains, self.numbers = <const lbr_branch*> chains, <const uint32_t*> numbers
+        self.target, self.arcs = <const uint32_t*> target, <const arc*> arcs
+        self.first, self.ways = <const uint32_t*> first, <const uint32_t*> ways
+        self.node_state, self.rank_state = <int8_t*> states, <uint32_t*> ranks
+        self.rank_of = <const uint32_t*> rank_of
+
+    cdef _restart(self):
+        cdef const int8_t[::1] nodes = self._node_start
+        cdef const uint32_t[::1] ranks = self._rank_start
+        memcpy(self.node_state, &nodes[0], self.nodes)
+        memcpy(self.rank_state, &ranks[0], 4 * self.nodes)
+        memset(self.paths, 0, sizeof(self.paths))
+        memset(self.far_many, 0, sizeof(self.far_many))
+        memset(self.near_many, 0, sizeof(self.near_many))
+
+    # Encoding -------------------------------------------------------------------------
+
+    def encode(self, const uint32_t[::1] numbers, const uint32_t[::1] tasks,
+               const uint32_t[::1] lengths, const uint32_t[::1] nodes):
+        """What a reader needs beside the graph.
+
+        Parameters
+        ----------
+        numbers : (n,) array of uint32
+            Edges, oldest first.
+        tasks, lengths : (runs,) arrays of uint32
+            The task of each run of rows, from 0 on in the order of appearance, and its rows.
+        nodes : (tasks,) array of uint32
+            Where each task stands.
+
+        Returns
+        -------
+        (runs, guesses, ranks) : bytes
+        """
+        cdef Py_ssize_t i, n = len(numbers)
+        cdef size_t at = 0
+        runs, guesses = np.empty(2 * n + 16, np.uint8), np.empty(n // 4 + 16, np.uint8)
+        ranks = np.empty(5 * n + 16, np.uint8)
+        cdef uint8_t[::1] run_view = runs, guess_view = guesses, rank_view = ranks
+        cdef streams s
+        memset(&s, 0, sizeof(streams))
+        s.runs, s.guesses, s.ranks = &run_view[0], &guess_view[0], &rank_view[0]
+        contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)
+        cdef uint8_t[::1] raw = contexts
+        cdef context* places = <context*> &raw[0]
+        for i in range(nodes.shape[0]):
+            places[i].node = nodes[i]
+        self._restart()
+        with nogil:
+            for i in range(lengths.shape[0]):
+                self._encode(&s, &places[tasks[i]], &numbers[at] if lengths[i] else NULL,
+                             lengths[i])
+                at += lengths[i]
+            put(s.runs, &s.run_at, s.run)
+        return (runs[:s.run_at].tobytes(), guesses[:(s.guess_at + 7) >> 3].tobytes(),
+                ranks[:s.rank_at].tobytes())
+
+    cdef void _encode(self, streams* s, context* c, const uint32_t* numbers,
+                      size_t count) noexcept nogil:
+        cdef size_t at = 0
+        cdef uint32_t node = c.node, base, ways, rank
+        cdef uint64_t near = c.near, far = c.far
+        cdef const arc* a
+        cdef bint remember
+        while at < count:
+            base, ways = self.first[node], self.ways[node]
+            rank, remember = 0, False
+            if ways > 1:
+                rank = self.rank_of[numbers[at]]
+                remember = (self._encode_two(s, node, far, rank) if ways == 2 else
+                            self._encode_many(s, node, near, far, rank))
+            a = &self.arcs[base + rank]
+            if remember:
+                near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
+            at += a.length
+            node = a.next
+        if count:
+            c.node = self.target[numbers[count - 1]]
+        c.near, c.far = near, far
+
+    cdef inline bint _encode_two(self, streams* s, uint32_t node, uint64_t far,
+                                 bint taken) noexcept nogil:
+        """One of two ways; whether it becomes part of the path."""
+        cdef int8_t state = self.node_state[node], path
+        cdef uint64_t hashed
+        cdef uint8_t tag
+        cdef path_entry* entry
+        if state == NODE_SURE or state == -NODE_SURE:
+            if (state > 0) == taken:
+                s.run += 1
+            else:
+                put(s.runs, &s.run_at, s.run)
+                s.run = 0
+                self.node_state[node] = learned(state, taken, NODE_SURE)
+            return False
+        hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
+        entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
+        path = entry.state if entry.tag == tag else 0
+        if path == PATH_SURE or path == -PATH_SURE:
+            if (path > 0) == taken:
+                s.run += 1
+            else:
+                put(s.runs, &s.run_at, s.run)
+                s.run = 0
+                entry.state = learned(path, taken, PATH_SURE)
+        else:
+            put_guess(s, ((path if path else state) > 0) != taken)
+            entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
+        self.node_state[node] = learned(state, taken, NODE_SURE)
+        return True
+
+    cdef bint _encode_many(self, streams* s, uint32_t node, uint64_t near, uint64_t far,
+                           uint32_t rank) noexcept nogil:
+        cdef uint64_t key = node * <uint64_t> 0xD6E8FEB86659FD93u
+        cdef uint64_t hashed = (far ^ key) * 0x9E3779B97F4A7C15u
+        cdef uint64_t nearer = (near ^ key) * 0x9E3779B97F4A7C15u
+        cdef many_entry* f = &self.far_many[hashed >> (64 - MANY_BITS)]
+        cdef many_entry* n = &self.near_many[nearer >> (64 - MANY_BITS)]
+        cdef uint8_t f_tag = <uint8_t> (hashed >> 32), n_tag = <uint8_t> (nearer >> 32)
+        cdef uint32_t guess, other
+        cdef uint8_t f_state = f.state if f.tag == f_tag else 0
+        cdef uint8_t n_state = n.state if n.tag == n_tag else 0
+        guess = f.rank if f_state else n.rank if n_state else self.rank_state[node]
+        other = n.rank if f_state and n_state and n.rank != guess else self.rank_state[node]
+        if f_state == MANY_SURE:
+            if guess == rank:
+                s.run += 1
+                return True
+            put(s.runs, &s.run_at, s.run)
+            s.run = 0
+        else:
+            put_guess(s, guess != rank)
+        if guess != rank:
+            if other != guess:
+                put_guess(s, other != rank)
+            if other == guess or other != rank:
+                put(s.ranks, &s.rank_at, rank)
+        learn_many(f, f_tag, rank, MANY_SURE)
+        learn_many(n, n_tag, rank, 14)
+        self.rank_state[node] = rank
+        return True
+
+    # Decoding -------------------------------------------------------------------------
+
+    def decode(self, Py_ssize_t count, const uint32_t[::1] tasks, const uint32_t[::1] lengths,
+               const uint32_t[::1] nodes, bytes runs, bytes guesses, bytes ranks, out):
+        """The rows of a piece, the first `count` of them.
+
+        Parameters
+        ----------
+        count : int
+        tasks, lengths, nodes
+            As those of `encode`.
+        runs, guesses, ranks : bytes
+            What `encode` returned.
+        out : (count + SLACK,) array of BRANCH_DTYPE or uint32, C-contiguous
+            Takes the rows, or the numbers of the edges.  What follows `count` is overwritten.
+
+        Raises
+        ------
+        ValueError
+            The streams contradict the graph.
+        """
+        cdef Py_ssize_t i
+        cdef size_t at = 0, step
+        cdef int trouble = OK
+        cdef streams s
+        if len(out) < count + SLACK or (out.dtype != BRANCH_DTYPE and out.dtype != np.uint32):
+            raise ValueError("out: wrong dtype or too short")
+        memset(&s, 0, sizeof(streams))
+        s.runs, s.run_bytes = <uint8_t*> runs, len(runs)
+        s.guesses, s.guess_bits = <uint8_t*> guesses, 8 * len(guesses)
+        s.ranks, s.rank_bytes = <uint8_t*> ranks, len(ranks)
+        cdef size_t data = out.ctypes.data
+        cdef lbr_branch* rows = <lbr_branch*> data if out.dtype == BRANCH_DTYPE else NULL
+        cdef uint32_t* numbers = <uint32_t*> data if rows == NULL else NULL
+        contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)
+        cdef uint8_t[::1] raw = contexts
+        cdef context* places = <context*> &raw[0]
+        for i in range(nodes.shape[0]):
+            if nodes[i] >= self.nodes:
+                raise ValueError("a place that does not exist")
+            places[i].node = nodes[i]
+        for i in range(tasks.shape[0]):
+            if tasks[i] >= nodes.shape[0]:
+                raise ValueError("a task without a place")
+        self._restart()
+        with nogil:
+            if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
+                trouble = BAD_RUNS
+            for i in range(lengths.shape[0]):
+                step = min(<size_t> lengths[i], <size_t> count - at)
+                if trouble or not step:
+                    break
+                if rows != NULL:
+                    trouble = self._decode(&s, &places[tasks[i]], rows + at, NULL, step)
+                else:
+                    trouble = self._decode(&s, &places[tasks[i]], NULL, numbers + at, step)
+                at += step
+        if trouble:
+            raise ValueError(_TROUBLE[trouble])
+        if at < <size_t> count:
+            raise ValueError("fewer rows than it should have")
+        if at == sum(lengths) and (s.run or s.run_at != s.run_bytes or s.rank_at != s.rank_bytes
+                                   or (s.guess_at + 7) >> 3 != s.guess_bits >> 3):
+            raise ValueError("more in its streams than its rows need")
+
+    cdef int _decode(self, streams* s, context* c, lbr_branch* rows, uint32_t* numbers,
+                     size_t count) noexcept nogil:
+        cdef size_t at = 0, k
+        cdef uint32_t node = c.node, base, ways, rank
+        cdef uint64_t near = c.near, far = c.far
+        cdef const arc* a = NULL
+        cdef const lbr_branch* from_
+        cdef bint remember
+        cdef int got
+        while at < count:
+            base, ways = self.first[node], self.ways[node]
+            rank, remember = 0, False
+            if ways != 1:
+                if ways == 0:
+                    return BAD_NODE
+                got = (self._decode_two(s, node, far, &rank) if ways == 2 else
+                       self._decode_many(s, node, near, far, ways, &rank))
+                if got > 1:
+                    return got >> 1
+                remember = got
+            a = &self.arcs[base + rank]
+            if remember:
+                near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
+            if rows != NULL:
+                from_ = &self.chains[a.chain]
+                rows[at] = from_[0]
+                rows[at + 1] = from_[1]
+                rows[at + 2] = from_[2]
+                for k in range(3, a.length):
+                    rows[at + k] = from_[k]
+            else:
+                memcpy(numbers + at, &self.numbers[a.chain], 4 * a.length)
+            at += a.length
+            node = a.next
+        if at > count:
+            node = self.target[self.numbers[a.chain + a.length - 1 - (at - count)]]
+        c.node = node
+        c.near, c.far = near, far
+        return OK
+
+    cdef inline int _decode_two(self, streams* s, uint32_t node, uint64_t far,
+                                uint32_t* rank) noexcept nogil:
+        """1 if the way becomes part of the path, 0 if not; twice a trouble."""
+        cdef int8_t state = self.node_state[node], path
+        cdef uint64_t hashed
+        cdef uint8_t tag
+        cdef path_entry* entry
+        cdef bint taken
+        if state == NODE_SURE or state == -NODE_SURE:
+            taken = state > 0
+            if s.run:
+                s.run -= 1
+            else:
+                taken = not taken
+                if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
+                    return 2 * BAD_RUNS
+                self.node_state[node] = learned(state, taken, NODE_SURE)
+            rank[0] = taken
+            return 0
+        hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
+        entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
+        path = entry.state if entry.tag == tag else 0
+        if path == PATH_SURE or path == -PATH_SURE:
+            taken = path > 0
+            if s.run:
+                s.run -= 1
+            else:
+                taken = not taken
+                if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
+                    return 2 * BAD_RUNS
+                entry.state = learned(path, taken, PATH_SURE)
+        else:
+            if s.guess_at >= s.guess_bits:
+                return 2 * BAD_GUESSES
+            taken = ((path if path else state) > 0) != self._missed(s)
+            entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
+        self.node_state[node] = learned(state, taken, NODE_SURE)
+        rank[0] = taken
+        return 1
+
+    cdef inline bint _missed(self, streams* s) noexcept nogil:
+        cdef bint missed = s.guesses[s.guess_at >> 3] >> (s.guess_at & 7) & 1
+        s.guess_at += 1
+        return missed
+
+    cdef int _decode_many(self, streams* s, uint32_t node, uint64_t near, uint64_t far,
+                          uint32_t ways, uint32_t* result) noexcept nogil:
+        cdef uint64_t key = node * <uint64_t> 0xD6E8FEB86659FD93u
+        cdef uint64_t hashed = (far ^ key) * 0x9E3779B97F4A7C15u
+        cdef uint64_t nearer = (near ^ key) * 0x9E3779B97F4A7C15u
+        cdef many_entry* f = &self.far_many[hashed >> (64 - MANY_BITS)]
+        cdef many_entry* n = &self.near_many[nearer >> (64 - MANY_BITS)]
+        cdef uint8_t f_tag = <uint8_t> (hashed >> 32), n_tag = <uint8_t> (nearer >> 32)
+        cdef uint8_t f_state = f.state if f.tag == f_tag else 0
+        cdef uint8_t n_state = n.state if n.tag == n_tag else 0
+        cdef uint32_t guess, other, rank
+        cdef uint64_t value
+        cdef bint missed
+        guess = f.rank if f_state else n.rank if n_state else self.rank_state[node]
+        other = n.rank if f_state and n_state and n.rank != guess else self.rank_state[node]
+        rank = guess
+        if f_state == MANY_SURE:
+            missed = s.run == 0
+            if not missed:
+                s.run -= 1
+                result[0] = guess
+                return 1 if guess < ways else 2 * BAD_RANKS
+            if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
+                return 2 * BAD_RUNS
+        else:
+            if s.guess_at + 2 > s.guess_bits + 1:
+                return 2 * BAD_GUESSES
+            missed = self._missed(s)
+        if missed:
+            rank = other
+            if other != guess:
+                if s.guess_at >= s.guess_bits:
+                    return 2 * BAD_GUESSES
+                missed = self._missed(s)
+            if missed:
+                if not get(s.ranks, s.rank_bytes, &s.rank_at, &value) or value >= ways:
+                    return 2 * BAD_RANKS
+                rank = <uint32_t> value
+        if rank >= ways:
+            return 2 * BAD_RANKS
+        learn_many(f, f_tag, rank, MANY_SURE)
+        learn_many(n, n_tag, rank, 14)
+        self.rank_state[node] = rank
+        result[0] = rank
+        return 1
+
+
+def varints(const uint8_t[::1] data):
+    """All varints of some bytes, as uint64.
+
+    Raises
+    ------
+    ValueError
+        The last is cut off, or one does not fit 64 bits.
+    """
+    cdef size_t at = 0, size = data.shape[0]
+    cdef Py_ssize_t n = 0
+    result = np.empty(size, np.uint64)
+    cdef uint64_t[::1] out = result
+    cdef const uint8_t* begin = &data[0] if size else NULL
+    while at < size:
+        if not get(begin, size, &at, &out[n]):
+            raise ValueError("a number that is cut off")
+        n += 1
+    return result[:n]
+
+
+def to_varints(const uint64_t[::1] values):
+    """Numbers as varints: seven bits per byte, lowest first, bit 7 where more follow."""
+    cdef size_t at = 0
+    cdef Py_ssize_t i
+    result = np.empty(10 * values.shape[0] + 1, np.uint8)
+    cdef uint8_t[::1] out = result
+    for i in range(values.shape[0]):
+        put(&out[0], &at, values[i])
+    return result[:at].tobytes()

@@ -1,0 +1,248 @@
+"""The compact container: what goes in comes out, as the plain reader has it, or an error."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lbrcore import BRANCH_DTYPE, BranchClass
+from pylbr import trace
+from pylbr.errors import TraceError
+from pylbr.trace import lbrt_layout, lbrt_reference, lbrt_writer
+
+FIELDS = BRANCH_DTYPE.names
+
+
+def program(seed, count, places=40, ways=3, noise=0.0):
+    """A walk through a random graph: most places have one way on, some two or more."""
+    rng = np.random.default_rng(seed)
+    follow = rng.integers(0, places, (places, ways))
+    many = rng.integers(1, ways + 1, places)
+    many[rng.random(places) < 0.5] = 1
+    habit = rng.random(places) ** 4
+    node, path = 0, 0
+    rows = np.zeros(count, BRANCH_DTYPE)
+    uniform = rng.random(count)
+    for i in range(count):
+        n = many[node]
+        if n > 1 and uniform[i] < noise:
+            way = rng.integers(0, n)
+        else:
+            way = (path * 7 + node) % n if habit[node] > 0.3 else int(uniform[i] < habit[node])
+        target = follow[node][way % n]
+        rows[i] = (0x401000 + node * 64 + 20, 0x401000 + target * 64, 3 + node, 4 + way,
+                   (0, 6, 1, 3)[(node + way) % 4], 0, 3, 3, (0, 0, 0, 0))
+        if n > 1:
+            path = (path * 3 + way) % 64
+        node = target
+    return rows
+
+
+def write(path, rows, columns=(*FIELDS, "task", "cpu"), metadata=None, **extra):
+    with trace.LbrtWriter(path, metadata, columns) as out:
+        out.write(rows, **extra)
+    return path
+
+
+def whole(path, **options):
+    with trace.open(path, **options) as source:
+        chunks = list(source.chunks())
+        rows = [chunk.branches for chunk in chunks]
+        tasks = [chunk.task for chunk in chunks if chunk.task is not None]
+        cpus = [chunk.cpu for chunk in chunks if chunk.cpu is not None]
+    return [np.concatenate(found) if found else None for found in (rows, tasks, cpus)]
+
+
+def as_reference(rows, task, cpu):
+    """Rows as the plain reader returns them."""
+    events = np.ascontiguousarray(rows["events"]).view("<u4").reshape(-1)
+    columns = {name: rows[name].tolist() for name in FIELDS if name != "events"}
+    columns |= {"events": events.tolist(), "task": task.tolist(), "cpu": cpu.tolist()}
+    return [dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1 << 30), count=st.integers(1, 1500), places=st.integers(1, 60),
+       ways=st.integers(1, 6), noise=st.sampled_from([0.0, 0.05, 0.7]), data=st.data())
+def test_fast_and_plain_reader_agree(tmp_path_factory, seed, count, places, ways, noise, data):
+    rows = program(seed, count, places, ways, noise)
+    rng = np.random.default_rng(seed)
+    odd = rng.random(count) < data.draw(st.sampled_from([0, 0.01, 0.9]))
+    for name, most in (("cycles", 1 << 32), ("flags", 8), ("instructions", 1 << 32)):
+        if data.draw(st.booleans()):
+            rows[name][odd] = rng.integers(0, most, count)[odd]
+    rows["events"][odd] = rng.integers(0, 256, (count, 4))[odd]
+    switches = np.cumsum(rng.random(count) < data.draw(st.sampled_from([0, 0.01, 0.5])))
+    task, cpu = (switches % 3 + 100).astype(np.uint32), (switches % 2).astype(np.uint32)
+    path = tmp_path_factory.getbasetemp() / "twin.lbrt"
+    piece, group = data.draw(st.sampled_from([(64, 256), (1000, 2000), (1 << 15, 1 << 22)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lbrt_writer, "PIECE_ROWS", piece)
+        patch.setattr(lbrt_writer, "GROUP_ROWS", group)
+        patch.setattr(lbrt_writer, "_FEW_ROWS", data.draw(st.sampled_from([0, 1 << 14])))
+        write(path, rows, task=task, cpu=cpu)
+    head, expected = lbrt_reference.read(path.read_bytes())
+    found = whole(path)
+    assert as_reference(*found) == expected == as_reference(rows, task, cpu)
+    assert head["columns"] == list(trace.open(path).columns)
+    start = data.draw(st.integers(0, count))
+    with trace.open(path) as source:
+        assert np.array_equal(source.read(start, start + 64), rows[start:start + 64])
+        assert sum(map(len, source.chunks(start=start))) == count - start
+
+
+def test_rows_of_no_program(tmp_path, random_branches):
+    """Branches that never repeat have no graph; they come back all the same."""
+    rows = random_branches(40_000)
+    path = write(tmp_path / "t.lbrt", rows, task=np.arange(40_000, dtype=np.uint32) // 3, cpu=3)
+    found, task, cpu = whole(path)
+    assert np.array_equal(found, rows) and (cpu == 3).all()
+    assert np.array_equal(task, np.arange(40_000) // 3)
+
+
+def test_rows_of_no_program_between_those_of_one(tmp_path, monkeypatch, random_branches):
+    monkeypatch.setattr(lbrt_writer, "GROUP_ROWS", 1 << 14)
+    rows = np.concatenate([program(1, 1 << 15), random_branches(1 << 14), program(2, 50_000)])
+    path = write(tmp_path / "t.lbrt", rows)
+    kinds = {kind for kind, _ in lbrt_reference.parts(path.read_bytes())}
+    assert {lbrt_layout.ROWS, lbrt_layout.PIECE} <= kinds
+    assert np.array_equal(whole(path)[0], rows)
+
+
+def test_columns_that_are_absent(tmp_path):
+    rows = program(3, 5000)
+    path = write(tmp_path / "t.lbrt", rows, ("from", "to", "class"))
+    with trace.open(path) as source:
+        assert source.columns == ("from", "to", "class") and source.count == 5000
+        chunk = next(source.chunks())
+        assert np.array_equal(chunk.column("to"), rows["to"]) and chunk.task is None
+        assert not chunk.column("cycles").any() and (chunk.branches["cpl_to"] == 3).all()
+
+
+def test_any_format_into_it_and_out_of_it(tmp_path, metadata):
+    from pylbr.trace import copy
+
+    rows = program(4, 20_000)
+    path = write(tmp_path / "a.lbrt", rows, metadata=metadata, task=7)
+    for suffix in (".parquet", ".arrow", ".lbrt"):
+        with trace.open(path) as source:
+            assert copy.copy_trace(source, tmp_path / f"b{suffix}") == 20_000
+        path = tmp_path / f"b{suffix}"
+    with trace.open(path) as source:
+        assert source.metadata == metadata
+    found, task, _ = whole(path)
+    assert np.array_equal(found, rows) and (task == 7).all()
+
+
+def test_bits_per_branch(tmp_path):
+    """A loop over calls costs next to nothing beside its graph."""
+    rows = program(5, 200_000, places=30, ways=2)
+    small = os.path.getsize(write(tmp_path / "a.lbrt", rows[:100_000], FIELDS))
+    large = os.path.getsize(write(tmp_path / "b.lbrt", rows, FIELDS))
+    assert 8 * (large - small) / 100_000 < 1.2
+
+
+def flat(path):
+    return [None if part is None else part.tobytes() for part in whole(path)]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A file with all kinds of parts, and its rows."""
+    path = tmp_path_factory.mktemp("small") / "t.lbrt"
+    rng = np.random.default_rng(9)
+    rows = np.concatenate([program(6, 400, 12), np.zeros(64, BRANCH_DTYPE), program(7, 136, 12)])
+    rows["from"][400:464] = rng.integers(0, 1 << 62, 64)
+    rows["to"][400:464] = rng.integers(0, 1 << 62, 64)
+    rows["cycles"][::50] = 7
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("PIECE_ROWS", 200), ("GROUP_ROWS", 200), ("_FEW_ROWS", 0)):
+            patch.setattr(lbrt_writer, name, value)
+        write(path, rows, task=np.repeat([1, 2], 300).astype(np.uint32))
+    kinds = {kind for kind, _ in lbrt_reference.parts(path.read_bytes())}
+    assert kinds == {b"META", b"GRPH", b"PIEC", b"ROWS", b"COPY"}
+    return path, rows
+
+
+def test_every_byte_changed_never_gives_a_wrong_row(small, tmp_path):
+    path, _ = small
+    data, before = path.read_bytes(), flat(path)
+    changed = tmp_path / "t.lbrt"
+    refused = 0
+    for at in range(len(data)):
+        other = data[at] ^ (1, 0x80, 0xFF)[at % 3]
+        changed.write_bytes(data[:at] + bytes([other]) + data[at + 1:])
+        try:
+            assert flat(changed) == before, at
+        except TraceError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert refused > 300  # the graph can be spared, and so can the index
+
+
+def test_a_changed_byte_costs_one_piece(small, tmp_path):
+    path, rows = small
+    data = path.read_bytes()
+    changed = tmp_path / "t.lbrt"
+    lost = []
+    for at in range(8, len(data), 5):
+        changed.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:])
+        left = 0
+        with trace.open(changed, verify=False) as source:
+            for chunk in source.chunks():
+                expected = rows[chunk.start:chunk.start + len(chunk)]
+                assert np.array_equal(chunk.branches, expected), at
+                left += len(chunk)
+            assert left == len(rows) or source.notes
+        lost.append(len(rows) - left)
+    assert set(lost) == {0, 200}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_file_that_is_cut_off(small, tmp_path, share):
+    path, rows = small
+    data = path.read_bytes()
+    cut = tmp_path / "t.lbrt"
+    cut.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises(TraceError, match="cut off"):
+        trace.open(cut)
+    with trace.open(cut, verify=False) as source:
+        found = np.concatenate([np.empty(0, BRANCH_DTYPE),
+                                *(chunk.branches for chunk in source.chunks())])
+        assert "were read" in source.notes[0]
+    assert np.array_equal(found, rows[:len(found)])
+    assert len(found) >= len(rows) * share * 0.4
+
+
+def test_a_value_that_no_branch_has(tmp_path):
+    rows = program(8, 10)
+    rows["class"][3] = 16
+    path = tmp_path / "t.lbrt"
+    with pytest.raises(TraceError, match="class 16"), trace.LbrtWriter(path) as out:
+        out.write(rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_threads_interleaved_at_every_branch(tmp_path):
+    parts = [program(seed, 9000) for seed in range(4)]
+    rows = np.stack(parts, 1).reshape(-1)
+    task = np.tile(np.arange(4, dtype=np.uint32), 9000)
+    path = write(tmp_path / "t.lbrt", rows, task=task)
+    found, tasks, _ = whole(path)
+    assert np.array_equal(found, rows) and np.array_equal(tasks, task)
+
+
+def test_a_signal_in_the_middle_of_a_block(tmp_path):
+    """An interrupted block is another edge; what follows is not disturbed."""
+    rows = program(11, 30_000)
+    places = np.arange(100, 29_000, 997)
+    broken = np.insert(rows, places, rows[places])
+    at = places + np.arange(len(places))
+    broken["class"][at], broken["cpl_to"][at] = BranchClass.INTERRUPT, 0
+    broken["from"][at] += 3
+    broken["to"][at] = 0xFFFFFFFF81000000
+    path = write(tmp_path / "t.lbrt", broken)
+    assert np.array_equal(whole(path)[0], broken)
