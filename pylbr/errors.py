@@ -85,6 +85,10 @@ class TraceError(LbrError, ValueError):
         where = self.path if offset is None else f"{self.path}, offset {offset:#x}"
         super().__init__(f"{where}: {what}")
 
+    def __reduce__(self) -> tuple[type[TraceError], tuple[str, str, int | None]]:
+        # Workers of other processes raise it, too.
+        return type(self), (self.path, self.what, self.offset)
+
 
 class CommandError(LbrError):
     """A mistake on the command line; printed as one line, then exit with `exit_code`."""

@@ -21,7 +21,7 @@ GZIP = str(Path(__file__).parent.parent / "examples" / "gzip.parquet")
 #: Command -> words of a call that answers on standard output; None: it writes files alone.
 ANSWERS = {
     "record": None, "replay": None, "convert": None, "optimize": None, "linux": None,
-    "report": ["{stacks}"], "inspect": [GZIP],
+    "report": ["{stacks}"], "inspect": [GZIP], "merge": None, "doctor": ["{stacks}"],
     "run": ["{machine}", "--limit", "1000", "--report"],
     "verify": ["--ownership", "lease"], "arbitrate": ["--branches", "2000", "lease"],
     "msr": ["skylake"], "cpuid": ["skylake"],

@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "report": "show hot branches, functions, mispredicts, branch history",
     "convert": "turn a trace or a file of stacks into another format",
     "optimize": "record a program, optimise it with LLVM's BOLT, and measure what it gains",
+    "merge": "add up recordings of one binary into one profile",
+    "doctor": "say why a profile of a recording would be empty or poor, and what helps",
     "inspect": "say what a trace or a file of stacks holds",
     "run": "run a bare-metal kernel image on a machine with LBRs",
     "linux": "run a command in a Linux guest whose perf uses the LBRs of a modelled processor",

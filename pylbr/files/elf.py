@@ -25,7 +25,7 @@ from pylbr.files.elf_plt import stub_names
 
 __all__ = [
     "DAMAGE", "DynamicSegment", "ELFFile", "ElfImage", "Segment", "defined_symbols",
-    "load_segments", "read_build_id", "read_needed", "relative_relocations",
+    "load_segments", "read_build_id", "read_needed", "relative_relocations", "sections_and_dwarf",
 ]
 
 _SYMBOL = np.dtype(
@@ -288,6 +288,29 @@ def read_needed(file: BinaryIO) -> tuple[str, ...]:
                            if isinstance(segment, InterpSegment)))
     except DAMAGE as error:
         raise ValueError(f"not a sound ELF file: {error}") from error
+
+
+def sections_and_dwarf(path: str | os.PathLike[str]) -> tuple[set[str], int | None]:
+    """Names of a file's sections, and the newest DWARF version in it; None without a line table.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    DAMAGE
+        It is no whole ELF file.
+    """
+    with open(path, "rb") as file:
+        elf = ELFFile(file)
+        names = {section.name for section in elf.iter_sections()}
+        info = elf.get_section_by_name(".debug_info")
+        if info is None or ".debug_line" not in names:
+            return names, None
+        data, newest, at = _content(elf, info), 0, 0
+        while at + 6 <= len(data):
+            newest = max(newest, int.from_bytes(data[at + 4:at + 6], "little"))
+            at += 4 + int.from_bytes(data[at:at + 4], "little")
+        return names, newest or None
 
 
 def _build_id(elf: ELFFile) -> bytes:

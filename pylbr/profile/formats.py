@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from pylbr.errors import CommandError, TraceError
 from pylbr.files.format import Format, WriteOptions
@@ -12,7 +13,11 @@ from pylbr.perf.stacks import Stacks
 if TYPE_CHECKING:
     from pylbr.profile.link import LinkProfile
 
-__all__ = ["AUTOFDO", "ENTRIES_CSV", "PREAGG"]
+__all__ = ["AUTOFDO", "ENTRIES_CSV", "FOLDED", "LINKED", "PPROF", "PREAGG", "PROFGEN",
+           "write_linked"]
+
+#: Suffixes of the forms that are about one binary.
+LINKED: Final = (".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz", ".folded")
 
 
 def _linked(source: Stacks, path: str, options: WriteOptions) -> tuple[LinkProfile, int]:
@@ -41,24 +46,38 @@ def _linked(source: Stacks, path: str, options: WriteOptions) -> tuple[LinkProfi
     return linked, profile.samples
 
 
-def _write_preagg(source: Stacks, path: str, options: WriteOptions) -> int:
-    from pylbr.profile.preagg import FORMS, write_preagg
+def write_linked(
+    path: str | os.PathLike[str], profile: LinkProfile, preagg_form: str | None = None
+) -> None:
+    """Write counts of one binary in the form that the suffix of `path`, of `LINKED`, chooses.
 
+    Raises
+    ------
+    TraceError
+        There is nothing that this form can show, or the file cannot be written.
+    """
+    from pylbr.profile.autofdo import write_autofdo
+    from pylbr.profile.pprof import write_folded, write_pprof
+    from pylbr.profile.preagg import FORMS, write_preagg
+    from pylbr.profile.profgen import write_profgen
+
+    name = os.fspath(path).lower()
+    if name.endswith(".preagg"):
+        write_preagg(path, profile, preagg_form or FORMS[0])
+        return
+    writers = {".afdo.txt": write_autofdo, ".profgen.txt": write_profgen, ".pb.gz": write_pprof,
+               ".folded": write_folded}
+    next(write for suffix, write in writers.items() if name.endswith(suffix))(path, profile)
+
+
+def _write(source: Stacks, path: str, options: WriteOptions) -> int:
     profile, count = _linked(source, path, options)
-    write_preagg(path, profile, options.preagg_form or FORMS[0])
-    if options.preagg_form is None:
+    write_linked(path, profile, options.preagg_form)
+    if path.lower().endswith(".preagg") and options.preagg_form is None:
         options.note(
             f"{path}: trace lines, which BOLT reads from version 22 on; for an older one add "
             "--preagg-form branches"
         )
-    return count
-
-
-def _write_autofdo(source: Stacks, path: str, options: WriteOptions) -> int:
-    from pylbr.profile.autofdo import write_autofdo
-
-    profile, count = _linked(source, path, options)
-    write_autofdo(path, profile)
     return count
 
 
@@ -77,12 +96,21 @@ def _write_entries(source: Stacks, path: str, options: WriteOptions) -> int:
 
 
 PREAGG = Format(
-    "preagg", "pre-aggregated text for perf2bolt", "stacks", write=_write_preagg,
+    "preagg", "pre-aggregated text for perf2bolt", "stacks", write=_write,
     suffixes=(".preagg",),
 )
 AUTOFDO = Format(
-    "autofdo", "text profile for create_llvm_prof", "stacks", write=_write_autofdo,
+    "autofdo", "text profile for create_llvm_prof", "stacks", write=_write,
     suffixes=(".afdo.txt",),
+)
+PROFGEN = Format(
+    "profgen", "text profile for llvm-profgen --unsymbolized-profile", "stacks", write=_write,
+    suffixes=(".profgen.txt",),
+)
+PPROF = Format("pprof", "profile for pprof", "stacks", write=_write, suffixes=(".pb.gz",))
+FOLDED = Format(
+    "folded", "collapsed stacks for flame graphs", "stacks", write=_write,
+    suffixes=(".folded",),
 )
 ENTRIES_CSV = Format(
     "entries-csv", "table with one row per branch stack entry", "stacks", write=_write_entries,

@@ -13,10 +13,12 @@ from pylbr.errors import TraceError
 from pylbr.files.elf import ElfImage
 from pylbr.profile.aggregate import Profile
 
-__all__ = ["LinkProfile", "link_profile"]
+__all__ = ["OUTSIDE", "UNKNOWN", "LinkProfile", "link_profile"]
 
 #: An address outside of the binary.
 OUTSIDE = -1
+#: In place of the origin of a straight run, where its source does not tell it.
+UNKNOWN = -2
 _MOST_NAMES = 5
 
 

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 
 from pylbr.errors import TraceError
 from pylbr.files.output import AtomicFile
-from pylbr.profile.link import OUTSIDE, LinkProfile
+from pylbr.profile.link import OUTSIDE, UNKNOWN, LinkProfile
 
 __all__ = ["FORMS", "preagg_lines", "write_preagg"]
 
@@ -63,6 +63,10 @@ def _branch_lines(profile: LinkProfile) -> Iterator[str]:
 
 
 def _trace_lines(profile: LinkProfile) -> Iterator[str]:
+    if any(origin == UNKNOWN for origin, _, _ in profile.traces):
+        raise TraceError(
+            profile.image.path, "the straight runs come from lines that do not tell what led to "
+            "them (F, f), of which no trace lines can be made: add --preagg-form branches")
     without_run = {edge: count for edge, (count, _) in profile.edges.items()}
     lines = {}
     for (origin, first, last), count in profile.traces.items():

@@ -42,6 +42,9 @@ BUILTIN: Final = (
     "pylbr.trace.champsim:CHAMPSIM",
     "pylbr.profile.formats:PREAGG",
     "pylbr.profile.formats:AUTOFDO",
+    "pylbr.profile.formats:PROFGEN",
+    "pylbr.profile.formats:PPROF",
+    "pylbr.profile.formats:FOLDED",
     "pylbr.profile.formats:ENTRIES_CSV",
 )
 
