@@ -5,17 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
 
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.files.elf import ElfImage
 from pylbr.profile.formats import LINKED, write_linked
 from pylbr.profile.merge import inputs_of, merge_inputs
+from pylbr.profile.resume import Parts
 
 HELP = "add up recordings of one binary into one profile"
+
+#: Seconds to wait for a scheduler.
+_PATIENCE: Final = 10
+#: How often a part is counted again whose worker was lost.
+_RETRIES: Final = 10
 
 EPILOG = f"""
 Inputs are files of stacks, traces, and pre-aggregated text, in any mixture; a pattern in quotes
@@ -43,6 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="an input whose counts are multiplied by N")
     parser.add_argument("-j", "--jobs", metavar="N", type=int, default=1,
                         help="processes that count inputs (default: 1)")
+    parser.add_argument("--dask", metavar="ADDRESS",
+                        help="the workers of a dask.distributed cluster count, whose scheduler has "
+                        "this address and who see the same files (pip install pylbr[dask])")
+    parser.add_argument("--resume", metavar="DIRECTORY",
+                        help="keep the counts of each input there, and use those that are there: "
+                        "an interrupted merge goes on")
     parser.add_argument("--preagg-form", choices=("traces", "branches"),
                         help="lines of .preagg, as pylbr convert has them")
 
@@ -58,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         raise CommandError("no input is named")
     heavier = {name: weight for weight, word in weights for name in inputs_of([word])}
-    inputs = [(name, heavier.get(name, 1)) for name in names]
+    inputs = [(os.path.abspath(name), heavier.get(name, 1)) for name in names]
     if os.path.realpath(args.output) in map(os.path.realpath, names):
         raise CommandError(f"{args.output}: is among the inputs; name another")
     try:
@@ -66,10 +81,12 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         raise CommandError(
             f"{args.binary}: cannot be read as a 64-bit ELF file: {error}") from error
+    count = Parts(os.path.abspath(args.resume)).count if args.resume else None
     with progress(len(names), "inputs", os.path.basename(args.output)) as bar, \
-            _executor(min(args.jobs, len(names))) as executor:
+            _executor(args, len(names)) as executor:
         try:
-            counts = merge_inputs(inputs, args.binary, executor, lambda path: bar.update(1))
+            counts = merge_inputs(inputs, os.path.abspath(args.binary), executor,
+                                  lambda path: bar.update(1), count)
         except BrokenProcessPool as error:
             raise CommandError(
                 "a worker process was ended from outside (was there enough memory?); nothing was "
@@ -90,5 +107,48 @@ def _weighted(word: str) -> tuple[int, str]:
     return int(number), name
 
 
-def _executor(jobs: int) -> AbstractContextManager[Executor | None]:
-    return nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs)
+@contextmanager
+def _executor(args: argparse.Namespace, inputs: int) -> Iterator[Executor | None]:
+    """What counts the inputs."""
+    if args.dask:
+        with _cluster(args.dask) as executor:
+            yield executor
+    elif min(args.jobs, inputs) == 1:
+        yield None
+    else:
+        with ProcessPoolExecutor(min(args.jobs, inputs)) as executor:
+            yield executor
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """The workers of a dask.distributed scheduler."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise CommandError("--dask needs dask.distributed: pip install pylbr[dask]") from error
+    try:
+        client = Client(address, timeout=_PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise CommandError(f"--dask {address}: no scheduler answers there ({error})") from error
+    with client:
+        versions = _versions(client)
+        if len(versions) != 1:
+            raise CommandError(f"--dask {address}: pylbr is of several versions there, or missing: "
+                               + "; ".join(sorted(versions)))
+        yield client.get_executor(pure=False, retries=_RETRIES)
+
+
+def _versions(client: Any) -> set[str]:
+    """Versions of pylbr here and on the workers."""
+    found = client.run(_version)
+    if not found:
+        raise CommandError("--dask: the scheduler has no workers")
+    return {_version(), *found.values()}
+
+
+def _version() -> str:
+    try:
+        return version("pylbr")
+    except PackageNotFoundError:
+        return "none"

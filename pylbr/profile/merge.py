@@ -184,6 +184,7 @@ def _address(text: bytes) -> int:
 def merge_inputs(
     inputs: Iterable[tuple[str, int]], binary: str, executor: Executor | None = None,
     update: Callable[[str], object] = lambda path: None,
+    count: Callable[[str, str], Counts] | None = None,
 ) -> Counts:
     """Counts of all inputs, each times its weight.
 
@@ -197,6 +198,8 @@ def merge_inputs(
         files.
     update : callable, optional
         Called with the path of each input once it is counted.
+    count : callable, optional
+        Counts one input, as `count_input` does, the default.
 
     Raises
     ------
@@ -205,12 +208,13 @@ def merge_inputs(
     """
     pairs = list(inputs)
     total = Counts()
+    count = count or count_input
     if executor is None:
         for path, weight in pairs:
-            total.add(count_input(path, binary), weight)
+            total.add(count(path, binary), weight)
             update(path)
         return total
-    futures = [executor.submit(count_input, path, binary) for path, _ in pairs]
+    futures = [executor.submit(count, path, binary) for path, _ in pairs]
     try:
         for future, (path, weight) in zip(futures, pairs, strict=True):
             total.add(future.result(), weight)

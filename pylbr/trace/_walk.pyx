@@ -4,7 +4,7 @@
 """
 
 cimport cython
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -18,6 +18,9 @@ cdef enum:
     MANY_SURE = 5       # the same of a path to a node with more ways
     PATH_BITS = 13
     MANY_BITS = 12
+    TWO_ODDS = 96       # contexts of guesses at nodes with two ways; those of the others follow
+    OTHER_ODDS = 171
+    ODDS = 186
     CHAIN = 32          # rows in a row that are copied without looking
     SLACK = 36
 
@@ -55,12 +58,17 @@ ctypedef struct streams:
     uint8_t* guesses
     uint8_t* ranks
     size_t run_bytes
-    size_t guess_bits
+    size_t guess_bytes
     size_t rank_bytes
     size_t run_at
     size_t guess_at
     size_t rank_at
     uint64_t run
+    uint32_t low
+    uint32_t high
+    uint32_t code
+    bint guessed
+    uint16_t odds[186]  # ODDS
 
 
 cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
@@ -99,11 +107,70 @@ cdef inline bint get(const uint8_t* data, size_t size, size_t* at, uint64_t* val
     return False
 
 
-cdef inline void put_guess(streams* s, bint missed) noexcept nogil:
-    if not s.guess_at & 7:
-        s.guesses[s.guess_at >> 3] = 0
-    s.guesses[s.guess_at >> 3] |= missed << (s.guess_at & 7)
+cdef inline void begin_guesses(streams* s) noexcept nogil:
+    cdef int i
+    s.high = 0xFFFFFFFFu
+    for i in range(ODDS):
+        s.odds[i] = 1 << 14
+
+
+cdef inline void narrow(streams* s, int context, bint missed) noexcept nogil:
+    """Take the part of the range that a guess leaves, and learn how often such guesses miss."""
+    cdef uint32_t odds = s.odds[context]
+    cdef uint32_t middle = s.low + ((s.high - s.low) >> 16) * odds
+    if missed:
+        s.high = middle
+        s.odds[context] = <uint16_t> (odds + ((65535 - odds) >> 5))
+    else:
+        s.low = middle + 1
+        s.odds[context] = <uint16_t> max(odds - (odds >> 5), 64)
+
+
+cdef inline void put_guess(streams* s, int context, bint missed) noexcept nogil:
+    s.guessed = True
+    narrow(s, context, missed)
+    while not (s.low ^ s.high) >> 24:
+        s.guesses[s.guess_at] = <uint8_t> (s.high >> 24)
+        s.guess_at += 1
+        s.low <<= 8
+        s.high = s.high << 8 | 255
+
+
+cdef inline void end_guesses(streams* s) noexcept nogil:
+    if s.guessed:
+        s.guesses[s.guess_at] = <uint8_t> ((s.low >> 24) + 1)
+        s.guess_at += 1
+
+
+cdef inline uint8_t guess_byte(streams* s) noexcept nogil:
+    """The next byte; zeros follow the last."""
     s.guess_at += 1
+    return s.guesses[s.guess_at - 1] if s.guess_at <= s.guess_bytes else 0
+
+
+cdef inline int missed_guess(streams* s, int context) noexcept nogil:
+    """1 if the next guess is wrong, 0 if it is right, -1 past the end."""
+    cdef int i
+    cdef bint missed
+    if not s.guessed:
+        s.guessed = True
+        for i in range(4):
+            s.code = s.code << 8 | guess_byte(s)
+    missed = s.code <= s.low + ((s.high - s.low) >> 16) * s.odds[context]
+    narrow(s, context, missed)
+    while not (s.low ^ s.high) >> 24:
+        s.low <<= 8
+        s.high = s.high << 8 | 255
+        s.code = s.code << 8 | guess_byte(s)
+    return -1 if s.guess_at > s.guess_bytes + 3 else missed
+
+
+cdef inline int two_context(int path, int lean) noexcept nogil:
+    """How sure a guess at a node with two ways is: the path's state, the lean's, if they agree."""
+    cdef int size = abs(lean)
+    cdef int bucket = (0 if size == 0 else 1 if size < 3 else 2 if size < 8 else 3 if size < 24
+                       else 4 if size < 48 else 5)
+    return (abs(path) * 6 + bucket) * 2 + (path * lean > 0)
 
 
 cdef inline void learn_many(many_entry* entry, uint8_t tag, uint32_t rank, int most) noexcept nogil:
@@ -261,12 +328,13 @@ cdef class Walk:
         """
         cdef Py_ssize_t i, n = len(numbers)
         cdef size_t at = 0
-        runs, guesses = np.empty(2 * n + 16, np.uint8), np.empty(n // 4 + 16, np.uint8)
+        runs, guesses = np.empty(2 * n + 16, np.uint8), np.empty(8 * n + 16, np.uint8)
         ranks = np.empty(5 * n + 16, np.uint8)
         cdef uint8_t[::1] run_view = runs, guess_view = guesses, rank_view = ranks
         cdef streams s
         memset(&s, 0, sizeof(streams))
         s.runs, s.guesses, s.ranks = &run_view[0], &guess_view[0], &rank_view[0]
+        begin_guesses(&s)
         contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)
         cdef uint8_t[::1] raw = contexts
         cdef context* places = <context*> &raw[0]
@@ -279,7 +347,8 @@ cdef class Walk:
                              lengths[i])
                 at += lengths[i]
             put(s.runs, &s.run_at, s.run)
-        return (runs[:s.run_at].tobytes(), guesses[:(s.guess_at + 7) >> 3].tobytes(),
+            end_guesses(&s)
+        return (runs[:s.run_at].tobytes(), guesses[:s.guess_at].tobytes(),
                 ranks[:s.rank_at].tobytes())
 
     cdef void _encode(self, streams* s, context* c, const uint32_t* numbers,
@@ -331,7 +400,7 @@ cdef class Walk:
                 s.run = 0
                 entry.state = learned(path, taken, PATH_SURE)
         else:
-            put_guess(s, ((path if path else state) > 0) != taken)
+            put_guess(s, two_context(path, state), ((path if path else state) > 0) != taken)
             entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
         self.node_state[node] = learned(state, taken, NODE_SURE)
         return True
@@ -356,10 +425,10 @@ cdef class Walk:
             put(s.runs, &s.run_at, s.run)
             s.run = 0
         else:
-            put_guess(s, guess != rank)
+            put_guess(s, TWO_ODDS + f_state * 15 + n_state, guess != rank)
         if guess != rank:
             if other != guess:
-                put_guess(s, other != rank)
+                put_guess(s, OTHER_ODDS + n_state, other != rank)
             if other == guess or other != rank:
                 put(s.ranks, &s.rank_at, rank)
         learn_many(f, f_tag, rank, MANY_SURE)
@@ -396,7 +465,8 @@ cdef class Walk:
             raise ValueError("out: wrong dtype or too short")
         memset(&s, 0, sizeof(streams))
         s.runs, s.run_bytes = <uint8_t*> runs, len(runs)
-        s.guesses, s.guess_bits = <uint8_t*> guesses, 8 * len(guesses)
+        s.guesses, s.guess_bytes = <uint8_t*> guesses, len(guesses)
+        begin_guesses(&s)
         s.ranks, s.rank_bytes = <uint8_t*> ranks, len(ranks)
         cdef size_t data = out.ctypes.data
         cdef lbr_branch* rows = <lbr_branch*> data if out.dtype == BRANCH_DTYPE else NULL
@@ -429,7 +499,7 @@ cdef class Walk:
         if at < <size_t> count:
             raise ValueError("fewer rows than it should have")
         if at == sum(lengths) and (s.run or s.run_at != s.run_bytes or s.rank_at != s.rank_bytes
-                                   or (s.guess_at + 7) >> 3 != s.guess_bits >> 3):
+                                   or s.guess_at != s.guess_bytes + 3 * s.guessed):
             raise ValueError("more in its streams than its rows need")
 
     cdef int _decode(self, streams* s, context* c, lbr_branch* rows, uint32_t* numbers,
@@ -480,6 +550,7 @@ cdef class Walk:
         cdef uint8_t tag
         cdef path_entry* entry
         cdef bint taken
+        cdef int missed
         if state == NODE_SURE or state == -NODE_SURE:
             taken = state > 0
             if s.run:
@@ -504,18 +575,14 @@ cdef class Walk:
                     return 2 * BAD_RUNS
                 entry.state = learned(path, taken, PATH_SURE)
         else:
-            if s.guess_at >= s.guess_bits:
+            missed = missed_guess(s, two_context(path, state))
+            if missed < 0:
                 return 2 * BAD_GUESSES
-            taken = ((path if path else state) > 0) != self._missed(s)
+            taken = ((path if path else state) > 0) != missed
             entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
         self.node_state[node] = learned(state, taken, NODE_SURE)
         rank[0] = taken
         return 1
-
-    cdef inline bint _missed(self, streams* s) noexcept nogil:
-        cdef bint missed = s.guesses[s.guess_at >> 3] >> (s.guess_at & 7) & 1
-        s.guess_at += 1
-        return missed
 
     cdef int _decode_many(self, streams* s, uint32_t node, uint64_t near, uint64_t far,
                           uint32_t ways, uint32_t* result) noexcept nogil:
@@ -529,7 +596,7 @@ cdef class Walk:
         cdef uint8_t n_state = n.state if n.tag == n_tag else 0
         cdef uint32_t guess, other, rank
         cdef uint64_t value
-        cdef bint missed
+        cdef int missed
         guess = f.rank if f_state else n.rank if n_state else self.rank_state[node]
         other = n.rank if f_state and n_state and n.rank != guess else self.rank_state[node]
         rank = guess
@@ -542,15 +609,15 @@ cdef class Walk:
             if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
                 return 2 * BAD_RUNS
         else:
-            if s.guess_at + 2 > s.guess_bits + 1:
+            missed = missed_guess(s, TWO_ODDS + f_state * 15 + n_state)
+            if missed < 0:
                 return 2 * BAD_GUESSES
-            missed = self._missed(s)
         if missed:
             rank = other
             if other != guess:
-                if s.guess_at >= s.guess_bits:
+                missed = missed_guess(s, OTHER_ODDS + n_state)
+                if missed < 0:
                     return 2 * BAD_GUESSES
-                missed = self._missed(s)
             if missed:
                 if not get(s.ranks, s.rank_bytes, &s.rank_at, &value) or value >= ways:
                     return 2 * BAD_RANKS

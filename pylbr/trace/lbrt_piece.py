@@ -147,7 +147,7 @@ def parse_piece(payload: bytes, columns: Sequence[str]) -> Piece:
     if nodes.max() > MAX_EDGES:
         raise LayoutError("a place that does not exist")
     cpus = _parse_runs(read, count) if "cpu" in columns else Runs(order[:0], order[:0])
-    runs, guesses = read.stream(2 * count + 16), read.stream(count // 4 + 16)
+    runs, guesses = read.stream(2 * count + 16), read.stream(8 * count + 16)
     ranks = read.stream(5 * count + 16)
     differences = {name: _parse_words(read.stream(10 + 20 * count), count)
                    for i, name in enumerate(VALUES) if mask >> i & 1}

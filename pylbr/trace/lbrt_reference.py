@@ -149,8 +149,11 @@ class Guesser:
 
     def __init__(self, graph: Graph, runs: bytes, guesses: bytes, ranks: bytes) -> None:
         self.graph = graph
-        self.runs, self.guesses, self.ranks = Streams(runs), guesses, Streams(ranks)
-        self.run, self.bit = self.runs.number(), 0
+        self.runs, self.guesses, self.ranks = Streams(runs), guesses + bytes(4), Streams(ranks)
+        self.run = self.runs.number()
+        self.low, self.high, self.at = 0, 0xFFFFFFFF, 4
+        self.code = int.from_bytes(self.guesses[:4], "big")
+        self.odds = [1 << 14] * 186
         begin = (0, -96, 96, -24, 24)
         two = {i: node for i, node in enumerate(graph.nodes) if len(node.ways) == 2}
         self.states = {i: begin[node.start] for i, node in two.items()}
@@ -167,11 +170,24 @@ class Guesser:
         self.run = self.runs.number()
         return False
 
-    def missed(self) -> bool:
+    def missed(self, context: int) -> bool:
         """Whether the next other guess is wrong."""
-        bit = self.guesses[self.bit >> 3] >> (self.bit & 7) & 1
-        self.bit += 1
-        return bool(bit)
+        odds = self.odds[context]
+        middle = self.low + (self.high - self.low >> 16) * odds
+        missed = self.code <= middle
+        if missed:
+            self.high = middle
+            self.odds[context] = odds + (65535 - odds >> 5)
+        else:
+            self.low = middle + 1
+            self.odds[context] = max(odds - (odds >> 5), 64)
+        while self.low >> 24 == self.high >> 24:
+            byte = self.guesses[self.at] if self.at < len(self.guesses) else 0
+            self.at += 1
+            self.low = self.low << 8 & 0xFFFFFFFF
+            self.high = self.high << 8 & 0xFFFFFFFF | 255
+            self.code = self.code << 8 & 0xFFFFFFFF | byte
+        return missed
 
     def two(self, node: int, path: int) -> tuple[bool, bool]:
         """The way out of a node with two, and whether the path remembers it."""
@@ -190,7 +206,9 @@ class Guesser:
             if taken != (entry > 0):
                 self.paths[slot] = tag, learned(entry, taken, 8)
         else:
-            taken = ((entry or state) > 0) != self.missed()
+            size = sum(abs(state) >= least for least in (1, 3, 8, 24, 48))
+            context = (abs(entry) * 6 + size) * 2 + (entry * state > 0)
+            taken = ((entry or state) > 0) != self.missed(context)
             self.paths[slot] = tag, learned(entry, taken, 8)
         self.states[node] = learned(state, taken, 96)
         return taken, True
@@ -213,11 +231,11 @@ class Guesser:
                 return guess
             wrong = True
         else:
-            wrong = self.missed()
+            wrong = self.missed(96 + far_state * 15 + near_state)
         rank = guess
         if wrong:
             rank = other
-            if other == guess or self.missed():
+            if other == guess or self.missed(171 + near_state):
                 rank = self.ranks.number()
         for table, most, (slot, tag, state, known_rank) in zip(
                 (self.far, self.near), (5, 14), places, strict=True):

@@ -1,0 +1,128 @@
+"""Merging on many workers, some of which are killed, and going on after an interruption."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from pylbr.profile.merge import Counts, count_input, inputs_of, merge_inputs
+from pylbr.profile.resume import Parts
+from tests.profile.test_merge import LIBRARY, fleet, merge, recording  # noqa: F401
+
+
+def needs_dask():
+    if os.environ.get("CI") != "true":
+        pytest.importorskip("distributed")
+
+
+def test_a_merge_goes_on_from_its_parts(fleet, tmp_path, monkeypatch):  # noqa: F811
+    """The parts that there are, are not counted again; the bytes are those of one merge."""
+    whole, parts, out = tmp_path / "whole.afdo.txt", tmp_path / "parts", tmp_path / "o.afdo.txt"
+    assert merge(fleet, "-o", whole) == 0
+    counted = []
+
+    def count(path, binary, real=count_input):
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        counted.append(path)
+        return real(path, binary)
+
+    from pylbr.profile import resume
+    monkeypatch.setattr(resume, "count_input", count)
+    assert merge(fleet, "-o", out, "--resume", parts) == 130
+    assert not out.exists() and len(list(parts.iterdir())) == 3
+    monkeypatch.setattr(resume, "count_input", lambda path, binary: counted.append(path)
+                        or count_input(path, binary))
+    assert merge(fleet, "-o", out, "--resume", parts) == 0
+    assert len(counted) == len(set(counted)) == 5
+    assert out.read_bytes() == whole.read_bytes()
+    assert merge(fleet, "-o", out, "--resume", parts, "-j", 2) == 0 and len(counted) == 5
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_part_of_another_input_or_a_damaged_one_is_not_used(tmp_path, capfd):
+    name = recording(tmp_path / "x.perf.data", 1, 0x7F00_0000_0000)
+    parts = Parts(str(tmp_path / "parts"))
+    first = parts.count(name, LIBRARY)
+    assert first == parts.count(name, LIBRARY) == count_input(name, LIBRARY)
+    time.sleep(0.01)
+    recording(tmp_path / "x.perf.data", 2, 0x7F00_0000_0000)
+    assert parts.count(name, LIBRARY) == count_input(name, LIBRARY) != first
+    part = parts.path(name)
+    data = part.read_bytes()
+    for at in (3, len(data) // 2, len(data) - 2):
+        part.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        assert merge(name, "-o", tmp_path / "o.preagg", "--resume", tmp_path / "parts") in (0, 2)
+        text = capfd.readouterr().err
+        assert "is damaged" in text or parts.count(name, LIBRARY) == count_input(name, LIBRARY)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three workers, each a process of its own."""
+    needs_dask()
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None,
+                      memory_limit=0) as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_dask_workers_make_the_same_bytes(fleet, tmp_path, cluster):  # noqa: F811
+    assert merge(fleet, "-o", tmp_path / "one.preagg") == 0
+    address = cluster.scheduler_address
+    assert merge(fleet, "-o", tmp_path / "dask.preagg", "--dask", address) == 0
+    assert (tmp_path / "one.preagg").read_bytes() == (tmp_path / "dask.preagg").read_bytes()
+
+
+def _slow(path, binary):
+    time.sleep(0.4)
+    return count_input(path, binary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.1, 0.6])
+def test_killed_workers_cost_time_and_nothing_else(fleet, cluster, delay):  # noqa: F811
+    """A worker that is killed while it counts: its inputs are counted by others."""
+    from distributed import Client
+
+    pairs = [(name, 1 + i) for i, name in enumerate(inputs_of([str(fleet)]))] * 2
+    expected = merge_inputs(pairs, LIBRARY)
+    with Client(cluster) as client:
+        client.wait_for_workers(3)
+        victims = list(client.run(os.getpid).values())[:2]
+
+        def kill():
+            for victim in victims:
+                time.sleep(delay)
+                os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = merge_inputs(pairs, LIBRARY, client.get_executor(pure=False, retries=10),
+                             count=_slow)
+        killer.join()
+    assert found == expected != Counts()
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_one_line(fleet, tmp_path, cluster, capfd):  # noqa: F811
+    address = cluster.scheduler_address
+    assert merge(fleet, __file__, "-o", tmp_path / "o.preagg", "--dask", address) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("pylbr")]
+    assert len(lines) == 1 and "of no known format" in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_no_scheduler(fleet, tmp_path, capfd, monkeypatch):  # noqa: F811
+    needs_dask()
+    from pylbr.cli import merge as command
+
+    monkeypatch.setattr(command, "_PATIENCE", 1)
+    assert merge(fleet, "-o", tmp_path / "o.preagg", "--dask", "tcp://127.0.0.1:9") == 2
+    assert "no scheduler answers there" in capfd.readouterr().err
+
