@@ -51,4 +51,5 @@ lint: $(PYTHON)  ## ruff, cython-lint, codespell, stubs
 
 docs: $(PYTHON)  ## HTML into docs/_build
 	$(PYTHON) -m pip install -q --group docs -e .
+	$(PYTHON) tools/contract_text.py docs/contract.txt
 	$(PYTHON) -m sphinx -q -W -b html docs docs/_build

@@ -18,6 +18,7 @@ from pylbr.errors import CommandError
 from pylbr.tables import print_table
 from pylbr.verify import run as suites_run
 from pylbr.verify import script, template
+from pylbr.verify.bugs import Caught, catch_all
 from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.script import Script
@@ -45,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "in plain Python")
     parser.add_argument("--new-policy", metavar="NAME",
                         help="write NAME.py, a policy to start from, with a table of the hooks")
-    parser.add_argument("--set", choices=("standard", *EXTENDED, "bugs", "mutants"),
+    parser.add_argument("--set", choices=("standard", *EXTENDED, "bugs", "mutants", "public"),
                         default="standard", help="what to search (default: %(default)s)")
     parser.add_argument("--depth", type=int, choices=(1, 2, 3),
                         help="entries of the LBR stack (legacy LBRs: 1 or 2)")
@@ -227,6 +228,24 @@ def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
     return 1 if missed else 0
 
 
+def _public(args: argparse.Namespace, caught: Sequence[Caught]) -> int:
+    if args.json:
+        print(json.dumps([{
+            "bug": c.bug.what, "source": c.bug.source, "model": c.bug.model,
+            "property": c.bug.property, "steps": len(c.words), "states": c.states,
+            "story": c.told()} for c in caught], indent=1))
+    else:
+        suites_run.print_with_legend(suites_run.bug_table(caught), (
+            c.bug.property for c in caught))
+    stories = [c.story for c in caught if c.story]
+    for story in stories if args.stories and not args.json else ():
+        print("\n" + story.text())
+    if args.out:
+        suites_run.save_each({f"{n:02}-{story.configuration.policy}-{story.property}": story
+                              for n, story in enumerate(stories, 1)}, args.out)
+    return 0
+
+
 def _ownership(args: argparse.Namespace) -> int:
     changes = {policy: handovers(ownership_configuration(policy))
                for policy in args.policies or POLICIES}
@@ -288,6 +307,9 @@ def run(args: argparse.Namespace) -> int:
         return _ownership(args)
     if args.walk:
         return _walks(args)
+    if args.set == "public":
+        with progress(None, "bug", args.set) as bar:
+            return _public(args, list(catch_all(lambda _: bar.update(1))))
     if args.set in ("bugs", "mutants"):
         with progress(None, "flaw", args.set) as bar:
             suite = switches if args.set == "bugs" else mutants

@@ -18,6 +18,7 @@ from pylbr.arbitration import register_file
 from pylbr.errors import LbrError
 from pylbr.files.output import write_text
 from pylbr.tables import Table, print_table
+from pylbr.verify.bugs import Caught
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES, TITLES
 from pylbr.verify.script import Outcome
@@ -26,8 +27,9 @@ from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 
-__all__ = ["flaw_table", "in_parallel", "json_of", "print_with_legend", "property_table",
-           "save_stories", "search", "state_table", "table", "walk_table", "what_if_table"]
+__all__ = ["bug_table", "flaw_table", "in_parallel", "json_of", "print_with_legend",
+           "property_table", "save_each", "save_stories", "search", "state_table",
+           "table", "walk_table", "what_if_table"]
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -168,6 +170,14 @@ def flaw_table(results: Sequence[FlawResult]) -> Table:
          for r in results])
 
 
+def bug_table(caught: Sequence[Caught]) -> Table:
+    """Public bugs and the shortest way to each."""
+    return table(
+        ("bug", "source", "code", "property", "steps", "story"),
+        [(c.bug.what, c.bug.source, c.bug.model, c.bug.property, str(len(c.words)), c.told())
+         for c in caught])
+
+
 def walk_table(results: Sequence[Walked]) -> Table:
     """How far each walk came."""
     return table(
@@ -220,15 +230,19 @@ def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:
     -------
     list of Story
     """
+    stories = {
+        "-".join((result.configuration.policy, *result.configuration.flaws, name)):
+            story_of(result.configuration, name, path)
+        for result in results for name, path in result.broken.items()}
+    save_each(stories, directory)
+    return list(stories.values())
+
+
+def save_each(stories: dict[str, Story], directory: Path) -> None:
+    """Write each story as text, replay file and timeline, under its name."""
     directory.mkdir(parents=True, exist_ok=True)
-    stories = []
-    for result in results:
-        for name, path in result.broken.items():
-            story = story_of(result.configuration, name, path)
-            stories.append(story)
-            stem = "-".join((result.configuration.policy, *result.configuration.flaws,
-                             name.replace("'", "n")))
-            for suffix, text in ((".txt", story.text() + "\n"), (".story.json", story.to_json()),
-                                 (".trace.json", timeline(story))):
-                write_text(directory / (stem + suffix), text)
-    return stories
+    for name, story in stories.items():
+        stem = name.replace("'", "n")
+        for suffix, text in ((".txt", story.text() + "\n"), (".story.json", story.to_json()),
+                             (".trace.json", timeline(story))):
+            write_text(directory / (stem + suffix), text)

@@ -121,3 +121,24 @@ def test_a_migrated_guest_goes_on_recording_since_6_12():
                                              if policy == "kvm-legacy" else ""))
         seen = next(step["seen"] for step in reversed(steps) if step["seen"])
         assert seen["records"] == records and "P21" in broken
+
+
+def test_the_host_records_again_before_interrupts_are_on():
+    """DEBUGCTL is written back first after the exit: an NMI's branch there is in the window."""
+    steps, _ = told("kvm-legacy", "switch to vCPU A; IPI opens cpu-exclude; vm-entry; exit irq; "
+                                  "after-exit; NMI branches; exit-irqs-on; NMI")
+    after = next(step for step in steps if step["word"] == "after-exit")
+    assert after["after"]["recording"] and not after["after"]["irqs"]
+    assert steps[-1]["seen"]["records"] == ["h0", "-"]
+    steps, _ = told("request", "switch to vCPU A; IPI opens cpu-exclude; vm-entry; exit irq; "
+                               "NMI branches; after-exit; exit-irqs-on; NMI")
+    assert steps[-1]["seen"]["records"] == ["-", "-"]
+
+
+def test_a_pinned_event_that_comes_second_goes_to_error_and_stays_there():
+    """Two pinned events that differ in their filter; perf alone enables the second again."""
+    before = "IPI opens cpu-exclude; IPI opens cpu-user; host branch; IPI closes cpu event 0"
+    steps, _ = told("kvm-legacy", before, events=2)
+    assert steps[-1]["after"]["owner"] == "unowned"
+    steps, _ = told("kvm-legacy", before + "; IPI enables cpu event 1", events=2)
+    assert steps[-1]["after"]["owner"] == "host"

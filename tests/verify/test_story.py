@@ -101,3 +101,28 @@ def test_timeline_is_a_chrome_trace(story):
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices if e["tid"] == track)
         assert spans[0][0] == 0 and spans[-1][1] == total
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+
+
+#: Trace Event Format: what each phase of an event must have, and of which type.
+SCHEMA = {
+    "M": {"name": str, "ph": str, "pid": int, "args": dict},
+    "X": {"name": str, "ph": str, "pid": int, "tid": int, "ts": (int, float),
+          "dur": (int, float)},
+    "i": {"name": str, "ph": str, "pid": int, "tid": int, "ts": (int, float), "s": str},
+}
+
+
+def test_every_event_of_a_timeline_has_what_the_format_demands(story):
+    """Perfetto's trace processor is no part of its package: the format it documents is held."""
+    trace = json.loads(timeline(story))
+    assert set(trace) <= {"traceEvents", "displayTimeUnit", "otherData"}
+    for event in trace["traceEvents"]:
+        for name, kind in SCHEMA[event["ph"]].items():
+            assert isinstance(event[name], kind) and not isinstance(event[name], bool), event
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name", "thread_sort_index",
+                                     "process_sort_index", "process_labels")
+        if event["ph"] == "i":
+            assert event["s"] in "gpt"
+    named = {e["tid"] for e in trace["traceEvents"] if e["ph"] == "M" and "tid" in e}
+    assert {e["tid"] for e in trace["traceEvents"] if e["ph"] == "X"} <= named

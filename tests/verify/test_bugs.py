@@ -1,0 +1,83 @@
+"""Public bugs: each is found in the code that has it, and not in the code that does not."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pylbr.cli import main
+from pylbr.verify import bugs, script, svm
+from pylbr.verify.models import Configuration, explore
+from pylbr.verify.story import Story
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "bugs.md"
+CAUGHT = {bug.what: bugs.catch(bug) for bug in bugs.BUGS}
+FIXED = {"mediated-arch-lbr": "mediated-arch-lbr-fixed", "arch-lbr-v2-fixed": "request",
+         "arch-lbr-v2": "request"}
+
+
+def test_there_are_many_and_most_are_not_planted():
+    assert len(bugs.BUGS) >= 40
+    merged = [bug for bug in bugs.BUGS if not bug.flaws]
+    assert len(merged) > 25
+
+
+@pytest.mark.parametrize("bug", [bug for bug in bugs.BUGS if bug.policy != "svm"],
+                         ids=lambda bug: bug.what)
+def test_the_line_that_is_printed_shows_the_bug(bug):
+    steps = script.play(script.read(CAUGHT[bug.what].told(), bug.policy, bug.flaws))
+    assert bug.property in script.broken_in(steps)
+
+
+@pytest.mark.parametrize("bug", [bug for bug in bugs.BUGS if bug.policy in FIXED],
+                         ids=lambda bug: bug.what)
+def test_it_is_not_in_code_without_it(bug):
+    """On the same ground, `request` or the tree with its faults fixed."""
+    ground = {"guests": 1, "depth": 1, "kinds": (), "features": (), **bug.ground}
+    assert not explore(Configuration(FIXED[bug.policy], **ground)).broken
+
+
+def test_the_page_is_the_output_of_the_command(capsys):
+    assert main(["verify", "--set", "public"]) == 0
+    printed = capsys.readouterr().out
+    table = printed.split("\n\n")[0]
+    assert table in PAGE.read_text()
+    assert len(re.findall(r"^\|", table, re.M)) == len(bugs.BUGS) + 2
+
+
+def test_stories_are_written_and_replay(tmp_path, capsys):
+    assert main(["verify", "--set", "public", "--json", "--out", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["bug"] for one in told] == [bug.what for bug in bugs.BUGS]
+    files = sorted(tmp_path.glob("*.story.json"))
+    assert len(files) == len([bug for bug in bugs.BUGS if bug.policy != "svm"])
+    assert Story.load(files[0]).replay()
+
+
+# SVM
+
+def test_a_kvm_with_every_fix_holds_everything():
+    found = svm.search()
+    assert not found.broken and found.states > 20_000
+    assert not svm.search(sev_es=True).broken
+
+
+@pytest.mark.parametrize("fix", svm.FIXES)
+def test_every_fix_is_needed(fix):
+    bug = next(b for b in bugs.BUGS if b.flaws == (f"without-{fix}",))
+    found = svm.search(svm.FIXES.keys() - {fix}, sev_es=fix == "sev-es", until=bug.property)
+    assert bug.property in found.broken
+
+
+def test_l1_reads_the_hosts_lbrs_after_l2_had_them():
+    """What the series of November 2025 calls a fun problem."""
+    found = svm.search(svm.FIXES.keys() - {"intercepts"}, until="P1")
+    assert found.broken["P1"] == [
+        "host sets DEBUGCTL.LBR to 1", "host branch", "VMRUN", "L1 vmrun with LBRV",
+        "L2 exits to L1", "L1 rdmsr LASTBRANCHFROMIP"]
+
+
+def test_svm_as_of_6_1_breaks_what_its_fixes_mend():
+    assert {"P5", "P21"} <= set(svm.search({"dirty"}, until="P21").broken)
+    assert "P1" in svm.search({"dirty"}, until="P1").broken
