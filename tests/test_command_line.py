@@ -23,7 +23,8 @@ ANSWERS = {
     "record": None, "replay": None, "convert": None, "optimize": None, "linux": None,
     "report": ["{stacks}"], "inspect": [GZIP], "merge": None, "doctor": ["{stacks}"],
     "run": ["{machine}", "--limit", "1000", "--report"],
-    "verify": ["--ownership", "lease"], "arbitrate": ["--branches", "2000", "lease"],
+    "verify": ["--ownership", "lease"], "selftest": ["--group", "msrs"],
+    "arbitrate": ["--branches", "2000", "lease"],
     "msr": ["skylake"], "cpuid": ["skylake"],
 }
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from pylbr.arbitration import make_policy
 from pylbr.embed.machine import executable_model
 from pylbr.errors import CommandError
+from pylbr.selftest.counterexample import reproduce
 from pylbr.selftest.groups import groups
 from pylbr.selftest.ktap import report
+from pylbr.verify.story import Story
 
 HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
 
@@ -27,6 +29,8 @@ examples:
   pylbr selftest
   pylbr selftest --policy request --model alder-lake-p
   pylbr selftest --policy kvm-legacy --group contention
+  pylbr verify --set public --out bugs
+  pylbr selftest --counterexample bugs/28-mediated-arch-lbr-P1.story.json
 """
 
 
@@ -39,12 +43,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "a policy of legacy LBRs)")
     parser.add_argument("--group", action="append", help="only this group; may be repeated",
                         choices=("works", "state", "msrs", "contention"))
+    parser.add_argument("--counterexample", type=Path, metavar="FILE",
+                        help="write a .story.json of pylbr verify --out as a guest program and a "
+                        "contention script, run them and compare")
+    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR",
+                        help="where these two are written (default: here)")
     parser.add_argument("--points", type=int, default=8, metavar="N",
                         help="save each guest at N points of its run (default: %(default)s)")
 
 
+def _counterexample(args: argparse.Namespace) -> int:
+    story = Story.load(args.counterexample)
+    stem = args.counterexample.name.removesuffix(".story.json")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        found = reproduce(story, args.out, stem)
+    except OSError as error:
+        raise CommandError(f"{args.out}: {error.strerror}") from None
+    print(*found.lines, sep="\n")
+    print(f"{story.property} of {story.configuration.policy} "
+          f"{'shows' if found.shown else 'does not show'} on the machine; again with: pylbr run "
+          f"--contention {args.out / stem}.script {args.out / stem}.elf")
+    return int(not found.shown)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if something that the policy promises does not hold."""
+    if args.counterexample:
+        return _counterexample(args)
     if args.points < 1:
         raise CommandError(f"--points: must be 1 or more, not {args.points}")
     legacy = make_policy(args.policy).legacy

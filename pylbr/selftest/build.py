@@ -44,8 +44,8 @@ def build(
     ConfigurationError
         There is no gcc, or it fails.
     """
-    target = directory / ("-".join((name, *flags, "multiboot" * multiboot)).replace("=", "")
-                          + ".elf")
+    words = filter(None, (name, *flags, "multiboot" * multiboot))
+    target = directory / ("-".join(words).replace("=", "") + ".elf")
     if target.exists():
         return target
     if shutil.which("gcc") is None:
