@@ -121,8 +121,9 @@ def _sweep(plt: Any, sweep: Mapping[int, Sequence[Figures]]) -> Any:
                  for n in served]
         # Policies that agree lie upon each other: hollow marks of different sizes show each.
         style: dict[str, Any] = {
-            "marker": "osD^v<>PX*"[i % 10], "markersize": 14 - i % 10, "fillstyle": "none",
-            "linestyle": ("-", "--", "-.", ":")[i % 4], "label": first.policy}
+            "marker": "osD^v<>PX*hpd8"[i % 14], "markersize": 15 - i % 12, "fillstyle": "none",
+            "color": plt.get_cmap("tab20")(i % 20), "label": first.policy,
+            "linestyle": ("-", "--", "-.", ":")[i % 4]}
         axes[0].plot(served, waits, **style)
         axes[1].plot(lengths, [sweep[n][i].host_overlap for n in lengths], **style)
     for axis, title, unit in zip(axes, (

@@ -104,6 +104,7 @@ ROWS = [
     ("pmu_intel.c: vmx_passthrough_lbr_msrs", r"state < PERF_EVENT_STATE_ACTIVE"),
     ("vmx.c: vmx_vcpu_run", r"update_debugctlmsr\("),
     ("vmx.h: vmx_guest_debugctl_write", r"GUEST_IA32_DEBUGCTL"),
+    ("vmx.h: vmx_guest_debugctl_read", r"FREEZE_IN_SMM"),
     ("vmx.c: init_vmcs", r"XSS_EXIT_BITMAP"),
     ("kernel/sched/core.c: prepare_task_switch", r"perf_event_task_sched_out"),
     ("kernel/sched/core.c: finish_task_switch", r"perf_event_task_sched_in"),
@@ -122,6 +123,7 @@ ROWS = [
     ("pmu_intel.c: intel_pmu_reset", r"intel_pmu_release_guest_lbr_event\("),
     ("nested.c: nested_vmx_prepare_msr_bitmap", r"msr_bitmap_l0"),
     ("nested.c: prepare_vmcs02", r"vmx_guest_debugctl_write\("),
+    ("nested.c: nested_vmx_check_guest_state", r"vmx_is_valid_debugctl"),
     ("nested.c: load_vmcs12_host_state", r"vmx_guest_debugctl_write\(vcpu, 0\)"),
 ]
 _ROW = re.compile(r"^\| [^|]+\| `([\w./]+: \w+)`(?:, `(\w+)`)? +\| (\d+) +\| (\d+) +\|", re.M)
