@@ -5,13 +5,13 @@ before to that of its own row.  `lbrt_reference` describes what the numbers are 
 """
 
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE
-from lbrcore.lbr cimport lbr_branch
+from pylbr.trace._guesses cimport get, put
 
 #: Class and privilege levels among the last eight bytes of a branch: they tell edges apart.
 cdef uint64_t KEY = 0xFFFF00FF
@@ -266,3 +266,34 @@ cdef class Edges:
         after[known] = number[after[known]]
         self._index()
         return number[:edges]
+
+
+def varints(const uint8_t[::1] data):
+    """All varints of some bytes, as uint64.
+
+    Raises
+    ------
+    ValueError
+        The last is cut off, or one does not fit 64 bits.
+    """
+    cdef size_t at = 0, size = data.shape[0]
+    cdef Py_ssize_t n = 0
+    result = np.empty(size, np.uint64)
+    cdef uint64_t[::1] out = result
+    cdef const uint8_t* begin = &data[0] if size else NULL
+    while at < size:
+        if not get(begin, size, &at, &out[n]):
+            raise ValueError("a number that is cut off")
+        n += 1
+    return result[:n]
+
+
+def to_varints(const uint64_t[::1] values):
+    """Numbers as varints: seven bits per byte, lowest first, bit 7 where more follow."""
+    cdef size_t at = 0
+    cdef Py_ssize_t i
+    result = np.empty(10 * values.shape[0] + 1, np.uint8)
+    cdef uint8_t[::1] out = result
+    for i in range(values.shape[0]):
+        put(&out[0], &at, values[i])
+    return result[:at].tobytes()

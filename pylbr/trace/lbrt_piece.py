@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE
-from pylbr.trace._walk import to_varints, varints
+from pylbr.trace._edges import to_varints, varints
 from pylbr.trace.lbrt_layout import (
     MAX_EDGES,
     MAX_ROWS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pylbr.trace._walk import to_varints, varints
+from pylbr.trace._edges import to_varints, varints
 from pylbr.trace.lbrt_layout import LayoutError, pack_stream, unpack_stream
 
 __all__ = ["StreamReader", "StreamWriter"]
