@@ -8,6 +8,7 @@
  *   qemu-x86_64 -plugin ./lbr_plugin.so,ctl=0x7f0007,out=perf.data,period=1000 ./program
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -46,6 +47,11 @@ uint64_t qemu_plugin_start_code(void);
 
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
+
+/* QEMU 9.0 and newer, which have scoreboards, refuse plugins for version 1, older ones those for 2. */
+__attribute__((constructor)) static void choose_version(void) {
+    if (dlsym(RTLD_DEFAULT, "qemu_plugin_scoreboard_new")) qemu_plugin_version = 2;
+}
 
 enum { MAX_VCPUS = 64 };
 enum { DEBUGCTL = 0x1D9, LBR_CTL = 0x14CE, PMC0 = 0x4C1, EVTSEL0 = 0x186, GLOBAL_CTRL = 0x38F,

@@ -193,3 +193,19 @@ def test_unicorn_in_c(tmp_path):
     assert run(program).splitlines() == [
         f"{i:2} {source:#x} -> {target:#x} type {kind}"
         for i, (source, target, kind) in enumerate(branches[:-33:-1])]
+
+
+@pytest.mark.peer
+def test_go(tmp_path):
+    needs("go")
+    shutil.copy(EXAMPLES / "go/main.go", tmp_path)
+    program = tmp_path / "main"
+    done = subprocess.run(
+        ["go", "build", "-o", str(program), "main.go"], cwd=tmp_path, capture_output=True,
+        text=True, timeout=600,
+        env={**os.environ, "CGO_CFLAGS": f"-I{prefix()}/include", "GOPROXY": "off",
+             "CGO_LDFLAGS": str(prefix() / "lib/liblbrcore.a"), "GOCACHE": str(tmp_path / "go")})
+    assert done.returncode == 0, done.stderr
+    assert run(program).splitlines() == [
+        "#GP: reserved bits must be 0 (0x10000000000)",
+        "32 records, newest 0x401028 -> 0x402028, oldest 0x401009"]

@@ -7,14 +7,20 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
 
+from pylbr.perf.data_reader import PerfData
+from pylbr.perf.stacks import Samples
 from tests.conftest import ROOT, Installed
 from tests.core.library import prefix
 
 pytestmark = pytest.mark.slow
+#: A QEMU of another version, as .ci/other-qemu unpacks it.
+OTHER = os.environ.get("PYLBR_OTHER_QEMU") or os.path.expanduser(
+    "~/.cache/pylbr-other-qemu/trixie/qemu-system-x86_64")
 EXAMPLES = ROOT / "examples"
 
 
@@ -184,6 +190,31 @@ def test_qemu_plugin(qemu_plugin: list[str]) -> None:
             capture_output=True, text=True, timeout=120)
         assert refused.returncode == 1 and f"lbr_plugin: {message}" in refused.stderr.replace(
             "sapphire-rapids: ", "")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("qemu", ["qemu-system-x86_64", OTHER])
+def test_qemu_plugin_in_a_system(qemu: str, qemu_plugin: list[str], tmp_path: Path) -> None:
+    """Two processors and the firmware, in this QEMU and in one with a newer plugin interface."""
+    if shutil.which(qemu) is None and os.environ.get("CI") != "true":
+        pytest.skip(f"{qemu} is not there; .ci/other-qemu unpacks a newer one")
+    out, part = tmp_path / "perf.data", tmp_path / "perf.data.part"
+    process = subprocess.Popen(
+        [qemu, "-display", "none", "-net", "none", "-smp", "2", "-plugin",
+         f"{qemu_plugin[2]},out={out},period=5000"], stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None and not (
+                part.exists() and part.stat().st_size > 40_000):
+            time.sleep(0.05)
+        process.terminate()  # QEMU ends in good order, and the plugin with it
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert f"samples in {out}" in said
+    samples = [record for record in PerfData(out) if isinstance(record, Samples)]
+    assert sum(len(each) for each in samples) > 40
+    assert max(len(each.entries) / len(each) for each in samples) > 25
 
 
 @pytest.mark.peer
