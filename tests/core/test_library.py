@@ -28,14 +28,25 @@ def test_it_exports_the_header_and_nothing_else():
     assert exported == declared and len(declared) > 50
 
 
-def test_it_needs_no_python_and_little_of_libc():
-    for name in ("liblbrcore.so.1", "liblbrcore.a"):
-        flags = ["-D"] if name.endswith(".1") else []
-        wanted = shown("nm", *flags, "-u", str(prefix() / "lib" / name))
-        names = {word.split("@")[0] for word in re.findall(r" U (\S+)", wanted)}
-        assert names <= {"calloc", "free", "memcpy", "memset", "memcmp",
-                         "strcmp", "strlen", "__stack_chk_fail",
-                         "_GLOBAL_OFFSET_TABLE_"}, name
+#: Of libc: what every freestanding C has, and what perf.data files need.
+FEW = {"calloc", "free", "memcpy", "memset", "memcmp", "memmove", "strcmp", "strlen",
+       "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
+FILES = {"malloc", "strncpy", "fopen", "fwrite", "fseek", "fclose", "rename", "remove"}
+
+
+def wanted(path, *flags):
+    """Names that an object leaves to others."""
+    return {word.split("@")[0] for word in re.findall(
+        r" U (\S+)", shown("nm", *flags, "-u", str(path)))}
+
+
+def test_it_needs_no_python_and_little_of_libc(tmp_path):
+    assert wanted(prefix() / "lib/liblbrcore.so.1", "-D") <= FEW | FILES
+    assert wanted(prefix() / "lib/liblbrcore.a") <= FEW | FILES
+    build = generate(tmp_path)
+    shown("gcc", "-O2", "-fPIC", "-DLBR_NO_FILES", f"-I{prefix() / 'include'}", "-c",
+          str(build / "lbrcore.c"), "-o", str(tmp_path / "small.o"))
+    assert wanted(tmp_path / "small.o") <= FEW
 
 
 def test_it_is_small(tmp_path):
