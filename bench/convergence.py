@@ -17,8 +17,8 @@ import numpy as np
 
 from bench.programs import commands, record
 from lbrcore import BranchClass
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
+from pylbr.record.wire_numbers import Counted
 
 PERIOD = 1009
 STRIDES = (1000, 300, 100, 30, 10, 3, 1)

@@ -14,9 +14,9 @@ from bench.conftest import QUICK
 from bench.programs import commands, record
 from bench.test_bench_record import Nothing, seconds_of, used
 from pylbr.errors import UnsupportedFeature
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
 from pylbr.record.native.engine import usable
+from pylbr.record.wire_numbers import Counted
 
 ROUNDS = 5 if QUICK else 15
 SCALE = 8 if QUICK else 16

@@ -16,8 +16,8 @@ import pytest
 
 from bench.conftest import QUICK
 from bench.programs import commands, record
-from pylbr.record.build import tools
 from pylbr.record.engine import Request
+from pylbr.record.toolchain import tools
 
 HERE = Path(__file__).parent
 ROUNDS = 5 if QUICK else 9

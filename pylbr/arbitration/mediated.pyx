@@ -12,35 +12,45 @@ from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.host.perf cimport FILTER_EXCLUSION
 
 
-cdef class Mediated(SingleOwner):
-    """Mediated(lazy=False)\n--\n
-    Swap the whole facility at vcpu_load and vcpu_put.
-    """
+cdef class _MediatedPmu(SingleOwner):
+    """What both forms have in common."""
 
-    def __init__(self, bint lazy=False):
+    def __init__(self, name, bint lazy):
         self.lazy = lazy
-        self.name = "mediated-lazy" if lazy else "mediated"
+        self.name = f"{name}-lazy" if lazy else name
         self.host_short = self.mediated = True
         self.refuses_guest_tracing = True
         self.sharing = FILTER_EXCLUSION
         self.nested_controls = self.guest_pebs = True
 
+    cdef void take_from_host(self, System* s, Cpu* c) noexcept nogil:
+        if c.perf.granted:
+            self.detach(s, c)
+            c.wanted = 1
+
+    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
+        return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
+
+
+cdef class Mediated(_MediatedPmu):
+    """Mediated(lazy=False)\n--\n
+    Swap the whole facility at vcpu_load and vcpu_put.
+    """
+
+    def __init__(self, bint lazy=False):
+        super().__init__("mediated", lazy)
+
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0:
             c.scratch = c.irqs
             c.irqs = 0
-            if c.perf.granted:
-                self.detach(s, c)
-                c.wanted = 1
+            self.take_from_host(s, c)
             return 1
         if not self.lazy or self.wants(v):
             self.load_guest(s, c, v)
         c.irqs = c.scratch
         c.scratch = 0
         return DONE
-
-    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
-        return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         if pc == 0 and c.perf.granted:  # lazy: attached since the guest was loaded
@@ -63,25 +73,18 @@ cdef class Mediated(SingleOwner):
         return SingleOwner.vcpu_put(self, s, c, v, pc)
 
 
-cdef class MediatedMerged(SingleOwner):
+cdef class MediatedMerged(_MediatedPmu):
     """MediatedMerged(lazy=False)\n--\n
     Swap them at every VM entry and exit.
     """
 
     def __init__(self, bint lazy=False):
-        self.lazy = lazy
-        self.name = "mediated-merged-lazy" if lazy else "mediated-merged"
-        self.host_short = self.mediated = True
-        self.refuses_guest_tracing = True
-        self.sharing = FILTER_EXCLUSION
-        self.nested_controls = self.guest_pebs = True
+        super().__init__("mediated-merged", lazy)
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         """perf_load_guest_context, then KVM's own registers."""
         if pc == 0:
-            if c.perf.granted:
-                self.detach(s, c)
-                c.wanted = 1
+            self.take_from_host(s, c)
             return 1
         if self.lazy and not self.wants(v):
             self.keep_out(c, v)
@@ -98,9 +101,6 @@ cdef class MediatedMerged(SingleOwner):
                 self.attach(s, c)
             return DONE
         return self.yield_guest(s, c, v, pc)
-
-    cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
-        return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
 
 
 POLICIES = {"mediated": Mediated, "mediated-merged": MediatedMerged}

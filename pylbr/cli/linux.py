@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", default=".", help="for files (default: this directory)")
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show the guest's console on standard error")
-    parser.add_argument("--boot", action="store_true", help="boot anew, keep the result")
+    parser.add_argument("--boot", action="store_true", help="boot again, keep the result")
     parser.add_argument(
         "--limit", type=int, default=100_000_000_000, metavar="N",
         help="stop after N instructions, or as long asleep (default: %(default)s)")

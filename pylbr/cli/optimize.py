@@ -1,4 +1,4 @@
-"""``pylbr optimize``: record, lay out anew with BOLT, and measure."""
+"""``pylbr optimize``: record, change the layout with BOLT, and measure."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from pylbr.errors import CommandError
 from pylbr.perf.abi import BranchSample
 from pylbr.perf.branch_filter import BRANCH_KINDS, lbr_ctl
 from pylbr.record.choice import choose, process_of
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
 from pylbr.record.events import EVENT_NAMES, counted_event
 from pylbr.record.filters import recordable_filter
 from pylbr.record.output import PerfDataOutput
+from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
     from pylbr.record.live import LiveOutput

@@ -17,7 +17,7 @@ from pylbr.perf.branch_filter import BRANCH_WORDS
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
 from pylbr.sample.quirks import QUIRKS
-from pylbr.sample.setup import DEFAULT_MODEL
+from pylbr.sample.sample_setup import DEFAULT_MODEL
 from pylbr.trace import open_any
 from pylbr.trace.formats import output_format, output_suffixes, readable
 from pylbr.trace.modules import parse_module

@@ -20,7 +20,7 @@ _RECEIVED, _TRANSMITTED = 0x01, 0x02
 _NOTHING, _EMPTIED, _ARRIVED, _FIFO_ON = 0x01, 0x02, 0x04, 0xC0
 _CONTROL_FIFO, _CLEAR_RECEIVED = 0x01, 0x02
 _LOOP, _OUT2 = 0x10, 0x08
-#: CTS, DSR and DCD: whoever listens is there.
+#: CTS, DSR and DCD: the other end is ready.
 _CONNECTED = 0xB0
 _MOST_WAITING = 1 << 20
 
@@ -49,7 +49,7 @@ class Uart:
         self._waiting: deque[int] = deque()
 
     def receive(self, data: bytes) -> None:
-        """Bytes arrive; those that nobody reads for a megabyte are lost."""
+        """Bytes arrive; those that stay unread for a megabyte are lost."""
         self._waiting.extend(data[:_MOST_WAITING - len(self._waiting)])
         self._changed()
 

@@ -7,15 +7,43 @@ import os
 import secrets
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from pylbr.errors import TraceError
 
-__all__ = ["AtomicFile", "write_text"]
+__all__ = ["AtomicFile", "Completed", "write_text"]
 
 
-class AtomicFile:
+class Completed(ABC):
+    """An output whose ``with`` commits it, or discards it on an exception."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Complete the file; after that it exists."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove what was written; a second call does nothing."""
+
+    @abstractmethod
+    def failure(self, error: OSError) -> TraceError:
+        """The error of a write, as the user shall see it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        if kind is None:
+            self.commit()
+            return
+        self.discard()
+        if isinstance(error, OSError) and not isinstance(error, TraceError):
+            raise self.failure(error) from error
+
+
+class AtomicFile(Completed):
     """A file written under a temporary name in the directory of its final one.
 
     `commit` gives it its name; `discard`, or an exception in a ``with``, removes it.
@@ -98,17 +126,6 @@ class AtomicFile:
         """The error of a write, as the user shall see it."""
         reason = error.strerror or str(error)
         return TraceError(self.path, f"cannot be written: {reason}; nothing was left there")
-
-    def __enter__(self) -> AtomicFile:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
-        if kind is None:
-            self.commit()
-            return
-        self.discard()
-        if isinstance(error, OSError) and not isinstance(error, TraceError):
-            raise self.failure(error) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -18,7 +18,7 @@ from pylbr.errors import LbrError, StateError
 from pylbr.linux.boot import boot
 from pylbr.linux.console import Console
 from pylbr.linux.kernel import load
-from pylbr.record.build import cache_directory
+from pylbr.record.toolchain import cache_directory
 
 __all__ = ["COMMAND_LINE", "Guest", "NotBooted", "booted"]
 
@@ -102,7 +102,7 @@ def booted(
     """
     kept = guest.saved
     if not fresh and contention is None and kept.is_file():
-        with suppress(StateError):  # of another version, or damaged: boot anew
+        with suppress(StateError):  # of another version, or damaged: boot again
             machine = restore(kept, console=console, output=output)
             console.watch(machine)
             return machine, Channel(machine)

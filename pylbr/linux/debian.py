@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from pylbr.errors import UnsupportedFeature
-from pylbr.record.build import cache_directory
+from pylbr.record.toolchain import cache_directory
 
 __all__ = ["KERNEL", "fetch", "kernel", "root_of"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pylbr.linux import debian
 from pylbr.linux.archive import Archive
 from pylbr.linux.libraries import libraries
-from pylbr.record.build import built
+from pylbr.record.toolchain import built
 
 __all__ = ["initramfs"]
 

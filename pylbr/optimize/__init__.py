@@ -1,1 +1,1 @@
-"""From a program to an optimised program: record, profile, lay out anew, measure."""
+"""From a program to an optimised program: record, profile, change the layout, measure."""

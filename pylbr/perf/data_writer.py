@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from pylbr.errors import TraceError
-from pylbr.files.output import AtomicFile
+from pylbr.files.output import AtomicFile, Completed
 from pylbr.perf._data_writer import pack_samples
 from pylbr.perf.abi import PERF_MAGIC, AttrFlag, BranchSample, SampleType
 from pylbr.perf.header_writer import feature_bodies
@@ -77,7 +77,7 @@ def _unified(events: tuple[Event, ...]) -> tuple[tuple[Event, ...], SampleLayout
     return tuple(unified), SampleLayout(int(kind), int(extra), ids)
 
 
-class PerfDataWriter:
+class PerfDataWriter(Completed):
     """One perf.data file; it appears under its name when `commit` is called.
 
     Attribute `directory` is where it lies until then, `samples` counts those in it.
@@ -193,16 +193,9 @@ class PerfDataWriter:
             file.write(struct.pack("<QQ", self._attrs_end + 8 * number, 8))
         file.write(struct.pack(f"<{len(self._events)}Q", *self._layout.ids))
 
-    def __enter__(self) -> PerfDataWriter:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
-        if kind is None:
-            self.commit()
-            return
-        self.discard()
-        if isinstance(error, OSError) and not isinstance(error, TraceError):
-            raise self._output.failure(error) from error
+    def failure(self, error: OSError) -> TraceError:
+        """The error of a write, as the user shall see it."""
+        return self._output.failure(error)
 
 
 def write_perf_data(

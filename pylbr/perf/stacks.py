@@ -71,9 +71,7 @@ class Comm:
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
-    """A new task (PERF_RECORD_FORK): `pid` and `tid`, begun by `ppid` and `ptid`."""
-
+class _Task:
     pid: int
     ppid: int
     tid: int
@@ -83,15 +81,13 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
-    """A task's end (PERF_RECORD_EXIT); fields as `Fork`."""
+class Fork(_Task):
+    """A new task (PERF_RECORD_FORK): `pid` and `tid`, begun by `ppid` and `ptid`."""
 
-    pid: int
-    ppid: int
-    tid: int
-    ptid: int
-    time: int = 0
-    cpu: int = 0
+
+@dataclass(frozen=True, slots=True)
+class Exit(_Task):
+    """A task's end (PERF_RECORD_EXIT); fields as `Fork`."""
 
 
 @dataclass(frozen=True, slots=True)

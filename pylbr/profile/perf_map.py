@@ -61,7 +61,7 @@ class PerfMap:
             return ""
         with open(file, "rb") as stream:
             status = os.fstat(file)
-            # Anybody may write to /tmp, and process numbers come again.
+            # Every user may write to /tmp, and process numbers come again.
             if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
                 self.problem = f"{self.path}: is another user's, or no file: no names from it"
                 return ""

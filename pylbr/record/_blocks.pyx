@@ -18,7 +18,7 @@ from lbrcore.lbr cimport (
     LBR_NEAR_REL_JMP, LBR_NOT_TAKEN, LBR_SOFT_INT, LBR_SYSCALL, LBR_SYSRET, LBR_ZERO_CALL,
 )
 
-from pylbr.record.constants import BLOCK_DTYPE, KERNEL_ENTRY, KERNEL_EXIT
+from pylbr.record.wire_numbers import BLOCK_DTYPE, KERNEL_ENTRY, KERNEL_EXIT
 
 cdef uint64_t ENTRY = KERNEL_ENTRY
 cdef uint64_t EXIT = KERNEL_EXIT

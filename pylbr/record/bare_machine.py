@@ -38,7 +38,7 @@ from pylbr.embed.machine import executable_model
 from pylbr.embed.unicorn import attach
 from pylbr.errors import CommandError
 from pylbr.record.bare import IMPORTS, PAGE, Code
-from pylbr.record.constants import KERNEL_ENTRY, KERNEL_EXIT
+from pylbr.record.wire_numbers import KERNEL_ENTRY, KERNEL_EXIT
 
 __all__ = ["BareMachine"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE, BranchClass
-from pylbr.record.constants import (
+from pylbr.record.wire_numbers import (
     EVENT,
     KERNEL_ENTRY,
     KERNEL_EXIT,

@@ -12,7 +12,7 @@ import numpy as np
 from pylbr.errors import CommandError
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
-from pylbr.record.constants import Counted
+from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -92,7 +92,7 @@ class Sink(Protocol):
     def branches(self, task: int, branches: np.ndarray) -> bool:
         """The next branches of a thread, BRANCH_DTYPE; only if all were asked for.  They
         come after all records of mappings and tasks.  `task` is the thread's id, plus
-        `constants.IMAGE` for each program that its process had executed before.  False when
+        `wire_numbers.IMAGE` for each program that its process had executed before.  False when
         the sink takes no more."""
 
 

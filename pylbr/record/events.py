@@ -9,7 +9,7 @@ from pylbr.errors import CommandError
 from pylbr.perf.event_names import named_event
 from pylbr.perf.events import find_event, split_modifiers
 from pylbr.perf.stacks import Event
-from pylbr.record.constants import Counted
+from pylbr.record.wire_numbers import Counted
 
 __all__ = ["EVENT_NAMES", "counted_event", "declared_event"]
 

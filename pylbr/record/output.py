@@ -19,9 +19,9 @@ from pylbr.perf.batch import SampleBatch
 from pylbr.perf.data_writer import PerfDataWriter
 from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Engine, Request
 from pylbr.record.events import declared_event
+from pylbr.record.wire_numbers import Counted
 
 __all__ = ["PerfDataOutput", "describe"]
 

@@ -11,8 +11,8 @@ import subprocess
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from pylbr.record.build import Tools
 from pylbr.record.program import Program
+from pylbr.record.toolchain import Tools
 
 __all__ = ["Process", "exit_code"]
 

@@ -11,12 +11,12 @@ from lbrcore import INFO_ALL, LbrConfig, LbrState
 from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
 from pylbr.perf.batch import SampleBatch
 from pylbr.record._drain import Drain
-from pylbr.record.build import tools
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.process import Process, exit_code, is_gone
 from pylbr.record.program import resolve
 from pylbr.record.tasks import Task, Tasks
+from pylbr.record.toolchain import tools
 from pylbr.record.wire import Wire, WireOptions
 
 if TYPE_CHECKING:

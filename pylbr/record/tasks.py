@@ -11,7 +11,7 @@ from typing import Final
 
 from pylbr.files.elf import read_build_id
 from pylbr.perf.stacks import Comm, Exit, Fork, Mmap
-from pylbr.record.constants import IMAGE, Message
+from pylbr.record.wire_numbers import IMAGE, Message
 
 __all__ = ["Task", "Tasks"]
 
@@ -35,7 +35,7 @@ class Task:
     started : int
         CLOCK_MONOTONIC, ns.
     shift : int
-        What its numbers in files are greater by: `constants.IMAGE` for each program that its
+        What its numbers in files are greater by: `wire_numbers.IMAGE` for each program that its
         process had executed before.
     """
 

@@ -22,9 +22,9 @@ from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm
 from pylbr.record.bare import PAGE, Code, load
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.tasks import mapping
+from pylbr.record.wire_numbers import Counted
 
 __all__ = ["UnicornEngine"]
 

@@ -20,7 +20,7 @@ from pylbr.record._wire import (
     SLOT_BYTES,
     VERSION,
 )
-from pylbr.record.constants import Counted
+from pylbr.record.wire_numbers import Counted
 
 __all__ = ["Wire", "WireOptions"]
 

@@ -9,7 +9,7 @@
 
 from pylbr.sample.lookup import LbrIndex, lbr_at
 from pylbr.sample.parallel import run_parallel
+from pylbr.sample.sample_setup import SampleSetup
 from pylbr.sample.sampler import Sampler, sample
-from pylbr.sample.setup import SampleSetup
 
 __all__ = ["LbrIndex", "SampleSetup", "Sampler", "lbr_at", "run_parallel", "sample"]

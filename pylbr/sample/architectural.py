@@ -40,7 +40,7 @@ from pylbr.cpu.msr.access import MsrAccess
 from pylbr.cpu.msr.values import Msrs
 from pylbr.cpu.pmu import PmuState
 from pylbr.sample.counters import assign
-from pylbr.sample.setup import SampleSetup
+from pylbr.sample.sample_setup import SampleSetup
 
 __all__ = ["ProcessorReplay"]
 

@@ -9,8 +9,8 @@ from lbrcore import LbrState
 from lbrcore.events import CountedEvent
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.summary import Summary
+from pylbr.sample.sample_setup import SampleSetup
 from pylbr.sample.sampler import branch_columns
-from pylbr.sample.setup import SampleSetup
 from pylbr.trace import Trace
 
 __all__ = ["LbrIndex", "lbr_at"]

@@ -20,7 +20,7 @@ from pylbr.sample.architectural import ProcessorReplay
 from pylbr.sample.counters import assign, logged
 from pylbr.sample.parallel import run_parallel
 from pylbr.sample.quirks import double_newest
-from pylbr.sample.setup import SampleSetup
+from pylbr.sample.sample_setup import SampleSetup
 from pylbr.sample.streams import Stream, Streams
 from pylbr.trace import Chunk, Metadata, Trace
 

@@ -8,7 +8,7 @@ import pytest
 from lbrcore import CTL_ALL, SELECT_ALL, SELECT_ALL_CALL_STACK, BranchFlag
 from lbrcore.events import Unit
 from pylbr.arch import bits, generate
-from pylbr.record.constants import Counted
+from pylbr.record.wire_numbers import Counted
 from tests import manual
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,11 @@ import numpy as np
 
 from pylbr.perf.branch_filter import parse_filter
 from pylbr.record import _wire
-from pylbr.record.constants import Message
 from pylbr.record.engine import Request, engine
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.qemu import _Run
 from pylbr.record.wire import Wire, WireOptions
+from pylbr.record.wire_numbers import Message
 from tests.fuzz import mutate
 
 _SLOTS = 2

@@ -12,7 +12,7 @@ import pytest
 from pylbr import cli
 from pylbr.cli import perf_words, record
 from pylbr.errors import CommandError
-from pylbr.record.constants import Counted
+from pylbr.record.wire_numbers import Counted
 from tests.perf.perf_bytes import RECORDS, perf_file
 
 PYLBR = [sys.executable, "-c", "import sys; from pylbr.cli import main; sys.exit(main())"]

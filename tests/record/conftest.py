@@ -15,7 +15,7 @@ import pytest
 
 from pylbr import trace
 from pylbr.errors import UnsupportedFeature
-from pylbr.record.build import tools
+from pylbr.record.toolchain import tools
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).parent / "programs"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbrcore import BranchClass
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Request
+from pylbr.record.wire_numbers import Counted
 from tests.record.conftest import PROGRAMS, need
 
 FLAGS = os.environ.get("CFLAGS", "").split()

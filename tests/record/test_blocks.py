@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lbrcore import BranchClass
 from pylbr.record import _blocks, blocks_reference
-from pylbr.record.constants import BLOCK_DTYPE, EVENT, NO_BRANCH, PAYLOAD, WordEvent
+from pylbr.record.wire_numbers import BLOCK_DTYPE, EVENT, NO_BRANCH, PAYLOAD, WordEvent
 
 BASE = 0x401000
 CLASSES = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 14, NO_BRANCH]

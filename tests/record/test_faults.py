@@ -14,8 +14,8 @@ import pytest
 from lbrcore import BranchClass as C
 from pylbr import trace
 from pylbr.cli import main
-from pylbr.record import build as build_module
 from pylbr.record import qemu as qemu_module
+from pylbr.record import toolchain
 from tests.record import oracle
 from tests.record.conftest import ROOT, need, symbols
 
@@ -73,7 +73,7 @@ def test_threads_in_children_of_a_threaded_process(build, pylbr_record):
 def test_qemu_that_cannot_be_repaired(build, qemu, tmp_path, monkeypatch, capfd):
     """The child is killed before QEMU hangs, and that is said; the file is valid."""
     plugin = tmp_path / "plugin.so"
-    build_module.compile_plugin(plugin, "-DRECORDER_LEAVES_QEMU_ALONE")
+    toolchain.compile_plugin(plugin, "-DRECORDER_LEAVES_QEMU_ALONE")
     monkeypatch.setattr(qemu_module, "tools", lambda: replace(qemu, plugin=str(plugin)))
     program, out = str(build("forks.c", "-pthread", "-no-pie")), tmp_path / "x.data"
     assert main(["record", "-c", "101", "-o", str(out), "--", program, "2"]) == 0

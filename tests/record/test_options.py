@@ -16,12 +16,12 @@ from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.abi import BranchSample
 from pylbr.perf.branch_filter import lbr_ctl
 from pylbr.perf.stacks import Samples
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Request, engine
 from pylbr.record.filters import accepted_classes, recordable_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import resolve
+from pylbr.record.wire_numbers import Counted
 from tests.record.conftest import PROGRAMS, need
 
 

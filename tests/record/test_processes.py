@@ -11,7 +11,7 @@ import pytest
 
 from pylbr import trace
 from pylbr.perf.stacks import Comm, Exit, Fork, Mmap, Samples
-from pylbr.record.constants import IMAGE
+from pylbr.record.wire_numbers import IMAGE
 from tests.record.conftest import need
 
 pytestmark = pytest.mark.peer

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from pylbr.record.constants import NO_BRANCH
 from pylbr.record.wire import Wire, WireOptions
+from pylbr.record.wire_numbers import NO_BRANCH
 from tests.record.conftest import need
 
 pytestmark = pytest.mark.peer

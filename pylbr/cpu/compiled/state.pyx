@@ -1,6 +1,6 @@
 """The state of a processor as bytes: the format of docs/state.md.  Twin: ``pylbr.cpu.saved.codec``.
 
-Whoever loads such bytes need not trust them: sizes are checked before they are used, sections come
+Such bytes need not be trusted: sizes are checked before they are used, sections come
 once and in order, every value passes the checks of a WRMSR by the host, and what is refused leaves
 the processor as it was.  Sections of VMX are refused: the processor here has none.
 """

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lbrcore import Fault, LbrState
-from lbrcore.hidden import hidden, set_hidden
+from lbrcore.internal_state import internal_state, set_internal_state
 from pylbr.arch import choices
 from pylbr.arch.bits import (
     CTL_LBREN,
@@ -39,7 +39,7 @@ __all__ = ["Msrs", "save_lbr"]
 
 def save_lbr(model: CpuModel, lbr: LbrState) -> LbrSnapshot:
     """The facility of `model` as plain data; nothing changes."""
-    cycles, events, xinuse = hidden(lbr)
+    cycles, events, xinuse = internal_state(lbr)
     return LbrSnapshot(
         lbr.ctl, lbr.depth, 0 if model.arch else lbr.tos, bool(model.amd) and lbr.enable,
         tuple(lbr.read_entry(i) for i in range(lbr.depth)), lbr.ler, cycles, events, xinuse,
@@ -182,8 +182,8 @@ class Msrs:
         """What a deep C-state loses."""
         self.lbr.clear()
         self.lbr.ler = (0, 0, 0)
-        _, logged, xinuse = hidden(self.lbr)
-        set_hidden(self.lbr, None, logged, xinuse)
+        _, logged, xinuse = internal_state(self.lbr)
+        set_internal_state(self.lbr, None, logged, xinuse)
         if self.model.legacy:
             self.lbr.tos = 0
 
@@ -278,6 +278,6 @@ class Msrs:
             lbr.ler = saved.ler
             self.sync()
             self.pmu_changed()
-            set_hidden(lbr, saved.cycles, saved.events, saved.xinuse)
+            set_internal_state(lbr, saved.cycles, saved.events, saved.xinuse)
         except (Fault, OverflowError, TypeError, ValueError) as error:
             raise StateError(f"LBR state: {error}") from None

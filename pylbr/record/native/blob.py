@@ -12,7 +12,7 @@ import numpy as np
 
 import lbrcore
 from pylbr.files.elf import ELFFile, defined_symbols, load_segments
-from pylbr.record.build import built
+from pylbr.record.toolchain import built
 
 __all__ = [
     "Blob", "END_NAMES", "HANDLER_SIZE", "NATIVE_SLOTS", "SKIP_NAMES", "SKIP_RESTING", "blob",

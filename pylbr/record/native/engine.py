@@ -16,8 +16,6 @@ from pylbr.arch.bits import INFO_BR_TYPE
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Lost
-from pylbr.record.build import launcher
-from pylbr.record.constants import Counted
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, blob
@@ -30,6 +28,8 @@ from pylbr.record.native.target import Attached, check_target, refused
 from pylbr.record.native.ticks import make_ticks
 from pylbr.record.process import exit_code
 from pylbr.record.program import resolve
+from pylbr.record.toolchain import launcher
+from pylbr.record.wire_numbers import Counted
 
 __all__ = ["NativeEngine", "usable"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from pylbr.perf.stacks import Comm, Exit, Fork, Mmap
-from pylbr.record.constants import IMAGE
+from pylbr.record.wire_numbers import IMAGE
 
 __all__ = ["Numbers"]
 

@@ -73,7 +73,7 @@ static void apic(void) {
     check(APIC(0xF0) == 0x1FF);
     check(APIC(0x20) >> 24 == 0);
     APIC(0x310) = 0;
-    APIC(0x300) = INIT; /* nobody hears it, least of all we */
+    APIC(0x300) = INIT; /* nothing receives it, this processor least of all */
     APIC(0x300) = START_UP;
     check(APIC(0x300) == START_UP && !(APIC(0x300) & PENDING));
     check(cpuid(1, 0).ecx >> 21 & 1);

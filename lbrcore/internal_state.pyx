@@ -6,7 +6,7 @@ from lbrcore.buffers cimport several, truth, unsigned
 from lbrcore.lbr cimport CYC_CNT_MAX, LbrState, lbr_find_quick
 
 
-def hidden(LbrState state not None):
+def internal_state(LbrState state not None):
     """Facility state that no register shows.
 
     Returns
@@ -26,8 +26,8 @@ def hidden(LbrState state not None):
     )
 
 
-def set_hidden(LbrState state not None, cycles, events, xinuse):
-    """Set the state that no register shows, after control and records; arguments as from `hidden`.
+def set_internal_state(LbrState state not None, cycles, events, xinuse):
+    """Set the state that no register shows, after control and records; arguments as from `internal_state`.
 
     Raises
     ------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pylbr.record import build
+from pylbr.record import toolchain
 from tests.record.conftest import need
 
 pytestmark = pytest.mark.peer
@@ -25,16 +25,16 @@ def made_at(path):
 
 
 def test_built_once(cache):
-    first = build.tools()
+    first = toolchain.tools()
     assert Path(first.plugin).is_relative_to(cache) and Path(first.launch).is_relative_to(cache)
     before = made_at(first.plugin), made_at(first.launch)
-    assert build.tools() == first
+    assert toolchain.tools() == first
     assert (made_at(first.plugin), made_at(first.launch)) == before
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "writable by others", "text"])
 def test_damaged_file_is_built_anew(cache, damage):
-    first = build.tools()
+    first = toolchain.tools()
     plugin = Path(first.plugin)
     whole = plugin.read_bytes()
     if damage == "writable by others":
@@ -45,7 +45,7 @@ def test_damaged_file_is_built_anew(cache, damage):
         plugin.write_bytes({"flip": flipped, "cut": whole[:-100], "empty": b"",
                             "text": b"no plugin"}[damage])
     before = made_at(plugin)
-    assert build.tools() == first
+    assert toolchain.tools() == first
     assert made_at(plugin) != before
     assert plugin.stat().st_mode & 0o022 == 0
 
@@ -53,15 +53,15 @@ def test_damaged_file_is_built_anew(cache, damage):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["cache", "folder", "file"])
 def test_foreign_file_is_not_used(cache, what):
-    first = build.tools()
+    first = toolchain.tools()
     plugin = Path(first.plugin)
     os.chown({"cache": cache, "folder": plugin.parent, "file": plugin}[what], 12345, 12345)
-    again = Path(build.tools().plugin)
+    again = Path(toolchain.tools().plugin)
     assert again.stat().st_uid == again.parent.stat().st_uid == os.geteuid()
     assert again.is_relative_to(cache) == (what == "file")
 
 
 def test_cache_that_others_may_write_to_is_not_used(cache):
-    build.tools()
+    toolchain.tools()
     cache.chmod(0o777)
-    assert not Path(build.tools().plugin).is_relative_to(cache)
+    assert not Path(toolchain.tools().plugin).is_relative_to(cache)

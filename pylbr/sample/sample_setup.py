@@ -25,7 +25,6 @@ __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 DEFAULT_MODEL = "sapphire-rapids"
 
 
-
 @dataclass(frozen=True)
 class SampleSetup:
     """What samples a trace.

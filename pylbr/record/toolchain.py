@@ -1,0 +1,184 @@
+"""Finds QEMU and builds, once, what runs beside and inside it."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import lbrcore
+from pylbr.errors import UnsupportedFeature
+
+__all__ = [
+    "Tools", "built", "cache_directory", "compile_plugin", "find_qemu", "launcher", "tools",
+]
+
+_HERE: Final = Path(__file__).parent
+#: What runs inside the recorded program's process.
+PLUGIN: Final = tuple(sorted(_HERE.glob("plugin/*.c")))
+_LAUNCH: Final = (_HERE / "launch.c",)
+_FOLDERS: Final = (_HERE / "plugin", _HERE.parent / "x86", Path(lbrcore.get_include()))
+_HEADERS: Final = tuple(header for folder in _FOLDERS for header in sorted(folder.glob("*.h")))
+_FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
+_INCLUDE: Final = tuple(f"-I{folder}" for folder in _FOLDERS)
+_PLUGIN_FLAGS: Final = ("-shared", "-fPIC", "-fvisibility=hidden")
+_DIGEST_BYTES: Final = 32
+#: What a user can install; Debian 13's qemu-user has no plugins, its own build has.
+_REMEDY: Final = "install a QEMU user mode with TCG plugins (Debian 12: qemu-user)"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Paths of what a recording needs."""
+
+    qemu: str
+    plugin: str
+    launch: str
+
+
+def cache_directory() -> Path:
+    """``$XDG_CACHE_HOME/pylbr``, or ``~/.cache/pylbr``."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "pylbr"
+
+
+def find_qemu() -> str:
+    """Path of a ``qemu-x86_64`` that takes plugins: ``$PYLBR_QEMU``, or the one in PATH.
+
+    Raises
+    ------
+    UnsupportedFeature
+        None is there, or it was built without plugins.
+    """
+    wanted = os.environ.get("PYLBR_QEMU", "qemu-x86_64")
+    path = shutil.which(wanted)
+    if path is None:
+        raise UnsupportedFeature(f"no {wanted} found: {_REMEDY}, or point PYLBR_QEMU at one")
+    result = subprocess.run(
+        [path, "-h"], capture_output=True, text=True, errors="replace", check=False
+    )
+    if "-plugin" not in result.stdout:
+        what = "was built without TCG plugins" if "usage" in result.stdout else "does not run"
+        raise UnsupportedFeature(f"{path} {what}: {_REMEDY}, or point PYLBR_QEMU at one")
+    return path
+
+
+def tools() -> Tools:
+    """QEMU, and the plugin and the launcher, compiled on first use.
+
+    Raises
+    ------
+    UnsupportedFeature
+        No suitable QEMU, no C compiler, or the compiler fails.
+    """
+    qemu = find_qemu()
+    plugin = built("plugin.so", PLUGIN, _HEADERS, _PLUGIN_FLAGS)
+    return Tools(qemu, str(plugin), launcher())
+
+
+def launcher() -> str:
+    """Path of the launcher, compiled on first use."""
+    return str(built("launch", _LAUNCH, _HEADERS, ()))
+
+
+def compile_plugin(target: Path, *flags: str) -> None:
+    """Build the plugin, with further flags for the compiler."""
+    _compile(target, PLUGIN, (*_PLUGIN_FLAGS, *flags))
+
+
+def built(
+    name: str, sources: Sequence[Path], headers: Sequence[Path], flags: tuple[str, ...]
+) -> Path:
+    """What the compiler makes of the sources, from the cache if it has been made before.
+
+    Raises
+    ------
+    UnsupportedFeature
+        No C compiler, or it fails.
+    """
+    digest = hashlib.sha256(" ".join(_FLAGS + flags).encode())
+    for source in (*sources, *headers):
+        digest.update(source.read_bytes())
+    target = _directory() / digest.hexdigest()[:16] / name
+    if not _intact(target):
+        _compile(target, sources, flags)
+    return target
+
+
+def _ours(path: Path) -> bool:
+    """Whether no other user can have written it, or can put something else there."""
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _directory() -> Path:
+    """The cache; where others may write to it, a directory for this process alone."""
+    kept = cache_directory()
+    try:
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if all(_ours(path) for path in (kept, *kept.iterdir())):
+            return kept
+    except OSError as error:
+        raise _unusable(error, kept) from error
+    return _own_directory()
+
+
+@cache
+def _own_directory() -> Path:
+    directory = tempfile.mkdtemp(prefix="pylbr-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
+
+
+def _intact(target: Path) -> bool:
+    """Whether the file is what `_compile` made, whose last bytes are a digest of the others."""
+    try:
+        data = target.read_bytes()
+        return _ours(target) and _digest(data[:-_DIGEST_BYTES]) == data[-_DIGEST_BYTES:]
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unusable(error, target) from error
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _unusable(error: OSError, path: Path) -> UnsupportedFeature:
+    return UnsupportedFeature(
+        f"{error.filename or path}: {error.strerror}; set XDG_CACHE_HOME to a directory "
+        "that can be written"
+    )
+
+
+def _compile(target: Path, sources: Sequence[Path], flags: tuple[str, ...]) -> None:
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        raise UnsupportedFeature("no C compiler found to build the recorder: install gcc or clang")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            output = Path(scratch) / target.name
+            result = subprocess.run(
+                [compiler, *_FLAGS, *_INCLUDE, *flags, "-o", str(output), *map(str, sources)],
+                capture_output=True, text=True, errors="replace", check=False,
+            )  # fmt: skip
+            if result.returncode:
+                first = next((x for x in result.stderr.splitlines() if "error" in x), "no message")
+                raise UnsupportedFeature(f"{compiler} cannot build the recorder: {first}")
+            data = output.read_bytes()
+            with output.open("ab") as file:  # after the end of an ELF file: no loader reads it
+                file.write(_digest(data))
+            output.chmod(0o700)
+            os.replace(output, target)
+    except OSError as error:
+        raise _unusable(error, target) from error
