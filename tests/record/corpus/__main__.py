@@ -26,6 +26,7 @@ from tests.record.native.stacks import complaints, read
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[2]
 _SECONDS = 600
+_RECORDED = re.compile(r"(?<!\S)@(?= |$)")
 #: Stacks of a process that are disassembled: what repeats, repeats within them.
 _JUDGED = 2000
 
@@ -56,7 +57,7 @@ def programs() -> Iterator[tuple[str, str]]:
 
 def absent(command: str) -> str:
     """A program that the command records and the machine has not."""
-    for word in re.findall(r"@ (\$?[\w.+/-]+)", command):
+    for word in re.findall(r"(?<!\S)@ (\$?[\w.+/-]+)", command):
         if not word.startswith(("$", "./")) and not shutil.which(word):
             return word
     for word in re.findall(r"^sh \$D/(\w+)\.sh", command):
@@ -74,7 +75,7 @@ def execute(command: str, text: Path, recorder: str) -> tuple[bytes, int, str]:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="corpus-") as place:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command.replace("@", recorder)], cwd=place,
+            ["bash", "-o", "pipefail", "-c", _RECORDED.sub(recorder, command)], cwd=place,
             env=environment, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL,
         )
         output = done.stdout.replace(place.encode(), b"PLACE")
