@@ -238,6 +238,15 @@ def test_one_module_reads_elf_files():
     assert users == {"pylbr/files/elf.py"}
 
 
+def test_code_is_not_a_person():
+    """The English of code: no pronouns of persons, and words that the field uses."""
+    words = r"\b(nobody|somebody|anybody|whoever|anew|likewise)\b"
+    wrong = {str(path.relative_to(ROOT)): found
+             for path in SOURCES + tracked("pylbr/**/*.[chS]", "lbrcore/**/*.h")
+             if (found := re.findall(words, path.read_text(), re.I))}
+    assert not wrong
+
+
 def defines(path, name):
     """Whether a file defines a function, a class or a method (``Class.method``)."""
     owner, _, function = name.rpartition(".")

@@ -71,7 +71,7 @@ class Counts:
 
 
 def inputs_of(words: Sequence[str]) -> list[str]:
-    """Files of the words of a command line: a pattern's in order, a directory's likewise.
+    """Files of the words of a command line: a pattern's in order, a directory's too.
 
     A directory that is a recording itself, as ``perf record --threads`` and Parquet make them, is
     one input; of any other, the files that begin with no dot.

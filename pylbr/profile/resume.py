@@ -108,5 +108,5 @@ def _read(name: Path, key: list[Any]) -> Counts | None:
                 (row[0] if table == "ips" else tuple(row[:-1])): row[-1] for row in rows}))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise TraceError(name, f"is damaged ({error}); remove it, and its input is counted "
-                         "anew") from error
+                         "again") from error
     return counts

@@ -95,7 +95,7 @@ cdef class Edges:
         self._index()
 
     cdef _index(self):
-        """Take the arrays' addresses, and fill the hash tables anew."""
+        """Take the arrays' addresses, and fill the hash tables again."""
         cdef Py_ssize_t i
         self.rows = <words*> <size_t> address_of(self._rows)
         self.source = <uint32_t*> <size_t> address_of(self._source)

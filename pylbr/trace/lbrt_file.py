@@ -123,7 +123,7 @@ class LbrtTrace(Trace):
         return found
 
     def _damaged(self, what: str, offset: int | None = None) -> TraceError:
-        return TraceError(self.path, f"{what}; copy the file again or convert it anew", offset)
+        return TraceError(self.path, f"{what}; copy the file again or convert it again", offset)
 
     def _head(self, offset: int) -> PartHead:
         head = parse_head(self._bytes(offset, HEAD.size))

@@ -1,7 +1,7 @@
 """A reader of .lbrt files in plain Python: slow, obvious, and the twin of the codec.
 
-It follows docs/trace-format.md line by line and uses nothing of the fast reader; whoever
-implements the format elsewhere may start from here.
+It follows docs/trace-format.md line by line and uses nothing of the fast reader; an
+implementation elsewhere may start from here.
 """
 
 from __future__ import annotations
