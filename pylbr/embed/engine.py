@@ -167,6 +167,7 @@ class Engine:
         self.handle: int = self._handle.value or 0
         self.register_read: int = self._address(library.uc_reg_read)
         self.register_write: int = self._address(library.uc_reg_write)
+        self._read_register = library.uc_reg_read
         self._read_virtual = library.uc_vmem_read
         self._read_virtual.argtypes = [
             ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
@@ -238,14 +239,23 @@ class Engine:
         """
         if self.hidden().bits == 64 and not -(1 << 56) <= _signed(address) < 1 << 56:
             raise GuestFault(13, 0)
-        physical, register = ctypes.c_uint64(), self.uc.reg_read(reg.UC_X86_REG_CR2)
+        physical, register = ctypes.c_uint64(), self._cr2()
         if self._translate(self._handle, address, UC_PROT_WRITE if write else UC_PROT_READ,
                            ctypes.byref(physical)):
-            self.uc.reg_write(reg.UC_X86_REG_CR2, register)  # the engine believes it was a guest
-            self.taken()
+            self._not_the_guest(register)
             code = (_PF_WRITE if write else 0) | (_PF_USER if self.hidden().cpl == 3 else 0)
             raise GuestFault(PAGE_FAULT, code, address)
         return physical.value
+
+    def _cr2(self) -> int:
+        register = ctypes.c_uint64()
+        self._read_register(self._handle, reg.UC_X86_REG_CR2, ctypes.byref(register))
+        return register.value
+
+    def _not_the_guest(self, register: int) -> None:
+        """An access from outside has failed; the engine believes that it was the guest's."""
+        self.uc.reg_write(reg.UC_X86_REG_CR2, register)
+        self.taken()
 
     def _pieces(self, address: int, size: int, write: bool) -> list[tuple[int, int]]:
         pieces = []
@@ -263,7 +273,12 @@ class Engine:
         GuestFault
             As `translate`.
         """
-        return b"".join(
+        if 0 < size <= PAGE - address % PAGE:
+            buffer, register = ctypes.create_string_buffer(size), self._cr2()
+            if not self._read_virtual(self._handle, address, UC_PROT_READ, buffer, size):
+                return buffer.raw
+            self._not_the_guest(register)
+        return b"".join(  # over pages, where no memory is, or a fault
             self._read(physical, length)
             for physical, length in self._pieces(address, size, False)
         )

@@ -11,6 +11,7 @@ instructions that reach the facility's registers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,10 @@ _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, *range(
 OtherMsr = Callable[[int, int | None], int | None]
 #: Delivers an exception: (vector, error code, CR2, raised by INT n).
 Deliver = Callable[[int, int | None, int | None, bool], None]
+
+
+#: The same code is asked for again after each change of the page tables.
+_decoded = lru_cache(maxsize=1 << 14)(decode_block)
 
 
 def attach(
@@ -233,8 +238,7 @@ class Link:
     # Blocks
 
     def _classify(self, address: int, size: int) -> BlockFacts | None:
-        block = decode_block(
-            self.engine.read(address, size), address, self.engine.hidden().bits)
+        block = _decoded(self.engine.read(address, size), address, self.engine.hidden().bits)
         fresh = [start for start, _, name in block.mnemonics
                  if name in _PRIVILEGED and start not in self._served]
         if not fresh:

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from lbrcore.lbr cimport LBR_COND, LBR_NEAR_REL_CALL, LBR_NEAR_REL_JMP, LBR_ZERO_CALL
 
 from pylbr.x86.block_flags cimport (
-    BLOCK_FLUSH, BLOCK_REP, CONDITION_32BIT, CONDITION_LOOPNE, NO_BRANCH,
+    BLOCK_FLUSH, BLOCK_REP, BLOCK_STORE, CONDITION_32BIT, CONDITION_LOOPNE, NO_BRANCH,
 )
 
 cdef extern from "decode.h" nogil:
@@ -61,10 +61,35 @@ cdef inline bint _remaps(const x86_insn* insn) noexcept nogil:
     return insn.map == 2 and insn.opcode == INVPCID and insn.prefix == PREFIX_66
 
 
-cdef inline bint _stores_nothing(const x86_insn* insn) noexcept nogil:
-    """It has neither a memory operand nor one that its opcode implies."""
-    return insn.operand != X86_OPERAND_MEM and insn.disp_size == 0 and not (
-        insn.flags & (X86_STRING | X86_STACK | X86_VECTOR | X86_SHADOW_STACK))
+cdef enum:
+    NO = 0
+    YES = 1
+    UNKNOWN = 2
+
+
+cdef inline int _stores(const x86_insn* insn) noexcept nogil:
+    """Does this instruction, no branch, write memory?  UNKNOWN: the twin knows."""
+    cdef uint8_t op = insn.opcode, reg = insn.modrm >> 3 & 7
+    if insn.encoding != X86_LEGACY or insn.flags & (X86_STRING | X86_SHADOW_STACK):
+        return UNKNOWN
+    if insn.map == 0 and 0x50 <= op <= 0x57:
+        return YES  # PUSH
+    if insn.operand != X86_OPERAND_MEM:
+        return UNKNOWN if insn.disp_size or insn.flags & (X86_STACK | X86_VECTOR) else NO
+    if insn.map == 0:
+        if op < 0x40 and (op & 7) < 4:  # ADD to CMP; the last only compares
+            return NO if op & 2 or op >= 0x38 else YES
+        if op in (0x88, 0x89, 0xC6, 0xC7):
+            return YES
+        if op in (0x80, 0x81, 0x83):
+            return NO if reg == 7 else YES
+        if op in (0x63, 0x84, 0x85, 0x8A, 0x8B):
+            return NO
+    elif insn.map == 1 and op in (0xB6, 0xB7, 0xBE, 0xBF, 0xAF):
+        return NO
+    elif insn.map == 1 and op in (0x11, 0x29, 0x7F) and insn.flags & X86_VECTOR:
+        return YES
+    return UNKNOWN
 
 
 cdef bint decode_block(
@@ -72,6 +97,7 @@ cdef bint decode_block(
 ) noexcept nogil:
     cdef x86_insn insn
     cdef uint32_t at = 0, count = 0, last = 0
+    cdef int stores
     out.privileged = 0
     while at < size:
         if not x86_decode(code + at, size - at, &insn):
@@ -93,7 +119,12 @@ cdef bint decode_block(
     elif insn.flags & X86_REP:
         out.flags = BLOCK_REP
     if insn.cls == NO_BRANCH:
-        return count > 1 or out.flags or _stores_nothing(&insn)
+        if count > 1 or out.flags:
+            return True
+        stores = _stores(&insn)
+        if stores == YES:
+            out.flags = BLOCK_STORE
+        return stores != UNKNOWN
     if insn.cls in (LBR_COND, LBR_NEAR_REL_JMP, LBR_NEAR_REL_CALL, LBR_ZERO_CALL):
         out.direct, out.target = 1, address + at + <uint64_t> insn.displacement
     if insn.cls == LBR_COND:

@@ -35,6 +35,8 @@ _COUNTED = {
 }
 #: The code that an address holds may be another one after these: paging, INVLPG, INVPCID.
 _REMAPS = frozenset({x86.X86_INS_INVLPG, x86.X86_INS_INVPCID})
+#: MOVUPS and its kind, MOVAPS, MOVQ and MOVDQ to memory: capstone has them as reads.
+_VECTOR_STORES = frozenset({0x11, 0x29, 0x7F})
 _REPEAT = frozenset({x86.X86_PREFIX_REP, x86.X86_PREFIX_REPNE})
 _ADDRESS_SIZE = 0x67
 
@@ -109,10 +111,11 @@ def _is_string(last: capstone.CsInsn) -> bool:
 
 
 def _stores(instruction: capstone.CsInsn) -> bool:
-    return instruction.id in (x86.X86_INS_PUSH, x86.X86_INS_PUSHFQ) or any(
-        operand.type == x86.X86_OP_MEM and operand.access & capstone.CS_AC_WRITE
-        for operand in instruction.operands
-    )
+    if instruction.id in (x86.X86_INS_PUSH, x86.X86_INS_PUSHFQ):
+        return True
+    vector = instruction.opcode[0] == 0x0F and instruction.opcode[1] in _VECTOR_STORES
+    return any(operand.type == x86.X86_OP_MEM and (vector or operand.access & capstone.CS_AC_WRITE)
+               for operand in instruction.operands)
 
 
 def _condition(jump: capstone.CsInsn, code: bytes) -> int:
