@@ -86,18 +86,19 @@ def run(args: argparse.Namespace) -> int:
 
     files = inputs(args.words, [Path(name) for name in args.file])
     console = Console(_show if args.verbose else None)
+    guest = _guest(args)
     try:
         machine, channel = booted(
-            _guest(args), console, _output, limit=args.limit, seconds=args.seconds,
+            guest, console, _output, limit=args.limit, seconds=args.seconds,
             fresh=args.boot)
     except NotBooted as failed:
-        return _failed(failed.machine, failed.ending, console)
+        return _failed(failed.machine, failed.ending, console, guest)
     command = args.words[0] if len(args.words) == 1 else shlex.join(args.words)
     with time_limit(machine, args.seconds):
         result = execute(machine, channel, command, files, args.limit)
     sys.stdout.flush()
     if result.ending.kind != "exit":
-        return _failed(machine, result.ending, console)
+        return _failed(machine, result.ending, console, guest)
     for name, contents in result.files.items():
         place = Path(args.output, name)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -125,11 +126,14 @@ def _show(data: bytes) -> None:
     sys.stderr.write(data.decode("latin-1"))
 
 
-def _failed(machine: Machine, ending: Ending, console: Console) -> int:
+def _failed(machine: Machine, ending: Ending, console: Console, guest: Guest) -> int:
     from pylbr.embed.report import report
+    from pylbr.linux.kallsyms import named
+    from pylbr.linux.kernel import load
     from pylbr.printable import printable
 
     sys.stdout.flush()
+    machine.image = named(load(guest.kernel).image)
     print(report(machine, ending), file=sys.stderr)
     print("last lines of the console:", file=sys.stderr)
     for line in console.lines:

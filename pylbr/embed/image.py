@@ -43,6 +43,8 @@ class Image:
     symbols : tuple of (address, name), ascending
     long_mode : bool
         An ELF file of x86-64.
+    offset : int
+        From physical addresses to those of the symbols.
     """
 
     path: str
@@ -51,11 +53,13 @@ class Image:
     segments: tuple[tuple[int, int, bytes], ...]
     symbols: tuple[tuple[int, str], ...]
     long_mode: bool = True
+    offset: int = 0
 
     def name(self, address: int) -> str:
-        """``symbol+offset`` of an address in a segment, or ""."""
+        """``symbol+offset`` of an address in a segment, or of its higher half, or ""."""
         i = bisect_right(self.symbols, (address, "\U0010ffff")) - 1
-        if i < 0 or not any(s <= address < s + size for s, size, _ in self.segments):
+        inside = address - self.offset
+        if i < 0 or not any(s <= inside < s + size for s, size, _ in self.segments):
             return ""
         start, name = self.symbols[i]
         return name if start == address else f"{name}+{address - start:#x}"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pylbr.embed.channel import Channel
+from pylbr.embed.contention import Contention, Script
 from pylbr.embed.machine import Machine
-from pylbr.embed.savefile import restore
+from pylbr.embed.savefile import restore, save
 from pylbr.errors import UnsupportedFeature
 from pylbr.linux import debian
 from pylbr.linux.booted import Guest, booted
@@ -47,21 +48,26 @@ class Booted:
     console: str
 
     def run(self, command: str, files: dict[str, Path | bytes] | None = None, *,
-            limit: int = 3_000_000_000) -> tuple[Result, str, Machine]:
+            limit: int = 3_000_000_000,
+            contention: Contention | None = None) -> tuple[Result, str, Machine]:
         """A command in a guest of its own: what came of it, its output, the machine."""
         printed, console = bytearray(), Console()
-        machine = restore(self.saved, console=console, output=printed.extend)
+        machine = restore(self.saved, console=console, output=printed.extend,
+                          contention=contention)
         console.watch(machine)
         result = execute(machine, Channel(machine), command, files or {}, limit)
         return result, printed.decode(), machine
 
 
 @pytest.fixture(scope="session")
-def linux(guest) -> Booted:
-    """The guest on Sapphire Rapids."""
-    shown = bytearray()
-    booted(guest, Console(shown.extend), lambda data: None, limit=2_000_000_000, fresh=True)
-    return Booted(guest.saved, shown.decode())
+def linux(guest, tmp_path_factory) -> Booted:
+    """The guest on Sapphire Rapids, as a vCPU whose host wants nothing: so it can be continued
+    alone and beside others."""
+    shown, saved = bytearray(), tmp_path_factory.mktemp("linux") / "booted.vm"
+    machine, _ = booted(guest, Console(shown.extend), lambda data: None, limit=2_000_000_000,
+                        contention=Contention(Script("lease", ())))
+    save(machine, saved)
+    return Booted(saved, shown.decode())
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,12 @@ import re
 import pytest
 
 from pylbr.cli import main
+from pylbr.embed.contention import Contention, read_script
 from pylbr.embed.machine import MIB, Ending, Machine
+from pylbr.embed.report import report
 from pylbr.linux.boot import boot
 from pylbr.linux.booted import COMMAND_LINE
+from pylbr.linux.kallsyms import kernel_symbols, named
 from pylbr.linux.kernel import load
 from tests.linux.branch_check import Code, stacks
 
@@ -48,39 +51,68 @@ def test_the_kernel_finds_the_lbrs_of_other_processors(kernel, model, expected):
     assert re.search("Performance Events: .*" + expected, shown.decode()), shown[-300:]
 
 
-def test_perf_records_what_the_program_did(linux, work, tmp_path):
-    """Every entry is a branch of the program, and neighbours are joined by straight code."""
-    command = NO_SYMBOLS + (
-        "perf record -q -BN -b -e branches:u -c 1009 ./work 20000 && "
-        "perf stat -x, -e branches:u,instructions:u ./work 20000 2>&1; "
-        "perf stat -x, -e branches:u,instructions:u ./work 21000 2>&1")
-    result, printed, machine = linux.run(command, {"work": work})
+RECORD = NO_SYMBOLS + "perf record -q -BN -b -e branches:u -c 1009 ./work; dmesg | tail -n 3"
+
+
+@pytest.fixture(scope="module")
+def recorded(linux, work):
+    """The program recorded in a guest that has the processor to itself."""
+    result, printed, machine = linux.run(RECORD, {"work": work})
     assert (result.ending.kind, result.ending.code) == ("exit", 0), printed
     assert machine.link.recorder.unexplained == 0
+    return result.files["perf.data"], printed, machine.clock
+
+
+def test_perf_records_what_the_program_did(recorded, work, tmp_path):
+    """Every entry is a branch of the program, and neighbours are joined by straight code."""
     data = tmp_path / "perf.data"
-    data.write_bytes(result.files["perf.data"])
-    code, recorded = Code(work), stacks(data)
-    wrong = [(hex(a), hex(b), code.wrong(a, b)) for stack in recorded for a, b in stack
+    data.write_bytes(recorded[0])
+    code, stacked = Code(work), stacks(data)
+    wrong = [(hex(a), hex(b), code.wrong(a, b)) for stack in stacked for a, b in stack
              if code.wrong(a, b)]
     assert not wrong
-    apart = [(hex(older[1]), hex(newer[0])) for stack in recorded
+    apart = [(hex(older[1]), hex(newer[0])) for stack in stacked
              for newer, older in zip(stack, stack[1:], strict=False)
              if code.at[older[0]][0] != "syscall" and not code.connected(older[1], newer[0])]
     assert not apart
+    # Of 20,000 rounds with 4 or 5 branches, and what leads to main.
+    assert 4 * 20000 / 1009 < len(stacked) < 5.5 * 20000 / 1009
+    assert all(len(stack) == 32 for stack in stacked[3:])
+
+
+def test_counts_are_exact(linux, work):
+    """1,000 rounds more of a loop of two instructions are 1,000 branches and 2,000 instructions."""
+    commands = [f"perf stat -x, -e branches:u,instructions:u ./work 10 {rounds} 2>&1"
+                for rounds in (2000, 3000)]
+    _, printed, _ = linux.run(
+        NO_SYMBOLS + "echo 0 > /proc/sys/kernel/randomize_va_space; " + "; ".join(commands),
+        {"work": work})
     counts = [int(n) for n in re.findall(r"^(\d+),,", printed, re.M)]
-    branches, instructions = counts[2] - counts[0], counts[3] - counts[1]
-    # A round is 14 or 15 instructions; the call, the return, the loop's branch, one or two others.
-    assert 4000 <= branches <= 5000 and 12000 <= instructions <= 17000
-    assert abs(len(recorded) - counts[0] / 1009) <= 2
-    assert all(len(stack) == 32 for stack in recorded[3:])
+    assert (counts[2] - counts[0], counts[3] - counts[1]) == (1000, 2000), printed
 
 
-def test_two_runs_are_identical(linux, work):
+def test_two_runs_are_identical(linux, work, recorded):
     """The clock, the interrupts and the random numbers come from the machine."""
-    command = NO_SYMBOLS + "perf record -q -BN -b -e branches:u -c 5003 ./work; dmesg | tail -n 3"
-    first, second = (linux.run(command, {"work": work}) for _ in range(2))
-    assert first[0].files["perf.data"] == second[0].files["perf.data"]
-    assert first[1] == second[1] and first[2].clock == second[2].clock
+    again, printed, machine = linux.run(RECORD, {"work": work})
+    assert (again.files["perf.data"], printed, machine.clock) == recorded
+
+
+@pytest.mark.parametrize(("policy", "same"), [
+    ("lease", True), ("mediated", True), ("request", None)])
+def test_a_host_that_samples_beside_the_guest(linux, work, recorded, tmp_path, policy, same):
+    """The host opens an event, samples, closes it and migrates the vCPU: the guest reads no record
+    of the host's, and under `lease` and `mediated` its perf.data is that of a run alone."""
+    script = tmp_path / "script"
+    script.write_text(f"policy {policy}\nat 1000 open pinned exclude-guest\n"
+                      "every 200000 sample\nevery 3000000 close\n"
+                      "every 3100000 open pinned exclude-guest\nevery 7000000 migrate\n")
+    contention = Contention(read_script(script))
+    result, printed, machine = linux.run(RECORD, {"work": work}, contention=contention)
+    assert (result.ending.kind, result.ending.code) == ("exit", 0)
+    assert contention.samples > 300
+    assert machine.processor.leaked == contention.breaches == 0
+    if same:
+        assert result.files["perf.data"] == recorded[0]
 
 
 def test_files_and_exit_codes(linux):
@@ -92,9 +124,22 @@ def test_files_and_exit_codes(linux):
     assert printed == "from the host\n2026\n" and result.files == {"out/three": b"1\n2\n3\n"}
 
 
-def test_a_panic_ends_the_run(linux):
+def test_a_panic_ends_the_run(linux, guest):
+    """The report names the kernel's functions, though the image has no symbol table."""
     result, _, machine = linux.run("echo c > /proc/sysrq-trigger")
     assert result.ending.kind == "panic" and "Kernel panic" in result.ending.reason
+    machine.image = named(load(guest.kernel).image)
+    text = report(machine, result.ending)
+    assert re.search(r"rip 0xffffffff8[0-9a-f]+ <\w+\+0x[0-9a-f]+>", text), text
+
+
+def test_the_kernels_own_symbols(linux, kernel):
+    """As the guest lists them in /proc/kallsyms, but for those of each processor and of modules."""
+    result, _, _ = linux.run("grep ' [tT] ' /proc/kallsyms | head -n 2000 > listed")
+    listed = [line.split() for line in result.files["listed"].decode().splitlines()]
+    symbols = set(kernel_symbols(load(kernel).image))
+    assert len(symbols) > 50_000
+    assert {(int(address, 16), name) for address, _, name in listed} <= symbols
 
 
 def test_a_guest_that_loops(linux):
@@ -142,3 +187,4 @@ def test_what_does_not_fit(kernel, tmp_path, capsys):
         assert main(["run", "--kernel", str(kernel), *options]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+

@@ -1,4 +1,5 @@
-/* 20,000 rounds by default: a loop, a call, a branch that is hard to predict. */
+/* 20,000 rounds by default: a loop, a call, a branch that is hard to predict.  A second number: rounds
+ * of a loop of two instructions. */
 #include <stdlib.h>
 static volatile unsigned sum;
 __attribute__((noinline)) static int odd(unsigned x) { return x & 1; }
@@ -8,7 +9,11 @@ __attribute__((noinline)) static void hot(unsigned rounds) {
         else sum ^= i;
     }
 }
+static void counted(unsigned long rounds) {
+    __asm__ volatile("1: dec %0\n\tjnz 1b" : "+r"(rounds) : : "cc");
+}
 int main(int count, char **words) {
     hot(count > 1 ? (unsigned)atoi(words[1]) : 20000);
+    if (count > 2) counted(strtoul(words[2], NULL, 10));
     return 0;
 }
