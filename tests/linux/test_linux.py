@@ -77,7 +77,8 @@ def test_perf_records_what_the_program_did(recorded, work, tmp_path):
     assert not apart
     # Of 20,000 rounds with 4 or 5 branches, and what leads to main.
     assert 4 * 20000 / 1009 < len(stacked) < 5.5 * 20000 / 1009
-    assert all(len(stack) == 32 for stack in stacked[3:])
+    # perf leaves out what leads to the kernel, so that stacks around a system call are shorter.
+    assert sum(len(stack) == 32 for stack in stacked) > 0.9 * len(stacked)
 
 
 def test_counts_are_exact(linux, work):
@@ -107,10 +108,11 @@ def test_a_host_that_samples_beside_the_guest(linux, work, recorded, tmp_path, p
                       "every 200000 sample\nevery 3000000 close\n"
                       "every 3100000 open pinned exclude-guest\nevery 7000000 migrate\n")
     contention = Contention(read_script(script))
-    result, printed, machine = linux.run(RECORD, {"work": work}, contention=contention)
+    result, _, _ = linux.run(RECORD, {"work": work}, contention=contention)
     assert (result.ending.kind, result.ending.code) == ("exit", 0)
     assert contention.samples > 300
-    assert machine.processor.leaked == contention.breaches == 0
+    assert ", 0 host records read by the guest" in contention.summary()
+    assert contention.breaches == 0
     if same:
         assert result.files["perf.data"] == recorded[0]
 
