@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from lbrcore import ENTRY_DTYPE, BranchClass
 from pylbr.cli import main
-from pylbr.perf.batch import INFO_MISPRED, SampleBatch
+from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Mmap
 from pylbr.record._passed import passed
 from pylbr.record.predicted import PredictedOutput
 from pylbr.x86 import classify
+from tests.manual import INFO_MISPRED
 from tests.peers.peer_tools import LLVM
 from tests.peers.peer_tools import run as run_tool
 from tests.record.conftest import need
