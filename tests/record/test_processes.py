@@ -2,9 +2,9 @@
 
 import os
 import re
-import resource
 import shutil
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -12,9 +12,16 @@ import pytest
 from pylbr import trace
 from pylbr.perf.stacks import Comm, Exit, Fork, Mmap, Samples
 from pylbr.record.wire_numbers import IMAGE
-from tests.record.conftest import need
+from tests.record.conftest import ROOT, need
 
 pytestmark = pytest.mark.peer
+
+#: Runs a command, and writes the largest memory of it and its children, KiB, to a file.
+MEASURED = """import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+with open(sys.argv[1], "w") as file:
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
+sys.exit(code)"""
 
 
 def records(path, *kinds):
@@ -172,16 +179,21 @@ class TestReservedMemory:
         assert pylbr_record(reserve, "4").result.stdout == b"reserved\n"
 
     @pytest.mark.parametrize("full", [True, False])
-    def test_too_much_ends_the_program(self, reserve, pylbr_record, full):
+    def test_too_much_ends_the_program(self, reserve, qemu, tmp_path, full):
         """As an AddressSanitizer's shadow would, with far less memory used than it needs."""
-        run = pylbr_record(reserve, "60000", full=full, check=137)
-        said = run.result.stderr.decode()
+        usage = tmp_path / "usage"
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, usage, sys.executable, "-m", "pylbr", "record",
+             "--engine", "qemu", *["--full"] * full, "-o", tmp_path / "out.arrow", "--", reserve,
+             "60000"], capture_output=True, timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 137
+        said = done.stderr.decode()
         assert re.search(
             r"reserve was killed: it reserves 60000 GiB of address space, for which QEMU needs "
             r"3614\d\d MB of memory, and \d+ MB are available\n", said), said
-        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        assert used < 2_000_000  # KiB
-        assert run.path.exists()
+        assert int(usage.read_text()) < 2_000_000  # KiB
+        assert (tmp_path / "out.arrow").exists()
 
     def test_what_the_kernel_refuses_is_the_programs_affair(self, reserve, pylbr_record):
         run = pylbr_record(reserve, "60000", "now")

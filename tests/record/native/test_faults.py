@@ -41,9 +41,9 @@ def test_a_killed_program_leaves_a_whole_file(native_record):
 
 def test_a_thread_of_a_killed_process(native_record, built):  # noqa: F811
     """Killed while its threads are in windows."""
-    path, _ = native_record("sh", "-c", f"{built('stress.c')} & sleep 0.4; kill -9 $!; echo gone",
-                            options=FAST)
-    read(path)
+    command = f"{built('stress.c')} 9000000000 & sleep 2; kill -9 $! && echo gone"
+    path, result = native_record("sh", "-c", command, options=FAST)
+    assert result.stdout == b"gone\n" and read(path).count > 20
 
 
 def test_a_killed_recorder_leaves_no_process(native, tmp_path):

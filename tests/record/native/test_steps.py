@@ -18,7 +18,7 @@ from tests.record.oracle import Code
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 STEPPER = Path(__file__).resolve().parents[2] / "peers" / "step.c"
-ROUNDS = "400000"
+ROUNDS = "1000000"
 
 
 def compiled(target, *sources):

@@ -17,6 +17,7 @@
 #define THREADS 4
 
 static volatile char *forbidden;
+static long rounds = 3000000; /* or as the first argument says */
 static __thread sigjmp_buf back;
 static __thread uint64_t in_handlers;
 
@@ -77,7 +78,7 @@ static void *work(void *seed) {
     event._sigev_un._tid = (int)syscall(SYS_gettid);
     if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &often, 0))
         return (void *)1;
-    for (long i = 0; i < 3000000; i++) {
+    for (long i = 0; i < rounds; i++) {
         uint64_t r = next(&x);
         if (r % 5 < 2)
             sum += r >> 33;
@@ -90,7 +91,9 @@ static void *work(void *seed) {
     return (void *)(sum ^ (uint64_t)(d * 1e-3));
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+    if (count > 1)
+        rounds = atol(arguments[1]);
     struct sigaction action = {.sa_sigaction = timed, .sa_flags = SA_SIGINFO | SA_RESTART};
     pthread_t threads[THREADS];
     uint64_t total = 0;
