@@ -122,9 +122,11 @@ def test_redis_goes_on(native, tmp_path):
          "set,lpush,zadd"], stdout=subprocess.DEVNULL)
     try:
         before = visible(server.pid)
-        path, _ = attach(tmp_path, "-p", server.pid, "--duration", "2", *RATE)
+        path, said = attach(tmp_path, "-p", server.pid, "--duration", "2", *RATE)
         after = visible(server.pid)
-        assert after[1] == before[1]  # signals
+        # A thread that sleeps in a call within the recorder's code keeps that there, which is told.
+        stays = f"process {server.pid}: the recorder stays in it, inactive" in str(said)
+        assert stays or after[1] == before[1]  # signals
         assert not [line for line in Path(f"/proc/{server.pid}/maps").read_text().splitlines()
                     if "rwx" in line or "/memfd:" in line]
         assert subprocess.run([*ask, "set", "k", "v"], capture_output=True).stdout == b"OK\n"
