@@ -230,7 +230,8 @@ LBRCORE_PUBLIC int lbr_cpu_raise_pmi(lbr_cpu *cpu);
 
 /* Blocks, for translating emulators: describe a block once, when it is translated, then say which one
  * is entered.  Which branch the block before it ended in, and whether it was taken, follows; a
- * cycle is one instruction.
+ * cycle is one instruction.  Of a conditional branch to the next instruction it does not follow: it
+ * counts as not taken, though a processor records it if its condition held.
  *
  * lbr_block_describe decodes 64-bit code of whole instructions, LBR_EINVAL if it is not;
  * lbr_block_ends takes the last instruction alone, of which only the branch class is needed, and

@@ -306,7 +306,8 @@ read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0))\n--\n
         raises it.
     engine, read : int
         Addresses of the emulator and of its ``int read(engine, int register, void *value)``.
-        Without them the privilege level is `cpl` and flags are 0.
+        Without them the privilege level is `cpl`, and a conditional branch to the next
+        instruction counts as not taken.
     registers : tuple of int
         Numbers of CS, RFLAGS and RCX for `read`.
     log : int

@@ -62,7 +62,7 @@ class ReferenceBlocks:
     classify : callable
         Takes (address, size), returns `BlockFacts`, or None if the block will be entered again.
     registers : callable
-        Returns (CS, RFLAGS, RCX).
+        Returns (CS, RFLAGS, RCX); RFLAGS is None if the host cannot read them.
     log_not_taken : bool
         Tell of conditional branches that fell through, as the log of the twin does.
     """
@@ -71,7 +71,7 @@ class ReferenceBlocks:
         self,
         record: Callable[[int, int, int, int, int, int], None],
         classify: Callable[[int, int], BlockFacts | None],
-        registers: Callable[[], tuple[int, int, int]],
+        registers: Callable[[], tuple[int, int | None, int]],
         log_not_taken: bool = True,
     ) -> None:
         self._record, self._classify, self._registers = record, classify, registers
@@ -142,7 +142,7 @@ class ReferenceBlocks:
             if to != end or cls not in (BranchClass.SYSCALL, BranchClass.SOFT_INT):
                 self._tell(last, to, cls, self._registers()[0] & 3)
         elif cls == BranchClass.COND and to == end and (
-            target != to or not condition_holds(condition, *self._registers()[1:])
+            target != to or not self._holds(condition)
         ):
             self.not_taken += 1
             if self._log_not_taken:
@@ -151,6 +151,11 @@ class ReferenceBlocks:
             self.unexplained += 1
         else:
             self._tell(last, to, cls, self.cpl)
+
+    def _holds(self, condition: int) -> bool:
+        """Was a branch to the next instruction taken?  Without flags, it counts as not taken."""
+        _, flags, count = self._registers()
+        return flags is not None and condition_holds(condition, flags, count)
 
     def _finish(self, to: int) -> None:
         assert self._event is not None

@@ -163,7 +163,9 @@ cdef inline uint64_t register_value(block_tracker* t, int which) noexcept nogil:
 
 
 cdef inline bint condition_holds(block_tracker* t, uint8_t condition) noexcept nogil:
-    """Was a conditional branch taken, judged by the registers it left?"""
+    """Was a conditional branch taken, judged by the registers it left?  Without them, no."""
+    if t.read == NULL:
+        return False
     cdef uint64_t flags = register_value(t, t.flags), count = 0
     cdef int kind = condition & 31
     cdef bint zero = (flags & ZF) != 0, sign = (flags & SF) != 0, overflow = (flags & OF) != 0

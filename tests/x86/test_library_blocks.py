@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lbrcore import BranchClass
@@ -34,6 +34,15 @@ class Block(ctypes.Structure):
 def programs():
     return st.lists(st.tuples(st.lists(st.sampled_from(BODY), max_size=4), st.sampled_from(ENDS),
                               st.integers(0, 7), st.integers(0, 3)), min_size=2, max_size=8)
+
+
+def runs():
+    """Number of a block, its privilege level if it may change, and perhaps an event in it."""
+    event = st.tuples(st.sampled_from([BranchClass.EXCEPTION, BranchClass.INTERRUPT]),
+                      st.integers(0, 4))
+    return st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0, 3]),
+                              st.one_of(st.none(), st.none(), st.none(), event)),
+                    min_size=1, max_size=20)
 
 
 def laid_out(program):
@@ -72,8 +81,9 @@ def described(start, code):
 
 
 @settings(max_examples=150)
-@given(programs(), st.data())
-def test_entered_blocks_make_the_branches_of_the_twin(program, data):
+@given(programs(), runs())
+@example([([], b"u", 1, 0), ([], b"u", 0, 0)], [(0, 3, None), (1, 3, None)])  # to the next one
+def test_entered_blocks_make_the_branches_of_the_twin(program, run):
     blocks = laid_out(program)
     facts = {start: decode_block(code, start).facts for start, code in blocks}
     codes, shapes = dict(blocks), {start: described(start, code) for start, code in blocks}
@@ -99,22 +109,22 @@ def test_entered_blocks_make_the_branches_of_the_twin(program, data):
     twin = ReferenceBlocks(
         record, lambda at, size: decode_block(
             next(code[at - start:at - start + size] for start, code in blocks
-                 if start <= at < start + len(code)), at).facts, lambda: (cpl, 0, 1))
+                 if start <= at < start + len(code)), at).facts, lambda: (cpl, None, 1))
     twin.cpl = cpl
     ours.event("enter", ctypes.byref(Block(start=1, end=2, last=1, cls=0xFF)), cpl)
     ours.event("settle", ctypes.c_uint64(0))
     changes = False
-    for _ in range(data.draw(st.integers(1, 20))):
-        start, code = data.draw(st.sampled_from(blocks))
+    for number, level, event in run:
+        start, code = blocks[number % len(blocks)]
         if changes:
-            cpl = data.draw(st.sampled_from([0, 3]))
+            cpl = level
         twin.enter(start, len(code))
         ours.event("enter", ctypes.byref(shapes[start]), cpl)
         cls = facts[start][2]
         changes = cls is not None and cls > BranchClass.ZERO_CALL
-        if data.draw(st.integers(0, 5)) == 0:
-            event = data.draw(st.sampled_from([BranchClass.EXCEPTION, BranchClass.INTERRUPT]))
-            done = data.draw(st.integers(0, facts[start][0] - 1))
+        if event:
+            event, done = event
+            done %= facts[start][0]
             at = start
             while done and decode_block(code[:at - start], start).facts[0] != done \
                     if at > start else done:
