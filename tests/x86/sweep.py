@@ -1,8 +1,11 @@
 """Every instruction of executables and libraries: the decoder beside capstone.
 
 ``python -m tests.x86.sweep [DIRECTORY or FILE ...]`` walks over the code sections of every x86-64
-ELF file, by default of what Debian installs, prints what differs and a table of counts, and
-fails if there is a difference.
+ELF file, by default of what Debian installs, prints what differs, what is refused inside functions
+and is none of the documented refusals, and a table of counts; it fails if there is either.
+
+Sections of code contain data, too: tables of cryptography, of Go, of hand-written assembly.  What
+the unwind information (.eh_frame) covers is code.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import capstone
+import iced_x86
 import numpy as np
 from capstone import x86 as cs
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from lbrcore import BranchClass
-from tests.x86.decoder import compiled
+from tests.x86.decoder import compiled, decode_one
 
 DEBIAN = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/usr/games")
 KINDS = ("same", "refused: undefined", "refused: ambiguous", "no code", "alone", "length",
@@ -69,6 +73,8 @@ class Sweep:
 
     def __init__(self) -> None:
         self.counts = np.zeros(len(KINDS), np.uint64)
+        self._found = np.zeros(_ROOM, _FINDING)
+        self._results = self.counts.ctypes.data, self._found.ctypes.data
         self._library = compiled("sweep.c")
         self._library.sweep.restype = ctypes.c_size_t
         self._library.sweep.argtypes = [
@@ -84,19 +90,33 @@ class Sweep:
 
     def over(self, code: bytes, address: int = 0) -> list[tuple[str, bytes, int, int]]:
         """Walk over `code`: kind, bytes, own and judge's length of what is not the same."""
-        found = np.zeros(_ROOM, _FINDING)
-        text = np.frombuffer(code, np.uint8)
         n = self._library.sweep(
-            ctypes.byref(self._judge), text.ctypes.data, len(code), address,
-            self.counts.ctypes.data, found.ctypes.data, len(found))
+            ctypes.byref(self._judge), code, len(code), address, *self._results, _ROOM)
         return [
             (KINDS[row["kind"]], code[row["at"]:int(row["at"]) + 15], int(row["mine"]),
-             int(row["judge"])) for row in found[:n]
+             int(row["judge"])) for row in self._found[:n]
         ]
 
 
-def code_sections(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """Name, address and bytes of the code sections of an x86-64 ELF file; none of others."""
+def functions(elf: ELFFile) -> np.ndarray:
+    """Start and end of what .eh_frame covers, by start; none if the file has no index of it."""
+    none = np.zeros((0, 2), np.int64)
+    index, frames = (elf.get_section_by_name(name) for name in (".eh_frame_hdr", ".eh_frame"))
+    if index is None or frames is None or index.data()[:4] != bytes([1, 0x1B, 3, 0x3B]):
+        return none
+    table = np.frombuffer(index.data()[12:], "<i4")
+    table = table[:len(table) & ~1].reshape(-1, 2).astype(np.int64) + index["sh_addr"]
+    body, at = np.frombuffer(frames.data(), np.uint8), table[:, 1] - frames["sh_addr"]
+    table, at = (rows[(at >= 0) & (at + 16 <= len(body))] for rows in (table, at))
+    if not len(at):
+        return none
+    begin, size = body[at[:, None] + np.arange(8, 16)].view("<i4").astype(np.int64).T
+    stated = (begin + table[:, 1] + 8 == table[:, 0]) & (size > 0)  # both encoded as usual
+    return np.stack([table[:, 0], table[:, 0] + size], 1)[stated]
+
+
+def code_sections(path: Path) -> Iterator[tuple[str, int, bytes, np.ndarray]]:
+    """Name, address, bytes and functions of the code sections of an x86-64 ELF file."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"\x7fELF":
@@ -104,11 +124,49 @@ def code_sections(path: Path) -> Iterator[tuple[str, int, bytes]]:
             elf = ELFFile(file)
             if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64:
                 return
+            known = functions(elf)
             for section in elf.iter_sections():
                 if section["sh_flags"] & 4 and section["sh_type"] == "SHT_PROGBITS":
-                    yield section.name, section["sh_addr"], section.data()
+                    yield section.name, section["sh_addr"], section.data(), known
     except (OSError, ELFError, ValueError, KeyError):
         return
+
+
+def pieces(address: int, body: bytes, known: np.ndarray) -> Iterator[tuple[bool, int, bytes]]:
+    """A section cut where functions begin and end: covered by one, address, bytes."""
+    at, end = address, address + len(body)
+    for start, stop in known[np.argsort(known[:, 0])].tolist():
+        if start < at or stop > end:
+            continue
+        if start > at:
+            yield False, at, body[at - address:start - address]
+        yield True, start, body[start - address:stop - address]
+        at = stop
+    if at < end:
+        yield False, at, body[at - address:]
+
+
+_DETAILED = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_DETAILED.detail = True
+_SETS = {cs.X86_GRP_XOP, cs.X86_GRP_FMA4, cs.X86_GRP_3DNOW, cs.X86_GRP_TBM}
+_TRAPS = {"ud0", "ud1", "femms"}
+_PADLOCK = ("xcrypt", "xstore", "xsha", "montmul")
+
+
+def documented(kind: str, code: bytes) -> bool:
+    """Is it refused as insn.h and decode.h say, or answered as iced-x86 does?
+
+    XOP and other sets that Intel never had, UD0 and UD1, near branches with 66, APX."""
+    if kind == "alone":
+        found = next(iced_x86.Decoder(64, code), None)
+        return bool(found) and found.code != iced_x86.Code.INVALID and (
+            found.len == decode_one(code.hex())["length"])
+    found = next(_DETAILED.disasm(code, 0, 1), None)
+    if found is None or kind == "refused: ambiguous":
+        return found is not None and 0x66 in found.prefix and bool(
+            {cs.X86_GRP_JUMP, cs.X86_GRP_CALL, cs.X86_GRP_RET} & set(found.groups))
+    return bool(_SETS & set(found.groups)) or found.mnemonic in _TRAPS or (
+        found.mnemonic.split()[-1].startswith(_PADLOCK))
 
 
 def files(roots: list[str]) -> Iterator[Path]:
@@ -127,23 +185,27 @@ def files(roots: list[str]) -> Iterator[Path]:
 
 
 def main() -> int:
-    sweep, examples, number = Sweep(), Counter(), 0
+    sweep, examples, number, faults, covered = Sweep(), Counter(), 0, 0, 0
     for path in files(sys.argv[1:] or list(DEBIAN)):
         bodies = list(code_sections(path))
         number += bool(bodies)
-        for name, address, body in bodies:
-            for kind, code, mine, judge in sweep.over(body, address):
-                key = kind, code[:max(mine, judge)][:6].hex(" ")
-                examples[key] += 1
-                if kind in DIFFERENCES and examples[key] == 1:
+        for in_function, name, kind, code, mine, judge in (
+                (piece[0], section[0], *row) for section in bodies
+                for piece in pieces(*section[1:]) for row in sweep.over(piece[2], piece[1])):
+            key = kind, code[:max(mine, judge)][:6].hex(" "), in_function
+            examples[key] += 1
+            covered += in_function
+            if kind in DIFFERENCES or in_function and not documented(kind, code):
+                faults += 1
+                if examples[key] == 1:
                     print(f"{path} {name}: {kind}: {code.hex(' ')}: {mine}, capstone {judge}",
                           flush=True)
-    for (kind, code), count in examples.most_common(60):
-        print(f"{count:8} {kind}: {code}")
-    print(f"{number} files")
+    for (kind, code, in_function), count in examples.most_common(60):
+        print(f"{count:8} {kind}: {code}{'' if in_function else ' (no function)'}")
+    print(f"{number} files; {covered} findings in functions, {faults} of all not documented")
     for kind, count in zip(KINDS, sweep.counts.tolist(), strict=True):
         print(f"{count:14,} {kind}")
-    return int(any(sweep.counts[KINDS.index(kind)] for kind in DIFFERENCES))
+    return int(faults > 0)
 
 
 if __name__ == "__main__":
