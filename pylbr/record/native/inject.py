@@ -17,13 +17,13 @@ from pylbr.record.native.blob import HANDLER_SIZE, NATIVE_SLOTS, Blob
 from pylbr.record.native.image import RING, Image, Limits
 from pylbr.record.native.patches import CALL, THUNK_SIZE, calls, jump, thunk
 from pylbr.record.native.perf import SIGNAL
-from pylbr.record.native.ptrace import Tracee
+from pylbr.record.native.ptrace import Registers, Tracee
 from pylbr.record.native.ranges import Mapping, mappings, place, vacant
 
-__all__ = ["Injection", "give_stack", "inject", "withdraw"]
+__all__ = ["GUARDED", "Injection", "give_stack", "inject"]
 
 _FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
-_GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
+GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
 
 _MMAP, _MUNMAP, _CLOSE, _SIGACTION = 9, 11, 3, 13
 _MADVISE, _SIGALTSTACK, _MEMFD = 28, 131, 319
@@ -64,6 +64,13 @@ class Injection:
     threads: tuple[int, int, int]
     own: list[tuple[int, int]] = field(default_factory=list)
     patched: list[int] = field(default_factory=list)
+
+    def moved(self, registers: Registers) -> Registers:
+        """A thread between the two instructions that were replaced executes both."""
+        for site in self.patched:
+            if site < registers.rip < site + len(CALL):
+                registers.rip = site
+        return registers
 
 
 def _pages(size: int) -> int:
@@ -207,7 +214,7 @@ def _install(i: _Injector, base: int) -> None:
         mask &= ~(1 << number - 1)
     slots = np.zeros(NATIVE_SLOTS, i.blob.types["slot"])
     count = 0
-    for number in (SIGNAL, *_GUARDED):
+    for number in (SIGNAL, *GUARDED):
         i.tracee.call(_SIGACTION, number, 0, scratch, 8)
         handler, flags, restorer, blocked = struct.unpack("<4Q", i.tracee.read(scratch, 32))
         if handler <= 1 and number != SIGNAL:
@@ -270,60 +277,6 @@ def give_stack(tracee: Tracee, blob: Blob, injection: Injection, key: int) -> No
         before = tracee.swap_mask((1 << 64) - 1)
         _give_stack(_Injector(tracee, blob), injection.base, threads + key * size)
         tracee.swap_mask(before)
-
-
-def withdraw(tracees: Sequence[Tracee], blob: Blob, injection: Injection) -> bool:
-    """Take the blob out of a process whose threads are all stopped.
-
-    Returns
-    -------
-    bool
-        False: a thread is in the midst of it; it was left as it is.
-    """
-    if any(low <= t.registers().rip < high for t in tracees for low, high in injection.own):
-        return False
-    first = tracees[0]
-    saved = [(t, t.registers(), t.swap_mask((1 << 64) - 1)) for t in tracees]
-    i = _Injector(first, blob)
-    for site in injection.patched:
-        first.write(site, CALL)
-    _restore_actions(i, injection.base)
-    for tracee in tracees:
-        _take_stack(_Injector(tracee, blob), injection)
-    for low, high in injection.own:
-        first.call(_MUNMAP, low, high - low)
-    for tracee, registers, mask in saved:
-        tracee.swap_mask(mask)
-        tracee.settle(registers)
-    return True
-
-
-def _restore_actions(i: _Injector, base: int) -> None:
-    """Give the kernel what the program had asked for."""
-    scratch, handlers = (base + i.blob.symbols[name] for name in ("scratch", "handlers"))
-    fields = i.blob.types["state"].fields
-    assert fields is not None
-    at = base + i.blob.symbols["state"] + fields["slots"][1]
-    slots = np.frombuffer(i.tracee.read(at, fields["slots"][0].itemsize), i.blob.types["slot"])
-    for number in (SIGNAL, *_GUARDED):
-        i.tracee.call(_SIGACTION, number, 0, scratch, 8)
-        handler, *_ = struct.unpack("<4Q", i.tracee.read(scratch, 32))
-        if handlers <= handler < handlers + NATIVE_SLOTS * HANDLER_SIZE:
-            slot = slots[(handler - handlers) // HANDLER_SIZE]
-            words = (int(slot[name]) for name in ("handler", "flags", "restorer", "mask"))
-            i.tracee.write(scratch, struct.pack("<4Q", *words))
-            i.tracee.call(_SIGACTION, number, scratch, 0, 8)
-
-
-def _take_stack(i: _Injector, injection: Injection) -> None:
-    """Disable the alternate stack of a thread if it is the recorder's."""
-    scratch = injection.base + i.blob.symbols["scratch"]
-    start, size, count = injection.threads
-    i.tracee.call(_SIGALTSTACK, 0, scratch)
-    stack, _, _ = struct.unpack("<QQQ", i.tracee.read(scratch, 24))
-    if start <= stack < start + count * size:
-        i.tracee.write(scratch, struct.pack("<QQQ", 0, _SS_DISABLE, 0))
-        i.tracee.call(_SIGALTSTACK, scratch, 0)
 
 
 def _has_shadow_stack(tid: int) -> bool:

@@ -32,6 +32,8 @@ class Masked:
     ----------
     refused : set of int
         Threads that may not be traced: they stay without stacks.
+    unblocked : set of int
+        Threads that blocked the signal.
     """
 
     def __init__(self, period: int, spent: Callable[[int], int]) -> None:
@@ -41,6 +43,7 @@ class Masked:
         self._spent: dict[int, int] = {}
         self._next = 0.0
         self.refused: set[int] = set()
+        self.unblocked: set[int] = set()
 
     def heard(self, keys: Iterable[int]) -> None:
         """These keys' threads have made stacks."""
@@ -69,6 +72,7 @@ class Masked:
                 tracee.interrupt()
                 before = tracee.swap_mask(0xFFFF_FFFF_FFFF_FFFF)
                 tracee.swap_mask(before & ~_BIT)
+                self.unblocked.add(tid)
         except TraceeGone:
             pass
         except OSError:

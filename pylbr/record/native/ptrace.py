@@ -17,12 +17,20 @@ __all__ = ["Registers", "Tracee", "TraceeGone"]
 
 _CONT, _GETREGS, _SETREGS, _DETACH, _SYSCALL = 7, 12, 13, 17, 24
 _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4206, 0x4207, 0x420A, 0x420B
+_PEEKSIGINFO: Final = 0x4209
 _TRACESYSGOOD, _TRACEEXEC = 1, 0x10
 _EVENT_EXEC, _EVENT_STOP = 4, 128
 _WALL: Final = 0x40000000
 _POLL: Final = 0.0002
 _SYSCALL_STOP: Final = signal.SIGTRAP | 0x80
 _SYSCALL_BYTES: Final = b"\x0f\x05"
+#: Calls that a stop ends with EINTR though no handler runs (signal(7)): nothing is done by then.
+#: epoll_wait and its kind, semop, sigtimedwait, io_getevents, io_uring_enter; sockets' with a
+#: time-out (SO_RCVTIMEO, SO_SNDTIMEO).
+_BROKEN_BY_STOPS: Final = frozenset(
+    (232, 281, 441, 65, 220, 128, 208, 333, 426, 0, 1, 19, 20, 43, 44, 45, 46, 47, 288)
+)
+_INFO_SIZE: Final = 128  # siginfo_t
 _AT_ENTRY, _AT_BASE, _AT_VDSO, _AT_FRAME = 9, 7, 33, 51
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -46,12 +54,14 @@ class Registers(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _ptrace(request: int, tid: int, address: int = 0, data: object = 0) -> None:
-    if _libc.ptrace(request, tid, address, data) < 0:
+def _ptrace(request: int, tid: int, address: int = 0, data: object = 0) -> int:
+    result = int(_libc.ptrace(request, tid, address, data))
+    if result < 0:
         number = ctypes.get_errno()
         if number == errno.ESRCH:
             raise TraceeGone
         raise OSError(number, os.strerror(number))
+    return result
 
 
 class Tracee:
@@ -82,6 +92,33 @@ class Tracee:
             self._resume(_CONT)
         while (self._wait() >> 16) != _EVENT_STOP:
             self._resume(_CONT)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Undo what the stop itself has done to a system call that sleeps: the kernel restarts
+        most of them, some it ends with EINTR.  One that a signal has ended stays ended."""
+        registers = self.registers()
+        number, result = (ctypes.c_int64(n).value for n in (registers.orig_rax, registers.rax))
+        if result != -errno.EINTR or number not in _BROKEN_BY_STOPS or self._is_signalled():
+            return
+        at = registers.rip - len(_SYSCALL_BYTES)
+        if self.read(at, len(_SYSCALL_BYTES)) == _SYSCALL_BYTES:
+            registers.rip, registers.rax, registers.orig_rax = at, number, 2**64 - 1
+            self.set_registers(registers)
+
+    def _is_signalled(self) -> bool:
+        """Whether a signal waits that it does not block."""
+        with open(f"/proc/{self.tid}/status") as file:
+            lines = (line.partition(":") for line in file if line.startswith(("Sig", "ShdPnd")))
+            sets = {name: int(words, 16) for name, _, words in lines if name != "SigQ"}
+        return bool((sets["SigPnd"] | sets["ShdPnd"]) & ~sets["SigBlk"])
+
+    def pending(self) -> list[bytes]:
+        """``siginfo_t`` of the signals that are sent to it alone and not yet delivered."""
+        infos = ctypes.create_string_buffer(32 * _INFO_SIZE)
+        request = ctypes.create_string_buffer(struct.pack("<QIi", 0, 0, 32))
+        count = _ptrace(_PEEKSIGINFO, self.tid, ctypes.addressof(request), ctypes.addressof(infos))
+        return [infos.raw[at : at + _INFO_SIZE] for at in range(0, count * _INFO_SIZE, _INFO_SIZE)]
 
     def run_to_exec(self) -> bool:
         """Wait until it executes a program; False: it has ended without."""

@@ -17,7 +17,7 @@ from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, SKIP_RESTING, Blob
 from pylbr.record.native.image import Image, Limits
-from pylbr.record.native.inject import Injection, give_stack, inject, withdraw
+from pylbr.record.native.inject import Injection, give_stack, inject
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.obstacles import obstacle
@@ -28,6 +28,7 @@ from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
 from pylbr.record.native.target import let_go, stopped_threads, threads_of
 from pylbr.record.native.ticks import Side, Ticks
 from pylbr.record.native.weights import Weights
+from pylbr.record.native.withdraw import inside, withdraw
 from pylbr.record.process import is_gone
 from pylbr.record.tasks import mapping
 
@@ -41,8 +42,8 @@ _COUNTS: Final = {"ended": len(END_NAMES), "skipped": len(SKIP_NAMES), "full": 1
 #: From so many ticks on their pace is looked at; shares of skipped ones to change it for.
 _PACED_TICKS: Final = 100
 _TOO_MANY, _FEW = 0.2, 0.02
-#: Tries to find no thread in the blob, and how long to let threads run between two.
-_TRIES: Final = 50
+#: How long threads may take to leave the blob, and for how long each runs between two looks.
+_LEAVE_SECONDS: Final = 5.0
 _STEP_SECONDS: Final = 0.002
 #: How long a dynamic loader may take before its program is recorded anyway, seconds.
 _LOADER_SECONDS: Final = 0.25
@@ -181,7 +182,7 @@ class Session:
             for tracee in tracees[1:]:
                 give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
             for tracee, registers in saved:
-                tracee.settle(registers)
+                tracee.settle(injection.moved(registers))
         finally:
             let_go(tracees)
         # It runs again: what takes time comes now, and the first tick after that.
@@ -208,23 +209,36 @@ class Session:
         """Take the blob out of every process that lives on; no window runs any more."""
         for process in list(self._processes.values()):
             if process.injection and not is_gone(process.pid):
+                for tid in list(process.threads):  # what ticks is soon in the blob again
+                    self._forget(process, tid)
                 try:
                     self._withdraw(process)
-                except (OSError, TraceeGone):
-                    self._remark(f"process {process.pid}: the recorder stays in it, inactive")
+                except TraceeGone:
+                    pass
+                except OSError as error:
+                    self._remark(
+                        f"process {process.pid}: the recorder stays in it, inactive: "
+                        f"{error.strerror}"
+                    )
 
     def _withdraw(self, process: _Process) -> None:
         assert process.injection is not None
         _check_reach(process.pid)
         tracees = stopped_threads(process.pid)
+        deadline = time.monotonic() + _LEAVE_SECONDS
         try:
-            for _ in range(_TRIES):
-                if withdraw(tracees, self._blob, process.injection):
-                    process.injection = None
-                    return
-                for tracee in tracees:
+            while late := inside(tracees, process.injection):
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EBUSY, "a thread does not leave its code")
+                for tracee in late:
                     tracee.step_on(_STEP_SECONDS)
-            raise OSError(errno.EBUSY, "a thread is in the recorder's code")
+            blocked = list(self._masked.unblocked)
+            if not withdraw(tracees, self._blob, process.injection, blocked):
+                self._remark(
+                    f"process {process.pid}: memory of the recorder stays mapped, unused: a "
+                    "handler of a signal will return through it"
+                )
+            process.injection = None
         finally:
             let_go(tracees)
 

@@ -143,7 +143,7 @@ class Attached:
         self.pid = pid
         self.remarks: list[str] = []
         self.descriptor = os.pidfd_open(pid)
-        self._deadline = time.monotonic() + seconds if seconds else 0.0
+        self._seconds, self._deadline = seconds, 0.0
         self._ended = False
         self._handlers: dict[int, Any] = {}
 
@@ -151,7 +151,9 @@ class Attached:
         self._ended = True
 
     def running(self) -> bool:
-        """Whether to continue."""
+        """Whether to continue; its time begins with the first question."""
+        if self._seconds and not self._deadline:
+            self._deadline = time.monotonic() + self._seconds
         if self._deadline and time.monotonic() >= self._deadline:
             return False
         return not self._ended and not is_gone(self.pid)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from pylbr.record.native.perf import PerfTicks, SideRecord
-from pylbr.record.native.timer import TimerTicks
+from pylbr.record.native.perf import SIGNAL, PerfTicks, SideRecord
+from pylbr.record.native.timer import TICK_CODE, TimerTicks
 
-__all__ = ["Side", "Ticks", "make_ticks"]
+__all__ = ["Side", "Ticks", "is_tick", "make_ticks"]
 
 _TIMER: Final = "timer"
+_POLL_IN: Final = 1
 #: For tests, and machines whose perf events do not tick: ``timer``.
 _CHOICE: Final = "PYLBR_TICKS"
 
@@ -88,3 +90,9 @@ def make_ticks() -> tuple[Ticks, str]:
     except OSError as error:
         return TimerTicks(), f"perf_event_open is refused: {error.strerror}"
     return PerfTicks(), ""
+
+
+def is_tick(info: bytes) -> bool:
+    """Whether a ``siginfo_t`` is a tick's."""
+    number, _, code = struct.unpack_from("<iii", info)
+    return number == SIGNAL and code in (_POLL_IN, TICK_CODE)

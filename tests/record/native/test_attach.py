@@ -50,7 +50,7 @@ def server():
         process.communicate()
 
 
-def recorder_of(process, path):
+def recorder_of(process, path, seconds=1):
     """A recorder that has begun to record the process."""
     recorder = subprocess.Popen(
         [sys.executable, "-m", "pylbr", "record", "-o", path, "-p", str(process.pid)],
@@ -58,8 +58,8 @@ def recorder_of(process, path):
     for _ in range(600):
         if "/memfd:" in Path(f"/proc/{process.pid}/maps").read_text():
             break
-        time.sleep(0.1)
-    time.sleep(1)
+        time.sleep(0.05)
+    time.sleep(seconds)
     return recorder
 
 
