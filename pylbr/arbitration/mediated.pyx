@@ -53,7 +53,10 @@ cdef class Mediated(_MediatedPmu):
         return DONE
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
-        if pc == 0 and c.perf.granted:  # lazy: attached since the guest was loaded
+        if not self.lazy:       # vcpu_load has seen to everything
+            self.admit(c, v)
+            return DONE
+        if pc == 0 and c.perf.granted:  # attached since the guest was loaded
             self.detach(s, c)
             c.wanted = 1
             return 1

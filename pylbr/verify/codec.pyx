@@ -213,7 +213,10 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     v.lost = (bits >> 5) & 1
     v.cleanup = (bits >> 6) & 1
     v.smm = bits >> 7
-    _u8(k, &v.loaded)
+    bits = v.loaded | v.pebs_lbrs << 7
+    _u8(k, &bits)
+    v.loaded = bits & 0x7F
+    v.pebs_lbrs = bits >> 7
     _control(k, &v.vmcs.debugctl)
     _control(k, &v.vmcs.lbr_ctl)
     _control(k, &v.ctl)
@@ -224,8 +227,6 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     _image(k, &v.image, depth)
     if not k.writing:
         v.image.depth = depth
-    if k.features & F_PEBS:
-        _u8(k, &v.pebs_lbrs)
     if k.features & F_VPMI:
         _u8(k, &v.pmi)
         _u8(k, &v.frozen)
