@@ -154,7 +154,7 @@ class Machine:
         self.link.boundary = self._boundary
         self.stamp = TimeStamp(self.link.recorder, self.link.engine.register_write, (
             reg.UC_X86_REG_RIP, reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
-        self.platform = Platform(self.stamp)
+        self.platform = Platform(self.stamp, self.processor.cpuid(0)[0])
         self.link.own_msrs |= {APIC_BASE_MSR, *self.platform.msrs}
         self.link.surroundings = self.platform.cpuid
         for instruction in (reg.UC_X86_INS_RDTSC, reg.UC_X86_INS_RDTSCP):

@@ -19,6 +19,8 @@ FREQUENCY = 50_000_000
 _MHZ = FREQUENCY // 1_000_000
 EAX, EBX, ECX, EDX = range(4)
 _ALL = 0xFFFFFFFF
+#: The leaf of architectural LBRs: processors that have it are newer than Meltdown and MDS.
+ARCHITECTURAL_LBR = 0x1C
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class CpuidRow:
         0 to 3 for EAX to EDX.
     mask, value : int
     meaning : str
+    since : int
+        Of processors whose highest leaf is at least this.
     """
 
     leaf: int
@@ -42,6 +46,7 @@ class CpuidRow:
     mask: int
     value: int
     meaning: str
+    since: int = 0
 
 
 CPUID_ROWS = (
@@ -51,6 +56,7 @@ CPUID_ROWS = (
     CpuidRow(0x7, 0, EBX, 1 << 9, 0, "ERMS: the engine repeats byte by byte, MOVSQ is faster"),
     CpuidRow(0x7, 0, EDX, 1 << 4, 0, "FSRM, as ERMS"),
     CpuidRow(0x7, 0, EBX, 1 << 18, 0, "RDSEED, as RDRAND"),
+    CpuidRow(0x7, 0, EDX, 1 << 29, 1 << 29, "IA32_ARCH_CAPABILITIES", ARCHITECTURAL_LBR),
     CpuidRow(0xD, 1, EAX, 1 << 1, 0, "XSAVEC: the engine does not execute it"),
     CpuidRow(0x15, None, EAX, _ALL, 1, "TSC ticks per clock of the crystal, denominator"),
     CpuidRow(0x15, None, EBX, _ALL, 1, "numerator"),
@@ -61,7 +67,8 @@ CPUID_ROWS = (
     CpuidRow(0x80000007, None, EDX, 1 << 8, 1 << 8, "the TSC is invariant"),
 )
 #: The highest basic leaf is at least the last of these.
-_HIGHEST = max(row.leaf for row in CPUID_ROWS if row.leaf < 0x80000000)
+_EXTENDED = 0x80000000
+_HIGHEST = max(row.leaf for row in CPUID_ROWS if row.leaf < _EXTENDED)
 
 
 @dataclass(frozen=True)
@@ -73,16 +80,19 @@ class MsrRow:
     index : int
     name : str
     reset : int
-    writable : int
-        Bits that a write changes; the others stay.
+    writable : int or None
+        Bits that a write changes; the others stay.  None: a write is refused.
     meaning : str
+    since : int
+        As of `CpuidRow`.
     """
 
     index: int
     name: str
     reset: int
-    writable: int
+    writable: int | None
     meaning: str
+    since: int = 0
 
 
 TSC, TSC_ADJUST = 0x10, 0x3B
@@ -94,7 +104,11 @@ MSR_ROWS = (
     MsrRow(TSC_ADJUST, "IA32_TSC_ADJUST", 0, (1 << 64) - 1, "added to the clock"),
     MsrRow(0x4E, "MSR_PPIN_CTL", 1, 0, "locked out"),
     MsrRow(0x8B, "IA32_BIOS_SIGN_ID", 0, 0, "no microcode update"),
+    MsrRow(0x10A, "IA32_ARCH_CAPABILITIES", 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8, None,
+           "RDCL_NO, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO", ARCHITECTURAL_LBR),
     MsrRow(0x140, "MSR_MISC_FEATURES_ENABLES", 0, 0, "no CPUID faulting"),
+    MsrRow(0x179, "IA32_MCG_CAP", 0, 0, "no banks: nothing reports machine checks"),
+    MsrRow(0x17A, "IA32_MCG_STATUS", 0, 7, "no machine check is in progress"),
     MsrRow(0x1A0, "IA32_MISC_ENABLE", 1 << 0 | 1 << 7 | 1 << 11 | 1 << 12, 1,
            "fast strings, performance monitoring; BTS and PEBS are unavailable"),
     MsrRow(0x1A6, "MSR_OFFCORE_RSP_0", 0, (1 << 46) - 1, "matches nothing"),
@@ -110,12 +124,14 @@ class Platform:
     Parameters
     ----------
     stamp : TimeStamp
+    highest : int
+        Highest basic leaf of CPUID of the processor alone.
     """
 
-    def __init__(self, stamp: TimeStamp) -> None:
-        self._stamp = stamp
-        self._rows = {row.index: row for row in MSR_ROWS}
-        self._values = {row.index: row.reset for row in MSR_ROWS}
+    def __init__(self, stamp: TimeStamp, highest: int) -> None:
+        self._stamp, self._highest = stamp, highest
+        self._rows = {row.index: row for row in MSR_ROWS if row.since <= highest}
+        self._values = {index: row.reset for index, row in self._rows.items()}
 
     @property
     def msrs(self) -> frozenset[int]:
@@ -123,11 +139,18 @@ class Platform:
         return frozenset(self._rows)
 
     def cpuid(self, leaf: int, subleaf: int, out: list[int]) -> list[int]:
-        """The processor's answer with what the machine decides."""
+        """The processor's answer with what the machine decides.
+
+        A processor whose leaves end before those of the machine has nothing in the leaves between:
+        alone it would answer there as it does at its highest.
+        """
         if leaf == 0:
             out[EAX] = max(out[EAX], _HIGHEST)
+        if self._highest < min(leaf, _HIGHEST) and leaf < _EXTENDED:
+            out, leaf = [0] * 4, min(leaf, _HIGHEST)
         for row in CPUID_ROWS:
-            if row.leaf == leaf and row.subleaf in (None, subleaf):
+            if row.leaf == leaf and row.subleaf in (None, subleaf) and (
+                    row.since <= self._highest):
                 out[row.register] = out[row.register] & ~row.mask | row.value
         return out
 
@@ -144,7 +167,9 @@ class Platform:
             raise GeneralProtection(f"MSR {index:#x}", index, value, 0, "no such register")
         if index in (TSC, TSC_ADJUST):
             return self._time(index, value)
-        if value is not None:
+        if value is not None and row.writable is None:
+            raise GeneralProtection(row.name, index, value, 0, "read-only")
+        if value is not None and row.writable is not None:
             self._values[index] = self._values[index] & ~row.writable | value & row.writable
         return self._values[index]
 
@@ -164,9 +189,9 @@ class Platform:
         if set(state) != {*map(str, self._rows), "offset", "clock"} or not all(
                 type(value) is int and 0 <= value < 1 << 64 for value in state.values()):
             raise ValueError("no state of the registers around a processor")
-        for row in MSR_ROWS:
+        for row in self._rows.values():
             value = state[str(row.index)]
-            if (value ^ row.reset) & ~row.writable:
+            if (value ^ row.reset) & ~(row.writable or 0):
                 raise ValueError(f"{row.name} {value:#x}: no value of it")
             self._values[row.index] = value
         self._stamp.offset = state["offset"]

@@ -1,6 +1,6 @@
 """A machine in a file: saved between two blocks, restored into a new machine.
 
-Layout, little-endian: ``PYLBRVM3``, u32 bytes of the header, u32 its CRC-32, u64 bytes of the
+Layout, little-endian: ``PYLBRVM4``, u32 bytes of the header, u32 its CRC-32, u64 bytes of the
 body, u32 its CRC-32, u32 CRC-32 of all so far; the header, JSON; the body, memory compressed with
 zstd.  Both checksums are compared before anything is believed.
 """
@@ -32,7 +32,7 @@ from pylbr.files.output import AtomicFile
 
 __all__ = ["is_saved", "pack", "restore", "save"]
 
-MAGIC = b"PYLBRVM3"
+MAGIC = b"PYLBRVM4"
 _FAMILY = MAGIC[:-1]
 _HEAD = struct.Struct("<8sIIQII")
 _LONGEST_HEADER = 1 << 22

@@ -23,6 +23,15 @@ class Code:
         self.next = dict(zip(addresses, addresses[1:], strict=False))
         self.after_calls = {self.next.get(a) for a, name, _ in found if name.startswith("call")}
 
+    def kind(self, source: int) -> str:
+        """As `KernelCode.kind`, of a near branch."""
+        name, direct = self.at.get(source, ("nothing", None))
+        if name.startswith("ret"):
+            return "ret"
+        if name in ("call", "jmp"):
+            return name if direct is not None else f"indirect {name}"
+        return "cond" if name.startswith(("j", "loop")) else name
+
     def wrong(self, source: int, target: int) -> str:
         """Why the program has no such branch; empty if it has."""
         name, direct = self.at.get(source, ("nothing", None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from pylbr.linux.booted import Guest, booted
 from pylbr.linux.console import Console
 from pylbr.linux.session import Result, execute
 from pylbr.linux.system import initramfs
-
-PROGRAMS = Path(__file__).parent / "programs"
+from tests.linux.programs import build
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +71,4 @@ def linux(guest, tmp_path_factory) -> Booted:
 @pytest.fixture(scope="session")
 def work(tmp_path_factory) -> Path:
     """The program that is recorded."""
-    target = tmp_path_factory.mktemp("work") / "work"
-    subprocess.run(["gcc", "-O1", "-g", "-static", "-no-pie", "-o", str(target),
-                    str(PROGRAMS / "work.c")], check=True, timeout=60)
-    return target
+    return build("work", tmp_path_factory.mktemp("work"))

@@ -29,14 +29,20 @@ def test_the_kernel_finds_the_lbrs(linux):
     assert not re.search("WARN|BUG|Oops|unchecked MSR", linux.console)
 
 
+_GENERIC = r"XSAVE Architectural LBR, .*generic architected perfmon, .*32-deep LBR"
+
+
 @pytest.mark.parametrize(("model", "expected"), [
-    ("architectural", r"XSAVE Architectural LBR, .*generic architected perfmon, .*32-deep LBR"),
-    ("alder-lake-p", "XSAVE Architectural LBR, .*32-deep LBR"),
+    ("architectural", _GENERIC),
+    ("alder-lake-p", "XSAVE Architectural LBR, .*Alderlake.*32-deep LBR"),
     ("haswell", "Haswell events, 16-deep LBR"),
     ("goldmont", "Goldmont events, 32-deep LBR"),
+    ("nehalem", "Nehalem events, 16-deep LBR"),
+    ("knights-landing", "Knights Landing/Mill events, 8-deep LBR"),
 ])
 def test_the_kernel_finds_the_lbrs_of_other_processors(kernel, model, expected):
-    """As far as its line about the PMU, which is a sixth of the way."""
+    """As far as its line about the PMU, which is a sixth of the way; all the way, of more
+    processors, in ``python -m tests.linux.matrix models``."""
     shown = bytearray()
 
     def console(data):

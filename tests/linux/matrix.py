@@ -1,0 +1,140 @@
+"""Full matrices of Linux guests, as the tables of docs/linux.md.
+
+    python -m tests.linux.matrix models
+    python -m tests.linux.matrix kernels FILE...
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylbr.embed.contention import Contention
+from pylbr.linux import debian
+from pylbr.linux.booted import Guest, NotBooted, booted
+from pylbr.linux.console import Console
+from pylbr.linux.session import Result, execute
+from pylbr.linux.system import initramfs
+from tests.linux.branch_check import Code, stacks
+from tests.linux.programs import build
+
+MODELS = ("sapphire-rapids", "alder-lake-p", "sierra-forest", "architectural", "nehalem",
+          "westmere", "sandy-bridge", "haswell", "skylake", "goldmont", "knights-landing")
+PMU = "/sys/bus/event_source/devices/cpu*"
+RECORD = (f"cat {PMU}/caps/pmu_name {PMU}/caps/branches; mount -o bind /dev/null /proc/kallsyms; "
+          "perf record -q -BN -b -e branches:u -c 1009 ./work")
+LIMIT = 6_000_000_000
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A boot, and a recording in it."""
+
+    console: str
+    printed: str
+    result: Result
+    data: bytes
+    seconds: float
+
+
+def recorded(guest: Guest, work: Path, command: str = RECORD,
+             contention: Contention | None = None) -> Recorded:
+    """Boot, record `work`."""
+    started = time.process_time()
+    shown, printed = bytearray(), bytearray()
+    machine, channel = booted(guest, Console(shown.extend), printed.extend, limit=LIMIT,
+                              contention=contention, fresh=True)
+    result = execute(machine, channel, command, {"work": work}, LIMIT)
+    return Recorded(shown.decode("utf-8", "replace"), printed.decode("utf-8", "replace"), result,
+                    result.files.get("perf.data", b""), time.process_time() - started)
+
+
+def checked(data: bytes, work: Path) -> tuple[int, int, int, int]:
+    """Samples, entries, the deepest stack, and entries that are no branch of the program."""
+    code = Code(work)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "perf.data")
+        path.write_bytes(data)
+        found = stacks(path)
+    entries = [entry for stack in found for entry in stack]
+    # Legacy LBRs without kernel branches keep those that end in user code, and Linux does, too.
+    entries = [entry for entry in entries if not entry[0] >> 63 or entry[1] >> 63]
+    wrong = [(entry, code.wrong(*entry)) for entry in entries if code.wrong(*entry)]
+    for (source, target), why in wrong:
+        print(f"{source:#x} -> {target:#x}: {why}", file=sys.stderr)
+    return len(found), len(entries), max(map(len, found), default=0), len(wrong)
+
+
+def row(*cells: object) -> None:
+    """One row of a table, at once."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def heading(*cells: str) -> None:
+    """The first two rows."""
+    row(*cells)
+    print("|" + "---|" * len(cells), flush=True)
+
+
+def recording_row(name: str, guest: Guest, work: Path) -> bool:
+    """A row of `models` or `kernels`; whether all is well."""
+    try:
+        run = recorded(guest, work)
+    except NotBooted as failed:
+        row(name, f"not booted: {failed.ending.reason}", *[""] * 8)
+        return False
+    line = re.search("Performance Events: (.*)", run.console)
+    depth = re.search(r"(\d+)-deep LBR", run.console)
+    pmu, branches = (run.printed.split() + ["", ""])[:2]
+    samples, entries, deepest, wrong = checked(run.data, work) if run.data else (0, 0, 0, 0)
+    warnings = len(re.findall("WARNING|BUG:|Oops|unchecked MSR", run.console))
+    events = re.sub(", (?:AnyThread|full|[0-9]+-deep|Intel).*", "", line[1]) if line else ""
+    row(name, events, depth[1] if depth else "none", pmu, branches, samples,
+        f"{deepest} of {entries}", wrong, warnings, f"{run.seconds:.0f}")
+    return bool(depth and entries and not wrong and not warnings and deepest == int(depth[1]))
+
+
+RECORDINGS = ("", "Performance Events", "deep", "pmu_name", "branches", "samples",
+              "deepest of entries", "wrong", "warnings", "CPU s")
+
+
+def models(names: Sequence[str], work: Path) -> bool:
+    """Each model boots and records."""
+    heading(*RECORDINGS)
+    kernel, initrd = debian.kernel(), initramfs()
+    failed = [name for name in names or MODELS
+              if not recording_row(name, Guest(kernel, initrd, name), work)]
+    return not failed
+
+
+def kernels(files: Iterable[str], work: Path) -> bool:
+    """Each kernel boots and records."""
+    heading(*RECORDINGS)
+    initrd = initramfs()
+    failed = [file for file in files for model in ("sapphire-rapids", "haswell")
+              if not recording_row(f"{Path(file).name} on {model}",
+                                   Guest(Path(file), initrd, model), work)]
+    return not failed
+
+
+COMMANDS = {"models": models, "kernels": kernels}
+
+
+def main() -> int:
+    """Run a matrix."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("matrix", choices=COMMANDS)
+    parser.add_argument("names", nargs="*")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if COMMANDS[args.matrix](args.names, build("work", Path(folder))) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
