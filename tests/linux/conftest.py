@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,21 @@ class Booted:
 @pytest.fixture(scope="session")
 def linux(guest, tmp_path_factory) -> Booted:
     """The guest on Sapphire Rapids, as a vCPU whose host wants nothing: so it can be continued
-    alone and beside others."""
-    shown, saved = bytearray(), tmp_path_factory.mktemp("linux") / "booted.vm"
-    machine, _ = booted(guest, Console(shown.extend), lambda data: None, limit=2_000_000_000,
-                        contention=Contention(Script("lease", ())))
-    save(machine, saved)
-    return Booted(saved, shown.decode())
+    alone and beside others.  Processes that test side by side boot it once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    saved, shown = folder / "linux.vm", folder / "linux.txt"
+    with (folder / "linux.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not saved.exists():
+            lines = bytearray()
+            machine, _ = booted(
+                guest, Console(lines.extend), lambda data: None, limit=2_000_000_000,
+                contention=Contention(Script("lease", ())))
+            shown.write_bytes(lines)
+            save(machine, saved)
+    return Booted(saved, shown.read_text(encoding="utf-8", errors="replace"))
 
 
 @pytest.fixture(scope="session")
