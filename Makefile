@@ -42,11 +42,12 @@ bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
 fuzz: build  ## ten minutes of mutants of every target
 	$(PYTHON) -m tests.fuzz.soak --seconds 600 --keep fuzz-findings
 
-lint: $(PYTHON)  ## ruff, cython-lint, codespell, stubs
+lint: $(PYTHON)  ## ruff, cython-lint, codespell, types, stubs
 	$(PYTHON) -m pip install -q --group lint --group test
 	$(PYTHON) -m ruff check .
 	PATH=.venv/bin:$$PATH cython-lint lbrcore pylbr
 	.venv/bin/codespell lbrcore pylbr tests bench docs examples README.md CONTRIBUTING.md
+	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -q tests/test_stubs.py
 
 docs: $(PYTHON)  ## HTML into docs/_build

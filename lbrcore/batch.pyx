@@ -15,8 +15,9 @@ from libc.string cimport memcpy, memset
 from lbrcore.lbr cimport (
     CYC_CNT_MAX, INFO_CLASS_SHIFT, INFO_TYPE_SHIFT, LBR_EINVAL, LBR_INFO_CYC_CNT_VALID,
     LBR_INFO_FLAGS, LBR_LEGACY, LBR_META_INVALID, LBR_OK, MODE_CALL_STACK, MODE_EVENTS,
-    MODE_FILTERED, MODE_OFF, MODE_TIMED, lbr_add_events, lbr_begin, lbr_br_type, lbr_cursor, lbr_end, lbr_entry,
-    lbr_from_ones, lbr_info_events, lbr_load_ler, lbr_meta, lbr_slot, lbr_step, lbr_table_bit,
+    MODE_FILTERED, MODE_OFF, MODE_TIMED, lbr_add_events, lbr_begin, lbr_br_type, lbr_cursor,
+    lbr_end, lbr_entry, lbr_from_ones, lbr_info_events, lbr_load_ler, lbr_meta, lbr_slot, lbr_step,
+    lbr_table_bit,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 

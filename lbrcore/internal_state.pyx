@@ -27,7 +27,9 @@ def internal_state(LbrState state not None):
 
 
 def set_internal_state(LbrState state not None, cycles, events, xinuse):
-    """Set the state that no register shows, after control and records; arguments as from `internal_state`.
+    """Set the state that no register shows, after control and records.
+
+    The arguments are what `internal_state` returned.
 
     Raises
     ------

@@ -121,7 +121,7 @@ def compiled_name(name: str) -> str:
 
 def plain_name(name: str) -> str:
     """The name in the sources; a private one gets its module's name before it."""
-    kind, rest = re.fullmatch(r"__pyx_([fte])_(.*)", name).groups()
+    kind, rest = name.removeprefix("__pyx_").split("_", 1)
     module = []
     while found := re.match(r"(\d+)(\w+)", rest):
         length = int(found[1])
@@ -158,7 +158,7 @@ def verbatim(module: str) -> dict[str, str]:
                 names = re.findall(r"#define (\w+)", text)
                 found.update(dict.fromkeys(names, text))
             else:
-                found.update((re.match(r"#define (\w+)", line)[1], line) for line in lines)
+                found.update((line.removeprefix("#define ").split()[0], line) for line in lines)
     return found
 
 

@@ -124,8 +124,9 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (LbrError, OSError) as error:
-        ours = isinstance(error, OSError) and error.filename is None  # no file: print's
-        what = f"output cannot be written: {error.strerror}" if ours else str(error)
+        what = str(error)
+        if isinstance(error, OSError) and error.filename is None:  # no file: print's
+            what = f"output cannot be written: {error.strerror}"
         print(f"{name}: {printable(what)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:

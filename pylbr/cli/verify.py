@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pylbr.arbitration import POLICIES, make_policy, named
 from pylbr.cli.progress import progress
@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _configurations(args: argparse.Namespace) -> list[Configuration]:
-    chosen = {"depth": 2, **STANDARD} if args.set == "standard" else {
+    chosen: dict[str, Any] = {"depth": 2, **STANDARD} if args.set == "standard" else {
         "depth": 1, **EXTENDED[args.set]}
     for key in ("depth", "guests", "cpus"):
         if getattr(args, key) is not None:

@@ -201,32 +201,37 @@ class Contention:
         assert self._cpu is not None
         return self._cpu
 
+    @property
+    def leaked(self) -> int:
+        """Records of the host that the guest has read."""
+        return self._vcpu.contended.leaked
+
     def _do(self, acts: list[Act]) -> None:
         if not acts:
             return
-        shared = self._vcpu.contended
-        shared.leave()
+        contended = self._vcpu.contended
+        contended.leave()
         try:
             for act in acts:
                 self._one(act)
         finally:
-            shared.enter()
+            contended.enter()
         self._vcpu.msrs.host_has_run()
 
     def _one(self, act: Act) -> None:
-        shared = self._vcpu.contended
+        contended = self._vcpu.contended
         if act.name == "open":
-            self.refused += not shared.open(act.number)
+            self.refused += not contended.open(act.number)
             self._traces_guest |= not act.number & _FLAGS["exclude-guest"]
         elif act.name == "close":
-            shared.close()
+            contended.close()
         elif act.name == "sample":
             self._sample()
         elif act.name == "switch":
-            shared.switch(act.number)
+            contended.switch(act.number)
         elif act.name == "migrate":
-            shared.migrate()
-        shared.branches(act.number if act.name == "branches" else 1)
+            contended.migrate()
+        contended.branches(act.number if act.name == "branches" else 1)
 
     def _sample(self) -> None:
         present, cut, own, others = self._vcpu.contended.sample()
@@ -240,10 +245,10 @@ class Contention:
 
     def summary(self) -> str:
         """One line of figures."""
-        shared = self._vcpu.contended
+        contended = self._vcpu.contended
         return (
-            f"contention under {self.script.policy}: {shared.exited} VM exits for LBRs and host, "
-            f"{shared.leaked} host records read by the guest; host: {self.samples} samples, "
+            f"contention under {self.script.policy}: {contended.exited} VM exits for LBRs and "
+            f"host, {self.leaked} host records read by the guest; host: {self.samples} samples, "
             f"{self.absent} without records, {self.cut} marked cut, {self.own} own records, "
             f"{self.others} of the guest ({self.breaches} against exclude-guest), "
             f"{self.refused} events refused")

@@ -179,9 +179,9 @@ class Machine:
             Ending("exit", value, f"exit code {value}")))
         ports.attach(range(POWER_PORT, POWER_PORT + 1), None, lambda n, value: self.stop(
             Ending("exit", 0, "switched off")))
-        if self.contention:
+        if contention := self.contention:
             ports.attach(range(HOST_PORT, HOST_PORT + 1),
-                         lambda n: self.contention.flags(), self._host_port)
+                         lambda n: contention.flags(), self._host_port)
         return ports
 
     def _host_port(self, number: int, value: int) -> None:

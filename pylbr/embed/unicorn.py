@@ -147,7 +147,8 @@ class Link:
             uc.hook_add(UC_HOOK_INSN_INVALID, self._invalid),
             uc.hook_add(UC_HOOK_INSN, self._cpuid, None, 1, 0, reg.UC_X86_INS_CPUID),
         ]
-        uc.ctl_flush_tb()  # what ran before was translated without the hooks
+        # What ran before was translated without the hooks.
+        uc.ctl_flush_tb()  # type: ignore[attr-defined]  # the API for Python 2 lacks it
         self.arm()
 
     def detach(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -282,8 +282,10 @@ def read_needed(file: BinaryIO) -> tuple[str, ...]:
         return ()
     try:
         elf = ELFFile(file)
-        needed = [tag.needed for segment in elf.iter_segments("PT_DYNAMIC")
-                  for tag in segment.iter_tags("DT_NEEDED")]
+        needed: list[str] = [
+            tag.needed  # type: ignore[attr-defined]  # elftools sets it for this tag
+            for segment in elf.iter_segments("PT_DYNAMIC") if isinstance(segment, DynamicSegment)
+            for tag in segment.iter_tags("DT_NEEDED")]
         return (*needed, *(segment.get_interp_name() for segment in elf.iter_segments("PT_INTERP")
                            if isinstance(segment, InterpSegment)))
     except DAMAGE as error:
@@ -317,7 +319,8 @@ def _build_id(elf: ELFFile) -> bytes:
     """Out of the segments, which are few, or the sections of a file that is not linked yet."""
     sections = (s for s in elf.iter_sections("SHT_NOTE") if isinstance(s, NoteSection))
     segments = (s for s in elf.iter_segments("PT_NOTE") if isinstance(s, NoteSegment))
-    for source in chain(segments, sections):
+    sources: Iterable[NoteSegment | NoteSection] = chain(segments, sections)
+    for source in sources:
         for note in source.iter_notes():
             if note["n_type"] == _NOTE_BUILD_ID:
                 return bytes.fromhex(note["n_desc"])

@@ -148,8 +148,8 @@ def offer(host: Host, guest: GuestCpuid, *, any_depth: bool = False) -> Offer:
     if guest.arch_lbr and not host.architectural:
         raise ConfigurationError("CPUID.07H.0:EDX[19]: the host has no architectural LBRs")
     if not guest.arch_lbr:
-        legacy = host.lbr is not None and not host.architectural and lbr_format
-        return Offer(legacy=host.lbr.depth if legacy else 0)
+        legacy = None if host.architectural or not lbr_format else host.lbr
+        return Offer(legacy=legacy.depth if legacy else 0)
     assert host.lbr is not None
     allowed = host.lbr.depth_bitmap if any_depth else 1 << (host.lbr.max_depth // 8 - 1)
     if not guest.depth_bitmap or guest.depth_bitmap & ~allowed:

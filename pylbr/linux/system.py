@@ -45,10 +45,10 @@ def initramfs(packages: Sequence[str] = ()) -> bytes:
     archive.tree("usr/lib/perf-core/tests", root / "usr/lib/perf-core/tests")
     roots, programs = [root], [root / _PERF]
     for package in packages:
-        folder = debian.fetch(package)
-        archive.tree("/", folder)
-        roots.append(folder)
-        programs += [path for path in folder.rglob("*") if path.is_file()
+        unpacked = debian.fetch(package)
+        archive.tree("/", unpacked)
+        roots.append(unpacked)
+        programs += [path for path in unpacked.rglob("*") if path.is_file()
                      and not path.is_symlink() and path.stat().st_mode & 0o111]
     for place, file in libraries(programs, (*roots, Path("/"))).items():
         if place not in archive:

@@ -239,7 +239,8 @@ def parse_entries(text: bytes) -> tuple[list[tuple[int, int, int]] | None, int]:
 
     None if one is malformed; what is no entry at all ends them.
     """
-    entries, at = [], 0
+    entries: list[tuple[int, int, int]] = []
+    at = 0
     while at < len(text):
         match = _ENTRY.match(text, at)
         if match is None:

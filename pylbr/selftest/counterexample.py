@@ -249,6 +249,5 @@ def reproduce(story: Story, directory: Path, stem: str, policy: str | None = Non
     lines = [*printed.decode(errors="replace").splitlines(), host.summary()]
     if (ending.kind, ending.code) not in (("exit", 0), ("exit", 1)):
         return Reproduced(False, [*lines, f"{ending.kind} {ending.code}"])
-    leaked = machine.processor.contended.leaked  # type: ignore[union-attr]
-    shown = {"P1": bool(leaked) and ending.code == 1, "P4": bool(host.breaches)}
+    shown = {"P1": bool(host.leaked) and ending.code == 1, "P4": bool(host.breaches)}
     return Reproduced(shown.get(story.property, ending.code == 1), lines)

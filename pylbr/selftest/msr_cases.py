@@ -40,7 +40,10 @@ def _facility(model: CpuModel) -> LbrConfig:
 
 def _answer(cpu: Processor, index: int, value: int | None = None) -> Answer:
     try:
-        return cpu.rdmsr(index) if value is None else cpu.wrmsr(index, value)
+        if value is None:
+            return cpu.rdmsr(index)
+        cpu.wrmsr(index, value)
+        return None
     except GeneralProtection:
         return _GP
 

@@ -101,11 +101,11 @@ cdef inline uint8_t guess_byte(streams* s) noexcept nogil:
 
 cdef inline int missed_guess(streams* s, int context) noexcept nogil:
     """1 if the next guess is wrong, 0 if it is right, -1 past the end."""
-    cdef int i
+    cdef int _i
     cdef bint missed
     if not s.guessed:
         s.guessed = True
-        for i in range(4):
+        for _i in range(4):
             s.code = s.code << 8 | guess_byte(s)
     missed = s.code <= s.low + ((s.high - s.low) >> 16) * s.odds[context]
     narrow(s, context, missed)

@@ -250,7 +250,7 @@ class LbrtTrace(Trace):
         try:
             payload = self._payload(part.offset, part.kind, part.size)
             found = (parse_piece if part.kind == PIECE else parse_rows)(payload, self.columns)
-            count = found.count if isinstance(found, Piece) else len(found[0])
+            count = found.rows if isinstance(found, Piece) else len(found[0])
             if count != part.rows or (isinstance(found, Piece) and not part.version):
                 raise LayoutError("the index contradicts it")
         except LayoutError as error:
@@ -297,10 +297,10 @@ class LbrtTrace(Trace):
         for number in range(first, bisect_right(self._ends, high - 1) + 1):
             content = self._content(number)
             if isinstance(content, Piece):
-                runs = content.tasks if name == "task" else content.cpus
+                tasks, cpus = content.tasks, content.cpus
             else:
-                runs = content[1 if name == "task" else 2]
-            found.append(runs.column())
+                _, tasks, cpus = content
+            found.append((tasks if name == "task" else cpus).column())
         begin = self._begin(first)
         return np.concatenate(found)[low - begin:high - begin]
 

@@ -39,18 +39,17 @@ class Piece(NamedTuple):
 
     Attributes
     ----------
-    count : int
-        Rows.
+    rows : int
     tasks, cpus : Runs
         Empty `cpus` if the file has no such column.
     order, nodes : (runs,) and (tasks,) arrays of uint32
         Tasks of the runs by order of appearance, and where each stands at first.
     runs, guesses, ranks : bytes
-    differences : dict of str to (count,) array of uint32
+    differences : dict of str to (rows,) array of uint32
         What is to be added to a column's values.
     """
 
-    count: int
+    rows: int
     tasks: Runs
     cpus: Runs
     order: np.ndarray

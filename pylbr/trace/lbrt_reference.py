@@ -343,7 +343,8 @@ def read(data: bytes) -> tuple[dict[str, Any], list[Row]]:
         and `cpu`; 0 where the file has no such column.
     """
     head: dict[str, Any] = {}
-    graph, rows = Graph(), []
+    graph = Graph()
+    rows: list[dict[str, int]] = []
     for kind, payload in parts(data):
         if kind == b"META":
             head = json.loads(zstandard.ZstdDecompressor().decompress(payload))

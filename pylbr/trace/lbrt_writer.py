@@ -128,7 +128,8 @@ class LbrtWriter:
                 branches[at:at + length], out[at:at + length], self._last.get(number, 0))
             at += length
         if self._edges.edges != known:  # what is like an edge has its class
-            check_branches(self.path, self._edges.rows_of(np.arange(known, self._edges.edges)))
+            check_branches(self.path, self._edges.rows_of(
+                np.arange(known, self._edges.edges, dtype=np.uint32)))
         self._tasks.add(runs)
         if self._cpus is not None:
             self._cpus.add(_runs(cpu, n))

@@ -7,8 +7,10 @@ bug is left in the code that has all others fixed.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pylbr.errors import LbrError, StateError
 from pylbr.verify import svm
@@ -24,7 +26,7 @@ _ONE = {"guests": 1, "depth": 1, "kinds": (), "features": ()}
 _V2 = "series of 2022-11-24"
 _TREE = "public tree, 2025"
 _SVM = "series of 2025-11-08"
-_PINNED = {"kinds": ("cpu-exclude",)}
+_PINNED: dict[str, Any] = {"kinds": ("cpu-exclude",)}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Bug:
     flaws: tuple[str, ...] = ()
     ground: dict = field(default_factory=dict)
 
-    @property
+    @builtins.property  # not the field
     def model(self) -> str:
         """The code that is searched, as a command line has it."""
         return self.policy + "".join(f" +{flaw}" for flaw in self.flaws)

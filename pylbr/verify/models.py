@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration import Policy
@@ -57,7 +58,7 @@ NEEDS = {"cpu-pebs": "pebs"}
 
 #: The standard set: one CPU, a host task, migration; of perf, events that are pinned to the CPU,
 #: with and without exclude_guest, and one that is flexible.
-STANDARD = {
+STANDARD: dict[str, tuple[str, ...]] = {
     "features": ("nmi", "migrate", "xsaves", "write", "depth", "nmi-branch"),
     "kinds": ("cpu-exclude", "cpu", "cpu-flexible"),
 }
@@ -140,15 +141,16 @@ class Configuration:
         """
         if not isinstance(values, dict):
             raise ConfigurationError("configuration: no names and values")
-        checked = {}
+        checked: dict[str, Any] = {}
         for name, value in values.items():
-            value = _RENAMED.get(value, value) if type(value) is str else value
+            if isinstance(value, str):
+                value = _RENAMED.get(value, value)
             kind = _TYPES.get(name)
             if kind is tuple and isinstance(value, (list, tuple)) and all(
                     isinstance(item, str) for item in value):
                 checked[name] = tuple(value)
-            elif kind in (int, str) and type(value) is kind and not (
-                    kind is int and abs(value) >> 31):
+            elif type(value) is kind and (
+                    kind is str or isinstance(value, int) and not abs(value) >> 31):
                 checked[name] = value
             else:
                 raise ConfigurationError(f"configuration: {str(name)[:40]} {str(value)[:40]!r}: "

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pylbr.arbitration import Policy, known_flaws, make_policy
 from pylbr.errors import ConfigurationError
-from pylbr.verify import _mutants
+from pylbr.verify import _mutants  # type: ignore[attr-defined]  # woven, without a stub
 from pylbr.verify.guards import GUARDS, POLICIES
 
 __all__ = ["flaws_of", "mutant"]

@@ -32,11 +32,12 @@ def ownership_configuration(policy: str) -> Configuration:
 
 def _step(action: tuple[int, int, int], before: dict) -> str:
     """The micro-step that an action takes; of an interrupt, which one it is."""
-    if action[0] == ActionKind.STEP:
+    kind = ActionKind(action[0])
+    if kind == ActionKind.STEP:
         return before["frames"][-1][1]
-    if action[0] in _BEGINS:
-        return name_of(STEPS, _BEGINS[action[0]])
-    return _INTERRUPTS.get(action[0]) or name_of(names(ActionKind), action[0])
+    if kind in _BEGINS:
+        return name_of(STEPS, _BEGINS[kind])
+    return _INTERRUPTS.get(kind) or name_of(names(ActionKind), kind)
 
 
 def _context(step: str, before: dict, after: dict) -> str:

@@ -23,17 +23,17 @@ def _who(int owner):
 
 cdef list _records(const Image* image):
     """Newest first, empty ones left out: «A3» is guest A's record number 3, «hk» a kernel's."""
-    names = []
+    shown = []
     cdef size_t i
     for i in range(image.depth):
         tag = image.entry[i].from_
         if tag:
             owner = <int> (tag >> 40) - 1
             mark = "k" if (tag >> 39) & 1 else ""
-            names.append(f"{_who(owner) if owner else 'h'}{mark}{tag & 0xFFFF}")
+            shown.append(f"{_who(owner) if owner else 'h'}{mark}{tag & 0xFFFF}")
         else:
-            names.append("-")
-    return names
+            shown.append("-")
+    return shown
 
 
 cdef class Run:

@@ -75,8 +75,8 @@ def _signals_later() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _in_worker(run: Callable[[Task, Progress], Answer], number: int, task: Task) -> Answer:

@@ -32,8 +32,9 @@ CYCLES = {
 
 
 cdef class Simulation(Sessions):
-    """Simulation(policy, config, streams, edges, *, cpus=1, host_branches=40, guest_branches=2000, \
-task_every=50, session_every=400000, session_length=200000, period=997, exclude_guest=True, seed=1)\n--\n
+    """Simulation(policy, config, streams, edges, *, cpus=1, host_branches=40, \
+guest_branches=2000, task_every=50, session_every=400000, session_length=200000, period=997, \
+exclude_guest=True, seed=1)\n--\n
     Some CPUs, a host task on each, vCPUs that move between them, perf sessions that come and go.
 
     With one CPU, perf's event is bound to it.  With more, each has a perf tool, whose event is

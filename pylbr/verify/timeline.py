@@ -21,7 +21,8 @@ def _slices(steps: list[dict], cpu: int) -> list[dict]:
     events = []
     mine = [(at, step) for at, step in enumerate(steps) if step["cpu"] == cpu]
     for track, index in ((0, 0), (1, 1), (2, 2), (4, 3)):
-        start, value = 0, _state(mine[0][1]["before"])[index]
+        start = 0
+        value: str | None = _state(mine[0][1]["before"])[index]
         for at, step in [*mine, (len(steps), None)]:
             new = _state(step["after"])[index] if step else None
             if new != value:
