@@ -22,7 +22,7 @@ from pylbr.kvm.nested cimport nested_entry, nested_exit
 
 cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
-    RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, XSAVES_DOOR, LER_KEPT
+    RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, NO_XSS_EXITING, LER_KEPT
     NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE, NESTED_DROPPED, VMCS12_DEBUGCTL, CTL_IN_VMCS
     LATE_FREEZE, PEBS_BASELINE
 
@@ -52,8 +52,8 @@ cdef class ArchLbrV2(PinnedEvent):
                                       "LBR_CTL while perf has the registers"),
         "no-data-msrs-saved": (NO_DATA_MSRS_SAVED, "patch 8: user space saves CTL and DEPTH, "
                                "no record"),
-        "xsaves-door": (XSAVES_DOOR, "patch 11: XSAVES is not intercepted while perf has the "
-                        "registers (found here)"),
+        "no-xss-exiting": (NO_XSS_EXITING, "patch 11: XSAVES is not intercepted while perf has the "
+                           "registers (found here)"),
         "ler-kept": (LER_KEPT, "a reset by DEPTH leaves LER, which XSAVES shows (found here)"),
         "no-entry-load": (NO_ENTRY_LOAD, "without entry control 21 the host's LBR_CTL records "
                           "in the guest"),
@@ -94,7 +94,7 @@ cdef class ArchLbrV2(PinnedEvent):
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         v.passthrough = self.active(s, v)
         v.pebs_lbrs = self.guest_pebs
-        v.xss_exit = not v.passthrough and not self.has(XSAVES_DOOR)
+        v.xss_exit = not v.passthrough and not self.has(NO_XSS_EXITING)
         v.vmcs.load_lbr_ctl = not self.has(NO_ENTRY_LOAD)
         v.vmcs.clear_lbr_ctl = 1
         v.vmcs.debugctl = v.debugctl

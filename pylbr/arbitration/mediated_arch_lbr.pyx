@@ -33,7 +33,8 @@ from pylbr.cpu.hardware cimport (
 from pylbr.host.perf cimport FILTER_EXCLUSION, FRESH_USER, perf_disable
 
 cdef enum Flaw:
-    LER_KEPT, RECORDS_LEFT, XSAVES_DOOR, PEBS_DOOR, NO_XSTATE_BV, NO_LER_SAVED, RESET_KEEPS_IMAGE
+    LER_KEPT, RECORDS_LEFT, NO_XSS_EXITING, GUEST_PEBS_LBRS, NO_XSTATE_BV, NO_LER_SAVED,
+    RESET_KEEPS_IMAGE
 
 
 cdef class MediatedArchLbr(SingleOwner):
@@ -54,10 +55,10 @@ cdef class MediatedArchLbr(SingleOwner):
         "ler-kept": (LER_KEPT, "put resets the registers by a write of DEPTH, which leaves LER"),
         "records-left": (RECORDS_LEFT, "perf's records stay in the registers of a guest that is "
                          "not passed through"),
-        "xsaves-door": (XSAVES_DOOR, "XSAVES and XRSTORS of a guest that is not passed through "
-                        "reach the registers: the XSS-exiting bitmap is 0"),
-        "pebs-door": (PEBS_DOOR, "a guest that is not passed through keeps MSR_PEBS_DATA_CFG.LBRS",
-                      "pebs"),
+        "no-xss-exiting": (NO_XSS_EXITING, "XSAVES and XRSTORS of a guest that is not passed "
+                           "through reach the registers: the XSS-exiting bitmap is 0"),
+        "guest-pebs-lbrs": (GUEST_PEBS_LBRS, "a guest that is not passed through keeps "
+                            "MSR_PEBS_DATA_CFG.LBRS", "pebs"),
         "no-xstate-bv": (NO_XSTATE_BV, "the access function writes the image and leaves "
                          "XSTATE_BV[15] 0: XRSTORS initialises the records instead"),
         "no-ler-saved": (NO_LER_SAVED, "user space cannot save LER: the access function has no "
@@ -131,8 +132,8 @@ cdef class MediatedArchLbr(SingleOwner):
         """The controls are set for every guest that has the feature; the rest as it is used."""
         if v.frozen:
             lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
-        v.pebs_lbrs = v.passthrough or self.has(PEBS_DOOR)
-        v.xss_exit = not (v.passthrough or self.has(XSAVES_DOOR))
+        v.pebs_lbrs = v.passthrough or self.has(GUEST_PEBS_LBRS)
+        v.xss_exit = not (v.passthrough or self.has(NO_XSS_EXITING))
         v.vmcs.debugctl = v.debugctl
         v.vmcs.lbr_ctl = v.ctl
         v.vmcs.load_lbr_ctl = v.vmcs.clear_lbr_ctl = 1

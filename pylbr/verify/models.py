@@ -148,7 +148,7 @@ class Configuration:
             kind = _TYPES.get(name)
             if kind is tuple and isinstance(value, (list, tuple)) and all(
                     isinstance(item, str) for item in value):
-                checked[name] = tuple(value)
+                checked[name] = tuple(_RENAMED.get(item, item) for item in value)
             elif type(value) is kind and (
                     kind is str or isinstance(value, int) and not abs(value) >> 31):
                 checked[name] = value
@@ -160,8 +160,9 @@ class Configuration:
         return cls(**checked)
 
 
-#: Policies that version 1 of story files calls otherwise.
-_RENAMED = {"arch-lbr-v2-mended": "arch-lbr-v2-fixed"}
+#: Policies and flaws that files of stories may have under an older name.
+_RENAMED = {"arch-lbr-v2-mended": "arch-lbr-v2-fixed", "xsaves-door": "no-xss-exiting",
+            "pebs-door": "guest-pebs-lbrs", "steal-in-irq": "take-in-ipi"}
 #: Type of each value of a configuration.
 _TYPES: dict[str, type] = {
     "policy": str, "flaws": tuple, "features": tuple, "kinds": tuple,

@@ -25,8 +25,8 @@ class Contest:
 
     Attributes
     ----------
-    shown : list of (door, records)
-        Whatever came out of the guest's doors.
+    shown : list of (way, records)
+        All records that the guest got, and by which way.
     samples : list of list of str
     broken : set of str
         Properties.
@@ -95,7 +95,7 @@ class Contest:
                 self.go(GUEST, instruction)
 
     def look(self):
-        """What the guest's doors show; the last that RDMSR did."""
+        """What the guest can read; of it, what RDMSR returned."""
         if not self.legacy:
             self.guest(XSAVES)
         self.guest(READ)
@@ -181,12 +181,12 @@ def test_a_host_that_traces_guests_sees_them_and_they_do_not_see_it(policy):
 
 
 @pytest.mark.parametrize(("policy", "flaw", "kind"), [
-    ("request", "xsaves-door", "cpu-exclude"), ("request", "keep-passthrough", "cpu-exclude"),
+    ("request", "no-xss-exiting", "cpu-exclude"), ("request", "keep-passthrough", "cpu-exclude"),
     ("request", "restore-loads-ctl", "cpu-exclude"),
     ("mediated", "restore-loads-ctl", "cpu-exclude"),
-    ("lease", "xsaves-door", "cpu"), ("lease", "restore-loads-ctl", "cpu-exclude"),
+    ("lease", "no-xss-exiting", "cpu"), ("lease", "restore-loads-ctl", "cpu-exclude"),
     ("arch-lbr-v2-fixed", "raw-data-msrs", "cpu-exclude"),
-    ("arch-lbr-v2-fixed", "xsaves-door", "cpu-exclude"),
+    ("arch-lbr-v2-fixed", "no-xss-exiting", "cpu-exclude"),
     ("kvm-legacy", None, "cpu-exclude"),
 ])
 def test_a_hole_shows_the_host_to_the_guest(policy, flaw, kind):

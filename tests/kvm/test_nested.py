@@ -150,13 +150,13 @@ def test_what_l1_intercepts_of_l2_reaches_l1_and_the_rest_does_not(intercept):
 
 
 def test_l0_takes_the_lbrs_in_l2_and_l1_does_not_learn_of_it():
-    """While the host has them, L2 gets nothing of the host's through any door."""
+    """While the host has them, L2 gets nothing of the host's in any way."""
     vm = Nest("sapphire-rapids", intercept=True)
     vm.run([("wrmsr", CTL, ALL), ("launch",), ("wrmsr", XSS, 1 << 15), ("xsetbv", 7)])
-    for door in (lambda: vm.cpu.rdmsr(FROM), lambda: vm.cpu.xsaves(bytearray(2048)),
-                 lambda: vm.cpu.rdmsr(DEBUGCTL)):
+    for access in (lambda: vm.cpu.rdmsr(FROM), lambda: vm.cpu.xsaves(bytearray(2048)),
+                   lambda: vm.cpu.rdmsr(DEBUGCTL)):
         with pytest.raises(VmExit):
-            door()
+            access()
     assert vm.level == 2 and not nested.wants_exit(vm.v12, ExitReason.RDMSR, FROM)
 
 

@@ -83,4 +83,4 @@ def test_every_guard_of_pebs_is_needed(policy, flaw):
 
 
 def test_guards_are_not_left_out():
-    assert {flaw for _, flaw in GUARDS} == {"pebs-door", "keep-pebs"}
+    assert {flaw for _, flaw in GUARDS} == {"guest-pebs-lbrs", "keep-pebs"}

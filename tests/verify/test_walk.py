@@ -27,7 +27,7 @@ def test_nothing_breaks_at_depth_32_with_four_guests(policy):
 @pytest.mark.parametrize(("policy", "flaw"), [
     ("request", "no-pause-clear"), ("mediated", "drop-ctl"), ("lease", "silent-cut"),
     ("lease", "wipe-by-depth"), ("lease", "ack-by-host"), ("lease", "silent-stack"),
-    ("request", "pebs-door"), ("request", "nested-no-controls"), ("mediated", "drop-frozen"),
+    ("request", "guest-pebs-lbrs"), ("request", "nested-no-controls"), ("mediated", "drop-frozen"),
     ("mediated", "reset-keeps-records"),
 ])
 def test_a_walk_is_not_blind(policy, flaw):

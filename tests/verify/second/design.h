@@ -9,11 +9,11 @@ enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES
                           SMI, RSM, DEBUG, XRSTORS, RESET, LAUNCH, LAUNCH_CONTROLS, CALL_L1,
                           SET_DEBUGCTL, SET_FREEZE, COUNTER, ACKNOWLEDGE, HOST_COUNTER, PEBS };
 
-enum Door : Byte { NO_DOOR, BY_MSR, BY_XSAVES, BY_STATE, BY_RECORD, BY_SAMPLE };
+enum Exposure : Byte { NOT_EXPOSED, BY_MSR, BY_XSAVES, BY_STATE, BY_RECORD, BY_SAMPLE };
 
 struct Seen {  // what the last step showed to somebody
-    Door door = NO_DOOR;
-    int guest = -1;                   // whose door
+    Exposure exposure = NOT_EXPOSED;
+    int guest = -1;                   // whose exposure
     Instruction retired = INTERRUPT;  // of `guest`
     Bank bank{};
     Byte control = 0;
@@ -30,8 +30,8 @@ struct Machine {
     Context &context(Cpu &c) { return c.task ? w.thread[c.task - 1] : c.host_task; }
     Running running_on(Cpu &c) { return running(c.events, context(c)); }
     void touch(const Cpu &c, Byte owner) { seen.misuse |= c.owner != owner; }
-    void show(Door door, const Bank &bank, Byte control, bool cut) {
-        seen.door = door, seen.bank = bank, seen.control = control, seen.cut = cut;
+    void show(Exposure exposure, const Bank &bank, Byte control, bool cut) {
+        seen.exposure = exposure, seen.bank = bank, seen.control = control, seen.cut = cut;
     }
 };
 

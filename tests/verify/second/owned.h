@@ -56,8 +56,8 @@ struct Owned : Design {
     }
     void keep_out(Machine &m, Cpu &c, Vcpu &v) {
         if (!has("keep-passthrough")) v.passthrough = 0;
-        v.xsaves_exit = !has("xsaves-door");
-        v.pebs_lbrs = has("pebs-door");
+        v.xsaves_exit = !has("no-xss-exiting");
+        v.pebs_lbrs = has("guest-pebs-lbrs");
         v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
         if (v.control & EN && !v.frozen && !has("no-pause-clear")) {
             v.image.clear();
@@ -75,7 +75,7 @@ struct Owned : Design {
         } else if (c.attached) {
             if (now.other && !has("no-reset-at-change")) c.regs.bank.clear_records();
             if (c.programmed != control_for(now)) c.regs.control = c.programmed = control_for(now);
-        } else if (c.owner == EMPTY || has("steal-in-irq")) {
+        } else if (c.owner == EMPTY || has("take-in-ipi")) {
             attach(m, c);
         } else {
             c.wanted = 1;
@@ -328,8 +328,8 @@ struct MediatedArchLbr : MediatedMerged {
             if (v.uses) c.regs.bank = v.image;
         }
         if (v.frozen) c.regs.frozen = 1;
-        v.pebs_lbrs = v.passthrough || has("pebs-door");
-        v.xsaves_exit = !v.passthrough && !has("xsaves-door");
+        v.pebs_lbrs = v.passthrough || has("guest-pebs-lbrs");
+        v.xsaves_exit = !v.passthrough && !has("no-xss-exiting");
         v.entry_debugctl = v.debugctl, v.entry_control = v.control, v.load = v.clear = 1;
         return true;
     }

@@ -284,7 +284,8 @@ struct Spectator {
         return missing && has_flag && !cut;
     }
 
-    unsigned at_door(const Machine &m, int g, Door door, const Bank &bank, Byte control, bool cut) {
+    unsigned exposed_by(const Machine &m, int g, Exposure exposure, const Bank &bank,
+                        Byte control, bool cut) {
         const Ghost &ghost = m.w.guest[g];
         unsigned broken = 0;
         if (incomplete(m, bank, ghost, design.guest_may_be_short, design.guest_has_flag, cut))
@@ -296,8 +297,8 @@ struct Spectator {
             else if (record.kernel && ghost.user_only && record != wanted) broken |= bit(P3);
         };
         for (int i = 0; i < m.size.depth; i++) look(bank.at[i], ghost.bank.at[i]);
-        if (door == BY_RECORD) return broken;   // has neither LER nor the control
-        if (door != BY_MSR) {
+        if (exposure == BY_RECORD) return broken;   // has neither LER nor the control
+        if (exposure != BY_MSR) {
             look(bank.ler, ghost.bank.ler);
             bool excused = design.guest_may_be_short && bank.ler.empty();
             if (!m.legacy && bank.ler != ghost.bank.ler && !excused) broken |= bit(P7);
@@ -348,9 +349,9 @@ struct Spectator {
                 if (features & (F_VPMI | F_DB) && c.regs.debugctl != debugctl_of(ghost, m.legacy))
                     broken |= bit(P5);
                 if (v.passthrough)
-                    broken |= at_door(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);
+                    broken |= exposed_by(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);
                 if (features & F_XSAVES && !v.xsaves_exit)
-                    broken |= at_door(m, c.guest - 1, BY_XSAVES, bank, c.regs.control, v.lost);
+                    broken |= exposed_by(m, c.guest - 1, BY_XSAVES, bank, c.regs.control, v.lost);
             }
         }
         return broken;
@@ -390,9 +391,9 @@ struct Spectator {
         if (m.seen.ignored) broken |= bit(P22);
         if (m.seen.twice) broken |= bit(P23);
         if (m.seen.retired) retire(m, c);
-        if (m.seen.door == BY_SAMPLE) broken |= at_sample(m, action.cpu);
-        else if (m.seen.door)
-            broken |= at_door(m, m.seen.guest, m.seen.door, m.seen.bank, m.seen.control,
+        if (m.seen.exposure == BY_SAMPLE) broken |= at_sample(m, action.cpu);
+        else if (m.seen.exposure)
+            broken |= exposed_by(m, m.seen.guest, m.seen.exposure, m.seen.bank, m.seen.control,
                               m.seen.cut);
         return broken | everywhere(m);
     }

@@ -139,7 +139,7 @@ def test_same_states_of_any_small_configuration(program, data):
     assert first(configuration, ignore) == second(program, configuration, ignore)
 
 
-@pytest.mark.parametrize("flaw", ["no-wipe", "no-save", "steal-in-irq", "silent-cut"])
+@pytest.mark.parametrize("flaw", ["no-wipe", "no-save", "take-in-ipi", "silent-cut"])
 def test_planted_bug_is_found_by_both_and_by_the_comparison(program, same, flaw):
     right, wrong = (Configuration("lease", flaws, depth=1, guests=1) for flaws in ((), (flaw,)))
     assert same(wrong).broken and not same(right).broken

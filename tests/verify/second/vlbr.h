@@ -229,7 +229,7 @@ struct ArchLbrV2 : Vlbr {
         bool anyway = has("ctl-loaded-when-reclaimed");
         v.passthrough = active(m, g);
         v.pebs_lbrs = offers_pebs();
-        v.xsaves_exit = !v.passthrough && !has("xsaves-door");
+        v.xsaves_exit = !v.passthrough && !has("no-xss-exiting");
         v.load = !has("no-entry-load"), v.clear = 1;
         v.entry_control = v.passthrough || anyway ? v.control : 0;
         v.entry_debugctl = v.debugctl;
