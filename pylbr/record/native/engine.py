@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import select
 import shutil
@@ -20,7 +21,7 @@ from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, blob
 from pylbr.record.native.clock import Clock
-from pylbr.record.native.image import Limits
+from pylbr.record.native.image import RING, Limits
 from pylbr.record.native.launched import Launched
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.native.session import Session, Stacks
@@ -33,7 +34,9 @@ from pylbr.record.wire_numbers import Counted
 
 __all__ = ["NativeEngine", "usable"]
 
-_POLL_SECONDS: Final = 0.01
+#: Shortest and longest time between two readings of the ring, and the part of it that fills.
+_POLL_SECONDS: Final = 0.01, 0.05
+_FILLED: Final = 0.25
 _IDLE_SECONDS: Final = 0.1
 _LOADER_SECONDS: Final = 60.0
 _BLOCKS: Final = 4096
@@ -119,6 +122,13 @@ def _least_period(overhead: float) -> int:
     return int(_STACK_SECONDS * 1e9 * 100 / overhead) if overhead < 100 else 0
 
 
+def _pause(period: int) -> float:
+    """Seconds between readings of the ring: each wakes pylbr, which takes CPU time, too."""
+    shortest, longest = _POLL_SECONDS
+    filled = RING * _FILLED * period / _SECOND / (os.cpu_count() or 1)
+    return min(max(filled, shortest), longest)
+
+
 def _check(request: Request) -> None:
     if request.full:
         raise CommandError("--full: the native engine takes samples; add --engine qemu")
@@ -147,6 +157,7 @@ class _Run:
             request.period, _least_period(request.overhead), _SECOND // self._ticks.most
         )
         self._session = Session(blob(), limits, self._ticks, period, sink)
+        self._pause = _pause(period) if self._ticks.exact else _POLL_SECONDS[0]
         self._outcome = Outcome()
         self._stacks = 0
         self._started = time.monotonic()
@@ -186,7 +197,7 @@ class _Run:
             poll.register(fd, select.POLLIN)
         next_idle = time.monotonic() + _IDLE_SECONDS
         while process.running():
-            poll.poll(_POLL_SECONDS * 1000)
+            poll.poll(self._pause * 1000)
             self._sweep()
             now = time.monotonic()
             if now >= next_idle:

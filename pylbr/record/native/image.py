@@ -14,8 +14,9 @@ import numpy as np
 from pylbr.record.native.blob import Blob
 from pylbr.record.native.ranges import to_array
 
-__all__ = ["Image", "Limits"]
+__all__ = ["RING", "Image", "Limits"]
 
+#: Stacks that wait for pylbr.
 RING: Final = 4096
 _PAGE: Final = 4096
 

@@ -20,7 +20,7 @@ from typing import Final
 from pylbr.record.native.perf import SIGNAL
 from pylbr.record.native.polled import Polled
 
-__all__ = ["TICK_CODE", "TimerTicks"]
+__all__ = ["TICK_CODE", "TimerTicks", "tick"]
 
 #: si_code of these ticks: abi.h.
 TICK_CODE: Final = -0x504C
@@ -111,7 +111,7 @@ class TimerTicks:
             with self._lock:
                 for key, thread in self._threads.items():
                     if thread.enabled and _runs(thread.stat):
-                        _tick(thread.pid, thread.tid, key)
+                        tick(thread.pid, thread.tid, key)
 
     def _next(self) -> float:
         if not self._threads:
@@ -126,7 +126,7 @@ def _runs(stat: int) -> bool:
     return False
 
 
-def _tick(pid: int, tid: int, key: int) -> None:
+def tick(pid: int, tid: int, key: int) -> None:
     """The signal with the key where perf's has si_fd."""
     # signo, errno, code; pid, uid, value
     info = struct.pack("<iii4xIIq", SIGNAL, 0, TICK_CODE, os.getpid(), os.getuid(), key)
