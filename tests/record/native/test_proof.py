@@ -49,7 +49,7 @@ def test_windows_equal_single_steps_of_the_processor(native_record, tmp_path):
     subprocess.run(["gcc", "-O2", *BARE, "-o", program, PROGRAMS / "cycle.c"], check=True)
     code = subprocess.run([stepper, out, program, "3"], timeout=300).returncode
     need(code == 0, "single-stepping is not allowed here")
-    path, _ = native_record(program, "100000", options=("-F", "5000", "--max-overhead", "100"))
+    path, _ = native_record(program, "150000", options=("-F", "5000", "--max-overhead", "100"))
     found = read(path)
     ((task, stacks),) = found.stacks.items()
     files = Code(found.modules[task])
