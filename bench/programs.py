@@ -25,7 +25,7 @@ def commands(directory: Path, scale: int) -> dict[str, list[str]]:
 
 
 def record(request: Request, sink: Sink, name: str = "qemu") -> Outcome:
-    """Record a program whose output nobody wants."""
+    """Record a program and discard its output."""
     null, saved = os.open(os.devnull, os.O_WRONLY), os.dup(1)
     os.dup2(null, 1)
     try:

@@ -325,7 +325,7 @@ for start in range(0, n, chunk):
     columns["to"] += np.uint64(12)
     samples += sum(len(batch) for batch in sampler.take(columns, start))
 assert samples == (n // chunk * chunk) // 10_007, samples
-# Not ru_maxrss, which goes on from the parent's.
+# Not ru_maxrss, which starts at the parent's.
 high = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(high.split()[1]) * 1024)
 """

@@ -110,7 +110,7 @@ def holds_everything(*path, cwd):
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"\| patient +\| 1 .*\| yes", result.stdout)
     assert result.stdout.count("| holds") == 13
-    broken = run("-m", "pylbr", "verify", "nobody", cwd=cwd, path=path)
+    broken = run("-m", "pylbr", "verify", "unknown", cwd=cwd, path=path)
     assert broken.returncode and "patient" in broken.stderr, "it is listed"
 
 

@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "this address and who see the same files (pip install pylbr[dask])")
     parser.add_argument("--resume", metavar="DIRECTORY",
                         help="keep the counts of each input there, and use those that are there: "
-                        "an interrupted merge goes on")
+                        "an interrupted merge continues")
     parser.add_argument("--preagg-form", choices=("traces", "branches"),
                         help="lines of .preagg, as pylbr convert has them")
 

@@ -1,4 +1,4 @@
-"""Counts of inputs, kept so that an interrupted merge goes on where it was.
+"""Counts of inputs, kept so that an interrupted merge continues where it was.
 
 A part is the counts of one input, in a file of its own that appears when it is complete: one line
 that names the input and the digest of the rest, and the counts as JSON.  A part counts only for the

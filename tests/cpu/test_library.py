@@ -315,7 +315,7 @@ Lives.TestCase.settings = settings(max_examples=60, stateful_step_count=25, dead
 TestLives = Lives.TestCase
 
 
-# ---------------------------------------------------------------- saved state of strangers
+# ---------------------------------------------------------------- untrusted saved state
 
 @settings(max_examples=200)
 @given(st.sampled_from(list(MODELS)), st.data())

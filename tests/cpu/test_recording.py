@@ -68,7 +68,7 @@ def test_a_counter_overflows_at_the_exact_branch():
     assert len(listener.pmis) == 1 and cpu.rdmsr(STATUS) == 1
     upto = taken(branches[:700])
     assert seen == [upto[-1]["from"]]
-    assert cpu.rdmsr(PMC0) == 300, "the counter goes on from 0"
+    assert cpu.rdmsr(PMC0) == 300, "the counter continues from 0"
 
 
 @pytest.mark.parametrize("event, count", [

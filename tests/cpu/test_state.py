@@ -81,7 +81,7 @@ def test_round_trips(name):
         again = cpu.copy()
         again.rsm()
         again.record(some_branches(50, seed=3))
-        assert back.state() == again.state(), "it goes on as the original does"
+        assert back.state() == again.state(), "it continues as the original does"
 
 
 @pytest.mark.parametrize("name", MODELS)

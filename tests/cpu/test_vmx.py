@@ -346,7 +346,7 @@ def test_misuse():
 
 L1_CONTROLS = (LOAD, CLEAR, DEBUG_IN, DEBUG_OUT, "load guest IA32_PERF_GLOBAL_CTRL",
                "load host IA32_PERF_GLOBAL_CTRL", "save IA32_PERF_GLOBAL_CTRL")
-#: INFO is left out: whenever L0 runs, LBREn is clear, and CYC_CNT starts anew behind it.
+#: INFO is left out: whenever L0 runs, LBREn is clear, and CYC_CNT starts again after it.
 VISIBLE = (CTL, DEBUGCTL, DEPTH, IA32_PERF_GLOBAL_CTRL, IA32_LBR_0_FROM_IP, IA32_LBR_0_TO_IP,
            0x1501, 0x151F)
 

@@ -233,7 +233,7 @@ def test_a_trace_of_the_guest_agrees_with_its_records(guests):
     assert trace["instructions"].sum() <= machine.link.recorder.instructions
 
 
-# Guests that come to grief: (kind, in the report)
+# Guests that crash: (kind, in the report)
 GRIEF = {
     0: ("shutdown", "triple fault (exceptions 6, 13, 8, 13)"),
     1: ("shutdown", "triple fault"),
@@ -254,7 +254,7 @@ GRIEF = {
 
 
 @pytest.mark.parametrize("case", GRIEF)
-def test_grief(guests, case):
+def test_a_guest_that_crashes_is_reported(guests, case):
     kind, said = GRIEF[case]
     machine, _ = start(build(guests, "bad", f"-DCASE={case}", "-DMSRS=1"))
     ending = machine.run(3_000 if case == 13 else 300_000)

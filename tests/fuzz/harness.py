@@ -2,7 +2,7 @@
 
 Variant `n` of a job is a function of the job and `n` alone, so that a finding is reproduced by its
 number.  A child runs many; what ends it (SIGSEGV, SIGABRT), hangs or swells is a finding of the
-variant that it was at, and the next child goes on after it.
+variant that it was at, and the next child continues after it.
 """
 
 from __future__ import annotations

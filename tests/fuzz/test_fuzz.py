@@ -25,7 +25,7 @@ def test_mutants_are_read_or_refused(name):
     report = run_job(target, mutant(target, 1), range(COUNTS.get(name, 800)))
     assert [(f.variant, f.what) for f in report.findings] == []
     # All of a Parquet or .lbrt file is under checksums: no mutant of these is accepted.  The
-    # recorder counts what makes no sense, and goes on.
+    # recorder counts what makes no sense, and continues.
     assert report.refused or name == "wire"
     assert report.other or name in ("parquet", "lbrt")
 

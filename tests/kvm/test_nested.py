@@ -77,7 +77,7 @@ class Nest(Vm):
         return super()._emulate(exit_, *arguments)
 
     def renew(self, saved, cpu):
-        """The VMCSs go along; L2's is not made anew, since it holds what L2 was exited with."""
+        """The VMCSs go along; L2's is not created again, since it holds what L2 was exited with."""
         self.cpu, self.memory, self.transcript = cpu, saved.memory, saved.transcript
         self.vmcs, self.v01, self.v12 = saved.vmcs, self.v01.copy(), self.v12.copy()
         if not self.in_l2:

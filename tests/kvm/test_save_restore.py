@@ -1,6 +1,6 @@
 """In the manner of KVM's state_test: save, destroy and restore a vCPU at every point.
 
-The uninterrupted run exits at the same points and goes on.
+The uninterrupted run exits at the same points and continues.
 """
 
 import pytest
@@ -105,7 +105,7 @@ def test_across_unlike_hosts(models, name):
 
 
 def test_across_hosts_of_unlike_depths():
-    """A guest that keeps to 8 or 16 entries may go; one with 32 may not, and goes on."""
+    """A guest that keeps to 8 or 16 entries may go; one with 32 may not, and stays."""
     shallow = architectural("shallow", depths=(8, 16))
     looks = [("rdmsr", base + i) for i in (0, 7) for base in (vms.FROM, vms.TO, vms.INFO)]
     program = [("wrmsr", DEPTH, 8), ("wrmsr", CTL, vms.ALL), ("branches", 5, 1), *looks,

@@ -26,7 +26,7 @@ for start in range(0, n, chunk):
     samples += sum(len(batch) for batch in sampler.take(columns, start))
 rows = -(-n // chunk) * chunk
 assert samples > rows // 10_007, samples
-# Not ru_maxrss, which goes on from the parent's.
+# Not ru_maxrss, which starts at the parent's.
 high = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(high.split()[1]) * 1024)
 """

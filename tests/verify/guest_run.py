@@ -40,7 +40,7 @@ class GuestRun:
         return seen
 
     def host(self):
-        """Leave the guest; its thread goes on in the host."""
+        """Leave the guest; its thread continues in the host."""
         self.act("exit")
         self.finish()
 

@@ -60,7 +60,7 @@ def test_known_bugs(capsys):
     assert "NOT EXPLAINED" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["nobody"], ["lease", "--flaw", "x"], ["--jobs", "0"],
+@pytest.mark.parametrize("words", [["unknown"], ["lease", "--flaw", "x"], ["--jobs", "0"],
                                    ["--features", "x"], ["--events", "x"], ["--walk", "0"],
                                    ["--walk", "9", "--flaw", "x"], ["kvm-legacy", "--depth", "3"],
                                    ["--set", "pebs", "--features", "nmi"]])

@@ -69,7 +69,7 @@ def test_as_designed_a_pinned_event_wins_and_a_flexible_one_does_not():
 
 def test_an_event_in_error_is_never_enabled_again():
     """The guest reads zeros after the host's event has gone, until it clears its bit and is
-    scheduled in anew."""
+    scheduled in again."""
     taken = "guest wrmsr LBR_CTL; guest branch; IPI opens cpu-exclude; IPI closes; "
     steps, _ = told("kvm-legacy-designed", taken + "vm-entry; guest branch; guest rdmsr LBR; exit")
     seen = next(step["seen"] for step in reversed(steps) if step["seen"])

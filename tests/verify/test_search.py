@@ -134,7 +134,7 @@ def test_search_can_be_ended():
 
 
 @pytest.mark.parametrize("bad", [
-    {"policy": "nobody"}, {"policy": "lease", "flaws": ("no-such",)},
+    {"policy": "unknown"}, {"policy": "lease", "flaws": ("no-such",)},
     {"policy": "lease", "depth": 4}, {"policy": "kvm-legacy", "depth": 3},
     {"policy": "lease", "features": ("x",)}, {"policy": "lease", "kinds": ("x",)},
     {"policy": "lease", "cpus": 3}, {"policy": "lease", "guests": 5},

@@ -76,7 +76,7 @@ def test_a_guest_neither_pushes_nor_pops(policy):
 
 
 def test_decoding_a_state_loses_nothing():
-    """A search goes on from decoded states; runs that go on by themselves reach as many."""
+    """A search continues from decoded states; runs that continue by themselves reach as many."""
     configuration = Configuration("lease", depth=1, guests=1, features=(), kinds=("task-stack",))
     level = [Run(configuration.model())]
     known = {level[0].fingerprint()}

@@ -162,7 +162,7 @@ def test_mistakes_are_told(text, message):
 
 
 @pytest.mark.parametrize("words", [
-    ["lease", "--story", "guest fly"], ["nobody", "--story", "NMI"], ["--story", "NMI"],
+    ["lease", "--story", "guest fly"], ["unknown", "--story", "NMI"], ["--story", "NMI"],
     ["lease", "--what-if", "NMI everywhere"], ["lease", "--what-if", "NMI at every point of exit"],
     ["lease", "--story", "features: x; NMI"]])
 def test_mistakes_are_one_line(words, capsys):

@@ -50,7 +50,7 @@ cdef int _leave(lbr_cpu* cpu, const lbr_block* old, uint64_t to, uint8_t cpl) no
 
 
 cdef int _arrive(lbr_cpu* cpu, uint64_t to, uint8_t cpl) noexcept nogil:
-    """Execution goes on at `to`: conclude what went before."""
+    """Execution continues at `to`: conclude what went before."""
     cdef const lbr_block* old = cpu.block
     cdef uint8_t cls = cpu.event_class
     cpu.block = NULL

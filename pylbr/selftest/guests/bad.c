@@ -1,4 +1,4 @@
-/* Guests that come to grief, one a CASE; none may take the host with it. */
+/* Guests that crash, one per CASE; none may end the host. */
 #include "guest.h"
 
 static void load_idt(uint64_t base, uint16_t limit) {

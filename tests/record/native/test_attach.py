@@ -1,4 +1,4 @@
-"""Recording a process that runs already: it goes on as if nothing had been."""
+"""Recording a process that runs already: it continues undisturbed."""
 
 import os
 import shutil

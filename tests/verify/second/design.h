@@ -11,7 +11,7 @@ enum Instruction : Byte { INTERRUPT, READ, ENABLE, DISABLE, WRITE, DEPTH, XSAVES
 
 enum Exposure : Byte { NOT_EXPOSED, BY_MSR, BY_XSAVES, BY_STATE, BY_RECORD, BY_SAMPLE };
 
-struct Seen {  // what the last step showed to somebody
+struct Seen {  // what the last step exposed
     Exposure exposure = NOT_EXPOSED;
     int guest = -1;                   // whose exposure
     Instruction retired = INTERRUPT;  // of `guest`

@@ -55,7 +55,7 @@ inline Event *open_event(Context &context, Byte flags) {
     return nullptr;
 }
 
-// Choose anew; `task` may be absent.  `before` is what ran until now.
+// Choose again; `task` may be absent.  `before` is what ran until now.
 inline Running schedule(Context &cpu, Context *task, const Sharing &rule, const Running &before) {
     Running now;
     int filter = -1;

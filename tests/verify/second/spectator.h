@@ -153,7 +153,7 @@ struct Spectator {
         Cpu &c = m.w.cpu[cpu];
         Record record = fresh(m.w, m.size, HOST, how & IN_KERNEL);
         // What an NMI's handler runs inside an operation is in the window if perf has the
-        // registers; it must not be in anybody else's.
+        // registers; it must be in no other's.
         if (!stray || (c.owner == HOST && c.regs.on(m.legacy)))
             ghost_branch(m.w.window[cpu], record, how, true, m.size.depth);
         c.regs.branch(record, how, m.size.depth, m.legacy);
@@ -249,7 +249,7 @@ struct Spectator {
     }
 
     // A window begins with its first event, with another task, and with another filter; that of
-    // a call stack goes on where the task was left.
+    // a call stack continues where the task was left.
     static void host_window(Machine &m, int cpu, Byte old_task, const Running &before) {
         Cpu &c = m.w.cpu[cpu];
         Ghost &window = m.w.window[cpu];

@@ -188,7 +188,7 @@ impl Cpu {
         out
     }
 
-    /// Takes over saved state, from anybody; what is refused changes nothing.
+    /// Loads saved state of any origin; state that is refused changes nothing.
     pub fn load(&mut self, data: &[u8]) -> Result<(), Error> {
         check(unsafe { sys::lbr_cpu_load(self.0, data.as_ptr().cast(), data.len()) }).map(|_| ())
     }
