@@ -71,14 +71,26 @@ def _intel_pmu(model: CpuModel) -> bool:
     return model.intel and model.pmu.version > 0
 
 
+def _pt(model: CpuModel) -> bool:
+    return model.pt
+
+
+def _extended(model: CpuModel) -> bool:
+    return model.pmu.extended
+
+
 def _arch(model: CpuModel) -> bool:
     return model.arch is not None
 
 
 def max_leaf(model: CpuModel) -> int:
     """CPUID.0:EAX."""
+    if model.pmu.extended:
+        return 0x23
     if model.arch:
         return 0x1C
+    if model.pt:
+        return 0x14
     if model.xcr0:
         return 0x0D
     return 0x0A if _intel_pmu(model) else 0x02
@@ -112,7 +124,8 @@ def _of_component(c: Component) -> Iterator[CpuidField]:
                   lambda m: int(c.aligned), present)
 
 
-#: SDM vol. 2, CPUID; leaf 1CH: spec 1.1; 8000_0022H: AMD APM vol. 3, appendix E.
+#: SDM vol. 2, CPUID; leaf 14H: vol. 3, 33.3; leaf 1CH: spec 1.1; leaf 23H: vol. 3, 20.8;
+#: 8000_0022H: AMD APM vol. 3, appendix E.
 CPUID_FIELDS: tuple[CpuidField, ...] = (
     _number(0, None, "eax", 31, 0, "highest basic leaf", max_leaf),
     _number(0, None, "ebx", 31, 0, "vendor, first part", lambda m: _word(m.vendor[0:4])),
@@ -140,6 +153,8 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _flag(1, None, "edx", 24, "FXSR", always),
     _flag(1, None, "edx", 25, "SSE", always),
     _flag(1, None, "edx", 26, "SSE2", always),
+    _flag(7, 0, "eax", 0, "highest subleaf", lambda m: m.pmu.extended),
+    _flag(7, 1, "eax", 8, "ArchPerfmonExt", lambda m: m.pmu.extended),
     _flag(7, 0, "ebx", 2, "SGX", lambda m: m.sgx),
     _flag(7, 0, "ebx", 4, "HLE", lambda m: m.hle),
     _flag(7, 0, "ebx", 11, "RTM", lambda m: m.rtm),
@@ -181,6 +196,17 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _number(0xD, 1, "ecx", 31, 0, "IA32_XSS bits", lambda m: m.xss & 0xFFFFFFFF),
     _number(0xD, 1, "edx", 31, 0, "IA32_XSS bits, high half", lambda m: m.xss >> 32),
     *(row for c in COMPONENTS.values() for row in _of_component(c)),
+    # The fields that IA32_RTIT_CTL has, with all their values; trace output is not modelled, and
+    # no way to it enumerated: ECX is 0.
+    _flag(0x14, 0, "eax", 0, "highest subleaf", _pt),
+    _flag(0x14, 0, "ebx", 0, "IA32_RTIT_CTL.CR3Filter", _pt),
+    _flag(0x14, 0, "ebx", 1, "IA32_RTIT_CTL.CYCEn and PSBFreq", _pt),
+    _flag(0x14, 0, "ebx", 3, "IA32_RTIT_CTL.MTCEn", _pt),
+    _flag(0x14, 0, "ebx", 4, "IA32_RTIT_CTL.PTWEn and FUPonPTW", _pt),
+    _flag(0x14, 0, "ebx", 5, "IA32_RTIT_CTL.PwrEvtEn", _pt),
+    _number(0x14, 1, "eax", 31, 16, "values of MTCFreq", lambda m: 0xFFFF * m.pt),
+    _number(0x14, 1, "ebx", 15, 0, "values of CycThresh", lambda m: 0xFFFF * m.pt),
+    _number(0x14, 1, "ebx", 31, 16, "values of PSBFreq", lambda m: 0xFFFF * m.pt),
     _number(0x1C, 0, "eax", 7, 0, "depth bitmap, bit n: 8*(n+1)",
             lambda m: _leaf_1c(m, "depth_bitmap")),
     _number(0x1C, 0, "eax", 30, 30, "deep C-state reset",
@@ -194,6 +220,14 @@ CPUID_FIELDS: tuple[CpuidField, ...] = (
     _number(0x1C, 0, "ecx", 2, 2, "branch type", lambda m: _leaf_1c(m, "branch_type")),
     _number(0x1C, 0, "ecx", 19, 16, "event logging, bit a counter",
             lambda m: _leaf_1c(m, "event_logging")),
+    _number(0x23, 0, "eax", 31, 0, "subleaves", lambda m: 0b1011, _extended),
+    _flag(0x23, 0, "ebx", 0, "UnitMask2", lambda m: False),
+    _flag(0x23, 0, "ebx", 1, "EQ", lambda m: False),
+    _number(0x23, 1, "eax", 31, 0, "general counters, bitmap",
+            lambda m: (1 << m.pmu.counters) - 1, _extended),
+    _number(0x23, 1, "ebx", 31, 0, "fixed counters, bitmap",
+            lambda m: (1 << m.pmu.fixed) - 1, _extended),
+    _number(0x23, 3, "eax", 31, 0, "architectural events, bitmap", lambda m: 0x7F, _extended),
     _number(0x80000000, None, "eax", 31, 0, "highest extended leaf", max_extended),
     _flag(0x80000001, None, "ecx", 2, "SVM", lambda m: m.amd),
     _flag(0x80000001, None, "ecx", 23, "PerfCtrExtCore", lambda m: m.amd),

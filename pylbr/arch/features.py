@@ -137,6 +137,7 @@ class Pmu:
 
     `version` 0 is none.  On AMD, `version` 2 is PerfMonV2 and the registers are its own.
     `unlisted_counters` and `unlisted_fixed` exist as registers beyond what the leaf lists.
+    `extended`: leaf 23H lists the counters once more, as bitmaps.
     """
 
     version: int = 5
@@ -152,6 +153,7 @@ class Pmu:
     events: str = "architectural"
     unlisted_counters: int = 0
     unlisted_fixed: int = 0
+    extended: bool = False
 
     @property
     def counter_mask(self) -> int:

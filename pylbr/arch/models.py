@@ -70,7 +70,8 @@ def _all() -> tuple[CpuModel, ...]:
                  xcr0=_AVX | 1 << 9, xss=_XSS_CLIENT, bus_lock_detect=True, pt=True,
                  hybrid=True),
         CpuModel("sierra-forest", replace(arch, event_logging=0x0F), number=0xAF, stepping=3,
-                 pmu=replace(_PMU_GRACEMONT, counters=8, pebs_format=5), linear_width=57,
+                 pmu=replace(_PMU_GRACEMONT, counters=8, pebs_format=5, extended=True),
+                 linear_width=57,
                  physical_width=52, xcr0=_AVX | 1 << 9, xss=_XSS_SERVER | _HWP,
                  bus_lock_detect=True, sgx=True, pt=True),
         # Legacy, P6 and NetBurst.

@@ -113,6 +113,8 @@ RULES: tuple[Rule, ...] = (
     (lambda m: m.pmu.pebs_baseline and m.pmu.pebs_format < 4,
      "adaptive PEBS needs record format 4 or later"),
     (lambda m: m.pmu.pebs_format and not m.debug_store, "PEBS needs the debug store"),
+    (lambda m: m.pmu.extended and not (m.intel and m.pmu.version >= 5),
+     "leaf 23H comes with Intel's PMU version 5"),
     (lambda m: m.pmu.perf_metrics and m.pmu.fixed < 4, "PERF_METRICS needs fixed counter 3"),
     # The rest.
     (lambda m: m.pt_excludes_lbr and not (m.pt and m.legacy),

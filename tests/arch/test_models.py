@@ -63,8 +63,43 @@ def test_leaf_1c_is_absent_without_architectural_lbrs():
         assert 0x1C not in present
         assert cpuid(model(name), 7)[3] >> 19 & 1 == 0
     # Intel answers a leaf above the highest as the highest one, AMD with 0.
-    assert cpuid(model("skylake"), 0x1C) == cpuid(model("skylake"), 0x0D)
+    assert cpuid(model("skylake"), 0x1C) == cpuid(model("skylake"), 0x14)
+    assert cpuid(model("haswell"), 0x1C) == cpuid(model("haswell"), 0x0D)
     assert cpuid(model("zen4"), 0x1C) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_leaf_14_enumerates_the_fields_that_rtit_ctl_has(name):
+    """SDM vol. 3, 33.3.1: without the flag, setting the field faults."""
+    m, flags = MODELS[name], {0: 1 << 7, 1: 1 << 1, 3: 1 << 9, 4: 1 << 12 | 1 << 5, 5: 1 << 4}
+    register = registers(m).get(0x570)
+    assert (register is not None) == m.pt == bool(cpuid(m, 7)[1] >> 25 & 1)
+    if not m.pt:
+        assert 0x14 not in {leaf for leaf, _ in leaves(m)} or cpuid(m, 0x14) == (0, 0, 0, 0)
+        return
+    highest, offered, output, _ = cpuid(m, 0x14)
+    assert highest == 1 and output == 0
+    for bit, fields in flags.items():
+        assert bool(offered >> bit & 1) == (register.writable & fields == fields)
+    assert offered == sum(1 << bit for bit in flags)
+    values = cpuid(m, 0x14, 1)
+    for bits, shift in ((values[0] >> 16, 14), (values[1] & 0xFFFF, 19), (values[1] >> 16, 24)):
+        assert bits == 0xFFFF and register.writable >> shift & 15 == 15
+    assert values[0] & 7 == 0 and values[2:] == (0, 0)
+
+
+def test_leaf_23_lists_the_counters_once_more():
+    sierra = model("sierra-forest")
+    assert cpuid(sierra, 0)[0] == 0x23 and cpuid(sierra, 7)[0] == 1
+    assert cpuid(sierra, 7, 1) == (0x100, 0, 0, 0)
+    assert cpuid(sierra, 0x23) == (0b1011, 0, 0, 0)
+    general, fixed = cpuid(sierra, 0x23, 1)[:2]
+    assert general.bit_count() == cpuid(sierra, 0xA)[0] >> 8 & 0xFF == 8
+    assert fixed == cpuid(sierra, 0xA)[2] == 7
+    assert cpuid(sierra, 0x23, 3) == (0x7F, 0, 0, 0)
+    assert cpuid(sierra, 0x20) == cpuid(sierra, 0x23, 2) == (0, 0, 0, 0)
+    spr = model("sapphire-rapids")
+    assert cpuid(spr, 0)[0] == 0x1C and cpuid(spr, 7, 1) == (0, 0, 0, 0)
 
 
 def test_zen4_enumerates_its_stack():
