@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import once
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Real recorded files, beside the checkout.
 SHARED = Path(os.environ.get("PYLBR_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -67,10 +69,19 @@ class Installed:
         ).stdout
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _directory_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    once.directory = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed() -> Installed:
     """pylbr built from a clean copy of the tracked files and installed once a test run."""
-    base = tmp_path_factory.mktemp("installed")
+    return Installed(once.built("installed", _install) / "site")
+
+
+def _install(base: Path) -> None:
     source, site = base / "source", base / "site"
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True,
@@ -87,7 +98,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         capture_output=True, text=True, timeout=600,
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    return Installed(site)
 
 
 @pytest.fixture(scope="session")

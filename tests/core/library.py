@@ -4,8 +4,9 @@ import ctypes
 import functools
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from tests import once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,13 +29,8 @@ def install(build: Path, prefix: Path, **variables: str) -> Path:
 @functools.cache
 def prefix() -> Path:
     """Where the library is installed: include/, lib/."""
-    held = tempfile.TemporaryDirectory(prefix="liblbrcore-")
-    _held.append(held)
-    root = Path(held.name)
-    return install(generate(root / "build"), root / "usr", CFLAGS="-O2 -Werror")
-
-
-_held: list[tempfile.TemporaryDirectory] = []  # removed at exit
+    return once.built("liblbrcore", lambda root: install(
+        generate(root / "build"), root / "usr", CFLAGS="-O2 -Werror")) / "usr"
 
 
 @functools.cache

@@ -3,13 +3,13 @@
 import ctypes
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.core.library import ROOT, generate, install, library, prefix
+from tests.once import needs
 
 EXAMPLE = ROOT / "examples" / "c" / "emulator.c"
 
@@ -122,8 +122,7 @@ def test_destdir_is_respected(tmp_path):
 
 @pytest.mark.slow
 def test_cmake_finds_it(tmp_path):
-    if not shutil.which("cmake"):
-        pytest.skip("needs cmake")
+    needs("cmake")
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.18)\nproject(x C)\nfind_package(lbrcore REQUIRED)\n"
         f"add_executable(emulator {EXAMPLE})\n"

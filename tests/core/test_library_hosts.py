@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.library import ROOT, generate, install, prefix
+from tests.once import needs
 
 pytestmark = pytest.mark.slow
 EXAMPLES = ROOT / "examples"
@@ -19,14 +20,6 @@ def run(*command, **environment):
                           timeout=300, env={**os.environ, **environment})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def needs(*programs):
-    """Without them the test cannot run; where CI=true they may not be missing."""
-    missing = [program for program in programs if not shutil.which(program)]
-    if missing and os.environ.get("CI") != "true":
-        pytest.skip(f"needs {', '.join(missing)}")
-    assert not missing, missing
 
 
 # ---------------------------------------------------------------- a root without Python
@@ -75,7 +68,8 @@ def inside(root, script):
         command = [shutil.which("unshare"), "--map-root-user", *command]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True,
                           timeout=300, cwd="/")
-    if done.returncode and os.getuid() and "unshare" in done.stderr:
+    if done.returncode and os.getuid() and "unshare" in done.stderr and (
+            os.environ.get("CI") != "true"):
         pytest.skip("needs root or user namespaces")
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -184,8 +178,7 @@ def fib(n, back):
 
 @pytest.mark.peer
 def test_unicorn_in_c(tmp_path):
-    if not os.path.exists("/usr/include/unicorn/unicorn.h") and os.environ.get("CI") != "true":
-        pytest.skip("needs libunicorn-dev")
+    needs("/usr/include/unicorn/unicorn.h")
     program = tmp_path / "unicorn"
     run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", EXAMPLES / "c/unicorn.c",
         f"-I{prefix()}/include", prefix() / "lib/liblbrcore.a", "-lunicorn", "-o", program)

@@ -19,6 +19,7 @@ from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Mmap, StacksMetadata
 from tests.core.library import ROOT, library
 from tests.cpu.library import CODES
+from tests.once import needs
 
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 ANY_USER = int(abi.BranchSample.ANY | abi.BranchSample.USER)
@@ -116,9 +117,7 @@ def test_arguments_out_of_range_are_refused(tmp_path):
 
 @pytest.mark.peer
 def test_perf_reads_it(tmp_path):
-    perf = shutil.which("perf")
-    if not perf and os.environ.get("CI") != "true":
-        pytest.skip("needs perf")
+    needs("perf")
     file, entries = File(tmp_path / "perf.data"), np.zeros(3, ENTRY_DTYPE)
     entries["from"], entries["to"] = [0x401010, 0x401020, 0], [0x401020, 0x401000, 0]
     entries["info"] = [1 << 63 | 1 << 60 | 7, 4 << 56 | 1 << 60 | 9, 0]
@@ -126,7 +125,7 @@ def test_perf_reads_it(tmp_path):
     for _ in range(3):
         assert file.sample(Head(0x401020, 9, 1000, 7, 7, 0, 0), entries) == 0
     assert file.close() == 0
-    out = subprocess.run([perf, "script", "-i", str(tmp_path / "perf.data"), "-F",
+    out = subprocess.run(["perf", "script", "-i", str(tmp_path / "perf.data"), "-F",
                           "comm,ip,brstack,event"], check=True, capture_output=True, text=True,
                          timeout=60).stdout
     lines = out.strip().splitlines()

@@ -16,6 +16,7 @@ from pylbr.perf.data_reader import PerfData
 from pylbr.perf.stacks import Samples
 from tests.conftest import ROOT, Installed
 from tests.core.library import prefix
+from tests.once import needs
 
 pytestmark = pytest.mark.slow
 #: A QEMU of another version, as .ci/other-qemu unpacks it.
@@ -150,11 +151,7 @@ GUEST_BRANCHES = [
 @pytest.fixture
 def qemu_plugin(tmp_path: Path) -> list[str]:
     """Command line that runs GUEST under the plugin, but for the plugin's options."""
-    qemu = shutil.which("qemu-x86_64")
-    if qemu is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("qemu-x86_64 is not installed: apt-get install qemu-user")
-        pytest.skip("qemu-x86_64 is not installed")
+    needs("qemu-x86_64")
     plugin = tmp_path / "lbr_plugin.so"
     subprocess.run(
         ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
@@ -163,7 +160,7 @@ def qemu_plugin(tmp_path: Path) -> list[str]:
     (tmp_path / "guest.S").write_text(GUEST)
     subprocess.run(["gcc", "-nostdlib", "-static", "-Wl,-Ttext=0x401000", "-o", "guest",
                     "guest.S"], cwd=tmp_path, check=True, timeout=60)
-    return [qemu, "-plugin", str(plugin), str(tmp_path / "guest")]
+    return ["qemu-x86_64", "-plugin", str(plugin), str(tmp_path / "guest")]
 
 
 def lbrs(command: list[str], options: str = "") -> list[tuple[int, ...]]:
@@ -196,8 +193,7 @@ def test_qemu_plugin(qemu_plugin: list[str]) -> None:
 @pytest.mark.parametrize("qemu", ["qemu-system-x86_64", OTHER])
 def test_qemu_plugin_in_a_system(qemu: str, qemu_plugin: list[str], tmp_path: Path) -> None:
     """Two processors and the firmware, in this QEMU and in one with a newer plugin interface."""
-    if shutil.which(qemu) is None and os.environ.get("CI") != "true":
-        pytest.skip(f"{qemu} is not there; .ci/other-qemu unpacks a newer one")
+    needs(qemu)  # .ci/other-qemu unpacks the newer one
     out, part = tmp_path / "perf.data", tmp_path / "perf.data.part"
     process = subprocess.Popen(
         [qemu, "-display", "none", "-net", "none", "-smp", "2", "-plugin",
@@ -234,10 +230,8 @@ def test_qemu_plugin_writes_what_perf_reads(qemu_plugin: list[str], tmp_path: Pa
                    check=True, timeout=60)
     subprocess.run([*qemu_plugin[:2], f"{qemu_plugin[2]},out={tmp_path}/perf.data,period=400",
                     str(tmp_path / "fib")], check=True, timeout=300, capture_output=True)
-    perf = shutil.which("perf")
-    if perf is None and os.environ.get("CI") != "true":
-        pytest.skip("needs perf")
-    out = subprocess.run([str(perf), "script", "-i", "perf.data", "-F", "tid,ip,sym,brstack"],
+    needs("perf")
+    out = subprocess.run(["perf", "script", "-i", "perf.data", "-F", "tid,ip,sym,brstack"],
                          cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120)
     lines = [line for line in out.stdout.splitlines() if line.split()[2:3] == ["fib"]]
     assert len(lines) > 50 and {line.split()[0] for line in lines} >= {"1", "2"}
