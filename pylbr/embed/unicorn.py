@@ -28,11 +28,15 @@ from unicorn import (
 from unicorn import x86_const as reg
 
 from lbrcore import BranchClass
+from pylbr.arch.branches import br_type_name
 from pylbr.cpu import Processor
 from pylbr.embed import instructions
 from pylbr.embed.engine import Engine, GuestFault
+from pylbr.embed.host_access import HostAccess, own
+from pylbr.embed.listing import listing
 from pylbr.errors import GeneralProtection
 from pylbr.x86.blocks import BlockRecorder
+from pylbr.x86.classify import classify
 from pylbr.x86.facts import BlockFacts, decode_block
 
 __all__ = ["Link", "attach"]
@@ -113,6 +117,8 @@ class Link:
         Call `boundary` when so many instructions were retired in all.
     own_msrs : set of int
         MSRs that `other_msr` serves although the engine has them.
+    symbols : dict of str to int
+        Addresses of symbols, for ``print(link)``.
     surroundings : callable
         ``surroundings(leaf, subleaf, out)`` returns what CPUID shows in EAX to EDX where the
         processor alone would show `out`.
@@ -130,6 +136,8 @@ class Link:
             lambda leaf, subleaf, out: out)
         self.boundary: Callable[[int], bool] | None = None
         self.deadline: int | None = None
+        self.symbols: dict[str, int] = {}
+        self.inside = False
         self._uc, self._served = uc, set[int]()
         self._error: BaseException | None = None
         self.recorder = BlockRecorder(
@@ -150,6 +158,7 @@ class Link:
         # What ran before was translated without the hooks.
         uc.ctl_flush_tb()  # type: ignore[attr-defined]  # the API for Python 2 lacks it
         self.arm()
+        self._host = HostAccess(self)
 
     def detach(self) -> None:
         """Take all hooks away; the processor keeps what it has."""
@@ -159,9 +168,11 @@ class Link:
         for handle in self._python:
             self._uc.hook_del(handle)
         self._code, self._python = [], []
+        self._host.remove()
 
     # Between the engine and the processor
 
+    @own
     def settle(self) -> None:
         """Take in what was executed up to where the emulation stopped.
 
@@ -177,11 +188,35 @@ class Link:
         if error is not None:
             raise error
 
+    def before_access(self) -> None:
+        """The host is about to use the processor: take in what was executed."""
+        block, at = self.recorder.block, self._uc.reg_read(reg.UC_X86_REG_RIP)
+        if block is None or not block[0] <= at < block[1]:
+            self.recorder.settle(at)  # the engine has left the block
+        self.sync()
+
+    def after_access(self) -> None:
+        """The host has used the processor: record and count as it now says."""
+        self.arm()
+
+    def __str__(self) -> str:
+        """The records, newest first: addresses, symbols, class, cycles."""
+        return listing(self.records(), self._class_of, self.symbols)
+
+    def _class_of(self, source: int, info: int) -> str:
+        arch = self.processor.model.arch
+        if arch is not None and arch.branch_type:
+            return br_type_name(info >> 56 & 15)
+        found = classify(self._fetch(source), source, self.engine.hidden().bits)
+        return (found.branch.name if found is not None and found.branch is not None
+                else "an event, or other code by now")
+
     def records(self) -> npt.NDArray[np.void]:
         """The records, newest first, as ``lbrcore.ENTRY_DTYPE``; of all that was executed."""
         self.settle()
         return self.processor.records()
 
+    @own
     def sync(self) -> None:
         """Bring the processor's counters and records up to now."""
         self.recorder.drain()
@@ -218,12 +253,14 @@ class Link:
         self._asked = flags
         self.recorder.attend(flags)
 
+    @own
     def _drained(self, branches: npt.NDArray[np.void]) -> None:
         if not self.recorder.direct:
             self.processor.record(branches)
         if self._trace is not None and len(branches):
             self._trace(branches)
 
+    @own
     def _attend(self, address: int) -> bool:
         self._asked = None
         self.sync()
@@ -256,6 +293,7 @@ class Link:
 
     # Instructions
 
+    @own
     def _privileged(self, uc: Uc, address: int, size: int, data: Any) -> None:
         """One of these is about to be executed; in ring 3 the engine faults by itself."""
         if self.engine.hidden().cpl:
@@ -321,6 +359,7 @@ class Link:
         self.recorder.retired(1)
         self._uc.reg_write(reg.UC_X86_REG_RIP, address)
 
+    @own
     def _cpuid(self, uc: Uc, data: Any) -> bool:
         self.sync()
         leaf, subleaf = (
@@ -332,6 +371,7 @@ class Link:
             uc.reg_write(register, value)
         return True
 
+    @own
     def _invalid(self, uc: Uc, data: Any) -> bool:
         try:
             return self._serve(uc)
@@ -401,6 +441,7 @@ class Link:
 
     # Exceptions
 
+    @own
     def _interrupt(self, uc: Uc, vector: int, data: Any) -> None:
         hidden, rip = self.engine.hidden(), uc.reg_read(reg.UC_X86_REG_RIP)
         self.engine.taken()
@@ -432,6 +473,7 @@ class Link:
         self.recorder.interrupted(rip, BranchClass.EXCEPTION)
         self.deliver(fault.vector, fault.error_code, fault.address, False)
 
+    @own
     def deliver(
         self, vector: int, error_code: int | None, address: int | None, software: bool
     ) -> None:
