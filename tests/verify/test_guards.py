@@ -12,8 +12,9 @@ from pylbr.arbitration import make_policy
 from pylbr.errors import ConfigurationError
 from pylbr.verify import _mutants, guards, weave
 from pylbr.verify.explore import Explorer
-from pylbr.verify.models import Configuration, explore
+from pylbr.verify.models import Configuration
 from pylbr.verify.mutants import flaws_of, mutant
+from tests.verify.explored import explored
 
 SOURCES = Path(pylbr.arbitration.__file__).parent
 
@@ -27,7 +28,7 @@ def test_a_policy_reads_as_the_policy_alone(module):
 @pytest.mark.parametrize("policy", guards.POLICIES)
 def test_a_copy_with_every_guard_is_the_policy(policy):
     """State for state: the switches change nothing while they are off."""
-    right = explore(Configuration(policy, depth=1))
+    right = explored(Configuration(policy, depth=1))
     copy = getattr(_mutants, guards.POLICIES[policy])()
     assert type(copy) is not type(make_policy(policy)) and copy.name == policy
     again = Explorer(Configuration(policy, depth=1).model(copy))

@@ -5,8 +5,9 @@ import pytest
 
 from pylbr.arbitration import known_flaws, make_policy
 from pylbr.verify import script
-from pylbr.verify.models import Configuration, explore
-from pylbr.verify.suites import by_design, hunt
+from pylbr.verify.models import Configuration
+from pylbr.verify.suites import by_design
+from tests.verify.explored import explored, hunted
 
 TREE, FIXED = "mediated-arch-lbr", "mediated-arch-lbr-fixed"
 
@@ -59,11 +60,11 @@ def test_a_guest_that_records_all_the_time_sees_its_own():
 
 
 def test_the_search_finds_each_fault_by_itself():
-    found = {flaw: hunt(FIXED, flaw).found for flaw in known_flaws(make_policy(FIXED))}
+    found = {flaw: hunted(FIXED, flaw).found for flaw in known_flaws(make_policy(FIXED))}
     assert all(found.values()) and len(found) == 7
 
 
 def test_the_search_finds_the_worst_without_being_told_where():
-    result = explore(Configuration(TREE, depth=1, guests=1), ignore=by_design(TREE))
+    result = explored(Configuration(TREE, depth=1, guests=1), ignore=by_design(TREE))
     assert len(result.broken["P1"][0]) == 12
-    assert not explore(Configuration(FIXED, depth=1, guests=1)).broken
+    assert not explored(Configuration(FIXED, depth=1, guests=1)).broken

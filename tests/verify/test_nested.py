@@ -6,9 +6,10 @@ import pytest
 
 from pylbr.arch import ExitReason, model
 from pylbr.cpu import Processor, Vmcs
-from pylbr.verify.models import Configuration, explore
-from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from pylbr.verify.models import Configuration
+from pylbr.verify.suites import CORRECT, EXTENDED
 from tests.manual import IA32_LBR_CTL, RECORD_ALL
+from tests.verify.explored import explored, hunted
 from tests.verify.guest_run import GuestRun
 
 CTL, ALL = IA32_LBR_CTL, RECORD_ALL
@@ -20,7 +21,7 @@ VMCALL = "vmcall"
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_nested_guests(policy):
-    result = explore(Configuration(policy, depth=1, **{**EXTENDED["nested"], "guests": 1}))
+    result = explored(Configuration(policy, depth=1, **{**EXTENDED["nested"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 5_000
 
 
@@ -84,4 +85,4 @@ def test_control_is_that_of_a_bare_processor(seed):
 @pytest.mark.parametrize("policy", CORRECT)
 @pytest.mark.parametrize("flaw", ["nested-no-controls", "nested-keep-ctl", "nested-no-load"])
 def test_every_guard_of_nested_guests_is_needed(policy, flaw):
-    assert "P5" in hunt(policy, flaw).found
+    assert "P5" in hunted(policy, flaw).found

@@ -2,10 +2,11 @@
 
 import pytest
 
-from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.models import KINDS, Configuration
 from pylbr.verify.mutants import flaws_of
-from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from pylbr.verify.suites import CORRECT, EXTENDED
 from pylbr.verify.words import kind
+from tests.verify.explored import explored, hunted
 from tests.verify.guest_run import GuestRun
 
 ON, RECORD = "wrmsr LBR_CTL", "PEBS record"
@@ -15,7 +16,7 @@ GUARDS = [(policy, flaw) for policy in CORRECT
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_pebs(policy):
-    result = explore(Configuration(policy, depth=1, **{**EXTENDED["pebs"], "guests": 1}))
+    result = explored(Configuration(policy, depth=1, **{**EXTENDED["pebs"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 1_500
 
 
@@ -79,7 +80,7 @@ def test_merged_kernel_shows_the_guest_to_host_pebs(policy, shown):
 
 @pytest.mark.parametrize(("policy", "flaw"), GUARDS)
 def test_every_guard_of_pebs_is_needed(policy, flaw):
-    assert {"P1", "P4"} & set(hunt(policy, flaw).found)
+    assert {"P1", "P4"} & set(hunted(policy, flaw).found)
 
 
 def test_guards_are_not_left_out():

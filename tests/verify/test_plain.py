@@ -10,10 +10,11 @@ from pylbr.cli import main
 from pylbr.errors import ConfigurationError
 from pylbr.verify import template
 from pylbr.verify.explore import Explorer
-from pylbr.verify.models import Configuration, explore
+from pylbr.verify.models import Configuration
 from pylbr.verify.properties import NAMES
 from pylbr.verify.suites import EXTENDED
 from pylbr.verify.template import Template
+from tests.verify.explored import explored
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def count(policy, **more):
 
 
 def compiled(**more):
-    result = explore(Configuration("request", **{"depth": 1, "guests": 1, **more}))
+    result = explored(Configuration("request", **{"depth": 1, "guests": 1, **more}))
     return result.states, result.transitions, result.diameter, 0
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from pylbr.arbitration.microsteps import Instruction
-from pylbr.verify.models import Configuration, explore
+from pylbr.verify.models import Configuration
 from pylbr.verify.mutants import flaws_of
-from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from pylbr.verify.suites import CORRECT, EXTENDED
+from tests.verify.explored import explored, hunted
 from tests.verify.guest_run import GuestRun
 
 ON, FREEZE, PMI, ACK = ("wrmsr LBR_CTL", "wrmsr FREEZE_LBRS_ON_PMI", "counter overflows",
@@ -31,7 +32,7 @@ def sampled(policy, *, freeze):
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_pmis(policy):
-    result = explore(Configuration(policy, depth=1, **{**EXTENDED["vpmi"], "guests": 1}))
+    result = explored(Configuration(policy, depth=1, **{**EXTENDED["vpmi"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 4_000
 
 
@@ -69,7 +70,7 @@ def test_a_pmi_of_the_host_is_not_the_guests(policy):
 
 @pytest.mark.parametrize(("policy", "flaw"), GUARDS)
 def test_every_guard_of_pmis_is_needed(policy, flaw):
-    assert hunt(policy, flaw).found
+    assert hunted(policy, flaw).found
 
 
 def test_guards_are_not_left_out():

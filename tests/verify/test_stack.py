@@ -2,10 +2,11 @@
 
 import pytest
 
-from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.models import KINDS, Configuration
 from pylbr.verify.mutants import flaws_of
 from pylbr.verify.replay import Run
-from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from pylbr.verify.suites import CORRECT, EXTENDED
+from tests.verify.explored import explored, hunted
 from tests.verify.guest_run import GuestRun
 
 CALL, RETURN, JUMP = 0, 4, 8       # arguments of a branch
@@ -15,7 +16,7 @@ GUARDS = [(policy, flaw) for policy in CORRECT
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_call_stack_events(policy):
-    result = explore(Configuration(policy, depth=1, **EXTENDED["stack"]))
+    result = explored(Configuration(policy, depth=1, **EXTENDED["stack"]))
     assert result.complete and not result.broken and result.states > 5_000
 
 
@@ -89,19 +90,19 @@ def test_decoding_a_state_loses_nothing():
                 if after.fingerprint() not in known:
                     known.add(after.fingerprint())
                     level.append(after)
-    assert explore(configuration).states == len(known) > 2_000
+    assert explored(configuration).states == len(known) > 2_000
 
 
 def test_as_designed_an_equal_filter_is_no_conflict():
     """The guest's event is a call-stack event too, so that both are scheduled."""
-    result = explore(Configuration("arch-lbr-v2-fixed", depth=1, **EXTENDED["stack"]),
+    result = explored(Configuration("arch-lbr-v2-fixed", depth=1, **EXTENDED["stack"]),
                      ignore=("P20b",))
     assert "P20" in result.broken
 
 
 @pytest.mark.parametrize(("policy", "flaw"), GUARDS)
 def test_every_guard_of_call_stack_events_is_needed(policy, flaw):
-    assert "P21" in hunt(policy, flaw).found
+    assert "P21" in hunted(policy, flaw).found
 
 
 def test_guards_are_not_left_out():

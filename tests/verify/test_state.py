@@ -2,9 +2,10 @@
 
 import pytest
 
-from pylbr.verify.models import KINDS, Configuration, explore
-from pylbr.verify.suites import CORRECT, EXTENDED, hunt
+from pylbr.verify.models import KINDS, Configuration
+from pylbr.verify.suites import CORRECT, EXTENDED
 from tests.manual import RECORD_ALL
+from tests.verify.explored import explored, hunted
 from tests.verify.guest_run import GuestRun
 
 ON, XRSTORS, RESET = "wrmsr LBR_CTL", "xrstors", "reset"
@@ -13,7 +14,7 @@ ALL = RECORD_ALL
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_xrstors_and_reset(policy):
-    result = explore(Configuration(policy, depth=1, **{**EXTENDED["state"], "guests": 1}))
+    result = explored(Configuration(policy, depth=1, **{**EXTENDED["state"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 2_500
 
 
@@ -58,4 +59,4 @@ def test_reset_leaves_nothing(policy):
 
 @pytest.mark.parametrize("policy", ["request", "mediated", "lease"])
 def test_reset_reaches_the_registers(policy):
-    assert "P21" in hunt(policy, "reset-keeps-records").found
+    assert "P21" in hunted(policy, "reset-keeps-records").found

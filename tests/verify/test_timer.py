@@ -2,11 +2,12 @@
 
 import pytest
 
-from pylbr.verify.models import KINDS, Configuration, explore
+from pylbr.verify.models import KINDS, Configuration
 from pylbr.verify.ownership import handovers
 from pylbr.verify.suites import CORRECT, EXTENDED
 from pylbr.verify.words import kind
 from tests.manual import RECORD_ALL
+from tests.verify.explored import explored
 from tests.verify.guest_run import GuestRun
 
 ANY, ANY_USR = RECORD_ALL, 0x7F0005
@@ -14,7 +15,7 @@ ANY, ANY_USR = RECORD_ALL, 0x7F0005
 
 @pytest.mark.parametrize("policy", CORRECT)
 def test_correct_policies_hold_everything_with_the_timer(policy):
-    result = explore(Configuration(policy, depth=1, **{**EXTENDED["timer"], "guests": 1}))
+    result = explored(Configuration(policy, depth=1, **{**EXTENDED["timer"], "guests": 1}))
     assert result.complete and not result.broken and result.states > 5_000
 
 

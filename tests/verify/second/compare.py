@@ -11,12 +11,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pylbr.arbitration import POLICIES, make_policy
-from pylbr.verify.models import FEATURES, KINDS, Configuration, explore, property_bits
+from pylbr.verify.models import FEATURES, KINDS, Configuration, Result, explore, property_bits
 from pylbr.verify.run import table
 from pylbr.verify.suites import EXTENDED, by_design
 
@@ -55,6 +55,10 @@ def build(directory: Path, compiler: str = "g++") -> Path:
     return program
 
 
+def _explore(configuration: Configuration, ignore: Iterable[str]) -> Result:
+    return explore(configuration, ignore=ignore)
+
+
 def ignored(configuration: Configuration) -> tuple[str, ...]:
     """Properties after whose violation the search continues."""
     return by_design(configuration.policy)
@@ -75,9 +79,12 @@ def second(program: Path, configuration: Configuration, ignore: Iterable[str]) -
     return Count(**json.loads(done.stdout))
 
 
-def first(configuration: Configuration, ignore: Iterable[str]) -> Count:
+def first(
+    configuration: Configuration, ignore: Iterable[str],
+    explore: Callable[[Configuration, Iterable[str]], Result] = _explore,
+) -> Count:
     """Search with `pylbr.verify`."""
-    result = explore(configuration, ignore=ignore)
+    result = explore(configuration, ignore)
     assert result.complete
     return Count(result.states, result.transitions, result.diameter,
                  {name: len(states) for name, (states, _) in result.broken.items()})

@@ -10,6 +10,7 @@ from pylbr.verify.mutants import flaws_of
 from pylbr.verify.properties import NAMES
 from pylbr.verify.suites import CORRECT, EQUIVALENT, without_smm
 from tests.peers.peer_tools import need
+from tests.verify.explored import explored
 from tests.verify.second.compare import KNOWS, OPENS, SETS, build, first, ignored, second
 
 pytestmark = pytest.mark.peer
@@ -48,8 +49,8 @@ def program(tmp_path_factory):
 def same(program):
     def check(configuration, ignore=None):
         ignore = ignored(configuration) if ignore is None else ignore
-        one, two = first(configuration, ignore), second(program, configuration, ignore)
-        assert one == two
+        one = first(configuration, ignore, explored)
+        assert one == second(program, configuration, ignore)
         return one
     return check
 
