@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", action="store_true",
                         help="also vary the length of a stay in the guest")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write charts (SVG) there")
+    parser.add_argument("--json", action="store_true",
+                        help="print JSON instead of tables: counts and profile overlaps of each "
+                        "policy, and of each length of the sweep")
 
 
 def _workload(args: argparse.Namespace, **changes: int) -> Workload:
@@ -109,11 +115,17 @@ def run(args: argparse.Namespace) -> int:
         for length in lengths:
             sweep[length] = compare(_workload(args, guest_branches=length), args.branches,
                                     policies, **options)
-    print_table(figure_table(figures))
-    if sweep:
+    if args.json:
+        print(json.dumps({
+            "policies": [asdict(f) for f in figures],
+            "sweep": {length: [asdict(f) for f in row] for length, row in sweep.items()}},
+            indent=1))
+    else:
+        print_table(figure_table(figures))
+    if sweep and not args.json:
         print()
         print_table(sweep_table(sweep))
     if args.out:
         for path in save_charts(figures, sweep, args.out):
-            print(f"wrote {path}")
+            print(f"wrote {path}", file=sys.stderr if args.json else sys.stdout)
     return 0

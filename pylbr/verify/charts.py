@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from pylbr.errors import UnsupportedFeature
@@ -108,35 +109,58 @@ def _overview(plt: Any, figures: Sequence[Figures]) -> Any:
         ("cycles", "#5b5b5b", [f.counts["cycles"] / f.counts["branches"] - CYCLES["branch"]
                                for f in figures])],
           "cost beside the branch itself", "cycles per branch")
+    axes[0].set_ylabel("policy")
     axes[0].legend(fontsize=8, frameon=False, loc="lower right")
     return chart
 
 
-def _sweep(plt: Any, sweep: Mapping[int, Sequence[Figures]]) -> Any:
-    chart, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+#: Marks of a chart's lines: as many as can be told apart, hollow first.
+_MARKS = tuple((mark, filled) for filled in ("none", "full") for mark in "osD^v<>PX*hpd8")
+
+
+def _alike(sweep: Mapping[int, Sequence[Figures]]) -> dict[tuple, list[int]]:
+    """Curves -> the policies, by number, that have them: one line for all that agree."""
     lengths = list(sweep)
-    for i, first in enumerate(sweep[lengths[0]]):
-        served = [n for n in lengths if sweep[n][i].counts["served"]]
-        waits = [max(0.5, sweep[n][i].counts["wait_branches"] / sweep[n][i].counts["served"])
-                 for n in served]
-        # Policies that agree lie upon each other: hollow marks of different sizes show each.
+    groups: dict[tuple, list[int]] = {}
+    for i in range(len(sweep[lengths[0]])):
+        figures = [sweep[n][i] for n in lengths]
+        waits = tuple((n, max(0.5, f.counts["wait_branches"] / f.counts["served"]))
+                      for n, f in zip(lengths, figures, strict=True) if f.counts["served"])
+        groups.setdefault((waits, tuple(f.host_overlap for f in figures)), []).append(i)
+    return groups
+
+
+def _sweep(plt: Any, sweep: Mapping[int, Sequence[Figures]]) -> Any:
+    """One panel per figure; policies that agree in both share a line, and the legend names each."""
+    lengths = list(sweep)
+    first = sweep[lengths[0]]
+    groups = _alike(sweep)
+    chart, axes = plt.subplots(1, 2, figsize=(11, 4.4 + 0.22 * len(groups)),
+                               layout="constrained")
+    served = False
+    for number, ((waits, overlaps), members) in enumerate(groups.items()):
+        # Lines that are close to one another are seen by marks of different sizes.
+        mark, filled = _MARKS[number % len(_MARKS)]
         style: dict[str, Any] = {
-            "marker": "osD^v<>PX*hpd8"[i % 14], "markersize": 15 - i % 12, "fillstyle": "none",
-            "color": plt.get_cmap("tab20")(i % 20), "label": first.policy,
-            "linestyle": ("-", "--", "-.", ":")[i % 4]}
-        axes[0].plot(served, waits, **style)
-        axes[1].plot(lengths, [sweep[n][i].host_overlap for n in lengths], **style)
+            "marker": mark, "fillstyle": filled, "markersize": 14 - number % 10,
+            "color": plt.get_cmap("tab10")(number % 10),
+            "label": fill(", ".join(first[i].policy for i in members), 120),
+            "linestyle": ("-", "--", "-.", ":")[number % 4]}
+        axes[0].plot([n for n, _ in waits], [wait for _, wait in waits], **style)
+        axes[1].plot(lengths, overlaps, **style)
+        served |= bool(waits)
     for axis, title, unit in zip(axes, (
             "mean wait until perf has the LBRs", "overlap of the host's profile with the truth",
-    ), ("branches", "share of edge counts"), strict=True):
+    ), ("branches (none is drawn as 0.5)", "share of edge counts"), strict=True):
         axis.set_ylabel(unit)
         axis.set_xscale("log")
         axis.set_xlabel("guest branches between two VM exits, mean")
         axis.set_title(title, fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
-    if any(f.counts["served"] for row in sweep.values() for f in row):
+    if served:
         axes[0].set_yscale("log")
-    axes[1].legend(fontsize=8, frameon=False)
+    lines, labels = axes[0].get_legend_handles_labels()
+    chart.legend(lines, labels, fontsize=8, frameon=False, loc="outside lower left")
     return chart
 
 

@@ -1,5 +1,8 @@
 """The comparison: its numbers agree with one another and with what a policy promises."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from pylbr.arbitration import POLICIES, make_policy
 from pylbr.cli import main
 from pylbr.errors import ConfigurationError
 from pylbr.trace import Writer
+from pylbr.verify import charts
 from pylbr.verify.compare import Workload, compare, overlap, program, stream_of
 from pylbr.verify.simulation import Simulation
 
@@ -48,6 +52,34 @@ def test_waiting_for_a_safe_point_does_not_change_the_profile(figures):
 
 def test_a_stolen_guest_profiles_badly(figures):
     assert figures["arch-lbr-v2-fixed"].guest_overlap < figures["lease"].guest_overlap - 0.05
+
+
+def test_every_policy_of_a_picture_can_be_told_apart(figures):
+    """Each is in one legend, once; lines of different policies differ in their marks."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    chart = charts._sweep(pyplot, {length: list(figures.values()) for length in (50, 200)})
+    labels = [text.get_text() for text in chart.legends[0].get_texts()]
+    assert sorted(", ".join(labels).replace("\n", " ").split(", ")) == sorted(POLICIES)
+    assert "lease, request" not in labels or (
+        figures["lease"].host_overlap == figures["request"].host_overlap)
+    lines = chart.axes[1].get_lines()
+    looks = {(line.get_marker(), line.get_fillstyle()) for line in lines}
+    assert len(looks) == len(lines) == len(labels) > 3
+    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
+    assert len(set(charts._MARKS)) == len(charts._MARKS) > 2 * len(POLICIES)
+    pyplot.close(chart)
+
+
+def test_the_command_prints_the_same_figures_as_json(capsys):
+    words = ["arbitrate", "lease", "request", "--branches", "300000", "--session-every", "5000",
+             "--session-length", "3000"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    one, two = compare(Workload(session_every=5_000, session_length=3_000), 300_000,
+                       ["lease", "request"])
+    assert told == {"policies": [asdict(one), asdict(two)], "sweep": {}}
+    assert told["policies"][0]["counts"]["served"] > 3
 
 
 def test_overlap_by_hand():
