@@ -2,7 +2,9 @@
 
 Facts: spec 5.1, 5.2, 5.6, 5.7.  Scheduling order: CPU-pinned, task-pinned, CPU-flexible,
 task-flexible.  All LBR events of a CPU share one filter; one that asks for another does not
-get on, and if pinned goes to ERROR until it is enabled again.
+get on, and if pinned goes to ERROR until it is enabled again.  Once one of a context does not get
+on, none after it in its turn is tried: pinned ones go to ERROR with it (6.1: merge_sched_in,
+ecore.c:3828-3832).
 """
 
 from lbrcore.lbr cimport LBR_ARCHITECTURAL
@@ -61,7 +63,7 @@ cdef bint perf_is_guest_event(const Event* event) noexcept nogil:
     return (event.flags & VLBR) != 0
 
 
-cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept nogil:
+cdef bint _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept nogil:
     """Try to schedule one event (x86_schedule_events with the constraints of spec 5.6)."""
     cdef bint guest = perf_is_guest_event(event)
     cdef int wanted = event.flags & FILTER
@@ -73,8 +75,7 @@ cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept no
     if guest and cpu.vlbr:
         fits = False            # one fake counter
     if not fits:
-        event.state = EVENT_ERROR if event.flags & PINNED else EVENT_INACTIVE
-        return
+        return False
     if shared:
         filter[0] = wanted
     if not cpu.users and not event.ran:
@@ -89,6 +90,7 @@ cdef void _place(PerfCpu* cpu, Event* event, int* filter, int rules) noexcept no
         cpu.flags |= event.flags & FILTER
     event.state = EVENT_ACTIVE
     event.ran = 1
+    return True
 
 
 cdef void _place_all(
@@ -96,11 +98,14 @@ cdef void _place_all(
 ) noexcept nogil:
     cdef int i
     cdef Event* event
+    cdef bint can_add = True
     for i in range(EVENT_SLOTS if context != NULL else 0):
         event = &context.event[i]
         if ((event.state == EVENT_INACTIVE or event.state == EVENT_ACTIVE)
                 and pinned == ((event.flags & PINNED) != 0)):
-            _place(cpu, event, filter, rules)
+            can_add = can_add and _place(cpu, event, filter, rules)
+            if not can_add:
+                event.state = EVENT_ERROR if pinned else EVENT_INACTIVE
 
 
 cdef void perf_schedule(PerfCpu* cpu, PerfContext* task, int rules) noexcept nogil:

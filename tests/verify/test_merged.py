@@ -4,8 +4,9 @@ import pytest
 
 from pylbr.errors import ConfigurationError
 from pylbr.verify import script
-from pylbr.verify.models import STANDARD, Configuration, explore
+from pylbr.verify.models import STANDARD, Configuration
 from pylbr.verify.ownership import handovers, ownership_configuration
+from tests.verify.explored import explored
 
 
 def told(policy, text, **changes):
@@ -107,9 +108,9 @@ def test_the_multiplex_timer_is_a_hard_interrupt():
 
 def test_a_flexible_event_is_in_the_standard_set_and_breaks_what_pinned_ones_do_not():
     assert "cpu-flexible" in STANDARD["kinds"]
-    pinned = explore(Configuration("arch-lbr-v2-fixed", depth=1, kinds=("cpu-exclude", "cpu")),
+    pinned = explored(Configuration("arch-lbr-v2-fixed", depth=1, kinds=("cpu-exclude", "cpu")),
                      ignore=("P20b",))
-    result = explore(Configuration("arch-lbr-v2-fixed", depth=1), ignore=("P20b",))
+    result = explored(Configuration("arch-lbr-v2-fixed", depth=1), ignore=("P20b",))
     assert "P4" in result.broken and "P4" not in pinned.broken
 
 
@@ -142,3 +143,17 @@ def test_a_pinned_event_that_comes_second_goes_to_error_and_stays_there():
     assert steps[-1]["after"]["owner"] == "unowned"
     steps, _ = told("kvm-legacy", before + "; IPI enables cpu event 1", events=2)
     assert steps[-1]["after"]["owner"] == "host"
+
+
+@pytest.mark.parametrize(("of_thread", "owner", "events", "after"), [
+    ("task-stack", "host", 1, "unowned"), ("task-exclude", "guest A", 2, "guest A")])
+def test_a_failed_pinned_event_takes_the_guests_to_error_with_it(of_thread, owner, events, after):
+    """The thread's own event asks for another filter than the CPU's, or for the same; the guest's
+    comes after it and passes by the filter."""
+    text = (f"switch to vCPU A; IPI opens {of_thread}; guest wrmsr LBR_CTL; guest branch; "
+            "IPI opens cpu-exclude")
+    steps, _ = told("kvm-legacy", text, events=2)
+    assert steps[-1]["after"]["owner"] == owner and steps[-1]["after"]["events"] == events
+    # Once the host's event has gone, the guest's is enabled by none.
+    steps, _ = told("kvm-legacy", text + "; IPI closes cpu event 0; vm-entry", events=2)
+    assert steps[-1]["after"]["owner"] == after

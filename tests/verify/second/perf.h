@@ -62,13 +62,15 @@ inline Running schedule(Context &cpu, Context *task, const Sharing &rule, const 
     for (Byte pinned : {PINNED, Byte(0)})
         for (Context *context : {&cpu, task}) {
             if (!context) continue;
+            bool stuck = false;     // the rest of the context waits, or fails, with the first
             for (Event &event : context->event) {
                 bool candidate = event.state == WAITING || event.state == RUNNING;
                 if (!candidate || (event.flags & PINNED) != pinned) continue;
                 bool guest = event.flags & VLBR, filtered = !guest || rule.vlbr_is_filtered;
                 int wanted = event.flags & FILTER;
                 if (rule.exclusion_is_filter) wanted |= event.flags & EXCLUDE_GUEST;
-                if ((guest && now.vlbr) || (filtered && filter >= 0 && filter != wanted)) {
+                stuck |= (guest && now.vlbr) || (filtered && filter >= 0 && filter != wanted);
+                if (stuck) {
                     event.state = pinned ? FAILED : WAITING;
                     continue;
                 }
