@@ -9,6 +9,7 @@ from pylbr.selftest.guest_cases import contention_cases, guest_cases, saved_case
 from pylbr.selftest.ktap import Group
 from pylbr.selftest.msr_cases import msr_cases
 from pylbr.selftest.search_cases import matrix_cases, search_cases
+from pylbr.selftest.svm_cases import svm_cases
 
 __all__ = ["groups"]
 
@@ -30,7 +31,7 @@ def groups(
     each = {
         "works": lambda: Group("request 1: it works", tuple(guest_cases(directory, model))),
         "state": lambda: Group("request 2: it survives save and restore",
-                               tuple(saved_cases(directory, model, policy, points))),
+                               (*saved_cases(directory, model, policy, points), *svm_cases())),
         "msrs": lambda: Group("request 3: MSRs can and cannot be accessed as CPUID says",
                               tuple(msr_cases(model, policy))),
         "contention": lambda: Group(

@@ -16,10 +16,12 @@ the facility with L1, as on a bare processor.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["FIXES", "Found", "TITLES", "search"]
+from pylbr.errors import StateError
+
+__all__ = ["FIXES", "Found", "Played", "TITLES", "play", "search"]
 
 #: Fix -> what it is, and its commit.
 FIXES = {
@@ -39,6 +41,22 @@ TITLES = {
 }
 
 State = tuple
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a written run came to.
+
+    Attributes
+    ----------
+    reads : tuple of str
+        The record that each RDMSR of a guest saw: whose it is, or nothing.
+    broken : tuple of str
+        Properties that broke, in order.
+    """
+
+    reads: tuple[str, ...]
+    broken: tuple[str, ...]
 
 
 @dataclass
@@ -92,6 +110,7 @@ class _World:
         self.one, self.two = _Vmcb(one), _Vmcb(two)
         self.fixes, self.sev_es = fixes, sev_es
         self.broken: set[str] = set()
+        self.seen: str | None = None
 
     def state(self) -> State:
         return (self.level, self.nested, self.virt, self.hw, self.host, self.kept,
@@ -203,6 +222,7 @@ class _World:
             seen = place.rec
         else:
             seen = self.hw[1]
+        self.seen = seen
         if seen == "h":
             self.broken.add("P1")
         if seen != self.alone()[1] and level:
@@ -294,6 +314,37 @@ class _World:
             self.broken.add("P4")
 
 
+def _start(sev_es: bool) -> State:
+    lbrv = int(sev_es)
+    return (0, 0, 0, (0, ""), 0, (0, ""), int(not lbrv), (0, "", lbrv, 1, None), _NEW, (0, ""),
+            (0, ""), (0, ""))
+
+
+def play(
+    words: Iterable[str], fixes: Iterable[str] = frozenset(FIXES), sev_es: bool = False,
+) -> Played:
+    """Run what is written, in the words that `search` prints.
+
+    Raises
+    ------
+    StateError
+        Something cannot happen where it stands.
+    """
+    world = _World(_start(sev_es), frozenset(fixes), sev_es)
+    reads: list[str] = []
+    broken: list[str] = []
+    for number, word in enumerate(words, 1):
+        possible = dict(world.successors())
+        if word not in possible:
+            raise StateError(f"step {number}: {word!r} cannot happen here; possible are "
+                             f"{', '.join(possible)}")
+        world = possible[word]
+        broken += sorted(world.broken - {*broken})
+        if world.seen is not None:
+            reads.append(world.seen)
+    return Played(tuple(reads), tuple(broken))
+
+
 def search(
     fixes: frozenset[str] | set[str] = frozenset(FIXES), sev_es: bool = False,
     until: str | None = None,
@@ -310,9 +361,7 @@ def search(
         End as soon as this property is broken.
     """
     fixes = frozenset(fixes)
-    lbrv = int(sev_es)
-    first: State = (0, 0, 0, (0, ""), 0, (0, ""), int(not lbrv), (0, "", lbrv, 1, None), _NEW,
-                    (0, ""), (0, ""), (0, ""))
+    first = _start(sev_es)
     parents: dict[State, tuple[State, str] | None] = {first: None}
     queue = deque([first])
     found = Found(0)

@@ -1,0 +1,76 @@
+"""AMD's LBRs of one record: L1 and L2 keep theirs whenever the vCPU is saved and restored.
+
+What KVM's selftest svm_lbr_nested_state looks at, on `pylbr.verify.svm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from pylbr.errors import StateError
+from pylbr.selftest.ktap import Case
+from pylbr.verify.svm import FIXES, play
+
+__all__ = ["svm_cases"]
+
+_READ = "rdmsr LASTBRANCHFROMIP"
+_L1 = ("L1 wrmsr DEBUGCTL 1", "L1 branch", f"L1 {_READ}")
+#: What runs -> the steps, and what each read must see.
+_RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "L2 shares the record of L1": (
+        (*_L1, "L1 vmrun", "L2 branch", f"L2 {_READ}", "L2 exits to L1", f"L1 {_READ}",
+         "L1 branch", "L1 wrmsr DEBUGCTL 0", f"L1 {_READ}"),
+        ("L1a", "L2a", "L2a", "L1a")),
+    "L2 has LBR virtualization and a record of its own": (
+        (*_L1, "L1 vmrun with LBRV", f"L2 {_READ}", "L2 wrmsr DEBUGCTL 1", "L2 branch",
+         f"L2 {_READ}", "L2 exits to L1", f"L1 {_READ}", "L1 vmrun with LBRV", f"L2 {_READ}",
+         "L2 wrmsr DEBUGCTL 0", "L2 exits to L1", "L1 branch", f"L1 {_READ}"),
+        ("L1a", "", "L2a", "L1a", "L2a", "L1b")),
+    "L2 starts first, L1 records after it": (
+        ("L1 vmrun with LBRV", "L2 wrmsr DEBUGCTL 1", "L2 branch", "L2 exits to L1",
+         f"L1 {_READ}", *_L1),
+        ("", "L1a")),
+}
+_HOST = ("exit", "migrate", "host branch", "VMRUN")
+
+
+def _told(steps: tuple[str, ...], points: Iterable[int]) -> Iterator[str]:
+    """The steps, with a save and restore before each of the points; the host records."""
+    points = set(points)
+    yield from ("host sets DEBUGCTL.LBR to 1", "host branch", "VMRUN")
+    for number, step in enumerate(steps):
+        if number in points:
+            yield from _HOST
+        yield step
+
+
+def _saved(name: str, each: bool, fixes: frozenset[str]) -> tuple[bool, list[str]]:
+    steps, wanted = _RUNS[name]
+    numbers = range(len(steps))
+    wrong = []
+    for points in ([n] for n in numbers) if each else [numbers]:
+        try:
+            played = play(_told(steps, points), fixes)
+        except StateError as error:     # a DEBUGCTL that is lost already is not written again
+            wrong.append(str(error))
+            continue
+        if played.reads != wanted or played.broken:
+            wrong.append(f"saved before step {', '.join(str(1 + n) for n in points)}: reads "
+                         f"{' '.join(read or '-' for read in played.reads)}; "
+                         f"broken: {', '.join(played.broken) or 'nothing'}")
+    return not wrong, [f"{len(steps)} points", *wrong]
+
+
+def svm_cases(fixes: Iterable[str] = frozenset(FIXES)) -> list[Case]:
+    """L1 and L2, saved at each point alone and at every point of one run.
+
+    Parameters
+    ----------
+    fixes : iterable of str
+        Names out of `pylbr.verify.svm.FIXES` that KVM has.
+    """
+    fixes = frozenset(fixes)
+    return [Case(f"svm_lbr_nested_state: {name}, {'at each point alone' if each else how}",
+                 partial(_saved, name, each, fixes))
+            for name in _RUNS for each, how in ((True, ""), (False, "at every point of one run"))]
