@@ -10,8 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.proofs.facility import DEPTHS, Theorems, compiled, prove
+from tests.proofs.facility import DEPTHS, compiled, prove
 from tests.proofs.planted import PLANTED, plant
+from tests.proofs.theorems import Theorems
 
 ROOT = Path(__file__).resolve().parents[2]
 

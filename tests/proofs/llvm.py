@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from functools import reduce
 
 import z3
 
@@ -517,8 +516,7 @@ def _order(blocks: dict[str, list[str]]) -> list[str]:
 
     def visit(label: str) -> None:
         seen.add(label)
-        targets = reduce(list.__add__, (
-            re.findall(r"label %([^\s,\]]+)", line) for line in blocks[label][-1:]), [])
+        targets = re.findall(r"label %([^\s,\]]+)", blocks[label][-1])
         for target in reversed(targets):
             if target not in seen:
                 visit(target)

@@ -8,8 +8,9 @@ import z3
 
 from tests.peers.peer_tools import need
 from tests.proofs.__main__ import found, library
-from tests.proofs.facility import Facility, Theorems, compiled, prove
+from tests.proofs.facility import Facility, compiled, prove
 from tests.proofs.planted import PLANTED
+from tests.proofs.theorems import Theorems
 
 pytestmark = pytest.mark.peer
 SHORT = (0, 8), (1, 16)             # (flavour, depth)
