@@ -13,7 +13,7 @@ build: $(PYTHON)  ## build in place, with the test dependencies
 
 lib: build  ## liblbrcore for C, without Python, into build/library
 	$(PYTHON) lbrcore/library/amalgamate.py build/library
-	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library
+	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library all sources
 
 install-lib:  ## install what `make lib` built: PREFIX, DESTDIR
 	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library install

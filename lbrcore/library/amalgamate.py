@@ -84,6 +84,12 @@ PRELUDE = """\
 /* Made by lbrcore/library/amalgamate.py of the Cython sources of lbrcore: change those, not this.
  * SPDX-License-Identifier: Apache-2.0 */
 """
+#: A caller has just stored FROM and TO one by one; one load of both would wait for them.
+SCALAR = """\
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-slp-vectorize")
+#endif
+"""
 MACROS = """\
 #if defined(__GNUC__)
 #define LBR_LIKELY(x) __builtin_expect(!!(x), 1)
@@ -303,7 +309,8 @@ def main(directory: str) -> None:
     headers = "".join((HERE.parent / "include" / name).read_text()
                       for name in ("lbrcore.h", "lbrcore_cpu.h"))
     write(target / "lbrcore.c",
-          PRELUDE + "#define LBR_BUILDING 1\n#include \"lbrcore.h\"\n#include \"lbrcore_cpu.h\"\n"
+          PRELUDE + SCALAR + "#define LBR_BUILDING 1\n"
+          "#include \"lbrcore.h\"\n#include \"lbrcore_cpu.h\"\n"
           "#include \"lbrcore_perfdata.h\"\n"
           "#include <stdlib.h>\n#include <string.h>\n\n" + given(HERE / "models.c")
           + "".join(given(X86 / f"{name}.h") for name in ("opcodes", "insn", "describe", "decode"))

@@ -3,7 +3,9 @@
 import ctypes
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,16 @@ def shown(*command: str, **environment: str) -> str:
                           env={**os.environ, **environment}).stdout
 
 
+def exported(library: Path) -> set[str]:
+    return {line.split()[-1].split("@")[0] for line in shown("nm", "-D", str(library)).splitlines()
+            if " T " in line}
+
+
 def test_it_exports_the_header_and_nothing_else():
     text = "".join(path.read_text() for path in (ROOT / "lbrcore" / "include").glob("*.h"))
     declared = set(re.findall(r"LBRCORE_PUBLIC [^;(]*?\b(lbr_\w+)\(", text))
-    so = str(prefix() / "lib" / "liblbrcore.so.1")
-    exported = {line.split()[-1].split("@")[0] for line in shown("nm", "-D", so).splitlines()
-                if " T " in line}
-    assert exported == declared and len(declared) > 50
+    so = prefix() / "lib" / "liblbrcore.so.1"
+    assert exported(so) == declared and len(declared) > 50
 
 
 #: Of libc: what every freestanding C has, and what perf.data files need.
@@ -114,7 +119,9 @@ def test_the_example_under(flags, tmp_path):
 
 
 def test_destdir_is_respected(tmp_path):
-    install(generate(tmp_path / "build"), Path("/opt/lbr"), DESTDIR=str(tmp_path / "root"))
+    build = shutil.copytree(prefix().parent / "build", tmp_path / "build")  # not compiled again
+    (build / "lbrcore.pc").unlink()
+    install(build, Path("/opt/lbr"), DESTDIR=str(tmp_path / "root"))
     root = tmp_path / "root/opt/lbr"
     assert (root / "include/lbrcore.h").exists() and (root / "lib/liblbrcore.so").is_symlink()
     assert "prefix=/opt/lbr\n" in (root / "lib/pkgconfig/lbrcore.pc").read_text()
@@ -131,3 +138,32 @@ def test_cmake_finds_it(tmp_path):
           f"-DCMAKE_PREFIX_PATH={prefix()}")
     shown("cmake", "--build", str(tmp_path / "b"))
     assert shown(str(tmp_path / "b/emulator")).startswith("fib(10) = 55\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["cmake", "meson"])
+def test_other_build_systems_build_it_from_its_sources(tool, tmp_path):
+    """As a part of another project; the shared library exports what the Makefile's does."""
+    needs("cmake" if tool == "cmake" else str(Path(sys.executable).parent / "meson"))
+    place = tmp_path / ("lbrcore" if tool == "cmake" else "subprojects/lbrcore")
+    build = generate(tmp_path / "build")
+    shown("make", "-s", "-C", str(ROOT / "lbrcore/library"), f"SOURCE={build}", "sources")
+    shutil.copytree(build / "lbrcore", place)
+    shutil.copy(EXAMPLE, tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(x C)\nadd_subdirectory(lbrcore)\n"
+        "add_executable(emulator emulator.c)\n"
+        "target_link_libraries(emulator lbrcore::lbrcore)\n")
+    (tmp_path / "meson.build").write_text(
+        "project('x', 'c')\nlbrcore = subproject('lbrcore').get_variable('lbrcore_dep')\n"
+        "executable('emulator', 'emulator.c', dependencies: lbrcore)\n")
+    out, path = tmp_path / "out", f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if tool == "cmake":
+        shown("cmake", "-S", str(tmp_path), "-B", str(out))
+        shown("cmake", "--build", str(out), "--target", "emulator")
+    else:
+        shown("meson", "setup", str(out), str(tmp_path), PATH=path)
+        shown("ninja", "-C", str(out), PATH=path)
+    assert shown(str(out / "emulator")).startswith("fib(10) = 55\n")
+    [library] = [path for path in out.rglob("*.so.1") if not path.is_symlink()]
+    assert exported(library) == exported(prefix() / "lib/liblbrcore.so.1")

@@ -168,6 +168,34 @@ def test_cpp_owns_processors(tmp_path):
         "#GP beyond the depth", "no model has that name"]
 
 
+def test_bochs_instrumentation(tmp_path):
+    """Against a double of Bochs, whose public hooks it has."""
+    double = ROOT / "tests/examples/bochs"
+    program = tmp_path / "bochs"
+    run("g++", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{prefix()}/include", f"-I{double}",
+        EXAMPLES / "bochs/instrument.cc", double / "main.cc", double / "stubs.cc",
+        prefix() / "lib/liblbrcore.a", "-o", program)
+
+    def printed(*arguments, **environment):
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60,
+                              env=environment)
+        return done.stderr.splitlines()
+
+    kernel = 0xFFFF800000000000
+    branches = [
+        (kernel + 0x3000, kernel + 0x3100, 5), (0x2102, kernel + 0x3000, 8),
+        (kernel + 0x2000, 0x2102, 8), (0x2102, kernel + 0x2000, 8), (kernel + 0x1000, 0x2100, 8),
+        (0x2100, kernel + 0x1000, 8), (0x2007, 0x2100, 0), (0x1000, 0x2000, 4)]
+    other = "cpu 1:  0 0x5000 -> 0x6000 type 1"  # and nothing after #DB
+    assert printed() == [*(f"cpu 0: {i:2} {source:#x} -> {target:#x} type {kind}"
+                           for i, (source, target, kind) in enumerate(branches)), other]
+    assert printed("clear the depth") == [other]
+    assert len(printed(LBR_MODEL="skylake")) == len(branches) + 1
+    assert printed(LBR_CTL="0x80007")[0].endswith("0x1000 -> 0x2000 type 4")
+    assert printed(LBR_MODEL="x") == ["LBR_MODEL=x: no model has that name"]
+    assert printed(LBR_CTL="0x80") == ["LBR_CTL=0x80: reserved bits must be 0"]
+
+
 def fib(n, back):
     """(from, to, BR_TYPE) of the guest's fib(n), an own model of its code."""
     if n < 2:

@@ -1,0 +1,46 @@
+/* One record after another, as an emulator's loop has them: from liblbrcore by a call, inlined
+ * from its header, and a plain C ring either way.  A branch is made where it is recorded. */
+#include <lbrcore_inline.h>
+#include <stdlib.h>
+
+struct ring {
+    lbr_entry entry[32];
+    uint32_t head;
+};
+
+struct ring *ring_new(void) { return calloc(1, sizeof(struct ring)); }
+
+static inline void ring_one(struct ring *r, const lbr_branch *b) {
+    lbr_entry *e = &r->entry[r->head = (r->head + 1) & 31];
+    e->from = b->from;
+    e->to = b->to;
+    uint64_t cycles = b->cycles > 0xFFFF ? 0xFFFF : b->cycles;
+    e->info = cycles | 1ull << 60 | (uint64_t)(b->cls < 8 ? b->cls : 8) << 56 |
+              (uint64_t)b->flags << 61;
+}
+
+void ring_called(struct ring *r, const lbr_branch *b) __attribute__((noinline));
+void ring_called(struct ring *r, const lbr_branch *b) { ring_one(r, b); }
+
+#define LOOP(NAME, STATE, RECORD)                                                             \
+    void NAME(STATE *s, size_t n, uint8_t cls) {                                              \
+        for (size_t i = 0; i < n; i++) {                                                      \
+            lbr_branch b = {.from = 0x401000 + (i & 0xFFF), .to = 0x402000, .cycles = 3,      \
+                            .instructions = 3, .cls = cls, .cpl_from = 3, .cpl_to = 3};       \
+            RECORD(s, &b);                                                                    \
+        }                                                                                     \
+    }
+
+LOOP(by_call, lbr_state, lbr_record)
+LOOP(by_inline, lbr_state, lbr_record_inline)
+LOOP(ring_by_call, struct ring, ring_called)
+LOOP(ring_by_inline, struct ring, ring_one)
+
+lbr_state *facility(uint64_t ctl) {
+    lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 15, .linear_width = 48,
+                         .ctl_mask = 0x7F000F, .info_mask = 0xFF0000000000FFFFull};
+    lbr_state *state = lbr_create(&config);
+    if (state)
+        lbr_write_ctl(state, ctl);
+    return state;
+}

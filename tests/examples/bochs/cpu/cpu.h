@@ -1,0 +1,1 @@
+#include "../bochs.h"
