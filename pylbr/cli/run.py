@@ -50,6 +50,7 @@ examples:
   pylbr run --kernel /boot/vmlinuz --initrd root.cpio --append console=ttyS0 --memory 512
   pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
+_MODEL = "sapphire-rapids"
 _CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
 
 
@@ -63,8 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--own-decompressor", action="store_true",
         help="let a bzImage unpack itself in the guest, as boot loaders do")
     parser.add_argument(
-        "-m", "--model", "--cpu", default="sapphire-rapids",
-        help="processor (default: %(default)s)")
+        "-m", "--model", "--cpu",
+        help=f"processor (default: {_MODEL}, of a saved machine its own)")
     parser.add_argument(
         "--memory", type=int, metavar="MIB", help="memory (default: 64, of --kernel 512)")
     parser.add_argument(
@@ -111,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         trace = None
         if args.trace:
-            model = "" if args.guest and is_saved(args.guest) else args.model
+            saved = args.guest and is_saved(args.guest)
+            model = args.model or ("" if saved else _MODEL)
             metadata = Metadata(
                 model=model, provenance={"guest": args.guest or args.kernel})
             trace = stack.enter_context(Writer(args.trace, metadata)).write
@@ -138,9 +140,10 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
     if is_saved(args.guest):
         if args.append or args.module:
             raise CommandError("--append, --module: a saved machine has begun long ago")
-        return restore(args.guest, console=_console, trace=trace, contention=contention)
+        return restore(args.guest, console=_console, trace=trace, contention=contention,
+                       model=args.model)
     image = load(args.guest)
-    machine = Machine(args.model, memory=(args.memory or 64) * MIB, console=_console,
+    machine = Machine(args.model or _MODEL, memory=(args.memory or 64) * MIB, console=_console,
                       trace=trace, contention=contention)
     machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
     return machine
@@ -157,7 +160,7 @@ def _linux(
         raise CommandError("--module: a Linux kernel has --initrd")
     kernel = load(args.kernel, own_decompressor=args.own_decompressor)
     initrd = Path(args.initrd).read_bytes() if args.initrd else b""
-    machine = Machine(args.model, memory=(args.memory or 512) * MIB, console=_console,
+    machine = Machine(args.model or _MODEL, memory=(args.memory or 512) * MIB, console=_console,
                       trace=trace, contention=contention)
     boot(machine, kernel, initrd, args.append)
     return machine

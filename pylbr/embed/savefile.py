@@ -21,7 +21,8 @@ import numpy.typing as npt
 import zstandard
 from unicorn import UcError
 
-from pylbr.cpu import decode, encode
+from pylbr.arch import CpuModel
+from pylbr.cpu import ProcessorState, decode, encode, migrate
 from pylbr.embed import fxsave
 from pylbr.embed.contention import Contention
 from pylbr.embed.machine import MIB, Machine, executable_model
@@ -91,26 +92,34 @@ def restore(
     path: str | Path, *, console: Callable[[bytes], object] | None = None,
     output: Callable[[bytes], object] | None = None,
     trace: Callable[[npt.NDArray[np.void]], object] | None = None,
-    contention: Contention | None = None,
+    contention: Contention | None = None, model: CpuModel | str | None = None,
 ) -> Machine:
     """A new machine in the state of the file; nothing of it is trusted.
 
     A machine that was saved under contention continues alone, or under the new `contention`; one
     that had its processor to itself keeps it.
 
+    Parameters
+    ----------
+    model : CpuModel or str, optional
+        Another processor to continue on.  It should have the features that the guest has found.
+
     Raises
     ------
     StateError
-        Damaged, truncated, of an unknown version, or values that no machine can have.
+        Damaged, truncated, of an unknown version, or values that no machine can have; or `model`
+        cannot continue what the other has begun.
     OSError
     """
     with open(path, "rb") as stream:
         text, body = _read(path, stream)
     try:
         header = json.loads(text)
-        machine = _machine(header, console, output, trace, contention)
+        machine = _machine(path, header, console, output, trace, contention, model)
         _read_memory(machine, io.BytesIO(body))
         _load(machine, header)
+    except _Refused:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,
             ConfigurationError, UcError, zstandard.ZstdError, RecursionError) as error:
         raise StateError(
@@ -143,22 +152,37 @@ def _read(path: str | Path, stream: BinaryIO) -> tuple[bytes, bytes]:
 
 
 def _machine(
-    header: dict[str, Any], console: Callable[[bytes], object] | None,
+    path: str | Path, header: dict[str, Any], console: Callable[[bytes], object] | None,
     output: Callable[[bytes], object] | None,
     trace: Callable[[npt.NDArray[np.void]], object] | None, contention: Contention | None,
+    target: CpuModel | str | None,
 ) -> Machine:
     model = executable_model(header["model"])
     if not isinstance(header["virtual"], bool) or not isinstance(header["lost"], bool):
         raise TypeError("virtual, lost: neither true nor false")
+    target = model if target is None else executable_model(target)
     if header["virtual"]:
-        model = guest_model(model)
+        model, target = guest_model(model), guest_model(target)
     elif contention:
         raise ValueError("saved without a host: it has seen more depths than a guest has")
     if contention:
         contention.lost = header["lost"]
     state = decode(bytes.fromhex(header["processor"]), model)
+    if target != model:
+        state = _moved(path, state, target)
     return Machine(state, memory=int(header["memory"]), console=console, output=output,
                    trace=trace, contention=contention)
+
+
+class _Refused(StateError):
+    """Nothing is damaged, but the other processor cannot continue this."""
+
+
+def _moved(path: str | Path, state: ProcessorState, target: CpuModel) -> ProcessorState:
+    try:
+        return migrate(state, target)
+    except StateError as error:
+        raise _Refused(f"{path}: {error}") from None
 
 
 def _read_memory(machine: Machine, stream: Any) -> None:

@@ -47,6 +47,7 @@ _LOG = 1 << 12
 #: Instructions that the engine executes by itself in ring 0.
 _PRIVILEGED = frozenset({"rdmsr", "wrmsr", "xsetbv"})
 _MSR_OPCODES = {b"\x0f\x30": True, b"\x0f\x32": False}
+_RDPMC = b"\x0f\x33"
 _XSETBV = b"\x0f\x01\xd1"
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, *range(0x40, 0x50)))
 #: Serves an MSR that neither processor nor engine has: (index, value or None for a read).
@@ -447,6 +448,10 @@ class Link:
         self.engine.taken()
         if vector == DEBUG and not hidden.software:
             self._debug(rip)
+            return
+        if vector == PROTECTION and not hidden.software and hidden.cpl and (
+                self._fetch(rip).lstrip(_PREFIXES)[:2] == _RDPMC):
+            self._invalid(uc, data)  # the engine has CR4.PCE the wrong way round
             return
         self.recorder.interrupted(
             rip, BranchClass.SOFT_INT if hidden.software else BranchClass.EXCEPTION,

@@ -362,6 +362,23 @@ def test_instructions_between_branches_are_counted():
     assert processor.rdmsr(IA32_FIXED_CTR0) == 6  # and the RDPMC
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_rdpmc_of_user_code_needs_leave(allowed):
+    """CR4.PCE (SDM vol. 2, RDPMC); the engine alone has it the wrong way round."""
+    uc, end = engine("mov $0x40000000, %ecx\nrdpmc\nmov %eax, %ebx\nnop")
+    processor = Processor("sapphire-rapids")
+    processor.wrmsr(IA32_FIXED_CTR0, 77)
+    if allowed:
+        uc.reg_write(reg.UC_X86_REG_CR4, uc.reg_read(reg.UC_X86_REG_CR4) | 1 << 8)
+    faults = []
+    link = attach(uc, processor, deliver=lambda vector, *rest: (
+        faults.append(vector), uc.emu_stop()))
+    link.engine.set_cpl(3)
+    uc.emu_start(CODE, end)
+    assert faults == ([] if allowed else [13])
+    assert (uc.reg_read(reg.UC_X86_REG_RBX) == 77) == allowed
+
+
 def test_exceptions_and_software_interrupts_have_the_vector_of_their_cause():
     """An embedder that delivers by itself: the record follows what it does."""
     uc, end = engine("""

@@ -2,6 +2,7 @@
 
     python -m tests.linux.matrix models
     python -m tests.linux.matrix kernels FILE...
+    python -m tests.linux.matrix contention [POLICY...]
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylbr.embed.contention import Contention
+from pylbr.arbitration import POLICIES
+from pylbr.embed.channel import Channel
+from pylbr.embed.contended_cpu import HOST_FROM
+from pylbr.embed.contention import Act, Contention, Point, Script
+from pylbr.embed.savefile import restore, save
 from pylbr.linux import debian
 from pylbr.linux.booted import Guest, NotBooted, booted
 from pylbr.linux.console import Console
@@ -29,7 +34,17 @@ MODELS = ("sapphire-rapids", "alder-lake-p", "sierra-forest", "architectural", "
 PMU = "/sys/bus/event_source/devices/cpu*"
 RECORD = (f"cat {PMU}/caps/pmu_name {PMU}/caps/branches; mount -o bind /dev/null /proc/kallsyms; "
           "perf record -q -BN -b -e branches:u -c 1009 ./work")
+#: Nothing filters these, so that whatever the LBRs contain is in the file.
+RECORD_BOTH = ("mount -o bind /dev/null /proc/kallsyms; "
+               "perf record -q -BN -b -e branches -c 1009 ./work 5000")
 LIMIT = 6_000_000_000
+#: Models on which a policy of each kind works, and one of them to boot under.
+FIRST = {"sapphire-rapids": "lease", "haswell": "kvm-legacy"}
+#: Policies that keep host and guest apart.
+KEEP = ("lease", "mediated", "request")
+HOST = (Point("at", 1000, Act("open", 3)), Point("every", 200_000, Act("sample")),
+        Point("every", 3_000_000, Act("close")), Point("every", 3_100_000, Act("open", 3)),
+        Point("every", 7_000_000, Act("migrate")))
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,58 @@ def kernels(files: Iterable[str], work: Path) -> bool:
     return not failed
 
 
-COMMANDS = {"models": models, "kernels": kernels}
+def vcpu(model: str, folder: Path) -> Path:
+    """A booted guest on a vCPU, saved."""
+    saved = folder / f"{model}.vm"
+    machine, _ = booted(Guest(debian.kernel(), initramfs(), model), Console(), lambda data: None,
+                        limit=LIMIT, contention=Contention(Script(FIRST[model], ())))
+    save(machine, saved)
+    return saved
+
+
+def beside_host(saved: Path, policy: str, work: Path) -> tuple[Contention, Result]:
+    """`work` is recorded by a guest whose host samples, too."""
+    host = Contention(Script(policy, HOST))
+    console = Console()
+    machine = restore(saved, console=console, contention=host)
+    console.watch(machine)
+    return host, execute(machine, Channel(machine), RECORD_BOTH, {"work": work}, LIMIT)
+
+
+def of_the_host(data: bytes) -> int:
+    """Entries of a guest's perf.data that are the host's branches."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "perf.data")
+        path.write_bytes(data)
+        return sum(source >> 32 == HOST_FROM >> 32 for stack in stacks(path) for source, _ in stack)
+
+
+def contention(names: Sequence[str], work: Path) -> bool:
+    """The same recording as vCPU under every policy, beside a host that uses the LBRs, too."""
+    heading("", "host's samples", "without records", "of the guest", "host's in perf.data",
+            "perf.data as alone")
+    well = True
+    with tempfile.TemporaryDirectory() as folder:
+        for model, first in FIRST.items():
+            policies = [name for name in names or POLICIES
+                        if name.startswith("kvm-legacy") == first.startswith("kvm-legacy")]
+            saved = vcpu(model, Path(folder)) if policies else Path()
+            alone: bytes | None = None
+            for policy in policies:
+                if alone is None:
+                    machine = restore(saved, contention=Contention(Script(first, ())))
+                    alone = execute(machine, Channel(machine), RECORD_BOTH, {"work": work},
+                                    LIMIT).files["perf.data"]
+                host, result = beside_host(saved, policy, work)
+                data = result.files.get("perf.data", b"")
+                leaked = of_the_host(data)
+                row(policy, host.samples, host.absent, host.breaches, leaked,
+                    "yes" if data == alone else "no")
+                well &= policy not in KEEP or not leaked and not host.breaches
+    return well
+
+
+COMMANDS = {"contention": contention, "models": models, "kernels": kernels}
 
 
 def main() -> int:
