@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ shell and puts the files that it wrote into the output directory.  Files of this
 COMMAND names, and those of --file, go in under the same path; of programs also the shared libraries
 that they need.  Packages that are not installed are fetched by apt into ~/.cache/pylbr.
 
+Without COMMAND standard input is the terminal of a shell in the guest, on its serial console.
+
 A guest that has booted is kept there, too: the second command starts in seconds.
 
 exit codes: the command's; 124 a limit was reached; 134 the guest's kernel panicked or the machine
@@ -34,6 +37,7 @@ examples:
   pylbr linux -- perf record -b -e branches:u ./prog
   pylbr linux --cpu haswell -- 'perf record -b ./prog && perf report --stdio'
   pylbr linux -- dmesg
+  pylbr linux
 """
 _CODES = {"limit": 124, "halt": 134, "shutdown": 134, "stuck": 134, "panic": 134}
 
@@ -42,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "words", metavar="COMMAND", nargs="+", help="one word is for the guest's shell as it is")
+        "words", metavar="COMMAND", nargs="*",
+        help="one word is for the guest's shell as it is; none: an interactive shell")
     parser.add_argument(
         "-m", "--model", "--cpu", default="sapphire-rapids",
         help="processor; architectural: one that no kernel knows (default: %(default)s)")
@@ -83,8 +88,10 @@ def run(args: argparse.Namespace) -> int:
     from pylbr.linux.console import Console
     from pylbr.linux.inputs import inputs
     from pylbr.linux.session import execute
+    from pylbr.linux.terminal import connected
 
     files = inputs(args.words, [Path(name) for name in args.file])
+    shell = not args.words
     console = Console(_show if args.verbose else None)
     guest = _guest(args)
     try:
@@ -94,7 +101,10 @@ def run(args: argparse.Namespace) -> int:
     except NotBooted as failed:
         return _failed(failed.machine, failed.ending, console, guest)
     command = args.words[0] if len(args.words) == 1 else shlex.join(args.words)
-    with time_limit(machine, args.seconds):
+    with time_limit(machine, args.seconds), ExitStack() as stack:
+        if shell:
+            console.show = _terminal
+            stack.enter_context(connected(machine))
         result = execute(machine, channel, command, files, args.limit)
     sys.stdout.flush()
     if result.ending.kind != "exit":
@@ -120,6 +130,12 @@ def _output(data: bytes) -> None:
     sys.stdout.write(data.decode("latin-1"))
     if data == b"\n":
         sys.stdout.flush()
+
+
+def _terminal(data: bytes) -> None:
+    """Key by key, as a terminal echoes."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
 
 
 def _show(data: bytes) -> None:

@@ -114,6 +114,9 @@ class Machine:
     image : Image or None
     pause_at : int or None
         `run` returns when so many instructions were retired in all; call it again to continue.
+    input : callable or None
+        ``input(seconds)`` returns bytes for the first serial port; it may wait so long for them,
+        as the guest sleeps meanwhile.
     last_exception : tuple or None
         Vector and RIP of the exception that was delivered last.
     """
@@ -149,6 +152,7 @@ class Machine:
         self._limit: int | None = None
         self._missing: int | None = None
         self.pause_at: int | None = None
+        self.input: Callable[[float], bytes] | None = None
         self.last_exception: tuple[int, int] | None = None
         self.link = Link(uc, self.processor, self._deliver, self._other_msr, trace)
         self.link.boundary = self._boundary
@@ -268,6 +272,10 @@ class Machine:
         rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
         if enabled and not self.apic.waiting and self.apic.wakes:
             assert self.apic.expires is not None
+            if self.input is not None:
+                seconds = max(self.apic.expires - self.clock, 0) / FREQUENCY
+                if data := self.input(seconds):
+                    self.uart.receive(data)
             self.stamp.idle += max(self.apic.expires - self.clock, 0)
             if self._limit is not None and self.clock >= self._limit:
                 count = self.link.recorder.instructions
@@ -327,6 +335,8 @@ class Machine:
         if self.apic.expires is not None and self.clock >= self.apic.expires:
             self.apic.expire()
             self._arm()
+        if self.input is not None and (data := self.input(0)):
+            self.uart.receive(data)
         if self.apic.waiting:
             hidden = self.link.engine.hidden()
             enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)

@@ -23,6 +23,8 @@ class Console:
 
     Attributes
     ----------
+    show : callable or None
+        As given; may be set later.
     lines : deque of str
         The last ones.
     panic : str
@@ -30,7 +32,7 @@ class Console:
     """
 
     def __init__(self, show: Callable[[bytes], object] | None = None) -> None:
-        self._show = show
+        self.show = show
         self._line = bytearray()
         self._machine: Machine | None = None
         self.lines: deque[str] = deque(maxlen=_KEPT)
@@ -41,8 +43,8 @@ class Console:
         self._machine = machine
 
     def __call__(self, data: bytes) -> None:
-        if self._show:
-            self._show(data)
+        if self.show:
+            self.show(data)
         for byte in data:
             if byte == 10 or len(self._line) == _LONGEST:
                 self._ended(self._line.decode("utf-8", "replace").rstrip("\r"))

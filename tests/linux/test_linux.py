@@ -7,13 +7,16 @@ import re
 import pytest
 
 from pylbr.cli import main
+from pylbr.embed.channel import Channel
 from pylbr.embed.contention import Contention, read_script
 from pylbr.embed.machine import MIB, Ending, Machine
 from pylbr.embed.report import report
+from pylbr.embed.savefile import restore
 from pylbr.linux.boot import boot
 from pylbr.linux.booted import COMMAND_LINE
 from pylbr.linux.kallsyms import kernel_symbols, named
 from pylbr.linux.kernel import load
+from pylbr.linux.session import execute
 from tests.linux.branch_check import Code, stacks
 
 pytestmark = pytest.mark.peer
@@ -130,6 +133,17 @@ def test_files_and_exit_codes(linux):
         {"folder/in.txt": b"from the host\n"})
     assert (result.ending.kind, result.ending.code) == ("exit", 7)
     assert printed == "from the host\n2026\n" and result.files == {"out/three": b"1\n2\n3\n"}
+
+
+def test_a_shell_on_the_serial_console(linux):
+    """Keys arrive by interrupt while the guest sleeps; it echoes them."""
+    shown, lines = bytearray(), [b"echo $((6 * 7)) > ans", b"wer\n", b"tty; exit 5\n"]
+    machine = restore(linux.saved, console=shown.extend)
+    machine.input = lambda seconds: lines.pop(0) if seconds and lines else b""
+    result = execute(machine, Channel(machine), "", {}, 1_000_000_000)
+    assert (result.ending.kind, result.ending.code) == ("exit", 5), shown
+    assert result.files == {"answer": b"42\n"} and not lines
+    assert b"echo $((6 * 7)) > answer\r\n" in shown and b"/dev/ttyS0\r\n" in shown
 
 
 def test_a_panic_ends_the_run(linux, guest):

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -52,6 +53,7 @@ static int run(char *const arguments[], int input, int output) {
     if (!child) {
         setsid();
         dup2(input, 0);
+        ioctl(0, TIOCSCTTY, 0); /* which does nothing to /dev/null */
         if (output >= 0) {
             dup2(output, 1);
             dup2(output, 2);
@@ -151,7 +153,7 @@ int main(void) {
         char *const arguments[] = {BUSYBOX, "sh", "-c", command, NULL};
         status = run(arguments, open("/dev/null", O_RDONLY), port);
     } else {
-        char *const arguments[] = {BUSYBOX, "setsid", "-c", BUSYBOX, "sh", NULL};
+        char *const arguments[] = {BUSYBOX, "sh", NULL};
         int terminal = open("/dev/ttyS0", O_RDWR);
         status = run(arguments, terminal, terminal);
     }
