@@ -154,7 +154,7 @@ typedef struct lbr_block {
     uint8_t cls;           /* enum lbr_class as if taken, or LBR_NO_BRANCH */
     uint8_t direct;
     uint8_t repeats;       /* the last instruction repeats: the next block may be itself again */
-    uint8_t reserved;
+    uint8_t condition;     /* of a conditional branch, for lbr_cpu_flags */
 } lbr_block;
 
 struct lbr_cpu;
@@ -182,6 +182,7 @@ typedef struct lbr_cpu {
     const lbr_block *block;
     uint64_t since, event_from;
     uint8_t event_class, cpl;
+    uint8_t held; /* the condition of its branch held, as lbr_cpu_flags says */
 } lbr_cpu;
 
 /* Why an access faulted. */
@@ -231,7 +232,9 @@ LBRCORE_PUBLIC int lbr_cpu_raise_pmi(lbr_cpu *cpu);
 /* Blocks, for translating emulators: describe a block once, when it is translated, then say which one
  * is entered.  Which branch the block before it ended in, and whether it was taken, follows; a
  * cycle is one instruction.  Of a conditional branch to the next instruction it does not follow: it
- * counts as not taken, though a processor records it if its condition held.
+ * counts as not taken, unless lbr_cpu_flags is told the flags and RCX that the block left and they
+ * say that it was taken.  Call it before the next lbr_cpu_enter; of a block whose `target` is not its
+ * `end`, the flags are not needed.
  *
  * lbr_block_describe decodes 64-bit code of whole instructions, LBR_EINVAL if it is not;
  * lbr_block_ends takes the last instruction alone, of which only the branch class is needed, and
@@ -244,6 +247,7 @@ LBRCORE_PUBLIC int lbr_block_describe(lbr_block *block, uint64_t start, const vo
 LBRCORE_PUBLIC int lbr_block_ends(lbr_block *block, uint64_t start, uint32_t instructions,
                                   uint64_t last, const void *code, size_t size);
 LBRCORE_PUBLIC int lbr_cpu_enter(lbr_cpu *cpu, const lbr_block *block, int cpl);
+LBRCORE_PUBLIC int lbr_cpu_flags(lbr_cpu *cpu, uint64_t rflags, uint64_t rcx);
 LBRCORE_PUBLIC int lbr_cpu_interrupt(lbr_cpu *cpu, int cls, uint64_t from, uint32_t instructions);
 LBRCORE_PUBLIC int lbr_cpu_settle(lbr_cpu *cpu, uint64_t next);
 

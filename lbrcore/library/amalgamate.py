@@ -22,8 +22,8 @@ CPU = ("lookup", "values", "msr", "retire", "events", "state", "blocks")
 #: Modules whose C is taken, and those that have declarations alone.
 MODULES = (*(f"lbrcore.{name}" for name in CORE), *(f"pylbr.cpu.compiled.{name}" for name in CPU),
            "pylbr.x86.describe")
-DECLARED = ("lbrcore.choices", "pylbr.arch.bits", "pylbr.cpu.debugctl",
-            "pylbr.cpu.compiled.tables")
+DECLARED = ("lbrcore.choices", "pylbr.x86.block_flags", "pylbr.x86.condition", "pylbr.arch.bits",
+            "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
 
 #: Public name in the headers : the module of lbrcore, and the name that Cython gives the function.
 PUBLIC = {
@@ -67,7 +67,7 @@ PUBLIC_CPU = {
             lbr_cpu_xsaves lbr_cpu_xrstors""",
         "cpu.compiled.state": "lbr_cpu_save lbr_cpu_load",
         "cpu.compiled.blocks": "lbr_cpu_enter lbr_cpu_interrupt lbr_cpu_settle",
-        "x86.describe": "lbr_block_describe lbr_block_ends",
+        "x86.describe": "lbr_block_describe lbr_block_ends lbr_cpu_flags",
     }.items() for name in names.split()}
 #: Exported as they are: NULL means something, or the inline part has looked.
 UNCHECKED = {"lbr_destroy", "lbr_record_rare", "lbr_model_at", "lbr_cpu_destroy"}

@@ -11,10 +11,15 @@ cdef extern from "lbrcore_cpu.h" nogil:
     ctypedef struct lbr_block:
         uint64_t start, end, last, target
         uint32_t instructions
-        uint8_t cls, direct, repeats
+        uint8_t cls, direct, repeats, condition
+
+    ctypedef struct lbr_cpu:
+        const lbr_block* block
+        uint8_t held
 
 
 cdef int lbr_block_describe(lbr_block* block, uint64_t start, const void* code,
                             size_t size) noexcept nogil
 cdef int lbr_block_ends(lbr_block* block, uint64_t start, uint32_t instructions, uint64_t last,
                         const void* code, size_t size) noexcept nogil
+cdef int lbr_cpu_flags(lbr_cpu* cpu, uint64_t rflags, uint64_t rcx) noexcept nogil

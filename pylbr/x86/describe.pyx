@@ -7,12 +7,15 @@ from lbrcore.lbr cimport (
     LBR_COND, LBR_EINVAL, LBR_NEAR_REL_CALL, LBR_NEAR_REL_JMP, LBR_OK, LBR_ZERO_CALL,
 )
 
+from pylbr.x86.block_flags cimport CONDITION_32BIT, CONDITION_LOOPNE
+from pylbr.x86.condition cimport condition_of
+
 cdef extern from "decode.h" nogil:
     enum:
         X86_NO_BRANCH, X86_REP
 
     struct x86_insn:
-        uint8_t length, cls
+        uint8_t length, cls, condition, address_size
         uint32_t flags
         int64_t displacement
 
@@ -32,6 +35,11 @@ cdef void _end(
     block.direct = (block.cls == LBR_COND or block.cls == LBR_NEAR_REL_JMP
                     or block.cls == LBR_NEAR_REL_CALL or block.cls == LBR_ZERO_CALL)
     block.target = block.end + <uint64_t> insn.displacement if block.direct else 0
+    block.condition = 0
+    if block.cls == LBR_COND:
+        block.condition = insn.condition
+        if insn.condition >= CONDITION_LOOPNE and insn.address_size == 4:
+            block.condition |= CONDITION_32BIT
 
 
 cdef int lbr_block_describe(
@@ -68,4 +76,12 @@ cdef int lbr_block_ends(
     x86_decode(<const uint8_t*> code, size, &insn)
     block.start, block.instructions = start, instructions
     _end(block, last, &insn, size)
+    return LBR_OK
+
+
+cdef int lbr_cpu_flags(lbr_cpu* cpu, uint64_t rflags, uint64_t rcx) noexcept nogil:
+    cdef const lbr_block* block = cpu.block
+    cpu.held = 0
+    if block != NULL and block.cls == LBR_COND and condition_of(block.condition, rflags, rcx):
+        cpu.held = 1
     return LBR_OK

@@ -6,10 +6,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lbrcore.lbr cimport LBR_COND, LBR_NEAR_RET, lbr_branch, lbr_state
-from pylbr.x86.block_flags cimport (
-    BLOCK_STORE, CONDITION_32BIT, CONDITION_JRCXZ, CONDITION_LOOP, CONDITION_LOOPE,
-    CONDITION_LOOPNE, NO_BRANCH,
-)
+from pylbr.x86.block_flags cimport BLOCK_STORE, NO_BRANCH
+from pylbr.x86.condition cimport condition_of
 from pylbr.x86.guest_code cimport code_source
 
 cdef enum:
@@ -18,12 +16,6 @@ cdef enum:
     # A guest that writes code for ever must not fill the memory: 64 MB, then start afresh.
     MOST_PLACES = 1 << 20
     LONGEST = 15  # bytes of an instruction
-    # RFLAGS
-    ZF = 0x40
-    CF = 0x1
-    PF = 0x4
-    SF = 0x80
-    OF = 0x800
 
 cdef extern from *:
     """
@@ -166,35 +158,7 @@ cdef inline bint condition_holds(block_tracker* t, uint8_t condition) noexcept n
     """Was a conditional branch taken, judged by the registers it left?  Without them, no."""
     if t.read == NULL:
         return False
-    cdef uint64_t flags = register_value(t, t.flags), count = 0
-    cdef int kind = condition & 31
-    cdef bint zero = (flags & ZF) != 0, sign = (flags & SF) != 0, overflow = (flags & OF) != 0
-    cdef bint result
-    if kind >= CONDITION_LOOPNE:
-        count = register_value(t, t.count)
-        if condition & CONDITION_32BIT:
-            count = <uint32_t> count
-        if kind == CONDITION_JRCXZ:
-            return count == 0
-        return count != 0 and (kind == CONDITION_LOOP or zero == (kind == CONDITION_LOOPE))
-    kind >>= 1
-    if kind == 0:
-        result = overflow
-    elif kind == 1:
-        result = (flags & CF) != 0
-    elif kind == 2:
-        result = zero
-    elif kind == 3:
-        result = (flags & (CF | ZF)) != 0
-    elif kind == 4:
-        result = sign
-    elif kind == 5:
-        result = (flags & PF) != 0
-    elif kind == 6:
-        result = sign != overflow
-    else:
-        result = zero or sign != overflow
-    return result != (condition & 1)
+    return condition_of(condition, register_value(t, t.flags), register_value(t, t.count))
 
 
 cdef inline void remember(block_info* old, block_info* new, uint64_t address) noexcept nogil:

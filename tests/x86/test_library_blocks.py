@@ -28,7 +28,7 @@ class Block(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("start", "end", "last", "target")]
     _fields_ += [("instructions", ctypes.c_uint32), ("cls", ctypes.c_uint8),
                  ("direct", ctypes.c_uint8), ("repeats", ctypes.c_uint8),
-                 ("reserved", ctypes.c_uint8)]
+                 ("condition", ctypes.c_uint8)]
 
 
 def programs():
@@ -37,11 +37,15 @@ def programs():
 
 
 def runs():
-    """Number of a block, its privilege level if it may change, and perhaps an event in it."""
+    """Number of a block, its privilege level if it may change, an event in it or none, and RFLAGS
+    and RCX before it, or none that the host can read."""
     event = st.tuples(st.sampled_from([BranchClass.EXCEPTION, BranchClass.INTERRUPT]),
                       st.integers(0, 4))
+    registers = st.tuples(st.sampled_from([0, 0x1, 0x4, 0x40, 0x80, 0x800, 0x8C5]),
+                          st.sampled_from([0, 1, 1 << 32]))
     return st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0, 3]),
-                              st.one_of(st.none(), st.none(), st.none(), event)),
+                              st.one_of(st.none(), st.none(), st.none(), event),
+                              st.one_of(st.none(), registers)),
                     min_size=1, max_size=20)
 
 
@@ -82,7 +86,10 @@ def described(start, code):
 
 @settings(max_examples=150)
 @given(programs(), runs())
-@example([([], b"u", 1, 0), ([], b"u", 0, 0)], [(0, 3, None), (1, 3, None)])  # to the next one
+# JNE to the next instruction: flags not known, not taken, taken.
+@example([([], b"u", 1, 0), ([], b"u", 0, 0)], [(0, 3, None, None), (1, 3, None, None)])
+@example([([], b"u", 1, 0), ([], b"u", 0, 0)], [(0, 3, None, None), (1, 3, None, (0x40, 0))])
+@example([([], b"u", 1, 0), ([], b"u", 0, 0)], [(0, 3, None, None), (1, 3, None, (0, 0))])
 def test_entered_blocks_make_the_branches_of_the_twin(program, run):
     blocks = laid_out(program)
     facts = {start: decode_block(code, start).facts for start, code in blocks}
@@ -109,12 +116,15 @@ def test_entered_blocks_make_the_branches_of_the_twin(program, run):
     twin = ReferenceBlocks(
         record, lambda at, size: decode_block(
             next(code[at - start:at - start + size] for start, code in blocks
-                 if start <= at < start + len(code)), at).facts, lambda: (cpl, None, 1))
+                 if start <= at < start + len(code)), at).facts, lambda: (cpl, *registers))
     twin.cpl = cpl
     ours.event("enter", ctypes.byref(Block(start=1, end=2, last=1, cls=0xFF)), cpl)
     ours.event("settle", ctypes.c_uint64(0))
-    changes = False
-    for number, level, event in run:
+    changes, registers = False, (None, 0)
+    for number, level, event, left in run:
+        registers = left or (None, 0)
+        if left:
+            ours.event("flags", ctypes.c_uint64(left[0]), ctypes.c_uint64(left[1]))
         start, code = blocks[number % len(blocks)]
         if changes:
             cpl = level

@@ -35,7 +35,7 @@ cdef int _leave(lbr_cpu* cpu, const lbr_block* old, uint64_t to, uint8_t cpl) no
     """The block `old` was executed and execution went on at `to`."""
     cpu.since += old.instructions
     if old.cls <= LBR_NEAR_RET:
-        if old.cls == LBR_COND and to == old.end:
+        if old.cls == LBR_COND and to == old.end and not (cpu.held and to == old.target):
             return _emit(cpu, old.last, to, LBR_NOT_TAKEN, cpl)
         if old.direct and to != old.target:
             return LBR_OK  # nothing that its instructions account for
@@ -53,14 +53,17 @@ cdef int _arrive(lbr_cpu* cpu, uint64_t to, uint8_t cpl) noexcept nogil:
     """Execution continues at `to`: conclude what went before."""
     cdef const lbr_block* old = cpu.block
     cdef uint8_t cls = cpu.event_class
+    cdef int result
     cpu.block = NULL
     cpu.event_class = LBR_NO_BRANCH
     if cls != LBR_NO_BRANCH:
-        return _emit(cpu, cpu.event_from, to, cls, cpl)
-    if old != NULL:
-        return _leave(cpu, old, to, cpl)
-    cpu.cpl = cpl
-    return LBR_OK
+        result = _emit(cpu, cpu.event_from, to, cls, cpl)
+    elif old != NULL:
+        result = _leave(cpu, old, to, cpl)
+    else:
+        cpu.cpl, result = cpl, LBR_OK
+    cpu.held = 0
+    return result
 
 
 cdef int lbr_cpu_enter(lbr_cpu* cpu, const lbr_block* block, int cpl) noexcept nogil:
@@ -77,7 +80,7 @@ cdef int lbr_cpu_interrupt(
 ) noexcept nogil:
     if not LBR_ZERO_CALL < cls <= LBR_TSX_ABORT:
         return LBR_EINVAL
-    cpu.block = NULL
+    cpu.block, cpu.held = NULL, 0
     cpu.since += instructions
     cpu.event_class, cpu.event_from = <uint8_t> cls, from_
     return LBR_OK

@@ -157,7 +157,7 @@ cdef int lbr_cpu_reset(lbr_cpu* cpu, int warm, int in_c6) noexcept nogil:
     cpu.smm_debugctl = cpu.enclave_entry = cpu.cs_base = 0
     cpu.long_mode = 1
     cpu.block, cpu.event_class = NULL, <uint8_t> LBR_NO_BRANCH
-    cpu.since, cpu.cpl = 0, 0
+    cpu.since, cpu.cpl, cpu.held = 0, 0, 0
     lbr_reset_pmu(cpu)
     if not warm or in_c6 or not lbr_has(cpu, LBR_MODEL_SURVIVES_WARM_RESET):
         lbr_reset(&cpu.lbr)

@@ -71,7 +71,7 @@ cdef extern from "lbrcore_cpu.h" nogil:
     ctypedef struct lbr_block:
         uint64_t start, end, last, target
         uint32_t instructions
-        uint8_t cls, direct, repeats
+        uint8_t cls, direct, repeats, condition
 
     # Cython's own form of a callback to a struct that it is part of
     ctypedef void (*lbr_pmi_callback)(lbr_cpu* cpu, void* context) noexcept nogil
@@ -94,7 +94,7 @@ cdef extern from "lbrcore_cpu.h" nogil:
         uint8_t long_mode
         const lbr_block* block
         uint64_t since, event_from
-        uint8_t event_class, cpl
+        uint8_t event_class, cpl, held
 
     ctypedef struct lbr_fault:
         const char* rule
