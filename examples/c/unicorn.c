@@ -2,9 +2,11 @@
  *
  *   cc -O2 unicorn.c $(pkg-config --cflags --libs lbrcore unicorn)
  *
- * The block hook is all that is needed: a block is described when it is entered first.
+ * The block hook is all that is needed: a block is described when it is entered first, and the flags
+ * are read where they alone tell whether a branch was taken.
  */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,7 +16,7 @@
 enum { BASE = 0x401000, STACK = 0x800000, PLACES = 4096 };
 
 /* fib: cmp edi, 2; jl out; push rdi; dec edi; call fib; pop rdi; sub edi, 2; jmp fib
- * out: ret.  The guest calls it with edi = 10 and ends at the HLT. */
+ * out: jl next; next: ret.  The guest calls it with edi = 10 and ends at the HLT. */
 static const unsigned char code[] =
     "\xbf\x0a\x00\x00\x00"                 /* 401000 mov edi, 10 */
     "\xe8\x01\x00\x00\x00"                 /* 401005 call fib */
@@ -27,11 +29,13 @@ static const unsigned char code[] =
     "\x5f"                                 /* 401018 pop rdi */
     "\x83\xef\x02"                         /* 401019 sub edi, 2 */
     "\xeb\xed"                             /* 40101c jmp fib */
-    "\xc3";                                /* 40101e out: ret */
+    "\x7c\x00"                             /* 40101e out: jl next, which is taken */
+    "\xc3";                                /* 401020 next: ret */
 
 typedef struct {
     lbr_cpu *cpu;
     lbr_block blocks[PLACES];
+    bool open; /* the last block may have ended in a branch to the next instruction */
 } machine;
 
 static void must(int failed, const char *why) {
@@ -44,6 +48,13 @@ static void must(int failed, const char *why) {
 static void entered(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     machine *m = data;
     lbr_block *block = &m->blocks[address % PLACES];
+    uint64_t flags = 0, rcx = 0;
+    if (m->open) {
+        uc_reg_read(uc, UC_X86_REG_EFLAGS, &flags);
+        uc_reg_read(uc, UC_X86_REG_RCX, &rcx);
+        lbr_cpu_flags(m->cpu, flags, rcx);
+    }
+    m->open = false;
     if (block->start != address || block->end != address + size) {
         unsigned char bytes[4096];
         if (size > sizeof bytes || uc_mem_read(uc, address, bytes, size) != UC_ERR_OK) return;
@@ -51,6 +62,7 @@ static void entered(uc_engine *uc, uint64_t address, uint32_t size, void *data) 
         if (lbr_block_describe(block, address, bytes, size) != LBR_OK) return;
     }
     if (lbr_cpu_enter(m->cpu, block, 3) == LBR_PMI) puts("PMI");
+    m->open = block->cls == LBR_COND && block->target == block->end;
 }
 
 int main(void) {

@@ -199,7 +199,7 @@ def test_bochs_instrumentation(tmp_path):
 def fib(n, back):
     """(from, to, BR_TYPE) of the guest's fib(n), an own model of its code."""
     if n < 2:
-        return [(0x40100E, 0x40101E, 0), (0x40101E, back, 5)]
+        return [(0x40100E, 0x40101E, 0), (0x40101E, 0x401020, 0), (0x401020, back, 5)]
     return [(0x401013, 0x40100B, 4), *fib(n - 1, 0x401018), (0x40101C, 0x40100B, 2),
             *fib(n - 2, back)]
 
