@@ -75,20 +75,13 @@ def run(args: argparse.Namespace) -> int:
     if args.rows_per_file is not None and args.rows_per_file < 1:
         raise CommandError("--rows-per-file: at least 1")
     modules = [module for text in args.module for module in parse_module(text)]
-    done = 0
-
-    def update(count: int) -> None:
-        nonlocal done
-        done += count
-        bar.update(count)
-
-    options = WriteOptions(
-        update, lambda line: print(f"pylbr convert: {line}", file=sys.stderr),
-        args.rows_per_file, args.binary, args.preagg_form)
     with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
         total = source.count if isinstance(source, Trace) else None
         unit = "branches" if isinstance(source, Trace) else "samples"
         with progress(total, unit, os.path.basename(args.input)) as bar:
+            options = WriteOptions(
+                bar.update, lambda line: print(f"pylbr convert: {line}", file=sys.stderr),
+                args.rows_per_file, args.binary, args.preagg_form)
             try:
                 if isinstance(source, Trace):
                     _refuse_stacks(args.output)
@@ -98,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
                     count = copy.copy_stacks(source, args.output, options)
             except KeyboardInterrupt:
                 print(
-                    f"pylbr convert: interrupted after {done:,} {unit}; {args.output} was not "
+                    f"pylbr convert: interrupted after {bar.n:,} {unit}; {args.output} was not "
                     "written", file=sys.stderr,
                 )
                 return 130

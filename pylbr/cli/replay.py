@@ -98,13 +98,6 @@ def run(args: argparse.Namespace) -> int:
             f"{args.output}: stacks are written as one of "
             f"{', '.join(output_suffixes('stacks'))}")
     modules = [module for text in args.module for module in parse_module(text)]
-    done = 0
-
-    def update(count: int) -> None:
-        nonlocal done
-        done += count
-        bar.update(count)
-
     options = WriteOptions(
         note=lambda line: print(f"pylbr replay: {line}", file=sys.stderr), binary=args.binary,
         preagg_form=args.preagg_form)
@@ -115,18 +108,18 @@ def run(args: argparse.Namespace) -> int:
         if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
             raise TraceError(args.output, "is the file that is read; name another")
         with progress(source.count, "branches", os.path.basename(args.input)) as bar:
-            stacks = replayed(source, setup, threads=args.threads, update=update,
+            stacks = replayed(source, setup, threads=args.threads, update=bar.update,
                               command_line=["pylbr", *sys.argv[1:]])
             try:
                 count = chosen.write(stacks, args.output, options)
             except KeyboardInterrupt:
                 print(
-                    f"pylbr replay: interrupted after {done:,} branches; {args.output} was not "
+                    f"pylbr replay: interrupted after {bar.n:,} branches; {args.output} was not "
                     "written", file=sys.stderr)
                 return 130
         print_notes("replay", source)
     if sys.stderr.isatty():
-        print(f"{done:,} branches, {count:,} samples -> {args.output}", file=sys.stderr)
+        print(f"{bar.n:,} branches, {count:,} samples -> {args.output}", file=sys.stderr)
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from pylbr.errors import TraceError
+from pylbr.files.closing import Closing
 from pylbr.files.source import ByteSource
 
 __all__ = ["Lines"]
@@ -15,7 +16,7 @@ MAX_LINE: Final = 1 << 20
 _READ: Final = 1 << 18
 
 
-class Lines:
+class Lines(Closing):
     """Lines of a file, decompressed on the way.
 
     Attributes
@@ -66,9 +67,3 @@ class Lines:
     def close(self) -> None:
         """Close the file."""
         self._source.close()
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

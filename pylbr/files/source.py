@@ -19,6 +19,7 @@ from typing import IO, Final
 import zstandard
 
 from pylbr.errors import TraceError
+from pylbr.files.closing import Closing
 
 __all__ = ["MAX_RATIO", "ByteSource", "compression_of", "seekable"]
 
@@ -130,7 +131,7 @@ _Engine = _Gzip | _Xz | _Zstd
 _ENGINES: Final[dict[str, type[_Engine]]] = {"gzip": _Gzip, "xz": _Xz, "zstd": _Zstd}
 
 
-class ByteSource:
+class ByteSource(Closing):
     """A file, read forward.
 
     Attributes
@@ -265,9 +266,3 @@ class ByteSource:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
-
-    def __enter__(self) -> ByteSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

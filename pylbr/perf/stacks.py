@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.closing import Closing
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, SampleType
 
 __all__ = [
@@ -237,7 +237,7 @@ class StacksMetadata:
     provenance: dict[str, str] = field(default_factory=dict)
 
 
-class Stacks:
+class Stacks(Closing):
     """An open stream of stacks: metadata, then records, once.
 
     Parameters
@@ -287,15 +287,6 @@ class Stacks:
         if self._close is not None:
             self._close()
             self._close = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def with_branches(source: Stacks, context: str) -> Iterator[Record]:

@@ -138,6 +138,29 @@ cdef inline int8_t learned(int state, bint taken, int most) noexcept nogil:
     return <int8_t> (max(state - 1, -most) if state <= 0 else state >> 1)
 
 
+cdef inline void put_sure(streams* s, int8_t* state, bint taken, int most) noexcept nogil:
+    """A way whose state is certain: one more in the run of right ones, or the run's end."""
+    if (state[0] > 0) == taken:
+        s.run += 1
+        return
+    put(s.runs, &s.run_at, s.run)
+    s.run = 0
+    state[0] = learned(state[0], taken, most)
+
+
+cdef inline bint get_sure(streams* s, int8_t* state, bint* taken, int most) noexcept nogil:
+    """A way whose state is certain; False past the end of the runs."""
+    taken[0] = state[0] > 0
+    if s.run:
+        s.run -= 1
+        return True
+    taken[0] = not taken[0]
+    if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
+        return False
+    state[0] = learned(state[0], taken[0], most)
+    return True
+
+
 cdef inline void learn_many(many_entry* entry, uint8_t tag, uint32_t rank, int most) noexcept nogil:
     """What a path to a node with many ways has learned."""
     if entry.tag != tag or entry.state == 0:

@@ -12,8 +12,8 @@ import numpy as np
 from lbrcore import BRANCH_DTYPE
 from lbrcore.lbr cimport lbr_branch
 from pylbr.trace._guesses cimport (
-    OTHER_ODDS, TWO_ODDS, begin_guesses, end_guesses, get, learn_many, learned, many_entry,
-    missed_guess, mixed, put, put_guess, streams, two_context,
+    OTHER_ODDS, TWO_ODDS, begin_guesses, end_guesses, get, get_sure, learn_many, learned,
+    many_entry, missed_guess, mixed, put, put_guess, put_sure, streams, two_context,
 )
 
 cdef enum:
@@ -246,23 +246,13 @@ cdef class Walk:
         cdef uint8_t tag
         cdef path_entry* entry
         if state == NODE_SURE or state == -NODE_SURE:
-            if (state > 0) == taken:
-                s.run += 1
-            else:
-                put(s.runs, &s.run_at, s.run)
-                s.run = 0
-                self.node_state[node] = learned(state, taken, NODE_SURE)
+            put_sure(s, &self.node_state[node], taken, NODE_SURE)
             return False
         hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
         entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
         path = entry.state if entry.tag == tag else 0
         if path == PATH_SURE or path == -PATH_SURE:
-            if (path > 0) == taken:
-                s.run += 1
-            else:
-                put(s.runs, &s.run_at, s.run)
-                s.run = 0
-                entry.state = learned(path, taken, PATH_SURE)
+            put_sure(s, &entry.state, taken, PATH_SURE)
         else:
             put_guess(s, two_context(path, state), ((path if path else state) > 0) != taken)
             entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
@@ -416,28 +406,16 @@ cdef class Walk:
         cdef bint taken
         cdef int missed
         if state == NODE_SURE or state == -NODE_SURE:
-            taken = state > 0
-            if s.run:
-                s.run -= 1
-            else:
-                taken = not taken
-                if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
-                    return 2 * BAD_RUNS
-                self.node_state[node] = learned(state, taken, NODE_SURE)
+            if not get_sure(s, &self.node_state[node], &taken, NODE_SURE):
+                return 2 * BAD_RUNS
             rank[0] = taken
             return 0
         hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
         entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
         path = entry.state if entry.tag == tag else 0
         if path == PATH_SURE or path == -PATH_SURE:
-            taken = path > 0
-            if s.run:
-                s.run -= 1
-            else:
-                taken = not taken
-                if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
-                    return 2 * BAD_RUNS
-                entry.state = learned(path, taken, PATH_SURE)
+            if not get_sure(s, &entry.state, &taken, PATH_SURE):
+                return 2 * BAD_RUNS
         else:
             missed = missed_guess(s, two_context(path, state))
             if missed < 0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE
+from pylbr.files.closing import Discarding
 from pylbr.files.output import AtomicFile
 from pylbr.trace._edges import Edges
 from pylbr.trace._walk import Walk
@@ -47,7 +48,7 @@ _ROWS_PER_EDGE: Final = 4
 _FEW_ROWS: Final = 1 << 14
 
 
-class LbrtWriter:
+class LbrtWriter(Discarding):
     """Writes a trace as .lbrt; parameters and behaviour as `pylbr.trace.Writer`.
 
     Attributes
@@ -245,15 +246,6 @@ class LbrtWriter:
     def discard(self) -> None:
         """Remove what was written."""
         self._file.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, where: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
 
 def _masks(columns: Sequence[str]) -> tuple[int, int]:

@@ -7,18 +7,18 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.files.closing import Discarding
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.writer import Writer
 
 __all__ = ["PartitionedWriter"]
 
 
-class PartitionedWriter:
+class PartitionedWriter(Discarding):
     """As `Writer`, into files ``part-00000.parquet`` and so on of a directory.
 
     Tools that work in parallel take one file each.  The directory appears when the ``with``
@@ -120,12 +120,3 @@ class PartitionedWriter:
             self._writer.discard()
             self._writer = None
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, where: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()

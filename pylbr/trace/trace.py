@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from lbrcore import BRANCH_DTYPE, CTL_ALL, LbrConfig, LbrState
 from lbrcore.summary import Summary
 from pylbr.arch.bits import CTL_CALL_STACK
 from pylbr.errors import TraceError
+from pylbr.files.closing import Closing
 from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, column_dtype
@@ -113,7 +113,7 @@ class Chunk:
 _DERIVED = ("class", "cpl_from", "cpl_to")
 
 
-class Trace(ABC):
+class Trace(Closing):
     """An open trace.
 
     Attributes
@@ -203,19 +203,6 @@ class Trace(ABC):
                 summary.apply(lbr)
                 return lbr
             window *= 4
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def checked_columns(columns: Sequence[str] | None) -> tuple[str, ...]:

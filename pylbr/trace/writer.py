@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.errors import TraceError
+from pylbr.files.closing import Discarding
 from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
 from pylbr.trace.metadata import Metadata, encode_metadata
@@ -35,7 +36,7 @@ BATCH_ROWS = 1 << 20
 GROUP_ROWS = 1 << 18
 
 
-class Writer:
+class Writer(Discarding):
     """Writes a trace; the file appears when the ``with`` ends without an exception.
 
     Parameters
@@ -158,15 +159,6 @@ class Writer:
         with contextlib.suppress(OSError, ValueError, pa.ArrowException, SealError):
             self._sink.close()
         self._file.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, where: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
 
 class _Sink(Protocol):
