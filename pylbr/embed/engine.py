@@ -30,7 +30,7 @@ from unicorn import x86_const as reg
 
 from pylbr.errors import UnsupportedFeature
 
-__all__ = ["Engine", "GuestFault", "Hidden"]
+__all__ = ["Engine", "GuestFault", "InternalState"]
 
 PAGE = 0x1000
 PAGE_FAULT = 14
@@ -61,7 +61,7 @@ class GuestFault(Exception):
 
 
 @dataclass(frozen=True)
-class Hidden:
+class InternalState:
     """State of the engine that its registers do not show."""
 
     flags: int
@@ -205,13 +205,13 @@ class Engine:
 
     # State that no register shows
 
-    def hidden(self) -> Hidden:
+    def internal_state(self) -> InternalState:
         """The state that belongs to the registers, as of now."""
         self._save(self._handle, self._saved)
         flags = ctypes.c_uint32.from_address(self._saved_at + self._flags).value
         error_code, software = (ctypes.c_uint32 * 2).from_address(
             self._saved_at + self._error_code)
-        return Hidden(flags, error_code, bool(software))
+        return InternalState(flags, error_code, bool(software))
 
     def set_cpl(self, cpl: int) -> None:
         """Change the privilege level; CS and SS are the caller's to load."""
@@ -237,13 +237,13 @@ class Engine:
         GuestFault
             Page fault, or #GP for an address that is not canonical.
         """
-        if self.hidden().bits == 64 and not -(1 << 56) <= _signed(address) < 1 << 56:
+        if self.internal_state().bits == 64 and not -(1 << 56) <= _signed(address) < 1 << 56:
             raise GuestFault(13, 0)
         physical, register = ctypes.c_uint64(), self._cr2()
         if self._translate(self._handle, address, UC_PROT_WRITE if write else UC_PROT_READ,
                            ctypes.byref(physical)):
             self._not_the_guest(register)
-            code = (_PF_WRITE if write else 0) | (_PF_USER if self.hidden().cpl == 3 else 0)
+            code = (_PF_WRITE if write else 0) | (_PF_USER if self.internal_state().cpl == 3 else 0)
             raise GuestFault(PAGE_FAULT, code, address)
         return physical.value
 

@@ -75,13 +75,13 @@ def deliver(
     DeliveryError
         Outside long mode.
     """
-    hidden = engine.hidden()
-    if hidden.bits != 64 and not hidden.flags & 1 << 14:
+    internal = engine.internal_state()
+    if internal.bits != 64 and not internal.flags & 1 << 14:
         raise DeliveryError(f"exception {vector} before long mode: no handler is looked for")
     vectors = [vector]
     while True:
         try:
-            _enter(engine, vector, error_code or 0, address, software, hidden.cpl)
+            _enter(engine, vector, error_code or 0, address, software, internal.cpl)
             return vector
         except GuestFault as fault:
             if vector == DOUBLE_FAULT:

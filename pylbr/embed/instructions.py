@@ -45,7 +45,7 @@ def native_msr(index: int) -> bool:
 
 def rdpmc(engine: Engine, processor: Processor) -> int:
     """EDX:EAX of RDPMC for the guest's ECX."""
-    if engine.hidden().cpl and not engine.uc.reg_read(reg.UC_X86_REG_CR4) & _CR4_PCE:
+    if engine.internal_state().cpl and not engine.uc.reg_read(reg.UC_X86_REG_CR4) & _CR4_PCE:
         raise GuestFault(PROTECTION, 0)
     counter = engine.uc.reg_read(reg.UC_X86_REG_RCX) & 0xFFFFFFFF
     if counter == _METRICS:
@@ -71,7 +71,7 @@ def _before_xsave(engine: Engine, address: int) -> int:
         raise GuestFault(UNDEFINED)
     if uc.reg_read(reg.UC_X86_REG_CR0) & _CR0_TS:
         raise GuestFault(NO_DEVICE)
-    if engine.hidden().cpl or address & 63:
+    if engine.internal_state().cpl or address & 63:
         raise GuestFault(PROTECTION, 0)
     low, high = (uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
     return high << 32 | low

@@ -228,7 +228,7 @@ class Machine:
         prepare(self.uc, image, self.memory, arguments, modules)
         self.link.settle()
         self.uc.reg_write(reg.UC_X86_REG_RIP, image.entry)
-        self.link.recorder.cpl = self.link.engine.hidden().cpl
+        self.link.recorder.cpl = self.link.engine.internal_state().cpl
 
     # Running
 
@@ -324,7 +324,7 @@ class Machine:
             self.stop(Ending("limit", 0, f"no end after {count} instructions"))
             return True
         if self.pause_at is not None and count >= self.pause_at and (
-                not self.link.engine.hidden().inhibited):
+                not self.link.engine.internal_state().inhibited):
             self.pause_at = None
             self.stop(Ending("pause", 0, f"paused after {count} instructions"))
             return True
@@ -338,9 +338,9 @@ class Machine:
         if self.input is not None and (data := self.input(0)):
             self.uart.receive(data)
         if self.apic.waiting:
-            hidden = self.link.engine.hidden()
+            internal = self.link.engine.internal_state()
             enabled = bool(self.uc.reg_read(reg.UC_X86_REG_RFLAGS) & _IF)
-            if not hidden.inhibited and self._take_interrupt(address, enabled):
+            if not internal.inhibited and self._take_interrupt(address, enabled):
                 return True
             self.link.ask(0 if self.apic.nmi or enabled else _IF)
         return False

@@ -32,7 +32,7 @@ def report(machine: Machine, ending: Ending) -> str:
         lines.append(f"last exception: {vector} at {_place(machine, at)}")
     lines.append(f"rip {_place(machine, rip)}  rflags {_value(machine, 'rflags'):#x}  "
                  f"cs {_value(machine, 'cs'):#x}  ss {_value(machine, 'ss'):#x}  "
-                 f"cpl {machine.link.engine.hidden().cpl}")
+                 f"cpl {machine.link.engine.internal_state().cpl}")
     try:
         lines.append(f"code at rip: {machine.link.engine.read(rip, _CODE_BYTES).hex(' ')}")
     except GuestFault:

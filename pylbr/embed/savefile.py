@@ -79,7 +79,7 @@ def save(machine: Machine, path: str | Path) -> None:
         "lost": bool(machine.contention and machine.contention.flags() & 1),
         "processor": encode(machine.processor.state()).hex(),
         **{name: getattr(machine, name).state() for name in _DEVICES},
-        "cpl": machine.link.engine.hidden().cpl,
+        "cpl": machine.link.engine.internal_state().cpl,
         **as_json(uc),
         "fxsave": region.hex(),
     }
@@ -124,7 +124,7 @@ def restore(
             ConfigurationError, UcError, zstandard.ZstdError, RecursionError) as error:
         raise StateError(
             f"{path}: damaged ({type(error).__name__}: {error})") from None
-    machine.link.recorder.cpl = machine.link.engine.hidden().cpl
+    machine.link.recorder.cpl = machine.link.engine.internal_state().cpl
     machine.link.arm()
     return machine
 

@@ -147,7 +147,7 @@ class Link:
             registers=(reg.UC_X86_REG_CS, reg.UC_X86_REG_EFLAGS, reg.UC_X86_REG_RCX), log=_LOG,
             code=self.engine.code,
         )
-        self.recorder.cpl = self.engine.hidden().cpl
+        self.recorder.cpl = self.engine.internal_state().cpl
         enter, translated, last = self.recorder.hooks
         self._code = [self.engine.hook(UC_HOOK_BLOCK, enter, last),
                       self.engine.hook(UC_HOOK_EDGE_GENERATED, translated, last)]
@@ -208,7 +208,7 @@ class Link:
         arch = self.processor.model.arch
         if arch is not None and arch.branch_type:
             return br_type_name(info >> 56 & 15)
-        found = classify(self._fetch(source), source, self.engine.hidden().bits)
+        found = classify(self._fetch(source), source, self.engine.internal_state().bits)
         return (found.branch.name if found is not None and found.branch is not None
                 else "an event, or other code by now")
 
@@ -277,7 +277,8 @@ class Link:
     # Blocks
 
     def _classify(self, address: int, size: int) -> BlockFacts | None:
-        block = _decoded(self.engine.read(address, size), address, self.engine.hidden().bits)
+        bits = self.engine.internal_state().bits
+        block = _decoded(self.engine.read(address, size), address, bits)
         fresh = [start for start, _, name in block.mnemonics
                  if name in _PRIVILEGED and start not in self._served]
         if not fresh:
@@ -297,7 +298,7 @@ class Link:
     @own
     def _privileged(self, uc: Uc, address: int, size: int, data: Any) -> None:
         """One of these is about to be executed; in ring 3 the engine faults by itself."""
-        if self.engine.hidden().cpl:
+        if self.engine.internal_state().cpl:
             return
         code = self.engine.read(address, size).lstrip(_PREFIXES)
         if code[:2] in _MSR_OPCODES:
@@ -384,7 +385,7 @@ class Link:
         """The engine does not know this instruction: XSAVES, XRSTORS, RDPMC, INT1, or #UD."""
         rip = uc.reg_read(reg.UC_X86_REG_RIP)
         self.engine.taken()
-        bits = self.engine.hidden().bits
+        bits = self.engine.internal_state().bits
         code = self._fetch(rip)
         decoded = decode_block(code, rip, bits).mnemonics[:1]
         _, size, name = decoded[0] if decoded else (rip, 0, "")
@@ -444,21 +445,21 @@ class Link:
 
     @own
     def _interrupt(self, uc: Uc, vector: int, data: Any) -> None:
-        hidden, rip = self.engine.hidden(), uc.reg_read(reg.UC_X86_REG_RIP)
+        internal, rip = self.engine.internal_state(), uc.reg_read(reg.UC_X86_REG_RIP)
         self.engine.taken()
-        if vector == DEBUG and not hidden.software:
+        if vector == DEBUG and not internal.software:
             self._debug(rip)
             return
-        if vector == PROTECTION and not hidden.software and hidden.cpl and (
+        if vector == PROTECTION and not internal.software and internal.cpl and (
                 self._fetch(rip).lstrip(_PREFIXES)[:2] == _RDPMC):
             self._invalid(uc, data)  # the engine has CR4.PCE the wrong way round
             return
         self.recorder.interrupted(
-            rip, BranchClass.SOFT_INT if hidden.software else BranchClass.EXCEPTION,
+            rip, BranchClass.SOFT_INT if internal.software else BranchClass.EXCEPTION,
             self._deliver is None)
         if self._deliver is not None:
             self.sync()
-            self.deliver(vector, hidden.error_code, None, hidden.software)
+            self.deliver(vector, internal.error_code, None, internal.software)
             self.arm()
 
     def _debug(self, rip: int) -> None:

@@ -16,7 +16,7 @@ from pylbr.embed.contention import Contention, read_script
 from pylbr.embed.image import load
 from pylbr.embed.machine import MIB, Machine
 from pylbr.errors import ConfigurationError
-from pylbr.selftest.build import build
+from pylbr.selftest.guest_images import build
 from pylbr.verify.story import Story
 
 __all__ = ["Reproduced", "reproduce", "write"]

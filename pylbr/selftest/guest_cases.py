@@ -11,16 +11,16 @@ from pylbr.embed.contention import Act, Contention, Point, Script, read_script
 from pylbr.embed.image import load
 from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.embed.savefile import restore, save
-from pylbr.selftest.build import build
+from pylbr.selftest.guest_images import build
 from pylbr.selftest.ktap import Case, Skip
 
-__all__ = ["contention_cases", "guest_cases", "saved_cases"]
+__all__ = ["BUSY", "CHOSEN", "LEGACY_HOST", "contention_cases", "guest_cases", "saved_cases"]
 
 _LIMIT = 2_000_000_000
 _ARCH = (("lbr_basic",), ("lbr_callstack",), ("lbr_pmi",), ("lbr_rings",), ("lbr_xsave",))
 _LEGACY = (("lbr_legacy", "-DMODE=0"),)
-#: A host that acts by the clock, and one that acts where the guest says.
-_BUSY = """
+#: A host that acts at instructions that have nothing to do with what the guest does.
+BUSY = """
 at 1 open pinned exclude-guest
 every 97 exit
 every 211 sample
@@ -30,7 +30,8 @@ every 757 open exclude-guest
 every 1013 migrate
 every 1511 branches 50
 """
-_CHOSEN = """
+#: One that acts where the guest writes to the port.
+CHOSEN = """
 port 1 open pinned
 port 2 open pinned exclude-guest
 port 3 close
@@ -39,7 +40,7 @@ port 5 sample
 port 6 migrate
 port 7 branches 100
 """
-_LEGACY_HOST = "port 1 open pinned exclude-guest\nport 2 close\nport 3 switch\n"
+LEGACY_HOST = "port 1 open pinned exclude-guest\nport 2 close\nport 3 switch\n"
 
 
 def _built(directory: Path, words: tuple[str, ...]) -> Path:
@@ -141,12 +142,12 @@ def contention_cases(directory: Path, model: str, policy: str) -> list[Case]:
 
     if executable_model(model).arch:
         looked: list[tuple[tuple[str, ...], str, bool]] = [
-            (("lbr_contention", f"-DMODE={mode}"), _CHOSEN, claimed)]
-        looked += [(words, _BUSY, claimed) for words in _ARCH if mode == 0 or made.host_flag]
+            (("lbr_contention", f"-DMODE={mode}"), CHOSEN, claimed)]
+        looked += [(words, BUSY, claimed) for words in _ARCH if mode == 0 or made.host_flag]
     else:
         designed = int(not made.by_design or "P20" not in made.by_design)
-        looked = [(("lbr_legacy", f"-DMODE={designed}"), _LEGACY_HOST, True),
-                  (("lbr_legacy", "-DMODE=2"), _LEGACY_HOST, claimed)]
+        looked = [(("lbr_legacy", f"-DMODE={designed}"), LEGACY_HOST, True),
+                  (("lbr_legacy", "-DMODE=2"), LEGACY_HOST, claimed)]
     what = {0: "the guest notices nothing", 1: "records are its own, or it is told",
             2: "records are its own, or end early", 3: "no record is the host's"}[mode]
     names = {"lbr_contention": f"lbr_contention: {what}", "lbr_legacy": "lbr_legacy beside a host"}

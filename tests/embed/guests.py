@@ -1,5 +1,5 @@
 """Builds the guests of `pylbr.selftest`, once a test run."""
 
-from pylbr.selftest.build import build
+from pylbr.selftest.guest_images import build
 
 __all__ = ["build"]

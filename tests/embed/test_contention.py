@@ -21,6 +21,7 @@ from pylbr.embed.report import report
 from pylbr.embed.savefile import restore, save
 from pylbr.embed.vcpu import VirtualProcessor, guest_model
 from pylbr.errors import ConfigurationError, GeneralProtection, StateError
+from pylbr.selftest.guest_cases import BUSY, CHOSEN, LEGACY_HOST
 from tests.embed.guests import build
 from tests.manual import (
     DEBUGCTL_FREEZE_LBRS_ON_PMI,
@@ -39,28 +40,6 @@ from tests.manual import (
 )
 
 SELFTESTS = ("lbr_basic", "lbr_callstack", "lbr_pmi", "lbr_rings", "lbr_xsave")
-#: What the guests' points mean.
-CHOSEN = """
-port 1 open pinned
-port 2 open pinned exclude-guest
-port 3 close
-port 4 switch
-port 5 sample
-port 6 migrate
-port 7 branches 100
-"""
-LEGACY = "port 1 open pinned exclude-guest\nport 2 close\nport 3 switch\n"
-#: At instructions that have nothing to do with what the guest is at.
-BUSY = """
-at 1 open pinned exclude-guest
-every 97 exit
-every 211 sample
-every 331 switch 7
-every 503 close
-every 757 open exclude-guest
-every 1013 migrate
-every 1511 branches 50
-"""
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +112,7 @@ def test_legacy_alone(guests, model):
 @pytest.mark.parametrize("model", ["haswell", "skylake"])
 def test_legacy(guests, tmp_path, policy, mode, model):
     guest = build(guests, "lbr_legacy", f"-DMODE={mode}")
-    ending, printed, _, machine = run(tmp_path, guest, policy, LEGACY, model)
+    ending, printed, _, machine = run(tmp_path, guest, policy, LEGACY_HOST, model)
     assert (ending.code, machine.processor.contended.leaked) == (0, 0), printed
 
 
@@ -141,10 +120,10 @@ def test_legacy(guests, tmp_path, policy, mode, model):
 def test_merged_code_leaks_at_the_first_access(guests, tmp_path, model):
     """A guest that touches an LBR MSR while a CPU-bound event is active reads the host's."""
     guest = build(guests, "lbr_legacy", "-DMODE=2")
-    ending, printed, _, machine = run(tmp_path, guest, "kvm-legacy", LEGACY, model)
+    ending, printed, _, machine = run(tmp_path, guest, "kvm-legacy", LEGACY_HOST, model)
     assert ending.code == 1
     assert machine.processor.contended.leaked > 0
-    assert run(tmp_path, guest, "kvm-legacy-designed", LEGACY, model)[0].code == 0
+    assert run(tmp_path, guest, "kvm-legacy-designed", LEGACY_HOST, model)[0].code == 0
 
 
 def test_the_command(guests, tmp_path, capfd):
@@ -217,7 +196,7 @@ def test_every_msr_with_every_pattern(guests, tmp_path, policy, model):
     ("lbr_contention", "-DMODE=0", "mediated", CHOSEN, "sapphire-rapids"),
     ("lbr_xsave", "", "lease", BUSY, "sapphire-rapids"),
     ("lbr_pmi", "", "lease", BUSY, "alder-lake-p"),
-    ("lbr_legacy", "-DMODE=0", "kvm-legacy", LEGACY, "skylake"),
+    ("lbr_legacy", "-DMODE=0", "kvm-legacy", LEGACY_HOST, "skylake"),
 ], ids=["lease", "request", "mediated", "lease-xsave", "lease-pmi", "kvm-legacy"])
 def test_a_vcpu_goes_on_under_another_host(
         guests, tmp_path, guest, flags, policy, script, model):

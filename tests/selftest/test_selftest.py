@@ -7,7 +7,7 @@ import pytest
 from pylbr.arbitration import POLICIES
 from pylbr.cli import main
 from pylbr.errors import ConfigurationError
-from pylbr.selftest import build, guest_cases
+from pylbr.selftest import guest_cases, guest_images
 from pylbr.selftest.ktap import Case, Group, Skip, report
 from pylbr.verify.mutants import mutant
 
@@ -91,12 +91,12 @@ def test_without_a_compiler_guests_are_skipped(capsys, monkeypatch):
     code, found = run(capsys, "--group", "works")
     assert code == 0 and found["guest lbr_basic"] == (True, True, "SKIP")
     with pytest.raises(ConfigurationError, match="gcc is not installed"):
-        build.build(build.GUESTS / "nowhere", "lbr_basic")
+        guest_images.build(guest_images.GUESTS / "nowhere", "lbr_basic")
 
 
 def test_what_gcc_says_is_one_line(tmp_path):
     wrong = tmp_path / "wrong.c"
     wrong.write_text("void test(void) { nothing(); }\n")
     with pytest.raises(ConfigurationError, match="guest wrong: .*nothing") as raised:
-        build.build(tmp_path, "wrong", source=wrong)
+        guest_images.build(tmp_path, "wrong", source=wrong)
     assert "\n" not in str(raised.value)
