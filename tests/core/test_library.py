@@ -88,6 +88,8 @@ def test_the_headers_are_c_plus_plus_too(standard, tmp_path):
                       "int use(lbr_state *s, lbr_branch *b) { return lbr_record_inline(s, b); }\n")
     shown("g++", standard, "-Wall", "-Wextra", "-Werror", "-Wno-unused-label", "-c", str(source),
           f"-I{prefix() / 'include'}", "-o", str(tmp_path / "use.o"))
+    symbols = shown("nm", "-C", str(tmp_path / "use.o"))
+    assert " T use(lbr_state*, lbr_branch*)" in symbols
 
 
 @pytest.mark.parametrize("target, reason", [

@@ -5,7 +5,7 @@ import pytest
 
 from lbrcore import BranchClass
 from pylbr.arch import MODELS, architectural
-from pylbr.cpu import Processor, VmExit
+from pylbr.cpu import Processor
 from pylbr.errors import GeneralProtection, UnsupportedFeature
 from tests.cpu.helpers import some_branches, taken
 from tests.manual import (
@@ -358,9 +358,9 @@ def test_depths_that_are_not_offered_fault(value):
     assert cpu.state() == before
 
 
-def test_direct_exits_need_a_vmcs():
+def test_init_without_a_guest_exits_nowhere():
     cpu = running()
-    try:
-        cpu.init()
-    except VmExit:  # pragma: no cover
-        pytest.fail("no guest is running")
+    control, newest = cpu.rdmsr(IA32_LBR_CTL), cpu.rdmsr(IA32_LBR_0_FROM_IP)
+    cpu.init()
+    assert (cpu.rdmsr(IA32_LBR_CTL), cpu.rdmsr(IA32_LBR_0_FROM_IP)) == (control, newest)
+    assert newest
