@@ -54,6 +54,7 @@ CPUID_ROWS = (
     CpuidRow(0x1, None, ECX, 1 << 30, 0, "RDRAND: the engine's is the host's, no run repeats"),
     CpuidRow(0x6, None, EAX, 1 << 2, 1 << 2, "ARAT: the APIC timer never stops"),
     CpuidRow(0x7, 0, EBX, 1 << 9, 0, "ERMS: the engine repeats byte by byte, MOVSQ is faster"),
+    CpuidRow(0x7, 0, ECX, 3 << 3, 0, "PKU, OSPKE: XSAVE has no component for PKRU here"),
     CpuidRow(0x7, 0, EDX, 1 << 4, 0, "FSRM, as ERMS"),
     CpuidRow(0x7, 0, EBX, 1 << 18, 0, "RDSEED, as RDRAND"),
     CpuidRow(0x7, 0, EDX, 1 << 29, 1 << 29, "IA32_ARCH_CAPABILITIES", ARCHITECTURAL_LBR),
