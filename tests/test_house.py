@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pylbr.arch import bits
@@ -278,3 +279,13 @@ def test_a_name_of_a_dtype_or_parser_means_one_thing():
             places.setdefault("".join(name), []).append(str(path.relative_to(ROOT)))
     assert "BRANCH_ENTRY_DTYPE" in places and "parse_filter" in places
     assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/index.md").read_text()
+    words = {word for block in re.findall(r"```\{toctree\}\n(.*?)```", index, re.S)
+             for word in block.splitlines() if word and word[0] != ":" and "/" not in word}
+    pages = {path.stem for path in tracked("docs/*.md")} - {"index"}
+    assert len(pages) > 25
+    assert not [page for page in pages if not any(fnmatch(page, word) for word in words)]
+    assert not [word for word in words if not any(fnmatch(page, word) for page in pages)]
