@@ -64,6 +64,7 @@ struct Design {
     bool host_may_be_short = false, host_has_flag = false;
     bool entry_serves = false, refuses_tracing = false, mediated = false;
     bool freeze_clears_enable = false;
+    bool lazy = false;              // a guest has them from LBREn = 1, not from its first access
     bool keeps_debugctl = false;    // of a legacy guest, when user space saves it
 
     // Are a guest's adaptive PEBS records offered the LBR group?

@@ -8,6 +8,7 @@ struct Owned : Design {
         sharing.exclusion_is_filter = true;
     }
 
+    bool wants(const Vcpu &v) const { return lazy ? v.control & EN : v.uses; }
     void wipe(Cpu &c) {
         if (has("no-wipe")) return;
         if (has("wipe-by-depth")) c.regs.bank.clear_records();
@@ -63,6 +64,7 @@ struct Owned : Design {
             v.image.clear();
             v.lost = guest_has_flag;
         }
+        if (mediated && v.frozen) c.regs.frozen = 1;  // the rest of the PMU is the guest's
         bool trace = c.attached && m.running_on(c).traces_guests();
         v.entry_control = 0, v.clear = 0, v.load = !trace && !has("guest-runs-host-ctl");
         if (v.level2 && has("nested-no-controls")) v.load = 0;
@@ -116,10 +118,12 @@ struct Owned : Design {
         if (c.owner == GUEST + g) {
             if (!has("drop-ctl")) v.control = v.entry_control;
             v.entry_control = 0;
-            if (mediated && !has("drop-frozen")) v.frozen = c.regs.frozen;
-            if (!has("keep-frozen")) c.regs.frozen = 0;
         } else if (c.attached && !has("no-restore-ctl")) {
             c.regs.control = c.programmed;
+        }
+        if (mediated || c.owner == GUEST + g) {
+            if (mediated && !has("drop-frozen")) v.frozen = c.regs.frozen;
+            if (!has("keep-frozen")) c.regs.frozen = 0;
         }
         return true;
     }
@@ -158,6 +162,7 @@ struct Owned : Design {
     }
     void sample(Machine &m, Cpu &c) override {
         read_for_host(m, c, c.attached && m.running_on(c).handled);
+        if (lazy && mediated && !c.attached) return;  // the PMU is the guest's, LBRs or not
         if (c.owner < GUEST || has("ack-by-host")) c.regs.frozen = 0;
     }
     void pebs_sample(Machine &m, Cpu &c) override {
@@ -191,6 +196,7 @@ struct Owned : Design {
         const Vcpu &v = m.w.vcpu[g];
         if (what == XSAVES || what == XRSTORS) return v.xsaves_exit;
         if (what == PEBS || (what == ACKNOWLEDGE && mediated)) return false;
+        if (lazy && (what == ENABLE || what == DISABLE || what == USER_FILTER)) return true;
         return what >= INIT || !v.passthrough;
     }
 };
@@ -206,14 +212,15 @@ struct Request : Owned {
     bool asked(Machine &, Cpu &c, int) override { return c.wanted && !has("no-recheck"); }
     bool prepare(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
-        if (c.owner == EMPTY && v.uses) give_to_guest(c, g, v);
+        if (c.owner == EMPTY && wants(v)) give_to_guest(c, g, v);
         if (c.owner == GUEST + g) let_in(c, v);
         else keep_out(m, c, v);
         return true;
     }
 };
 
-// The guest has them from vcpu_load to vcpu_put.
+// The guest has them from vcpu_load to vcpu_put; lazily, if LBREn is set, and from the entry after
+// it was set.
 struct Mediated : Owned {
     Mediated() { refuses_tracing = mediated = true; }
 
@@ -223,12 +230,24 @@ struct Mediated : Owned {
             if (c.attached) detach(c), c.wanted = 1;
             return false;
         }
-        give_to_guest(c, g, m.w.vcpu[g]);
+        if (!lazy || wants(m.w.vcpu[g])) give_to_guest(c, g, m.w.vcpu[g]);
         c.interrupts = 1;
         return true;
     }
-    bool prepare(Machine &m, Cpu &c, int g, int) override {
-        let_in(c, m.w.vcpu[g]);
+    bool prepare(Machine &m, Cpu &c, int g, int part) override {
+        Vcpu &v = m.w.vcpu[g];
+        if (lazy && part == 0 && c.attached) {
+            detach(c), c.wanted = 1;
+            return false;
+        }
+        if (lazy && c.owner == EMPTY && wants(v)) give_to_guest(c, g, v);
+        if (lazy && c.owner == EMPTY) keep_out(m, c, v);
+        else let_in(c, v);
+        return true;
+    }
+    bool put(Machine &m, Cpu &c, int g, int part) override {
+        if (!lazy || part > 0 || c.owner != EMPTY) return Owned::put(m, c, g, part);
+        if (m.running_on(c).hosts) attach(m, c);
         return true;
     }
 };
@@ -243,12 +262,17 @@ struct MediatedMerged : Owned {
             if (c.attached) detach(c), c.wanted = 1;
             return false;
         }
+        if (lazy && !wants(v)) return keep_out(m, c, v), true;
         give_to_guest(c, g, v);
         let_in(c, v);
         return true;
     }
     bool take_back(Machine &m, Cpu &c, int g, int part) override {
         if (part == 0) Owned::take_back(m, c, g, 0);
+        if (part == 0 && c.owner == EMPTY) {
+            if (m.running_on(c).hosts) attach(m, c);
+            return true;
+        }
         return take_from_guest(m, c, g, part, false);
     }
 };
@@ -274,7 +298,7 @@ struct Lease : Request {
     bool prepare(Machine &m, Cpu &c, int g, int part) override {
         Running now = m.running_on(c);
         bool conflict = now.hosts && now.traces_guests();
-        if (part == 0 && m.w.vcpu[g].uses && c.owner == HOST && !conflict) {
+        if (part == 0 && wants(m.w.vcpu[g]) && c.owner == HOST && !conflict) {
             m.touch(c, HOST);
             if (!has("late-grant-revoke")) c.attached = 0;
             c.regs.control = c.programmed = 0;

@@ -56,7 +56,11 @@ int main(int argc, char **argv) {
         if (at == std::string::npos) refuse("NAME=VALUE, not " + word);
         options[word.substr(0, at)] = word.substr(at + 1);
     }
-    std::unique_ptr<Design> design = design_of(options["policy"]);
+    std::string policy = options["policy"];
+    std::size_t suffix = policy.rfind("-lazy");
+    bool lazy = suffix != std::string::npos && suffix + 5 == policy.size();
+    std::unique_ptr<Design> design = design_of(lazy ? policy.substr(0, suffix) : policy);
+    design->lazy = lazy;
     for (const std::string &flaw : list("flaws")) design->flaws.insert(flaw);
     if (design->has("both-scheduled")) design->sharing.vlbr_is_filtered = false;
     if (auto *vlbr = dynamic_cast<Vlbr *>(design.get()); vlbr && vlbr->has("late-freeze"))

@@ -166,9 +166,11 @@ template <class V> void see(V &v, World &w, const Size &size, const std::vector<
 struct Namer {
     std::string out{};
     std::array<int, MAX_GUESTS> rank{};
-    std::array<std::vector<int>, GUEST + MAX_GUESTS> known{};
+    std::array<std::array<Byte, 64>, GUEST + MAX_GUESTS> known;
+    std::array<Byte, GUEST + MAX_GUESTS> names{};  // how many of each owner are known
 
     explicit Namer(const std::vector<int> &order) {
+        out.reserve(512);
         for (std::size_t i = 0; i < order.size(); i++) rank[order[i]] = static_cast<int>(i);
     }
     void put(int value) { out.push_back(static_cast<char>(value)); }
@@ -176,10 +178,10 @@ struct Namer {
     void who(Byte value, int base) { put(value < base ? value : base + rank[value - base]); }
     void record(const Record &record) {
         if (record.empty()) return put(0);
-        std::vector<int> &names = known[record.who];
-        auto found = std::find(names.begin(), names.end(), record.id);
-        int name = static_cast<int>(found - names.begin());
-        if (found == names.end()) names.push_back(record.id);
+        auto &of_owner = known[record.who];
+        Byte &count = names[record.who], name = 0;
+        while (name < count && of_owner[name] != record.id) name++;
+        if (name == count) of_owner[count++] = record.id;
         who(record.who, GUEST), put(record.kernel), put(name);
     }
 };
@@ -199,7 +201,7 @@ inline std::string name_of(World &w, const Size &size) {
 // A new record of `owner`: one that is remembered nowhere.
 struct Census {
     Byte owner;
-    std::vector<bool> taken = std::vector<bool>(64);
+    std::array<bool, 64> taken{};
     void number(Byte) {}
     void who(Byte, int) {}
     void record(const Record &record) {
