@@ -16,6 +16,8 @@ from pylbr.record.engine import Request
 from pylbr.record.events import EVENT_NAMES, counted_event
 from pylbr.record.filters import recordable_filter
 from pylbr.record.output import PerfDataOutput
+from pylbr.record.program import target_of
+from pylbr.record.targets import TARGETS, X86_64
 from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
@@ -60,8 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mispredicts", choices=["gshare", "tage"], default="",
                         help="fill in mispredicts from a model of a predictor; of samples it "
                              "sees the stretches in them, with --full every branch")
-    parser.add_argument("--depth", type=int, choices=[8, 16, 24, 32], metavar="N",
-                        help="branches in a stack: 8, 16, 24 or 32 (default)")
+    parser.add_argument("--depth", type=int, metavar="N",
+                        choices=sorted({n for target in TARGETS.values() for n in target.depths}),
+                        help="branches in a stack: 8, 16, 24 or 32 (default); of AArch64 programs "
+                             "up to 64, of RISC-V ones up to 256")
     parser.add_argument("--live", action="store_true",
                         help="show the hottest branches while the program runs")
     parser.add_argument("--engine", metavar="NAME",
@@ -101,13 +105,18 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--max-size limits --full; of samples, take fewer with a larger -c")
     if args.live and args.full:
         raise CommandError("--live shows samples; leave --full out")
-    chosen, why = choose(args.engine, _needs(args), bool(running))
+    target = target_of(command) if command else X86_64
+    if args.depth and args.depth not in target.depths:
+        raise CommandError(f"--depth {args.depth}: {target.title} has "
+                           f"{', '.join(map(str, target.depths))}")
+    chosen, why = choose(args.engine, _needs(args), bool(running), target)
     counted, period = _period(args, chosen.name)
     request = Request(
         command, args.full, counted, period, control=lbr_ctl(filter_), cycles=args.cycles,
         mispredicts=args.mispredicts, most_bytes=args.max_size, seconds=args.duration,
         pid=process_of(args.tid) if args.tid else args.pid or 0, tid=args.tid or 0,
         overhead=args.max_overhead, depth=args.depth or 32,
+        target=target,
     )
     path = args.output or ("trace.parquet" if args.full else "perf.data")
     if path == "-":

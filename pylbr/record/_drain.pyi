@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lbrcore import LbrState
+from pylbr.sister.facility import BranchFacility
 
 @final
 class Drain:
@@ -14,7 +15,7 @@ class Drain:
     ----------
     memory : writable buffer
         As `Wire` has laid it out.
-    state : LbrState
+    state : LbrState or BranchFacility
         The facility that a sample's window goes through; its control decides what is recorded.
     timed : bool
         Fill in cycles from the cost model.
@@ -33,7 +34,7 @@ class Drain:
     damaged: int
 
     def __new__(
-        cls, memory: mmap.mmap | bytearray, state: LbrState, timed: bool = False,
+        cls, memory: mmap.mmap | bytearray, state: LbrState | BranchFacility, timed: bool = False,
         capacity: int = 4096,
     ) -> Drain: ...
     def take(self) -> dict[str, npt.NDArray[Any]]:

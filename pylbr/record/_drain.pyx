@@ -14,13 +14,14 @@ import numpy as np
 from lbrcore import ENTRY_DTYPE
 from lbrcore.batch cimport lbr_record_batch
 from lbrcore.lbr cimport (
-    LbrState, lbr_branch, lbr_clear, lbr_entry, lbr_read_records,
+    INFO_CLASS_SHIFT, LbrState, lbr_branch, lbr_clear, lbr_entry, lbr_read_records,
 )
 from pylbr.record._blocks cimport (
     WALK_BRANCHES, WIRE_DONE, WIRE_FREE, WIRE_LIVE, WIRE_MAGIC, WIRE_PAD, WIRE_PAYLOAD,
     WIRE_SAMPLE, WIRE_WINDOW_WORDS, block_walk, walk_word, wire_block, wire_header, wire_message,
     wire_slot,
 )
+from pylbr.sister.facility cimport BranchFacility
 
 cdef extern from *:
     """
@@ -41,7 +42,7 @@ cdef class Drain:
     ----------
     memory : writable buffer
         As `Wire` has laid it out.
-    state : LbrState
+    state : LbrState or pylbr.sister.facility.BranchFacility
         The facility that a sample's window goes through; its control decides what is recorded.
     timed : bool
         Fill in cycles from the cost model.
@@ -60,6 +61,8 @@ cdef class Drain:
     cdef char* base
     cdef wire_header layout
     cdef LbrState facility
+    cdef BranchFacility sister  # in its place, of a program for another architecture
+    cdef uint32_t depth
     cdef block_walk walk
     cdef lbr_branch* branches
     cdef readonly uint64_t gaps, damaged
@@ -73,7 +76,7 @@ cdef class Drain:
     cdef unsigned char[:, ::1] entries
     cdef uint8_t[:, ::1] classes
 
-    def __cinit__(self, memory, LbrState state, bint timed=False, Py_ssize_t capacity=4096):
+    def __cinit__(self, memory, state, bint timed=False, Py_ssize_t capacity=4096):
         self.memory = memory
         if len(self.memory) < <Py_ssize_t> sizeof(wire_header):
             raise ValueError("memory: no header")
@@ -81,7 +84,11 @@ cdef class Drain:
         memcpy(&self.layout, self.base, sizeof(wire_header))
         if self.layout.magic != WIRE_MAGIC or self.layout.size > <uint64_t> len(self.memory):
             raise ValueError("memory: not as Wire makes it")
-        self.facility, self.capacity = state, capacity
+        if isinstance(state, BranchFacility):
+            self.sister = state
+        else:
+            self.facility = state
+        self.depth, self.capacity = state.depth, capacity
         self.room = np.empty(WALK_BRANCHES * WIRE_WINDOW_WORDS * sizeof(lbr_branch), np.uint8)
         cdef unsigned char[::1] room = self.room
         self.branches = <lbr_branch*> &room[0]
@@ -92,7 +99,7 @@ cdef class Drain:
         self.renew()
 
     cdef renew(self):
-        n, depth = self.capacity, self.facility.state.depth
+        n, depth = self.capacity, self.depth
         self.columns = {
             name: np.zeros(n, kind) for name, kind in (
                 ("ip", "u8"), ("time", "u8"), ("period", "u8"), ("pid", "i4"), ("tid", "i4"),
@@ -253,21 +260,29 @@ cdef class Drain:
                 return
             n += got
         self.gaps += self.walk.gaps
-        lbr_clear(self.facility.state)
-        lbr_record_batch(self.facility.state, self.branches, n)
-        lbr_read_records(self.facility.state, entries)
+        if self.sister is not None:
+            self.sister.forget()
+            self.sister.take(self.branches, <size_t> n)
+            self.sister.give(entries)
+        else:
+            lbr_clear(self.facility.state)
+            lbr_record_batch(self.facility.state, self.branches, n)
+            lbr_read_records(self.facility.state, entries)
         memcpy(&period, body, 8)
         self.ip[row] = self.walk.blocks[words[count - 1]].start
         self.time[row], self.period[row] = head.time, period
         self.pid[row], self.tid[row] = <int32_t> slot.pid + shift, <int32_t> slot.tid + shift
         self.cpu[row] = head.cpu
-        self.nr[row] = self._classes(entries, n, row)
+        if self.sister is not None:
+            self.nr[row] = self._told_classes(entries, row)
+        else:
+            self.nr[row] = self._classes(entries, n, row)
         self.count += 1
 
     cdef uint32_t _classes(self, const lbr_entry* entries, Py_ssize_t n,
                            Py_ssize_t row) noexcept nogil:
         """Classes of the records, found among the window's branches; returns their number."""
-        cdef uint32_t k = 0, depth = self.facility.state.depth
+        cdef uint32_t k = 0, depth = self.depth
         cdef const lbr_branch* branch
         while n > 0 and k < depth and (entries[k].from_ or entries[k].to):
             n -= 1
@@ -276,4 +291,12 @@ cdef class Drain:
                     entries[k].from_ == branch.from_ or entries[k].from_ == <uint64_t> -1):
                 self.classes[row, k] = branch.cls
                 k += 1
+        return k
+
+    cdef uint32_t _told_classes(self, const lbr_entry* entries, Py_ssize_t row) noexcept nogil:
+        """Classes of the records, which contain them; returns their number."""
+        cdef uint32_t k = 0
+        while k < self.depth and (entries[k].from_ or entries[k].to):
+            self.classes[row, k] = (entries[k].info >> INFO_CLASS_SHIFT) & 15
+            k += 1
         return k

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.record.engine import Engine, engine
+from pylbr.record.targets import X86_64, Target
 
 __all__ = ["choose", "process_of"]
 
 
-def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine, str]:
+def choose(
+    name: str | None, needs: str, running: bool = False, target: Target = X86_64
+) -> tuple[Engine, str]:
     """The engine of that name, or the one that suits.
 
     Parameters
@@ -21,6 +24,8 @@ def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine,
         An option that asks for exact counts; empty: none does.
     running : bool
         A process that runs already is to be recorded.
+    target : Target
+        What the program runs on.
 
     Returns
     -------
@@ -43,6 +48,8 @@ def choose(name: str | None, needs: str, running: bool = False) -> tuple[Engine,
         return engine(name), ""
     if needs:
         return engine("qemu"), ""
+    if target is not X86_64:
+        return engine("qemu"), f"qemu: a program for {target.title}"
     from pylbr.record.native.engine import usable  # not before: it takes long to load
 
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from pylbr.errors import CommandError
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
+from pylbr.record.targets import X86_64, Target
 from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Request:
         Percent of a thread's time that windows may take (native engine).
     most_bytes : int
         The largest file that a full trace may make; 0 for any.
+    target : Target
+        What the program runs on.
     """
 
     command: Sequence[str]
@@ -73,6 +76,7 @@ class Request:
     seconds: float = 0.0
     overhead: float = 5.0
     most_bytes: int = 0
+    target: Target = X86_64
 
 
 class Sink(Protocol):

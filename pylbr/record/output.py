@@ -69,7 +69,7 @@ class PerfDataOutput:
         self._filter = int(filter_)
         metadata = StacksMetadata(
             events=(_event(request, filter_),), hostname=platform.node(),
-            os_release=platform.release(), arch="x86_64", command_line=tuple(arguments),
+            os_release=platform.release(), arch=request.target.name, command_line=tuple(arguments),
             cpus_online=os.cpu_count() or 1, cpus_available=os.cpu_count() or 1,
             cpu_description="; ".join(f"{k}: {v}" for k, v in describe(request, engine).items()),
         )  # fmt: skip

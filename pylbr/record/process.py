@@ -30,6 +30,8 @@ def qemu_command(tools: Tools, program: Program, wire: str, environment: dict[st
         for key, value in (("", tools.plugin), ("wire=", wire), ("plugin=", tools.plugin),
                            ("comm=", _comm(program.name)))
     )
+    if program.target.prefix and os.path.isdir(program.target.prefix):
+        environment.setdefault("QEMU_LD_PREFIX", program.target.prefix)  # of children, too
     loader = [name for name in environment if name.startswith("LD_")]
     passed = [word for name in loader for word in ("-E", f"{name}={environment.pop(name)}")]
     return [

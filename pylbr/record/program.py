@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pylbr.errors import CommandError
+from pylbr.record.targets import TARGETS, X86_64, Target
 
-__all__ = ["Program", "check_elf", "resolve"]
+__all__ = ["Program", "check_elf", "resolve", "target_of"]
 
-_ELF_X86_64: Final = (b"\x7fELF\x02", 62)
+_ELF_64: Final = b"\x7fELF\x02\x01"
 _SCRIPT_LEVELS: Final = 5  # as the kernel
 _MACHINES: Final = {3: "i386", 40: "Arm", 183: "AArch64", 243: "RISC-V", 21: "PowerPC", 22: "S/390"}
 
@@ -30,15 +31,32 @@ class Program:
         Its argv, the zeroth included.
     name : str
         That of its process: the last part of the path given to execve, a script's too.
+    target : Target
+        What it runs on.
     """
 
     path: str
     arguments: tuple[str, ...]
     name: str
+    target: Target = X86_64
 
 
-def resolve(command: Sequence[str]) -> Program:
+def target_of(command: Sequence[str]) -> Target:
+    """What the program of a command line runs on; x86-64 if that cannot be told."""
+    try:
+        return resolve(command, tuple(TARGETS.values())).target
+    except CommandError:
+        return X86_64
+
+
+def resolve(command: Sequence[str], targets: Sequence[Target] = (X86_64,)) -> Program:
     """Find and check the program of a command line, as a shell and ``execve`` would.
+
+    Parameters
+    ----------
+    command : sequence of str
+    targets : sequence of Target
+        Those whose programs can be recorded.
 
     Raises
     ------
@@ -52,8 +70,7 @@ def resolve(command: Sequence[str]) -> Program:
     for _ in range(_SCRIPT_LEVELS):
         head = _head(path)
         if not head.startswith(b"#!"):
-            check_elf(path, head)
-            return Program(path, tuple(arguments), name)
+            return Program(path, tuple(arguments), name, check_elf(path, head, targets))
         words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
         if not words:
             raise CommandError(f"{path}: no interpreter after #!", 126)
@@ -84,8 +101,8 @@ def _head(path: str) -> bytes:
         raise CommandError(f"{path}: {error.strerror}", 126) from error
 
 
-def check_elf(path: str, head: bytes) -> None:
-    """Check that a file with this head is a program for x86-64.
+def check_elf(path: str, head: bytes, targets: Sequence[Target] = (X86_64,)) -> Target:
+    """Check that a file with this head is a program for one of the targets; which one.
 
     Raises
     ------
@@ -94,6 +111,14 @@ def check_elf(path: str, head: bytes) -> None:
     if len(head) < 64 or not head.startswith(b"\x7fELF"):
         raise CommandError(f"{path}: neither an ELF program nor a script", 126)
     machine = int.from_bytes(head[18:20], "little")
-    if (head[:5], machine) != _ELF_X86_64:
+    target = TARGETS.get(machine)
+    if target is None or target not in targets or not head.startswith(_ELF_64):
         name = _MACHINES.get(machine, "x32 or i386" if machine == 62 else f"machine {machine}")
-        raise CommandError(f"{path}: a program for {name}; only x86-64 can be recorded", 126)
+        if target is not None and target is not X86_64 and not head.startswith(_ELF_64):
+            name += ", but not of 64 bits, little endian"
+        *words, last = [one.title for one in targets]
+        known = f"{', '.join(words)} and {last}" if words else last
+        engine = " by this engine" if target is not None and len(targets) == 1 else ""
+        raise CommandError(f"{path}: a program for {name}; only {known} can be recorded{engine}",
+                           126)
+    return target

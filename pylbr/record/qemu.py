@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Final
 
 from lbrcore import INFO_ALL, LbrConfig, LbrState
 from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
+from pylbr.errors import CommandError
 from pylbr.perf.batch import SampleBatch
 from pylbr.record._drain import Drain
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.process import Process, exit_code, is_gone
 from pylbr.record.program import resolve
+from pylbr.record.targets import TARGETS, X86_64, Target, facility
 from pylbr.record.tasks import Task, Tasks
 from pylbr.record.toolchain import tools
 from pylbr.record.wire import Wire, WireOptions
+from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
     from pylbr.record.spool import Spool
+    from pylbr.sister.facility import BranchFacility
 
 __all__ = ["QemuEngine"]
 
@@ -30,21 +34,23 @@ _STARTED: Final = itemgetter(5)
 
 
 class QemuEngine:
-    """Runs x86-64 programs under ``qemu-x86_64`` with the plugin of this package."""
+    """Runs programs under QEMU's user mode with the plugin of this package: x86-64, and samples of
+    AArch64 and RISC-V."""
 
     name = "QEMU user mode"
     cycles = "a price per instruction class"
 
     def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
         """See `Engine.run`."""
-        program = resolve(request.command)
-        needed = tools()
+        program = resolve(request.command, tuple(TARGETS.values()))
+        _check_target(request, program.target)
+        needed = tools(program.target)
         options = WireOptions(
             full=request.full, counted=request.counted, period=request.period,
             accept=accepted_classes(request.control), depth=request.depth,
         )  # fmt: skip
         with Wire(options) as wire:
-            run = _Run(wire, request, sink)
+            run = _Run(wire, request, sink, program.target)
             try:
                 with Process(needed, program, wire.path) as process:
                     run.follow(process, idle)
@@ -58,16 +64,19 @@ class QemuEngine:
 class _Run:
     """One run of a program: from the shared memory to the sink."""
 
-    def __init__(self, wire: Wire, request: Request, sink: Sink) -> None:
+    def __init__(self, wire: Wire, request: Request, sink: Sink, target: Target) -> None:
         self._wire, self._sink, self._full = wire, sink, request.full
         self._request = request
         #: A model of cycles fills in the fields of timed LBR, and only then are they valid.
         self._info = INFO_ALL & ~INFO_MISPRED
         if not request.cycles:
             self._info &= ~(INFO_CYC_CNT | INFO_CYC_CNT_VALID)
-        state = LbrState(LbrConfig(info_mask=self._info))
-        state.depth = request.depth
-        state.ctl = request.control
+        state: LbrState | BranchFacility
+        if target is X86_64:
+            state = lbr = LbrState(LbrConfig(info_mask=self._info))
+            lbr.depth, lbr.ctl = request.depth, request.control
+        else:
+            state = facility(target, request.control, request.depth)
         self._drain = Drain(wire.memory, state, request.cycles)
         self._tasks = Tasks()
         self._spool = _spool(request) if request.full else None
@@ -182,6 +191,22 @@ class _Run:
         columns = self._drain.take()
         if len(columns["ip"]) and not self._full:  # the program may forge samples, too
             self._sink.samples(SampleBatch.build(**columns, info_mask=self._info))
+
+
+def _check_target(request: Request, target: Target) -> None:
+    """Refuse what is there for x86-64 alone."""
+    if target is X86_64:
+        return
+    for asked, word in (
+        (request.full, "--full"), (request.cycles, "--cycles"),
+        (request.counted is Counted.CYCLES, "-e cycles"), (request.mispredicts, "--mispredicts"),
+    ):  # fmt: skip
+        if asked:
+            raise CommandError(f"{word}: only of x86-64 programs; of {target.title} ones there are "
+                               "samples: -c N or -F HZ")
+    if request.depth not in target.depths:
+        words = ", ".join(map(str, target.depths))
+        raise CommandError(f"--depth {request.depth}: {target.title} has {words}")
 
 
 def _spool(request: Request) -> Spool:

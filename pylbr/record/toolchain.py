@@ -16,6 +16,7 @@ from typing import Final
 
 import lbrcore
 from pylbr.errors import UnsupportedFeature
+from pylbr.record.targets import X86_64, Target
 
 __all__ = [
     "Tools", "built", "cache_directory", "compile_plugin", "find_qemu", "launcher", "tools",
@@ -50,28 +51,30 @@ def cache_directory() -> Path:
     return Path(base).expanduser() / "pylbr"
 
 
-def find_qemu() -> str:
-    """Path of a ``qemu-x86_64`` that takes plugins: ``$PYLBR_QEMU``, or the one in PATH.
+def find_qemu(target: Target = X86_64) -> str:
+    """Path of a ``qemu-x86_64`` that takes plugins: ``$PYLBR_QEMU``, or the one in PATH; for
+    another architecture its own, by the variable that `Target` names.
 
     Raises
     ------
     UnsupportedFeature
         None is there, or it was built without plugins.
     """
-    wanted = os.environ.get("PYLBR_QEMU", "qemu-x86_64")
+    variable = target.variable
+    wanted = os.environ.get(variable, f"qemu-{target.name}")
     path = shutil.which(wanted)
     if path is None:
-        raise UnsupportedFeature(f"no {wanted} found: {_REMEDY}, or point PYLBR_QEMU at one")
+        raise UnsupportedFeature(f"no {wanted} found: {_REMEDY}, or point {variable} at one")
     result = subprocess.run(
         [path, "-h"], capture_output=True, text=True, errors="replace", check=False
     )
     if "-plugin" not in result.stdout:
         what = "was built without TCG plugins" if "usage" in result.stdout else "does not run"
-        raise UnsupportedFeature(f"{path} {what}: {_REMEDY}, or point PYLBR_QEMU at one")
+        raise UnsupportedFeature(f"{path} {what}: {_REMEDY}, or point {variable} at one")
     return path
 
 
-def tools() -> Tools:
+def tools(target: Target = X86_64) -> Tools:
     """QEMU, and the plugin and the launcher, compiled on first use.
 
     Raises
@@ -79,7 +82,7 @@ def tools() -> Tools:
     UnsupportedFeature
         No suitable QEMU, no C compiler, or the compiler fails.
     """
-    qemu = find_qemu()
+    qemu = find_qemu(target)
     plugin = built("plugin.so", PLUGIN, _HEADERS, _PLUGIN_FLAGS)
     return Tools(qemu, str(plugin), launcher())
 

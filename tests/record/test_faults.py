@@ -74,7 +74,7 @@ def test_qemu_that_cannot_be_repaired(build, qemu, tmp_path, monkeypatch, capfd)
     """The child is killed before QEMU hangs, and that is said; the file is valid."""
     plugin = tmp_path / "plugin.so"
     toolchain.compile_plugin(plugin, "-DRECORDER_LEAVES_QEMU_ALONE")
-    monkeypatch.setattr(qemu_module, "tools", lambda: replace(qemu, plugin=str(plugin)))
+    monkeypatch.setattr(qemu_module, "tools", lambda target: replace(qemu, plugin=str(plugin)))
     program, out = str(build("forks.c", "-pthread", "-no-pie")), tmp_path / "x.data"
     assert main(["record", "-c", "101", "-o", str(out), "--", program, "2"]) == 0
     captured = capfd.readouterr()
@@ -124,10 +124,14 @@ def test_set_user_id_program_executed_later(faults, pylbr_record, tmp_path):
 def test_wrong_architecture(faults, pylbr_record, tmp_path):
     foreign = tmp_path / "foreign"
     data = bytearray(Path(faults).read_bytes())
-    data[18:20] = (183).to_bytes(2, "little")
-    foreign.write_bytes(data)
-    foreign.chmod(0o755)
-    assert "a program for AArch64; only x86-64" in said(pylbr_record(foreign, check=126))
+    for bits, machine, words in (
+        (2, 21, "a program for PowerPC; only x86-64, AArch64 and RISC-V can be recorded"),
+        (1, 243, "a program for RISC-V, but not of 64 bits, little endian; only x86-64, "),
+    ):
+        data[4], data[18:20] = bits, machine.to_bytes(2, "little")
+        foreign.write_bytes(data)
+        foreign.chmod(0o755)
+        assert words in said(pylbr_record(foreign, check=126))
 
 
 @pytest.mark.parametrize(("command", "code", "message"), [

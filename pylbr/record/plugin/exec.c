@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "recorder.h"
+#include "target.h"
 
 static char qemu[PATH_MAX];
 static const char *plugin_path = "", *wire_path = "";
@@ -58,9 +59,11 @@ static enum verdict inspect(const char *path, char **interpreter, char **option,
     memcpy(&elf, text, sizeof elf);
     if (got < (ssize_t)sizeof elf || memcmp(elf.e_ident, ELFMAG, SELFMAG))
         return LET_FAIL;
-    *reason = "not an x86-64 program";
-    return elf.e_ident[EI_CLASS] == ELFCLASS64 && elf.e_machine == EM_X86_64 ? RUN_HERE
-                                                                             : RUN_NATIVE;
+    static char other[64];
+    snprintf(other, sizeof other, "not %s program", guest->program);
+    *reason = other;
+    return elf.e_ident[EI_CLASS] == ELFCLASS64 && elf.e_machine == guest->machine ? RUN_HERE
+                                                                                  : RUN_NATIVE;
 }
 
 static void report_native(recorder_cpu *cpu, const char *path, const char *reason) {

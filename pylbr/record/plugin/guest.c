@@ -11,10 +11,7 @@
 #include <unistd.h>
 
 #include "recorder.h"
-
-/* Numbers of the guest's system calls (x86-64), whatever the host is. */
-enum { CALL_MMAP = 9, CALL_MPROTECT = 10, CALL_RT_SIGACTION = 13, CALL_RT_SIGRETURN = 15,
-       CALL_MREMAP = 25, CALL_CLONE = 56, CALL_EXECVE = 59, CALL_EXECVEAT = 322 };
+#include "target.h"
 
 static __thread uint64_t call_args[6];
 
@@ -37,27 +34,30 @@ static void call(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1
                  uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
     recorder_cpu *cpu = &recorder_cpus[vcpu];
     memcpy(call_args, (uint64_t[6]){a1, a2, a3, a4, a5, a6}, sizeof call_args);
-    switch (number) {
-    case CALL_RT_SIGACTION: guest_remember_handler(a2); break;
-    case CALL_RT_SIGRETURN: recorder_event(cpu, WIRE_SIGRETURN, NULL); break;
-    case CALL_MMAP: reserve_called(cpu, a2, a3, a4); break;
-    case CALL_MREMAP: reserve_called(cpu, a3, PROT_NONE, MAP_NORESERVE); break;
-    case CALL_EXECVE: exec_called(cpu, a1, AT_FDCWD, 0, a2, a3); break;
-    case CALL_EXECVEAT: exec_called(cpu, a2, (int)a1, (int)a5, a3, a4); break;
-    case CALL_CLONE:
-        if (a1 & CLONE_THREAD && recorder_forked_threads() && !repair_done())
-            refuse_thread(cpu);
-        break;
-    }
+    if (number == guest->calls.rt_sigaction)
+        guest_remember_handler(a2);
+    else if (number == guest->calls.rt_sigreturn)
+        recorder_event(cpu, WIRE_SIGRETURN, NULL);
+    else if (number == guest->calls.mmap)
+        reserve_called(cpu, a2, a3, a4);
+    else if (number == guest->calls.mremap)
+        reserve_called(cpu, a3, PROT_NONE, MAP_NORESERVE);
+    else if (number == guest->calls.execve)
+        exec_called(cpu, a1, AT_FDCWD, 0, a2, a3);
+    else if (number == guest->calls.execveat)
+        exec_called(cpu, a2, (int)a1, (int)a5, a3, a4);
+    else if (number == guest->calls.clone && a1 & CLONE_THREAD && recorder_forked_threads() &&
+             !repair_done())
+        refuse_thread(cpu);
 }
 
 static void returned(qemu_plugin_id_t id, unsigned vcpu, int64_t number, int64_t result) {
     recorder_cpu *cpu = &recorder_cpus[vcpu];
     const uint64_t *a = call_args;
     int failed = (uint64_t)result >= -4096ull;
-    if (number == CALL_MPROTECT && a[2] & PROT_EXEC && !failed)
+    if (number == guest->calls.mprotect && a[2] & PROT_EXEC && !failed)
         guest_became_executable(cpu, a[0], a[1]);
-    else if (number == CALL_MMAP && a[2] & PROT_EXEC && !failed)
+    else if (number == guest->calls.mmap && a[2] & PROT_EXEC && !failed)
         guest_mapped(cpu, (uint64_t)result, a[1], a[3] & MAP_ANONYMOUS ? -1 : (int)a[4], a[5]);
     else
         names_returned(cpu, number, a, result);

@@ -14,8 +14,7 @@
 #include <unistd.h>
 
 #include "recorder.h"
-
-enum { CALL_WRITE = 1, CALL_OPEN = 2, CALL_CLOSE = 3, CALL_PRCTL = 157, CALL_OPENAT = 257 };
+#include "target.h"
 
 static int started;
 static __thread int name_fd = -1; /* of a file with a thread's name, open to be written */
@@ -81,20 +80,14 @@ static void opened(uint64_t path_at, uint64_t flags, int fd) {
 void names_returned(recorder_cpu *cpu, int64_t number, const uint64_t *args, int64_t result) {
     if (result < 0)
         return;
-    switch (number) {
-    case CALL_PRCTL:
-        if (args[0] == PR_SET_NAME)
-            report_own(cpu, WIRE_NAME);
-        break;
-    case CALL_OPEN: opened(args[0], args[1], (int)result); break;
-    case CALL_OPENAT: opened(args[1], args[2], (int)result); break;
-    case CALL_WRITE:
-        if (name_fd >= 0 && (int)args[0] == name_fd)
-            written(cpu);
-        break;
-    case CALL_CLOSE:
-        if ((int)args[0] == name_fd)
-            name_fd = -1;
-        break;
-    }
+    if (number == guest->calls.prctl && args[0] == PR_SET_NAME)
+        report_own(cpu, WIRE_NAME);
+    else if (number == guest->calls.open)
+        opened(args[0], args[1], (int)result);
+    else if (number == guest->calls.openat)
+        opened(args[1], args[2], (int)result);
+    else if (number == guest->calls.write && name_fd >= 0 && (int)args[0] == name_fd)
+        written(cpu);
+    else if (number == guest->calls.close && (int)args[0] == name_fd)
+        name_fd = -1;
 }

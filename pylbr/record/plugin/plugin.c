@@ -17,9 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cost.h"
-#include "decode.h"
 #include "recorder.h"
+#include "target.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -72,21 +71,6 @@ static void handler_block_ran(unsigned vcpu, void *number) {
 
 /* ---- translation ---- */
 
-/* Class of a block's last instruction; *target is set for direct branches, else to 0.  What the
- * decoder refuses, and what QEMU's user mode has no branch for, is none: a jump after it counts
- * as a gap. */
-static unsigned branch_of(const uint8_t *code, size_t size, uint64_t address, uint64_t *target) {
-    struct x86_insn insn;
-    *target = 0;
-    if (x86_decode(code, size, &insn) != (int)size || insn.cls == LBR_EXCEPTION ||
-        insn.cls == LBR_TSX_ABORT || insn.cls == X86_NO_BRANCH)
-        return WIRE_NO_BRANCH;
-    if (insn.cls == LBR_COND || insn.cls == LBR_NEAR_REL_JMP || insn.cls == LBR_NEAR_REL_CALL ||
-        insn.cls == LBR_ZERO_CALL)
-        *target = address + size + (uint64_t)insn.displacement;
-    return insn.cls == LBR_ZERO_CALL ? LBR_NEAR_REL_CALL : insn.cls;
-}
-
 static const uint8_t *bytes_of(const struct qemu_plugin_insn *insn, uint8_t copied[16]) {
     const uint8_t *bytes = qemu_plugin_insn_data(insn, copied, 16);
     return copies ? copied : bytes;
@@ -107,13 +91,13 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
         size = qemu_plugin_insn_size(insn);
         lengths[i] = (uint8_t)size;
         code = bytes_of(insn, copied);
-        cost += instruction_cost(code, size);
+        cost += guest->cost(code, size);
     }
     uint64_t last = qemu_plugin_insn_vaddr(insn);
     block.last = (uint16_t)(last - block.start);
     block.size = (uint16_t)(block.last + size);
     block.cost = (uint16_t)(cost < 65535 ? cost : 65535);
-    block.cls = (uint8_t)branch_of(code, size, last, &block.target);
+    block.cls = (uint8_t)guest->branch(code, size, last, &block.target);
     if (!started) {
         started = 1;
         guest_base = (uint64_t)(uintptr_t)qemu_plugin_insn_haddr(insn) - last;
@@ -197,6 +181,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_plugin_info *info
         return 0; /* pylbr has ended meanwhile; what outlives it runs unrecorded */
     if (!recorder_wire) {
         fprintf(stderr, "pylbr record: the recording's shared memory is gone or does not fit\n");
+        return -1;
+    }
+    if (!target_install(info->target_name)) {
+        fprintf(stderr, "pylbr record: no recorder for programs of %s\n", info->target_name);
         return -1;
     }
     guest_install(id, argc, argv);

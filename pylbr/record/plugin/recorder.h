@@ -5,6 +5,7 @@
  * sample.c   periods and samples         messages.c what is sent outside the ring
  * guest.c    system calls, handed to:    memory.c   reads of the guest's memory
  *   mappings.c  signals.c  names.c  exec.c  reserve.c
+ * target.c   what depends on the guest's architecture
  * repair.c   lets QEMU survive a fork
  *
  * SPDX-License-Identifier: Apache-2.0

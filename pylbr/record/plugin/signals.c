@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "recorder.h"
+#include "target.h"
 
 #define HANDLERS 1024
 
@@ -18,11 +19,18 @@ int guest_is_handler(uint64_t address) {
     return 0;
 }
 
+int guest_is_restorer(uint64_t address) {
+    int known = 0;
+    for (int i = 0; i < 16; i++)
+        known |= restorers[i] == address;
+    return known && address > 1;
+}
+
 void guest_remember_handler(uint64_t action) {
-    uint64_t fields[3]; /* handler, flags, restorer */
+    uint64_t fields[3]; /* handler, flags, restorer or mask */
     if (!action || guest_read(fields, action, sizeof fields) || fields[0] < 2)
         return;
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 16 && guest->restorer; i++) {
         if (restorers[i] && restorers[i] != fields[2])
             continue;
         restorers[i] = fields[2];
@@ -36,25 +44,16 @@ void guest_remember_handler(uint64_t action) {
     }
 }
 
-/* A frame's first word is the restorer's address; a plain call of the handler has none.
- * Layout of x86-64's rt_sigframe: restorer, ucontext (flags, link, stack, then the registers
- * in the order of gregs), siginfo. */
 void guest_handler_entered(unsigned vcpu, const uint64_t *registers) {
-    enum { RSP = 4, RSI = 6, RDI = 7 };
-    enum { FRAME_RIP = 8 + 40 + 16 * 8 };
-    uint64_t restorer, address;
-    int32_t info[3];
-    if (!registers || guest_read(&restorer, registers[RSP], 8) || restorer < 2)
+    target_signal signal;
+    int32_t info[3] = {0, 0, 1};
+    if (!registers || !guest->signal(registers, &signal) ||
+        (signal.info && guest_read(info, signal.info, sizeof info)))
         return;
-    int known = 0;
-    for (int i = 0; i < 16; i++)
-        known |= restorers[i] == restorer;
-    if (!known || guest_read(&address, registers[RSP] + FRAME_RIP, 8) ||
-        guest_read(info, registers[RSI], sizeof info))
-        return;
-    uint64_t number = registers[RDI];
+    uint64_t number = signal.number;
     /* SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV that the kernel made, not a sender. */
     int fault = (number == 4 || number == 5 || number == 7 || number == 8 || number == 11) &&
                 info[2] > 0;
-    recorder_event(&recorder_cpus[vcpu], fault ? WIRE_SYNCHRONOUS : WIRE_ASYNCHRONOUS, &address);
+    recorder_event(&recorder_cpus[vcpu], fault ? WIRE_SYNCHRONOUS : WIRE_ASYNCHRONOUS,
+                   &signal.address);
 }
