@@ -3,7 +3,10 @@
 import argparse
 import io
 import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +35,17 @@ from tests.record.conftest import PROGRAMS, need
 ])
 def test_filters_as_linux_writes_them(words, control):
     assert lbr_ctl(recordable_filter(words)) == control
+
+
+@pytest.mark.parametrize("name", ["qemu", "native"])
+def test_what_a_recording_loads(name, tmp_path):
+    """Its fixed cost is that of numpy and elftools: the large libraries are for other commands."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pylbr", "record", "--engine", name, "-o",
+         tmp_path / "out.data", "--", "true"], capture_output=True, text=True, check=False)
+    loaded = set(re.findall(r"^import time:.*\| +(\w+)", ended.stderr, re.M))
+    need({"numpy", "elftools"} <= loaded, ended.stderr[-200:])
+    assert not loaded & {"pyarrow", "capstone", "zstandard", "rich", "pydemumble", "unicorn"}
 
 
 def test_window_holds_near_branches():
