@@ -9,11 +9,12 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from pylbr.errors import CommandError
 
-__all__ = ["Registers", "Tracee", "TraceeGone"]
+__all__ = ["Registers", "Tracee", "TraceeGone", "settle"]
 
 _CONT, _GETREGS, _SETREGS, _DETACH, _SYSCALL = 7, 12, 13, 17, 24
 _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4206, 0x4207, 0x420A, 0x420B
@@ -85,13 +86,24 @@ class Tracee:
         self._stopped = False
         _ptrace(_SEIZE, tid, 0, _TRACESYSGOOD | _TRACEEXEC)
 
-    def interrupt(self, running: bool = True) -> None:
-        """Stop it where it is, or, if it stands, at its next way into user mode."""
+    def interrupt(self) -> None:
+        """Stop it where it is."""
+        self.ask()
+        self.wait_for_stop()
+
+    def ask(self) -> None:
+        """Ask it to stop; if it stands, at its next way into user mode."""
         _ptrace(_INTERRUPT, self.tid)
-        if not running:
+        if self._stopped:
             self._resume(_CONT)
+
+    def wait_for_stop(self) -> None:
+        """Wait until it stands where it was asked to.
+
+        Another stop, as at the end of execve, makes the kernel forget that it was asked.
+        """
         while (self._wait() >> 16) != _EVENT_STOP:
-            self._resume(_CONT)
+            self.ask()
         self._begin_again()
 
     def _begin_again(self) -> None:
@@ -164,11 +176,6 @@ class Tracee:
                 return False
             time.sleep(_POLL)
         return True
-
-    def settle(self, registers: Registers) -> None:
-        """Stop it where the kernel restarts an interrupted system call, with these registers."""
-        self.interrupt(running=False)
-        self.set_registers(registers)
 
     def _wait(self) -> int:
         _, status = os.waitpid(self.tid, _WALL)
@@ -300,3 +307,16 @@ class Tracee:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(TraceeGone, OSError):
             self.detach()
+
+
+def settle(threads: Iterable[tuple[Tracee, Registers]]) -> None:
+    """Let threads stop where the kernel restarts interrupted system calls, with these registers.
+
+    All are asked before any is waited for: each has to get a processor.
+    """
+    asked = list(threads)
+    for tracee, _ in asked:
+        tracee.ask()
+    for tracee, registers in asked:
+        tracee.wait_for_stop()
+        tracee.set_registers(registers)

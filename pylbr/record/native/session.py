@@ -23,7 +23,7 @@ from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.obstacles import obstacle
 from pylbr.record.native.patches import CALL, calls, sequences
 from pylbr.record.native.perf import SideRecord
-from pylbr.record.native.ptrace import Tracee, TraceeGone
+from pylbr.record.native.ptrace import Tracee, TraceeGone, settle
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
 from pylbr.record.native.target import let_go, stopped_threads, threads_of
 from pylbr.record.native.ticks import Side, Ticks
@@ -181,8 +181,7 @@ class Session:
             self._images.append(injection.image)
             for tracee in tracees[1:]:
                 give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
-            for tracee, registers in saved:
-                tracee.settle(injection.moved(registers))
+            settle((tracee, injection.moved(registers)) for tracee, registers in saved)
         finally:
             let_go(tracees)
         # It runs again: what takes time comes now, and the first tick after that.
@@ -253,7 +252,7 @@ class Session:
                     tracee.run_to(tracee.entry, _LOADER_SECONDS)
                     registers = tracee.registers()
                 self.enter(tracee)
-                tracee.settle(registers)
+                settle([(tracee, registers)])
             self._tick_others(self._processes[pid])
         except TraceeGone:
             self.unreached += 1

@@ -98,10 +98,14 @@ def stopped_threads(pid: int) -> list[Tracee]:
     found: dict[int, Tracee] = {}
     try:
         while new := [tid for tid in threads_of(pid) if tid not in found]:
-            for tid in new:
+            for tid in new:  # all are asked before any is waited for: each has to get a processor
                 with suppress(TraceeGone):
-                    found[tid] = tracee = Tracee(tid)
-                    tracee.interrupt()
+                    found[tid] = Tracee(tid)
+                    found[tid].ask()
+            for tid in new:
+                if tid in found:
+                    with suppress(TraceeGone):
+                        found[tid].wait_for_stop()
             if all(tid not in found for tid in new):
                 break
     except BaseException:

@@ -15,7 +15,7 @@ from pylbr.record.native.frames import NO_STACK, Frame, frames
 from pylbr.record.native.inject import GUARDED, Injection
 from pylbr.record.native.patches import CALL
 from pylbr.record.native.perf import SIGNAL
-from pylbr.record.native.ptrace import Tracee
+from pylbr.record.native.ptrace import Tracee, settle
 from pylbr.record.native.ranges import mappings
 from pylbr.record.native.ticks import is_tick
 
@@ -68,6 +68,7 @@ class _Withdrawal:
 
     def run(self, blocked: Sequence[int]) -> bool:
         first, own = self.tracees[0], self.injection.own
+        found = mappings(first.tid)
         saved = [(t, t.registers(), t.swap_mask(_EVERY)) for t in self.tracees]
         for site in self.injection.patched:
             first.write(site, CALL)
@@ -77,16 +78,16 @@ class _Withdrawal:
         needed = False
         for tracee, registers, _ in saved:
             needed |= _is_in(registers.rsp, own)
-            for frame in frames(tracee, registers.rsp, mappings(tracee.tid)):
+            for frame in frames(tracee, registers.rsp, found):
                 needed |= _is_in(frame.returns, own) or _is_in(frame.rip, own)
                 self._forget_stack(tracee, frame)
             self._take_stack(tracee)
         if not needed:
             for low, high in own:
                 first.call(_MUNMAP, low, high - low)
-        for tracee, registers, mask in saved:
+        for tracee, _, mask in saved:
             tracee.swap_mask(mask | (1 << SIGNAL - 1) * (tracee.tid in blocked))
-            tracee.settle(registers)
+        settle((tracee, registers) for tracee, registers, _ in saved)
         return not needed
 
     def _symbol(self, name: str) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pylbr.record.native.inject import Injection
 from pylbr.record.native.perf import SIGNAL
+from pylbr.record.native.ptrace import Registers
 from tests.record.native.conftest import PROGRAMS
 from tests.record.native.test_attach import attach, recorder_of, visible
 
@@ -68,3 +70,9 @@ def test_a_handler_that_sleeps_returns(native, waits, tmp_path, number):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_thread_between_two_replaced_instructions_executes_both():
+    injection = Injection(None, 0, (0, 0, 0), patched=[0x1000, 0x2000])
+    rips = [injection.moved(Registers(rip=at)).rip for at in (0x1000, 0x1FFF, 0x2005, 0x2007)]
+    assert rips == [0x1000, 0x1FFF, 0x2000, 0x2007]
