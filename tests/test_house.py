@@ -289,3 +289,13 @@ def test_every_page_is_in_the_index():
     assert len(pages) > 25
     assert not [page for page in pages if not any(fnmatch(page, word) for word in words)]
     assert not [word for word in words if not any(fnmatch(page, word) for page in pages)]
+
+
+def test_a_file_is_one_concept():
+    """Some 500 lines and no more, tables that are generated left out."""
+    texts = {path: path.read_text() for path in SOURCES + tracked(
+        "pylbr/**/*.[chS]", "lbrcore/**/*.[ch]", "tests/*.py", "tests/**/*.h", "bench/*.py")}
+    long = {str(path.relative_to(ROOT)): count for path, text in texts.items()
+            if (count := text.count("\n")) > 560
+            and not re.search("Generated|Printed by", text[:300])}
+    assert len(texts) > 500 and not long
