@@ -101,7 +101,7 @@ MACROS = """\
 """
 
 def unchecked(name: str) -> str:
-    """The function behind an exported one."""
+    """The function that an exported one calls."""
     return name if name in UNCHECKED else f"{name}_unchecked"
 
 

@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("-c", "--count", type=int, metavar="N",
                       help="sample every N events (default 100003 of the engine qemu)")
     rate.add_argument("-F", "--freq", type=_frequency, metavar="HZ",
-                      help="sample HZ times a second of each running thread's time; or max "
+                      help="sample HZ times per second of each running thread's time; or max "
                            "(default 1000 of the engine native)")
     parser.add_argument("--full", action="store_true", help="every branch, not samples")
     parser.add_argument("--max-size", metavar="SIZE", type=_size, default=0,

@@ -38,7 +38,7 @@ cdef extern from *:
     }
 
     /*
-     * Entries as perf mostly prints them, 0xFROM/0xTO/[PM]/-/-/CYCLES[/[TYPE[/-]]], a blank behind
+     * Entries as perf mostly prints them, 0xFROM/0xTO/[PM]/-/-/CYCLES[/[TYPE[/-]]], a blank after
      * each but the last: how many; `text` moves on to the first of another form, or to `end`.
      * One loop for all, so that the constants stay in registers.
      */
@@ -69,7 +69,7 @@ cdef extern from *:
             uint64_t stops = blanks, word, others, flags;
             uint32_t first, second, size, digits, marks, wanted;
             uint16_t prefix, other;
-            const uint8_t *next, *behind;
+            const uint8_t *next, *rest;
             if (end - at < 64)
                 stops |= 1ULL << (end - at);
             if (!(slashes & (slashes - 1)) || !stops)
@@ -105,13 +105,13 @@ cdef extern from *:
             out[1] = __builtin_bswap64((uint64_t)_mm256_extract_epi64(nibble, 2));
 
             /* What was predicted, and cycles: decimal digits up to a slash or the stop. */
-            behind = at + first + second + 6;
-            memcpy(&word, behind, 8);
+            rest = at + first + second + 6;
+            memcpy(&word, rest, 8);
             flags = (word & 0xFF) == 'P' ? 2 : 1;
             if ((word & LBR_SIX_BYTES & ~0xFFULL) != (LBR_PREDICTED & ~0xFFULL)
                     || ((word & 0xFF) != 'P' && (word & 0xFF) != 'M'))
                 break;
-            memcpy(&word, behind + 6, 8);
+            memcpy(&word, rest + 6, 8);
             others = word ^ LBR_ZEROS;
             others = ((others + LBR_BELOW_10) | others) & LBR_HIGH;
             digits = others ? (uint32_t)__builtin_ctzll(others) >> 3 : 8;
@@ -126,9 +126,9 @@ cdef extern from *:
             flags |= word << 4;
 
             /* The type, perhaps empty. */
-            behind += 6 + digits;
-            if (*behind == '/' && ++behind != at + size) {
-                memcpy(&word, behind, 8);
+            rest += 6 + digits;
+            if (*rest == '/' && ++rest != at + size) {
+                memcpy(&word, rest, 8);
                 others = (word - LBR_ZEROS) & ~word & LBR_HIGH;
                 if (!others)
                     break;
@@ -138,11 +138,11 @@ cdef extern from *:
                 if (types->names[others] != word)
                     break;
                 flags |= types->bits[others];
-                behind += digits;
-                if (behind[0] == '/' && behind[1] == '-')
-                    behind += 2;
+                rest += digits;
+                if (rest[0] == '/' && rest[1] == '-')
+                    rest += 2;
             }
-            if (behind != at + size)
+            if (rest != at + size)
                 break;
             out[2] = flags;
             at = next;
@@ -214,7 +214,7 @@ cdef inline bint digits(uint64_t text, uint64_t *value) noexcept nogil:
 cdef inline const uint8_t *address(
     const uint8_t *at, uint64_t *value, Memo *memo
 ) noexcept nogil:
-    """``0x``, up to 16 digits, then ``/``: returns the place behind that, or NULL.
+    """``0x``, up to 16 digits, then ``/``: returns the place after that, or NULL.
 
     The first eight of nine digits or more are mostly those of the address before.
     """
@@ -259,7 +259,7 @@ cdef inline const uint8_t *address(
 cdef inline const uint8_t *slow_address(
     const uint8_t *at, const uint8_t *end, uint64_t *value
 ) noexcept nogil:
-    """The same with the name of a file in parentheses behind the digits."""
+    """The same with the name of a file in parentheses after the digits."""
     cdef uint64_t number = 0
     cdef int count = 0, digit
     if at[0] != 0x30 or at[1] != 0x78:
@@ -295,7 +295,7 @@ cdef inline int hexadecimal(uint8_t c) noexcept nogil:
 
 
 cdef inline const uint8_t *cycles(const uint8_t *at, uint64_t *value) noexcept nogil:
-    """Up to seven decimal digits, at most 65535: returns the place behind, or NULL."""
+    """Up to seven decimal digits, at most 65535: returns the place after them, or NULL."""
     cdef uint64_t text = word(at), others = text ^ ZEROS
     cdef int count
     others = ((others + BELOW_10) | others) & HIGH

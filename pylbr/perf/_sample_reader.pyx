@@ -92,7 +92,7 @@ cdef Py_ssize_t event_of(const File *file, uint64_t number) noexcept nogil:
 cdef int64_t fixed_words(
     const uint8_t *body, uint64_t size, uint64_t kind, Row *row
 ) noexcept nogil:
-    """The fields of one word each; offset behind them, -1 if the sample is too short."""
+    """The fields of one word each; offset after them, -1 if the sample is too short."""
     cdef uint64_t at = 0, value
     cdef uint64_t order[9]
     cdef int i
@@ -129,7 +129,7 @@ cdef int64_t fixed_words(
 cdef int64_t after_read(
     const uint8_t *body, uint64_t size, uint64_t at, uint64_t form
 ) noexcept nogil:
-    """Offset behind a READ field of this format, -1 if the sample is too short."""
+    """Offset after a READ field of this format, -1 if the sample is too short."""
     cdef uint64_t count, each, times
     times = (1 if form & F_TOTAL_TIME_ENABLED else 0) + (1 if form & F_TOTAL_TIME_RUNNING else 0)
     each = 1 + (1 if form & F_ID else 0) + (1 if form & F_LOST else 0)

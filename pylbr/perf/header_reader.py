@@ -156,7 +156,7 @@ def _events(
 def _features(
     path: object, read: Reader, size: int, table: int, bitmap: int, metadata: StacksMetadata
 ) -> StacksMetadata:
-    """Feature sections; their table lies behind the records."""
+    """Feature sections; their table lies after the records."""
     present = [bit for bit in range(_FEATURES) if bitmap >> bit & 1]
     if table + 16 * len(present) > size:
         raise TraceError(path, f"is cut off: {len(present)} feature sections are missing", size)

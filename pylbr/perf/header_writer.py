@@ -14,7 +14,7 @@ __all__ = ["feature_bodies"]
 
 _STRING_ALIGNMENT = 64
 _BUILD_ID_SIZE = 20
-#: PERF_RECORD_MISC_BUILD_ID_SIZE: the byte behind the id holds its length.
+#: PERF_RECORD_MISC_BUILD_ID_SIZE: the byte after the id holds its length.
 _MISC_BUILD_ID_SIZE = 1 << 15
 
 

@@ -172,7 +172,7 @@ def _slice(body: bytes, at: int, size: int) -> bytes:
 
 
 def _skip_read(body: bytes, at: int, event: Event) -> int:
-    """Offset behind a READ field."""
+    """Offset after a READ field."""
     if not event.sample_type & SampleType.READ:
         return at
     form = event.read_format

@@ -100,7 +100,7 @@ class _Window:
     def fill(self, source: ByteSource, tail: bytes) -> bytes | None:
         """Take `tail` and what follows in `source`.
 
-        Returns what is left behind the last whole line, None at the end of the source.
+        Returns what is left after the last whole line, None at the end of the source.
         """
         filled, end = len(tail), 0
         self._make_room(filled)

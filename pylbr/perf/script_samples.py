@@ -33,7 +33,7 @@ _SYMBOLIC: Final = re.compile(rb"/[MPN-]{1,2}/[X-]/[A-](/|$)")
 _SOURCE_CODE: Final = re.compile(rb"\|\d+ ")
 _SOURCE_LINE: Final = re.compile(rb"  [^ \t]")
 _INSTRUCTIONS: Final = re.compile(rb"^\t[0-9a-f]{16}\t|\tinsn: |^\t.*:\t?$")
-#: What perf prints behind the entries: instruction, physical address, page sizes, IPC.
+#: What perf prints after the entries: instruction, physical address, page sizes, IPC.
 _AFTER: Final = re.compile(
     rb"(?:ilen: -?\d+ ?)? *(?:insn:(?: [0-9a-f]{2})+)? *(?:[0-9a-f]{1,16}(?= |$))? *"
     rb"(?:(?:\d+[KMGT]|N/A) ?)*(?:[\t ]*IPC: [0-9.]+ \(\d+/\d+\) *)?"
@@ -214,7 +214,7 @@ def batch(samples: list[Sample], index: dict[int, int]) -> Samples:
 
 
 def _entries(text: bytes) -> list[tuple[int, int, int]]:
-    """The entries of a line, and behind them columns of no account here."""
+    """The entries of a line, and after them columns of no account here."""
     found, end = parse_entries(text)
     if found is None or not found or not _AFTER.fullmatch(text, end):
         raise LineFault(_BAD_ENTRY)

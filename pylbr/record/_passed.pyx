@@ -29,7 +29,7 @@ def passed(bytes code not None, unsigned long long start):
     Returns
     -------
     list of int
-        In order; empty also where the decoder refuses an instruction: what lies behind it is
+        In order; empty also where the decoder refuses an instruction: what lies after it is
         not known.
     """
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(code)

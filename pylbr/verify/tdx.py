@@ -1,4 +1,4 @@
-"""TDX: the module owns a TD's LBRs, the host owns what the module leaves behind.
+"""TDX: the module owns a TD's LBRs, the host owns what the module leaves.
 
 What is public says that a TD may not have LBRs (XFAM bit 15 is refused) until KVM saves and
 restores IA32_LBR_DEPTH properly.  Here a TD has them: the module loads its state on entry, and on

@@ -1,4 +1,4 @@
-"""The values behind the MSRs, and the derived state that must stay in step with them."""
+"""The values of the MSRs, and the derived state that must stay in step with them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ static void freeze(uint64_t branches, bool frozen) {
     check(!(rdmsr(GLOBAL_STATUS) & LBR_FRZ));
 }
 
-/* Interrupts off: the PMI waits, and STI lets it in behind the next instruction. */
+/* Interrupts off: the PMI waits, and STI lets it in after the next instruction. */
 extern char p_sti[];
 static void pending(void) {
     interrupts = 0;

@@ -77,7 +77,7 @@ static void asleep(void) {
     to_ip = rdmsr(IA32_LBR_TO + 1);
     type = rdmsr(IA32_LBR_INFO + 1) >> 56 & 15;
     check(to_ip == (uint64_t)stubs + 16 * VECTOR && (type & 8));
-    check(rdmsr(IA32_LBR_TO) == from_ip); /* IRET goes back to behind the HLT */
+    check(rdmsr(IA32_LBR_TO) == from_ip); /* IRET returns after the HLT */
 }
 
 static void io_apic(void) {
