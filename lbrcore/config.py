@@ -21,7 +21,7 @@ SELECT_ALL_CALL_STACK = 0x3FF
 #: INFO as a full architectural facility fills it in: MISPRED, IN_TSX, TSX_ABORT,
 #: CYC_CNT_VALID, BR_TYPE, PMCn_CNT of four counters, CYC_CNT.
 INFO_ALL = 0xFF0000FF0000FFFF
-#: BranchClass, in bits that the manual leaves undefined: no part of INFO as software knows it,
+#: BranchClass, in bits that the manual leaves undefined: no part of INFO as software sees it,
 #: for callers that need to distinguish the members of OTHER_BRANCH.
 INFO_CLASS = 0xF << 48
 

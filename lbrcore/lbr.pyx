@@ -209,7 +209,7 @@ cdef lbr_entry _entry(object from_, object to, object info) except *:
 
 
 cdef int _out_of_range(const lbr_branch* branches, size_t count, size_t first=0) except -1:
-    """Say which branch of a refused batch is out of range; `first` is the index of branch 0."""
+    """Report which branch of a refused batch is out of range; `first` is the index of branch 0."""
     cdef size_t i
     for i in range(count):
         if branches[i].cls > 15:

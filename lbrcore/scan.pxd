@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from lbrcore.rows cimport lbr_rows
 
-# Which rows count, and how much.  A row counts if all three tables say 0xFF.
+# Which rows count, and how much.  A row counts if all three tables hold 0xFF.
 ctypedef struct lbr_predicate:
     uint8_t classes[16]
     uint8_t flags[16]

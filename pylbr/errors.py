@@ -56,7 +56,7 @@ class GeneralProtection(LbrError):
 
 
 class ConfigurationError(LbrError, ValueError):
-    """A processor, VM or event that cannot exist, with the sentence that says why."""
+    """A processor, VM or event that cannot exist, with the reason as a sentence."""
 
 
 class UnsupportedFeature(LbrError):
@@ -75,7 +75,7 @@ class TraceError(LbrError, ValueError):
     path : str
         The file.
     offset : int or None
-        Byte offset (or line, in text formats, as `what` then says) of the trouble.
+        Byte offset (or line, in text formats, as `what` then states) of the trouble.
     what : str
         The trouble, and what to do.
     """

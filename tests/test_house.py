@@ -249,6 +249,13 @@ def test_the_english_of_code_and_pages():
     assert len(texts) > 500 and not wrong
 
 
+def test_code_reports_and_contains():
+    """It does not say, tell or know."""
+    wrong = {str(path.relative_to(ROOT)): found for path in SOURCES + tracked("pylbr/**/*.[ch]")
+             if (found := re.findall(r"\b(?:says|tells|knows)\b", path.read_text()))}
+    assert len(SOURCES) > 300 and not wrong
+
+
 def defines(path, name):
     """Whether a file defines a function, a class or a method (``Class.method``)."""
     owner, _, function = name.rpartition(".")

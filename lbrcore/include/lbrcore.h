@@ -219,7 +219,7 @@ struct lbrcore_api;
 LBRCORE_PUBLIC const struct lbrcore_api *lbr_api(void);
 LBRCORE_PUBLIC const char *lbr_strerror(int result);
 
-/* Memory.  lbr_new(&state, &config) creates a state; its result says why there is none (LBR_EABI,
+/* Memory.  lbr_new(&state, &config) creates a state; its result is the reason if there is none (LBR_EABI,
  * LBR_ESIZE, LBR_ECONFIG, LBR_ENOMEM), and then the state is NULL.  lbr_create: the same without a
  * reason. */
 #define lbr_new(state, config) \

@@ -182,7 +182,7 @@ typedef struct lbr_cpu {
     const lbr_block *block;
     uint64_t since, event_from;
     uint8_t event_class, cpl;
-    uint8_t held; /* the condition of its branch held, as lbr_cpu_flags says */
+    uint8_t held; /* the condition of its branch held, as lbr_cpu_flags reported */
 } lbr_cpu;
 
 /* Why an access faulted. */
@@ -219,7 +219,7 @@ LBRCORE_PUBLIC int lbr_cpuid(const lbr_cpu *cpu, uint32_t leaf, uint32_t subleaf
 LBRCORE_PUBLIC int lbr_xsetbv(lbr_cpu *cpu, uint64_t value, lbr_fault *LBR_OPTIONAL fault);
 
 /* Branches retire: count, record, freeze.  Results: LBR_OK, LBR_PMI, LBR_EINVAL.  A batch ends
- * after the branch that raised a PMI; `taken` says how many branches were. */
+ * after the branch that raised a PMI; `taken` receives the number of branches taken. */
 LBRCORE_PUBLIC int lbr_cpu_branch(lbr_cpu *cpu, const lbr_branch *branch);
 LBRCORE_PUBLIC int lbr_cpu_record(lbr_cpu *cpu, const lbr_branch *branches, size_t count,
                                   size_t *taken);
@@ -229,11 +229,11 @@ LBRCORE_PUBLIC int lbr_cpu_retire(lbr_cpu *cpu, uint32_t instructions, uint32_t 
 LBRCORE_PUBLIC uint32_t lbr_cpu_records(const lbr_cpu *cpu, lbr_entry *entries);
 LBRCORE_PUBLIC int lbr_cpu_raise_pmi(lbr_cpu *cpu);
 
-/* Blocks, for translating emulators: describe a block once, when it is translated, then say which one
+/* Blocks, for translating emulators: describe a block once, when it is translated, then report which one
  * is entered.  Which branch the block before it ended in, and whether it was taken, follows; a
  * cycle is one instruction.  Of a conditional branch to the next instruction it does not follow: it
- * counts as not taken, unless lbr_cpu_flags is told the flags and RCX that the block left and they
- * say that it was taken.  Call it before the next lbr_cpu_enter; of a block whose `target` is not its
+ * counts as not taken, unless lbr_cpu_flags receives the flags and RCX that the block left and they
+ * show that it was taken.  Call it before the next lbr_cpu_enter; of a block whose `target` is not its
  * `end`, the flags are not needed.
  *
  * lbr_block_describe decodes 64-bit code of whole instructions, LBR_EINVAL if it is not;

@@ -76,7 +76,7 @@ OPT_OUT_ENCLAVE_STOPS_COUNTERS = True
 
 #: Skylake: a share of the samples finds the newest record twice, equal in FROM and TO, as 966 of
 #: 3,732 stacks recorded on a Skylake-SP do; BOLT works around it.  Taken as written twice, INFO
-#: too, at places drawn at random: what decides it, no source says.  Off by default, and applied
+#: too, at places drawn at random: no source states what decides it.  Off by default, and applied
 #: where samples are taken: the processor itself stays exact (`pylbr.sample.quirks`).
 SKYLAKE_DOUBLED, SKYLAKE_STACKS = 966, 3732
 

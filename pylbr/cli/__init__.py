@@ -28,8 +28,8 @@ COMMANDS: dict[str, str] = {
     "convert": "turn a trace or a file of stacks into another format",
     "optimize": "record a program, optimise it with LLVM's BOLT, and measure what it gains",
     "merge": "add up recordings of one binary into one profile",
-    "doctor": "say why a profile of a recording would be empty or poor, and what helps",
-    "inspect": "say what a trace or a file of stacks holds",
+    "doctor": "explain why a profile of a recording would be empty or poor, and what helps",
+    "inspect": "describe a trace or a branch-stack file",
     "run": "run a bare-metal kernel image on a machine with LBRs",
     "linux": "run a command in a Linux guest whose perf uses the LBRs of a modelled processor",
     "verify": "search every interleaving of host and guests for leaks and losses",
@@ -115,7 +115,7 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
             return 2
         args, unknown = parser.parse_known_args(arguments)
         if unknown:
-            parser.prog = name  # the command's own usage says more than that of all
+            parser.prog = name  # the command's own usage is more specific
             parser.error(f"unrecognized arguments: {' '.join(unknown)}; see {name} --help")
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:

@@ -17,7 +17,7 @@ from pylbr.printable import printable
 from pylbr.profile.doctor import CONSUMERS, Diagnosis, examine
 from pylbr.trace import open_any
 
-HELP = "say why a profile of a recording would be empty or poor, and what helps"
+HELP = "explain why a profile of a recording would be empty or poor, and what helps"
 
 EPILOG = """
 Consumers of branch stacks write empty profiles without a word. The verdicts are what perf report,

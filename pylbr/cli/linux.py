@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="one word is for the guest's shell as it is; none: an interactive shell")
     parser.add_argument(
         "-m", "--model", "--cpu", default="sapphire-rapids",
-        help="processor; architectural: one that no kernel knows (default: %(default)s)")
+        help="processor; architectural: one unknown to every kernel (default: %(default)s)")
     parser.add_argument(
         "--memory", type=int, default=512, metavar="MIB", help="memory (default: %(default)s)")
     parser.add_argument(

@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="processes that count inputs (default: 1)")
     parser.add_argument("--dask", metavar="ADDRESS",
                         help="the workers of a dask.distributed cluster count, whose scheduler has "
-                        "this address and who see the same files (pip install pylbr[dask])")
+                        "this address, which must see the same files (pip install pylbr[dask])")
     parser.add_argument("--resume", metavar="DIRECTORY",
                         help="keep the counts of each input there, and use those that are there: "
                         "an interrupted merge continues")

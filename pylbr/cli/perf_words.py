@@ -13,7 +13,7 @@ __all__ = ["accept", "add_input", "named_input", "refuse"]
 
 
 class _Refused(argparse.Action):
-    """Says what to do instead."""
+    """Reports what to do instead."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
         self._advice = kwargs.pop("advice")

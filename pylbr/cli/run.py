@@ -28,7 +28,7 @@ continues where it was.
 --initrd, and --append as its command line (console=ttyS0 is the serial port).  pylbr linux runs a
 command in such a guest.
 
-With --contention the guest shares the LBRs with a host, as the script's policy says: it runs as a
+With --contention the guest shares the LBRs with a host, under the script's policy: it runs as a
 vCPU, and at the script's points perf opens and closes events, samples, tasks come and go.  One
 line on standard error reports at the end what each side saw.  A script, one line a point:
   policy lease                      one of pylbr arbitrate's
@@ -82,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
     parser.add_argument(
-        "--contention", metavar="FILE", help="share the LBRs with a host, as this script says")
+        "--contention", metavar="FILE", help="share the LBRs with a host, as in this script")
     parser.add_argument(
         "--pause", type=int, metavar="N", help="stop after N instructions, for --save")
     parser.add_argument("--save", metavar="FILE", help="write the paused machine")

@@ -18,8 +18,8 @@ HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
 
 EPILOG = """
 Four groups, one for each thing that the review of virtual LBRs asked for: that they work, that
-they survive save and restore, that MSRs can and cannot be accessed as CPUID says, and that host
-and guest contend without a leak. The guests are built with gcc and run on the machine of
+they survive save and restore, that MSRs can and cannot be accessed as CPUID enumerates, and that
+host and guest contend without a leak. The guests are built with gcc and run on the machine of
 `pylbr run`; the contention places events of the host at every micro-step of a guest's run, and
 searches every interleaving. A failure that the policy documents is marked XFAIL.
 

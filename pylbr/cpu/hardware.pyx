@@ -15,7 +15,7 @@ from pylbr.cpu.debugctl cimport lbr_freeze, lbr_set_debugctl
 cdef inline void _enter(
     lbr_state* lbr, uint64_t* debugctl, bint switched, const Vmcs* vmcs
 ) noexcept nogil:
-    """VM entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 says so (spec 4)."""
+    """VM entry loads DEBUGCTL, and IA32_LBR_CTL if control 21 asks for it (spec 4)."""
     lbr_set_debugctl(lbr, debugctl, switched, vmcs.debugctl)
     if vmcs.load_lbr_ctl and not switched:
         lbr_write_ctl(lbr, vmcs.lbr_ctl)

@@ -143,7 +143,7 @@ def leave(cpu: Processor, vmcs01: Vmcs, vmcs12: Vmcs, vmcs02: Vmcs, reason: Exit
     """Hand an exit of L2 on to L1; the caller then does ``cpu.vm_entry(vmcs01)``.
 
     `vmcs02` holds what L2 was exited with.  `vmcs12` gets L2's state as its exit controls
-    say, `vmcs01` the host state that L1 continues with.
+    specify, `vmcs01` the host state that L1 continues with.
     """
     vmcs12.exit_reason, vmcs12.exit_qualification = int(reason), qualification
     vmcs12.entry_interruption_info &= ~(1 << 31)

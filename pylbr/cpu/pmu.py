@@ -71,7 +71,7 @@ class PmuState:
     Attributes
     ----------
     pmc, fixed : list of int
-        Counters, as wide as the model says.
+        Counters, as wide as the model has them.
     evtsel : list of int
     fixed_ctrl, global_ctrl, status, pebs_enable : int
         The registers of those names; `status` is IA32_PERF_GLOBAL_STATUS.

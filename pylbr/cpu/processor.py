@@ -109,7 +109,7 @@ class Processor:
         GeneralProtection
             No such register, or a record beyond the depth.
         VmExit
-            The MSR bitmap in force says so.
+            The MSR bitmap in force requires it.
         """
         slot = self._slots.get(index)
         if host or slot is None or self.vmx.vmcs is not None:
@@ -135,7 +135,7 @@ class Processor:
         GeneralProtection
             With register, value, offending bits and rule; nothing has changed.
         VmExit
-            The MSR bitmap in force says so.
+            The MSR bitmap in force requires it.
         """
         slot = self._slots.get(index)
         if (host or slot is None or self.vmx.vmcs is not None or not slot.guest_writes
@@ -185,7 +185,7 @@ class Processor:
         GeneralProtection
             The address is not on a 64-byte boundary.
         VmExit
-            The XSS-exiting bitmap in force says so.
+            The XSS-exiting bitmap in force requires it.
         ValueError
             The buffer is too short.
         """
@@ -231,8 +231,8 @@ class Processor:
         Notes
         -----
         A counter that overflows does so at the exact branch.  That branch is recorded, then
-        the LBRs freeze if IA32_DEBUGCTL says so, then the PMI is delivered.  An exception of a
-        listener ends the batch there; a note on it says which branches are taken.
+        the LBRs freeze if IA32_DEBUGCTL asks for it, then the PMI is delivered.  An exception of a
+        listener ends the batch there; a note on it reports which branches are taken.
 
         Raises
         ------
@@ -434,7 +434,7 @@ class Processor:
         """VMLAUNCH or VMRESUME.
 
         The guest's IA32_LBR_CTL, IA32_DEBUGCTL and IA32_PERF_GLOBAL_CTRL are loaded as the
-        entry controls say, then the entry's MSR list.  The records and IA32_LBR_DEPTH cross
+        entry controls ask for, then the entry's MSR list.  The records and IA32_LBR_DEPTH cross
         unchanged.  An injected event, of vector 1 too, changes no debug control; its own
         jump is for the caller to retire.
 
@@ -452,7 +452,7 @@ class Processor:
         self.vmx.enter(vmcs)
 
     def vm_exit(self, reason: ExitReason, qualification: int = 0) -> Vmcs:
-        """Leave the guest: save, clear and load what the exit controls say.
+        """Leave the guest: save, clear and load what the exit controls ask for.
 
         IA32_DEBUGCTL is 0 afterwards, always.
 

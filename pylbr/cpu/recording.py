@@ -193,7 +193,7 @@ class Recorder:
     # What a record contains of a branch
 
     def _shown(self, address: int) -> int:
-        """An address as records have it: effective if the model says so, 32 bits outside
+        """An address as records have it: effective on models that record those, 32 bits outside
         64-bit mode (SDM vol. 3, 17.4.8.1)."""
         if self._effective:
             address -= self.mode.cs_base

@@ -14,7 +14,7 @@ __all__ = ["CENTURY", "CMOS", "EPOCH", "Cmos"]
 CMOS = range(0x70, 0x72)
 #: Index of the century, which the ACPI tables name.
 CENTURY = 0x32
-#: When a machine is switched on, unless it is told otherwise.
+#: When a machine is switched on, unless given otherwise.
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _INDEX, _NMI = 0x7F, 0x80
 _RATE, _24_HOURS, _VALID = 0x26, 0x02, 0x80
@@ -44,7 +44,7 @@ class Cmos:
             return 0xFF
         time = self._time()
         if time is not None:
-            return int(f"{time}", 16)  # BCD: register B says so
+            return int(f"{time}", 16)  # BCD: so register B reports
         return {0xC: 0, 0xD: _VALID}.get(self._selected, self._memory[self._selected])
 
     def _time(self) -> int | None:

@@ -69,7 +69,7 @@ class Ending:
 def executable_model(model: CpuModel | str) -> CpuModel:
     """`model` without what this machine lacks: AVX, TSX, SGX, PT, VMX and the debug store.
 
-    "architectural" is Sapphire Rapids under a family and model number that no table knows.
+    "architectural" is Sapphire Rapids under a family and model number that is in no table.
     """
     if model == UNKNOWN_MODEL:
         model = architectural(UNKNOWN_MODEL, number=0xEE)

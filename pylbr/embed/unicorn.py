@@ -197,7 +197,7 @@ class Link:
         self.sync()
 
     def after_access(self) -> None:
-        """The host has used the processor: record and count as it now says."""
+        """The host has used the processor: record and count as its registers now require."""
         self.arm()
 
     def __str__(self) -> str:
@@ -232,7 +232,7 @@ class Link:
             self.processor.lbr.record_one(0, 0, BranchClass.NOT_TAKEN, cycles=count)
 
     def arm(self) -> None:
-        """Record as the processor's registers now say, and stop where a counter overflows."""
+        """Record as the processor's registers now require, and stop where a counter overflows."""
         armed = self.processor.pmu.armed()
         self.recorder.direct = not armed.counters and not armed.logging
         self.recorder.logging = self._trace is not None or not self.recorder.direct
@@ -382,7 +382,7 @@ class Link:
             return True
 
     def _serve(self, uc: Uc) -> bool:
-        """The engine does not know this instruction: XSAVES, XRSTORS, RDPMC, INT1, or #UD."""
+        """The engine does not support this instruction: XSAVES, XRSTORS, RDPMC, INT1, or #UD."""
         rip = uc.reg_read(reg.UC_X86_REG_RIP)
         self.engine.taken()
         bits = self.engine.internal_state().bits

@@ -51,7 +51,7 @@ class Bolt:
         Raises
         ------
         CommandError
-            With what BOLT said.
+            With BOLT's output.
         """
         said = self._run("perf2bolt", "-pa", "-p", preagg, "-o", fdata, program)
         found = re.search(r"traces mismatching disassembled function contents: (\d+)", said)
@@ -70,7 +70,7 @@ class Bolt:
         Raises
         ------
         CommandError
-            With what BOLT said.
+            With BOLT's output.
         """
         said = self._run("llvm-bolt", program, "-o", output, f"-data={fdata}", *_LAYOUT)
         found = re.search(r"(\d+) out of \d+ functions in the binary .* have non-empty execution "

@@ -129,7 +129,7 @@ cdef const uint8_t *marks(const uint8_t *at, uint64_t *flags) noexcept nogil:
             flags[0] |= 2
         elif at[0] == 0x4D:  # M
             flags[0] |= 1
-        elif at[0] == 0x4E:  # N: perf 6.14 says so of a branch that was not taken
+        elif at[0] == 0x4E:  # N: perf 6.14 prints it for a branch that was not taken
             flags[0] |= <uint64_t>1 << 33
         elif at[0] != 0x2D:
             return NULL

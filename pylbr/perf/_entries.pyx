@@ -31,7 +31,7 @@ for _class in BranchClass:
 
 
 cdef inline uint64_t type_of(uint64_t info, uint64_t mask, int known) noexcept nogil:
-    """Type bits; known is -1 where the class is not given.  Codes above 5 tell nothing."""
+    """Type bits; known is -1 where the class is not given.  Codes above 5 are not specific."""
     cdef int code
     if known >= 0:
         return TYPE_OF_CLASS[known] if known < 16 else 0

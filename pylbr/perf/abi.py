@@ -288,7 +288,7 @@ def branch_type(branch: BranchClass) -> BranchType:
 
 
 def branch_class(kind: BranchType) -> BranchClass | None:
-    """Branch class of a ``PERF_BR_*``; None where the type does not say."""
+    """Branch class of a ``PERF_BR_*``; None where the type does not determine it."""
     return _CLASS_OF_TYPE.get(kind)
 
 

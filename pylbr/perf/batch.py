@@ -55,7 +55,7 @@ class SampleBatch:
         Index of the newest entry in `entries`.
     entries : ndarray of ENTRY_DTYPE, shape (m,)
     classes : ndarray of u1, shape (m,), optional
-        `lbrcore.BranchClass` of each entry, where the sampler knows it: INFO has one code for
+        `lbrcore.BranchClass` of each entry, where the sampler has it: INFO has one code for
         all members of OTHER_BRANCH, perf has several.
     hw_idx : ndarray of u8, shape (n,), optional
         Physical index of the newest entry (legacy TOS).

@@ -117,7 +117,7 @@ def parse_prefix(text: bytes) -> Prefix | None:
     perf prints, each only if asked for, and in this order: task name, pid or tid or pid/tid,
     [cpu], misc, seconds, period, event name, flags, data address, weight, instruction
     pointer, and after that a symbol and a file.  A column that a name of its own marks
-    (``1/2``, ``[001]``, ``1.500000:``, ``cycles:``) is known by it; numbers are told apart
+    (``1/2``, ``[001]``, ``1.500000:``, ``cycles:``) is recognised by it; numbers are distinguished
     by their widths, which are fixed: a lone pid or tid fills 5 or 7 columns, a period 10, a
     data address or weight 16, an instruction pointer 17.  Nothing else is accepted, so that
     text whose blanks were squeezed is refused.

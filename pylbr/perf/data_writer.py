@@ -117,7 +117,7 @@ class PerfDataWriter(Completed):
         self._output.file.write(bytes(self._data_start))
 
     def write(self, record: StreamRecord) -> None:
-        """Append samples, or what the kernel said of a mapping or task.
+        """Append samples, or the kernel's record of a mapping or task.
 
         Raises
         ------

@@ -30,7 +30,7 @@ def perf_samples(batch: SampleBatch, branch_sample_type: int) -> Samples:
 
     ``predicted`` is the opposite of ``mispred`` where the processor reports either, cycles are 0
     unless valid, and the type is filled in where the processor records it or TYPE_SAVE asks
-    for it: from `classes`, or from BR_TYPE, whose codes for OTHER_BRANCH tell perf nothing.
+    for it: from `classes`, or from BR_TYPE, whose codes for OTHER_BRANCH mean nothing to perf.
 
     Parameters
     ----------

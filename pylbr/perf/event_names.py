@@ -46,7 +46,7 @@ _TERM_SHIFTS: Final = {"event": 0, "umask": 8, "edge": 18, "inv": 23, "cmask": 2
 
 
 def named_event(name: str, sample_type: int) -> Event:
-    """The event of this name; raw 0, which no processor has, where it does not tell more."""
+    """The event of this name; raw 0, which no processor has, where it is not more specific."""
     plain = name.split(":")[0]
     kind, config = _NUMBERS.get(_ALIASES.get(plain, plain)) or _raw(plain) or _UNKNOWN
     return replace(Event(), name=name, type=kind, config=config, sample_type=sample_type)

@@ -31,7 +31,7 @@ _FEATURES: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Where the records are, and what the head says; `data` is (offset, size)."""
+    """Where the records are, and what the head contains; `data` is (offset, size)."""
 
     metadata: StacksMetadata
     data: tuple[int, int]
@@ -128,7 +128,7 @@ def parse_attr(path: object, raw: bytes, offset: int) -> Event:
     kind, size, config, period, sample_type, read_format, flags = _ATTR.unpack_from(raw)
     size = size or ATTR_SIZES[0]
     if size < ATTR_SIZES[0] or size > len(raw):
-        raise TraceError(path, f"an event attribute says that it has {size} bytes, but it has "
+        raise TraceError(path, f"an event attribute states a size of {size} bytes, but it has "
                          f"{len(raw)}", offset + 4)
     branches = struct.unpack_from("<Q", raw, 72)[0] if size >= 80 else 0
     return Event("", kind, config, period, sample_type, read_format, branches, flags, (), raw)

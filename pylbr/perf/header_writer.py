@@ -1,4 +1,4 @@
-"""Header features of perf.data: what the file says of the machine and the recording."""
+"""Header features of perf.data: what the file reports of the machine and the recording."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _WORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class EventIndex:
-    """The events of a file, and where a sample says which one it belongs to.
+    """The events of a file, and where a sample states which one it belongs to.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class EventIndex:
             return cls(tuple(events), -1, {})
         words = {_id_word(event.sample_type) for event in events}
         if len(words) != 1 or -1 in words:
-            raise ValueError("has several events, whose samples do not say which they belong to")
+            raise ValueError("has several events, whose samples do not state which they belong to")
         ids = {number: i for i, event in enumerate(events) for number in event.ids}
         return cls(tuple(events), words.pop(), ids)
 
@@ -97,7 +97,7 @@ def scan_samples(data: bytes, at: int, index: EventIndex) -> Found:
     Returns
     -------
     Found
-        `stop` is where it stopped; `fault` is empty or says what is wrong there.
+        `stop` is where it stopped; `fault` is empty or describes what is wrong there.
 
     Raises
     ------

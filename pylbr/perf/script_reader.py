@@ -284,7 +284,7 @@ class _Parser:
     def _new_names(
         self, window: _Window, rows: np.ndarray
     ) -> list[tuple[int, stacks.Comm]]:
-        """Names that tasks have taken on, each with the row before which it has to be told."""
+        """Names that tasks have taken on, each with the row before which it has to be reported."""
         tid, comm = rows["tid"], rows["comm"]
         if (tid == tid[0]).all() and (comm == comm[0]).all():
             prefix = self._prefix_of(window, rows, 0)

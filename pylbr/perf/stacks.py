@@ -4,7 +4,7 @@ A trace holds every branch; a file of stacks holds, at each sample, the newest f
 two are different things and no code here turns one into the other.
 
 A stream of stacks is `StacksMetadata` and then records in the order of the file: batches
-of samples (`Samples`) and, between them, what the kernel said of mappings and tasks
+of samples (`Samples`) and, between them, the kernel's records of mappings and tasks
 (`Mmap`, `Comm`, `Fork`, `Exit`, `Lost`).  The writers of `pylbr.profile` take the same stream.
 """
 
@@ -100,7 +100,7 @@ class Lost:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples in a row.  Every array has one element a sample unless said otherwise.
+    """Samples in a row.  Every array has one element per sample unless stated otherwise.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class BuildId:
 
 @dataclass(frozen=True, slots=True)
 class StacksMetadata:
-    """What the head of a file of stacks says; empty where the format has no place for it."""
+    """What the head of a file of stacks contains; empty where the format has no place for it."""
 
     events: tuple[Event, ...] = ()
     hostname: str = ""
@@ -272,7 +272,7 @@ class Stacks(Closing):
 
     @property
     def metadata(self) -> StacksMetadata:
-        """What the head of the file says."""
+        """What the head of the file contains."""
         return self._metadata
 
     def __iter__(self) -> Iterator[Record]:

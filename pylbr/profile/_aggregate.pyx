@@ -146,7 +146,7 @@ cdef class PairTable:
     def add_runs(self, samples):
         """Count (TO of a branch, FROM of the next one in time): code that ran straight.
 
-        Runs are told apart by the FROM of the branch that they begin with, too.  A branch that
+        Runs are distinguished by the FROM of the branch that they begin with, too.  A branch that
         was not taken lies within a run, and its cycles are the run's; an empty entry ends one.
 
         Returns

@@ -26,7 +26,7 @@ _TOLD = EntryFlag.MISPRED | EntryFlag.PREDICTED
 
 @dataclass(slots=True)
 class FunctionCounts:
-    """What the samples say of one function.
+    """What the samples show of one function.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Profile:
     not_taken : int
         Entries of branches that were not taken; they are counted nowhere else.
     mispredicts_measured : bool
-        Whether any entry says how it was predicted.
+        Whether any entry has its prediction.
     """
 
     edges: NDArray[np.void]

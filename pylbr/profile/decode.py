@@ -1,4 +1,4 @@
-"""Types of branches that the record does not tell, out of the instruction at FROM.
+"""Types of branches that the record does not contain, out of the instruction at FROM.
 
 As perf does it for OTHER_BRANCH and for parts without BR_TYPE:
 ``arch/x86/events/utils.c``, branch_type() and branch_map.

@@ -112,7 +112,7 @@ class _Watch:
 
 
 def examine(source: Stacks, binary: str | None = None) -> Diagnosis:
-    """Read a recording to its end and say what is wrong with it.
+    """Read a recording to its end and report what is wrong with it.
 
     Parameters
     ----------
@@ -186,8 +186,8 @@ def _of_content(watch: _Watch, profile: Profile, mapped: float | None) -> Iterab
         yield Finding("poor", f"{watch.lost:,} samples were lost, and {watch.samples:,} were not",
                       "perf record -m 512 (a larger buffer), or a larger period (-c)")
     if not watch.maps:
-        yield Finding("empty", "there are no mappings, which say what lies where",
-                      "perf record writes them unless it was told not to; perf script prints them "
+        yield Finding("empty", "there are no mappings, which map addresses to files",
+                      "perf record writes them unless it was asked not to; perf script prints them "
                       "with --show-mmap-events")
     elif mapped is not None and mapped < 1:
         yield from _unmapped(mapped)
@@ -207,7 +207,7 @@ def _of_content(watch: _Watch, profile: Profile, mapped: float | None) -> Iterab
                       "wrong order", "record without a branch filter (-b); a Skylake doubles its "
                       "newest entry")
     if not profile.mispredicts_measured:
-        yield Finding("note", "no entry says how it was predicted: mispredicts are not measured, "
+        yield Finding("note", "no entry has its prediction: mispredicts are not measured, "
                       "not 0", "perf record without -j no_flags; pylbr record --full "
                       "--mispredicts tage")
     if not profile.cycles_measured:

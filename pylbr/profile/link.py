@@ -17,7 +17,7 @@ __all__ = ["OUTSIDE", "UNKNOWN", "LinkProfile", "link_profile"]
 
 #: An address outside of the binary.
 OUTSIDE = -1
-#: In place of the origin of a straight run, where its source does not tell it.
+#: In place of the origin of a straight run, where its source does not contain it.
 UNKNOWN = -2
 _MOST_NAMES = 5
 
@@ -108,8 +108,8 @@ def matching_files(image: ElfImage, profile: Profile) -> set[tuple[str, bytes]]:
     files = profile.spaces.files()
     if not files:
         raise TraceError(
-            image.path, "cannot be found: the recording has no mappings, which say what lies where "
-            "(perf script prints them with --show-mmap-events)"
+            image.path, "cannot be found: the recording has no mappings, which map addresses "
+            "to files (perf script prints them with --show-mmap-events)"
         )
     own, real = image.build_id, os.path.realpath(image.path)
     found = {file for file in files if _same_build(file[1], own)}

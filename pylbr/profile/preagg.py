@@ -65,7 +65,7 @@ def _branch_lines(profile: LinkProfile) -> Iterator[str]:
 def _trace_lines(profile: LinkProfile) -> Iterator[str]:
     if any(origin == UNKNOWN for origin, _, _ in profile.traces):
         raise TraceError(
-            profile.image.path, "the straight runs come from lines that do not tell what led to "
+            profile.image.path, "the straight runs come from lines that do not contain what led to "
             "them (F, f), of which no trace lines can be made: add --preagg-form branches")
     without_run = {edge: count for edge, (count, _) in profile.edges.items()}
     lines = {}

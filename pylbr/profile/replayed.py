@@ -35,7 +35,7 @@ def replayed(
     command_line : sequence of str
         For the head of a file.
     update : callable, optional
-        Told how many branches were done, chunk by chunk.
+        Called with the number of branches done, chunk by chunk.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def replayed(
     Raises
     ------
     TraceError
-        While the stream is read: no event occurred as often as its period says, or no branch
+        While the stream is read: no event occurred as often as its period requires, or no branch
         passed the filter.
     """
     metadata = StacksMetadata(
@@ -92,7 +92,7 @@ class _Spaces:
             yield from self._add(task.pid, task.tid, task.name)
 
     def newcomers(self, batch: SampleBatch) -> Iterator[Record]:
-        """Tasks that only their branches tell of."""
+        """Tasks that only their branches show."""
         for tid in np.unique(batch.tid).tolist():
             if tid not in self._tasks:
                 pid = int(batch.pid[np.flatnonzero(batch.tid == tid)[0]])

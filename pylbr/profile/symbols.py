@@ -50,7 +50,7 @@ class Symbols:
     """Places of addresses, through the mappings of their processes.
 
     A file that is missing, no ELF file, or another build than the one that was mapped gives
-    no names; `problems` says so, one line a file.
+    no names; `problems` lists them, one line per file.
     """
 
     def __init__(self, spaces: AddressSpaces) -> None:

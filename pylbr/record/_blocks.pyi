@@ -12,7 +12,7 @@ class BlockWalk:
     blocks : array of BLOCK_DTYPE, shape (n,), C-contiguous
         The table; number 0 is never used.
     lengths : array of u1, shape (m,), C-contiguous
-        Bytes of every instruction of every block, where the block's ``lengths`` says.
+        Bytes of every instruction of every block, where the block's ``lengths`` points.
     timed : bool
         Fill in `cycles` from the cost model.
     """

@@ -111,7 +111,7 @@ class BareMachine:
             self.uc.emu_start(self._code.entry, _RETURN)
         except UcError as error:
             if error.errno == UC_ERR_INSN_INVALID:
-                self._die(signal.SIGILL, "an instruction that this engine does not know")
+                self._die(signal.SIGILL, "an instruction that this engine does not support")
             else:
                 self._die(signal.SIGSEGV, self._fault or str(error))
         try:

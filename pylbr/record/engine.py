@@ -113,7 +113,7 @@ class Outcome:
     seconds : float
         From the start of the program to its end.
     remarks : list of str
-        What the user should know: programs not followed, things lost.
+        Remarks for the user: programs not followed, things lost.
     nothing : str
         Why there is not a single sample, where that is a failure.
     """

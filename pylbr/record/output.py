@@ -124,7 +124,7 @@ class _Reserve:
 
     def __init__(self, directory: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
-        with contextlib.suppress(OSError):  # the first write will say so
+        with contextlib.suppress(OSError):  # the first write will report it
             os.posix_fallocate(self._file.fileno(), 0, self._BYTES)
 
     def release(self) -> None:

@@ -51,8 +51,8 @@ class PredictedOutput:
     """Gives samples a model's mispredicts on their way to another output.
 
     A branch that the thread's stacks have not shown before counts as predicted, and so does a
-    return whose call is not in its stack: the model cannot know better.  Samples of an engine
-    that tells mispredicts pass as they are.
+    return whose call is not in its stack: the model cannot do better.  Samples of an engine
+    that has mispredicts pass as they are.
 
     Parameters
     ----------

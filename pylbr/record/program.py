@@ -42,7 +42,7 @@ class Program:
 
 
 def target_of(command: Sequence[str]) -> Target:
-    """What the program of a command line runs on; x86-64 if that cannot be told."""
+    """What the program of a command line runs on; x86-64 if that cannot be determined."""
     try:
         return resolve(command, tuple(TARGETS.values())).target
     except CommandError:

@@ -54,7 +54,7 @@ def logged(
     """The `events` column that a processor makes of a trace with these counters.
 
     Counters that sample log what they count; the rest of the first four log what the trace
-    says of them.
+    has for them.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def logged(
 
 
 def _amounts(branches: NDArray[np.void], event: CountedEvent) -> NDArray[np.uint64]:
-    """What each branch adds to the count of an event, as far as a record can say."""
+    """What each branch adds to the count of an event, as far as a record shows it."""
     counts = np.ones(len(branches), bool)
     for name, table in (
         ("class", event.classes), ("flags", event.flags), ("cpl_from", event.cpls)

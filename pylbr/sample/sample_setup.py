@@ -133,7 +133,7 @@ class SampleSetup:
         return bool(self.branch_sample_type & BranchSample.COUNTERS)
 
     def config(self, *, classes: bool = False) -> LbrConfig:
-        """What the processor's facility offers; with `classes`, records tell those too."""
+        """What the processor's facility offers; with `classes`, records contain those too."""
         return _config(self.processor, classes)
 
     def control(self) -> int:

@@ -31,7 +31,7 @@ _CAPACITY = 4096
 #: splitmix64's step: streams of one seed differ.
 _STREAM_STEP = 0x9E3779B97F4A7C15
 
-#: Bits of INFO that only a column of the trace can tell.
+#: Bits of INFO that only a column of the trace can provide.
 _MEASURED = {"flags": INFO_MISPRED, "cycles": INFO_CYC_CNT | INFO_CYC_CNT_VALID}
 
 Columns = Mapping[str, NDArray[np.generic] | int | str]
@@ -90,7 +90,7 @@ class Sampler:
         iterator of SampleBatch
             In the order of time; it must be used up before the next call.  Their `info_mask` has
         neither MISPRED nor the cycles if the trace has no such column: the facility's zeros
-        would say that every branch was predicted, and that no time passed.
+        would mean that every branch was predicted, and that no time passed.
         """
         self._measured = self._info_mask
         for name, bits in _MEASURED.items():
@@ -236,7 +236,7 @@ def sample(
     setup : SampleSetup
     threads : int
     update : callable, optional
-        Told how many branches were done, chunk by chunk.
+        Called with the number of branches done, chunk by chunk.
 
     Notes
     -----

@@ -32,7 +32,7 @@ def groups(
         "works": lambda: Group("request 1: it works", tuple(guest_cases(directory, model))),
         "state": lambda: Group("request 2: it survives save and restore",
                                (*saved_cases(directory, model, policy, points), *svm_cases())),
-        "msrs": lambda: Group("request 3: MSRs can and cannot be accessed as CPUID says",
+        "msrs": lambda: Group("request 3: MSRs can and cannot be accessed as CPUID enumerates",
                               tuple(msr_cases(model, policy))),
         "contention": lambda: Group(
             "request 4: host and guest contend without a leak",

@@ -148,7 +148,7 @@ def contention_cases(directory: Path, model: str, policy: str) -> list[Case]:
         designed = int(not made.by_design or "P20" not in made.by_design)
         looked = [(("lbr_legacy", f"-DMODE={designed}"), LEGACY_HOST, True),
                   (("lbr_legacy", "-DMODE=2"), LEGACY_HOST, claimed)]
-    what = {0: "the guest notices nothing", 1: "records are its own, or it is told",
+    what = {0: "the guest notices nothing", 1: "records are its own, or their loss is reported",
             2: "records are its own, or end early", 3: "no record is the host's"}[mode]
     names = {"lbr_contention": f"lbr_contention: {what}", "lbr_legacy": "lbr_legacy beside a host"}
     return [Case(names.get(words[0], f"{words[0]} beside a busy host")

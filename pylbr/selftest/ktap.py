@@ -12,7 +12,7 @@ Run = Callable[[], tuple[bool, list[str]]]
 
 
 class Skip(Exception):
-    """The case cannot be run here; the message says why."""
+    """The case cannot be run here; the message gives the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""MSRs can and cannot be accessed as CPUID says: the kernel's msrs_test, with a table of LBRs."""
+"""MSRs can and cannot be accessed as CPUID enumerates: the kernel's msrs_test, with LBR rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _lbr_rows(model: CpuModel) -> list[MsrRegister]:
 
 
 def _facility(model: CpuModel) -> LbrConfig:
-    """The host's, as KVM knows it."""
+    """The host's, as KVM supports it."""
     if model.arch:
         return LbrConfig(depth_bitmap=model.arch.depth_bitmap)
     return LbrConfig.legacy(model.legacy.depth)  # type: ignore[union-attr]

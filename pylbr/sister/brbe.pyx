@@ -352,7 +352,7 @@ cdef class BrbeState(BranchFacility):
         self.frozen = True
 
     def overflow(self, *, el=0, hyp=False, time=0):
-        """A counter has overflowed; freeze if BRBCR_ELx.FZP says so.
+        """A counter has overflowed; freeze if BRBCR_ELx.FZP asks for it.
 
         Parameters
         ----------

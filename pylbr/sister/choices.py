@@ -11,7 +11,7 @@ __all__ = ["CHOICES"]
 
 CHOICES: Final[dict[str, tuple[str, str]]] = {
     "BRBE_RES0": ("writes ignored", "Arm: software shall write 0 to RES0 bits; what else happens "
-                  "is not said."),
+                  "is not stated."),
     "BRBE_RESET": ("zero", "Arm: fields reset to UNKNOWN values; here registers, records and cycle "
                    "counter are 0."),
     "BRBE_BRB_INJ_LEAVES": ("zero", "Arm: BRB INJ leaves the injection registers UNKNOWN."),
@@ -25,7 +25,7 @@ CHOICES: Final[dict[str, tuple[str, str]]] = {
                              "without looking at FZP where EL2 is missing; the register's text "
                              "names FZP."),
     "BRBE_CC_UNKNOWN": ("after every prohibited stretch", "A change of EL that made no branch is "
-                        "not seen: only branches tell where the program was."),
+                        "not seen: only branches show where the program was."),
     "BRBE_CANONICAL": ("as given", "Addresses are kept as 64 bits."),
     "CTR_DEPTH_UNSUPPORTED": ("keeps the depth", "WARL: a write of a depth that is not supported "
                               "leaves sctrdepth as it was."),

@@ -1,4 +1,4 @@
-"""What the flags of a branch say beyond `lbrcore.BranchFlag`, on architectures other than x86.
+"""What the flags of a branch contain beyond `lbrcore.BranchFlag`, on architectures other than x86.
 
 A row of `lbrcore.BRANCH_DTYPE` serves all architectures.  Its class is `lbrcore.BranchClass`:
 SYSCALL is SVC, HVC, SMC and ECALL, SYSRET and IRET are ERET, MRET and SRET, SOFT_INT is BRK and
@@ -24,7 +24,7 @@ VIRTUAL: Final = 4
 
 
 class Cause(IntEnum):
-    """Why an exception or interrupt was taken, as far as a branch recorder tells."""
+    """Why an exception or interrupt was taken, as far as a branch recorder reports it."""
 
     OTHER = 0
     BREAKPOINT = 1

@@ -38,7 +38,7 @@ cdef class BranchFacility:
     """BranchFacility()\n--\n
     What `lbrcore.LbrState` and the recorders of other architectures have in common.
 
-    Branches come as rows of `lbrcore.BRANCH_DTYPE` (`pylbr.sister.details` says how to read them),
+    Branches come as rows of `lbrcore.BRANCH_DTYPE` (`pylbr.sister.details` describes how to read them),
     records leave as `lbrcore.ENTRY_DTYPE`.  An instance is used by one thread at a time.  A call
     that raises leaves the state as it was.
     """

@@ -17,7 +17,7 @@ class SystemField(Field):
     Parameters
     ----------
     needs : str
-        Attribute of the configuration that says whether it exists; empty: it always does.
+        Attribute of the configuration that decides whether it exists; empty: it always does.
     """
 
     needs: str = ""
@@ -42,7 +42,7 @@ class SystemRegister:
         Least privileged level that may access it: 3 is the least privileged of all.
     count : int
     needs : str
-        Attribute of the configuration that says whether it exists; empty: it always does.
+        Attribute of the configuration that decides whether it exists; empty: it always does.
     rule : str
         What holds beyond the fields.
     """

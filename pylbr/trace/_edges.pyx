@@ -13,7 +13,7 @@ import numpy as np
 from lbrcore import BRANCH_DTYPE
 from pylbr.trace._guesses cimport get, put
 
-#: Class and privilege levels among the last eight bytes of a branch: they tell edges apart.
+#: Class and privilege levels among the last eight bytes of a branch: they distinguish edges.
 cdef uint64_t KEY = 0xFFFF00FF
 cdef uint32_t NONE = 0xFFFFFFFF
 

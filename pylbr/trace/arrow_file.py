@@ -154,7 +154,7 @@ class ArrowTrace(ColumnarTrace):
         self._ours = found is not None
         self.metadata = found[0] if found else Metadata()
         if found and found[1] != names:
-            raise self._damaged(f"columns {names}, but its metadata say {found[1]}", 8)
+            raise self._damaged(f"columns {names}, but its metadata list {found[1]}", 8)
         if len(set(names)) < len(names) or not set(REQUIRED[:2]) <= set(names):
             raise TraceError(self.path, "is no trace: it needs the columns 'from' and 'to'", 8)
         self.columns = tuple(name for name in COLUMNS if name in names)

@@ -1,7 +1,7 @@
 """Where the columns of an Arrow IPC file lie, so that rows can be read by position.
 
 pyarrow reads whole record batches; a window of 32 branches needs a few hundred bytes of
-one.  This module reads the three FlatBuffers tables that say what and where they are, the
+one.  This module reads the three FlatBuffers tables that describe what and where they are, the
 schema, the footer and the head of a record batch, and trusts no number in them.
 
 Sources: Arrow columnar format 1.5, ``File.fbs``, ``Message.fbs``, ``Schema.fbs``, and the

@@ -138,7 +138,7 @@ class Cbp(StreamTrace):
 
 
 def _is_cbp(head: Head) -> bool:
-    """Instructions that follow each other as their branches say."""
+    """Instructions that follow each other as their branches require."""
     data = head.data[:_HEAD]
     try:
         found, _, _ = parse(data, final=len(head.data) <= _HEAD)

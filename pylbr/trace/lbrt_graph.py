@@ -21,7 +21,7 @@ _BIG: Final = 1 << 17
 
 
 class Graph:
-    """Nodes and edges as the parts read so far tell.
+    """Nodes and edges as the parts read so far contain them.
 
     Attributes
     ----------

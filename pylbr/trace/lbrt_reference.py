@@ -145,7 +145,7 @@ def learned(state: int, taken: bool, most: int) -> int:
 
 
 class Guesser:
-    """What is guessed, and what the streams say of the guesses, from the start of a piece."""
+    """What is guessed, and what the streams contain of the guesses, from a piece's start."""
 
     def __init__(self, graph: Graph, runs: bytes, guesses: bytes, ranks: bytes) -> None:
         self.graph = graph

@@ -67,7 +67,7 @@ def decode_metadata(
     Raises
     ------
     ValueError
-        Damaged, or of a version that this reader does not know.
+        Damaged, or of a version that this reader does not support.
     """
     schema_metadata = schema_metadata or {}
     text = schema_metadata.get(METADATA_KEY)

@@ -93,7 +93,7 @@ class ParquetTrace(ColumnarTrace):
             raise TraceError(path, f"cannot be read: {error.strerror}") from error
         if found and found[1] != part.names:
             raise self._damaged(
-                path, f"columns {part.names}, but its metadata say {found[1]}", _footer(path))
+                path, f"columns {part.names}, but its metadata list {found[1]}", _footer(path))
         if not set(REQUIRED[:2]) <= set(part.names):
             raise TraceError(path, "is no trace: it needs the columns 'from' and 'to'")
         columns = tuple(name for name in COLUMNS if name in part.names)

@@ -1,8 +1,8 @@
 """Public bugs of LBR arbitration, each modelled as the code was, and found by the search.
 
 Where the source allows it nothing is planted: the policy is the code as it was merged or posted,
-and the ground says what may happen.  Where several bugs of one series would hide one another, the
-bug is left in the code that has all others fixed.
+and the ground defines what may happen.  Where several bugs of one series would hide one another,
+the bug is left in the code that has all others fixed.
 """
 
 from __future__ import annotations

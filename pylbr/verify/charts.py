@@ -114,7 +114,7 @@ def _overview(plt: Any, figures: Sequence[Figures]) -> Any:
     return chart
 
 
-#: Marks of a chart's lines: as many as can be told apart, hollow first.
+#: Marks of a chart's lines: as many as can be distinguished, hollow first.
 _MARKS = tuple((mark, filled) for filled in ("none", "full") for mark in "osD^v<>PX*hpd8")
 
 

@@ -63,7 +63,7 @@ class Player:
         return self.steps[-1]
 
     def play(self, item: str) -> None:
-        """Do what one item of a story says, and before it what must come first.
+        """Do what one item of a story asks for, and before it what must come first.
 
         Raises
         ------

@@ -156,7 +156,7 @@ class _World:
             self.broken.add("P5")
 
     def branch(self) -> None:
-        """Two names are enough to tell an owner's new record from its last."""
+        """Two names are enough to distinguish an owner's new record from its last."""
         last = self.alone()[1]
         tag = f"L{self.level}{'b' if last == f'L{self.level}a' else 'a'}" if self.level else "h"
         if self.hw[0]:

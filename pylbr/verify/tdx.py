@@ -1,6 +1,6 @@
 """TDX: the module owns a TD's LBRs, the host owns what the module leaves.
 
-What is public says that a TD may not have LBRs (XFAM bit 15 is refused) until KVM saves and
+Public documents state that a TD may not have LBRs (XFAM bit 15 is refused) until KVM saves and
 restores IA32_LBR_DEPTH properly.  Here a TD has them: the module loads its state on entry, and on
 exit saves it and leaves the initial state, as XRSTORS makes it, in which DEPTH is the TD's.  So the
 host has to save four things before the entry and restore them after the exit, DEPTH first, since a

@@ -64,7 +64,7 @@ class ReferenceBlocks:
     registers : callable
         Returns (CS, RFLAGS, RCX); RFLAGS is None if the host cannot read them.
     log_not_taken : bool
-        Tell of conditional branches that fell through, as the log of the twin does.
+        Report conditional branches that fell through, as the log of the twin does.
     """
 
     def __init__(

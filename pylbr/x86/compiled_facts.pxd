@@ -16,7 +16,7 @@ ctypedef struct block_facts:
     uint32_t privileged  # instructions that the engine must not execute by itself
     uint64_t privileged_at[MOST_PRIVILEGED]
 
-# False: the decoder refuses an instruction, or cannot say whether one stores.
+# False: the decoder refuses an instruction, or cannot determine whether one stores.
 cdef bint decode_block(
     const uint8_t* code, uint32_t size, uint64_t address, block_facts* out) noexcept nogil
 

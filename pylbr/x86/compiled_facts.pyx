@@ -68,7 +68,7 @@ cdef enum:
 
 
 cdef inline int _stores(const x86_insn* insn) noexcept nogil:
-    """Does this instruction, no branch, write memory?  UNKNOWN: the twin knows."""
+    """Does this instruction, no branch, write memory?  UNKNOWN: the twin decides."""
     cdef uint8_t op = insn.opcode, reg = insn.modrm >> 3 & 7
     if insn.encoding != X86_LEGACY or insn.flags & (X86_STRING | X86_SHADOW_STACK):
         return UNKNOWN

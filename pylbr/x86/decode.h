@@ -1,5 +1,5 @@
 /* Decoder of x86-64 instructions in 64-bit mode: length, branch class, and what a translator
- * must know to move an instruction (SDM vol. 2, chapter 2 and the opcode maps).
+ * needs to move an instruction (SDM vol. 2, chapter 2 and the opcode maps).
  *
  * It never guesses.  What is undefined, truncated, or decoded differently by processors or by
  * other decoders has length 0 and a reason (enum x86_refusal).  Freestanding C11: no libc, no
@@ -265,7 +265,7 @@ static inline int x86_ambiguous_branch(const struct x86_walk *w, const struct x8
 }
 
 /* Decode the instruction at `bytes`, of which `available` may be read.  Returns its length, 0
- * if refused; `out` is filled in either case, its `refusal` says why. */
+ * if refused; `out` is filled in either case, its `refusal` is the reason. */
 static inline int x86_decode(const uint8_t *bytes, size_t available, struct x86_insn *out) {
     struct x86_walk w = {.bytes = bytes, .end = X86_MAX_LENGTH};
     if (available < w.end)

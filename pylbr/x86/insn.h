@@ -1,4 +1,4 @@
-/* What the decoder says of an instruction.
+/* What the decoder reports of an instruction.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

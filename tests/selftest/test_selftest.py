@@ -36,7 +36,7 @@ def test_a_policy_that_holds_everything_passes_everything(capsys):
     assert code == 0
     assert [name for name, (indented, _, _) in found.items() if not indented] == [
         "request 1: it works", "request 2: it survives save and restore",
-        "request 3: MSRs can and cannot be accessed as CPUID says",
+        "request 3: MSRs can and cannot be accessed as CPUID enumerates",
         "request 4: host and guest contend without a leak"]
     assert all(passed and not directive for _, passed, directive in found.values())
     assert len(found) > 50

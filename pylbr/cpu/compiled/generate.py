@@ -1,7 +1,7 @@
 """The models as C tables: ``lbrcore/library/models.c``, which liblbrcore contains.
 
 ``python -m pylbr.cpu.compiled.generate`` renews it; a test holds it equal to the rows.  What the
-rows say of a model is worked out here, so that C only looks up.
+rows specify for a model is computed here, so that C only looks up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RDMSR and WRMSR by the tables' accessors.  Twin: ``pylbr.cpu.msr``.
 
 A read never changes anything.  A write gets a value whose reserved bits have been checked and
-masks what the row says is ignored.
+masks the bits that the row ignores.
 """
 
 from libc.stdint cimport int64_t

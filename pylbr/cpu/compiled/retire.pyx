@@ -73,7 +73,7 @@ cdef uint64_t _count(lbr_cpu* cpu, const lbr_branch* branch, bint is_branch) noe
 # ---------------------------------------------------------------- overflow
 
 cdef int lbr_cpu_raise_pmi(lbr_cpu* cpu) noexcept nogil:
-    """Freeze as IA32_DEBUGCTL demands, then tell of the PMI."""
+    """Freeze as IA32_DEBUGCTL demands, then deliver the PMI."""
     cdef bint streamlined = (
         cpu.model.pmu_version >= STREAMLINED_FROM or lbr_has(cpu, LBR_MODEL_AMD))
     if (not streamlined and lbr_has(cpu, LBR_MODEL_ARCH)
@@ -111,7 +111,7 @@ cdef inline bint _as_it_is(const lbr_cpu* cpu) noexcept nogil:
 
 
 cdef uint64_t _shown(const lbr_cpu* cpu, uint64_t address) noexcept nogil:
-    """Effective if the model says so, 32 bits outside 64-bit mode (SDM vol. 3, 17.4.8.1)."""
+    """Effective on models that record those, 32 bits outside 64-bit mode (SDM vol. 3, 17.4.8.1)."""
     if lbr_has(cpu, LBR_MODEL_EFFECTIVE):
         address -= cpu.cs_base
     return address if cpu.long_mode else address & LOW_32

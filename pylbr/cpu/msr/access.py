@@ -26,7 +26,7 @@ class MsrAccess:
     ----------
     msrs : Msrs
     replaced : mapping of int to Slot
-        Registers that are accessed otherwise than the model's rows say.
+        Registers that are accessed otherwise than the model's rows specify.
     """
 
     def __init__(self, msrs: Msrs, replaced: Mapping[int, Slot] | None = None) -> None:
@@ -35,7 +35,7 @@ class MsrAccess:
         self.slots = {**self._of_model, **replaced} if replaced else self._of_model
 
     def copy(self, msrs: Msrs) -> MsrAccess:
-        """The access to a copy of the registers, as the model's rows say."""
+        """The access to a copy of the registers, as the model's rows specify."""
         other = object.__new__(MsrAccess)
         other.msrs, other.slots, other._of_model = msrs, self._of_model, self._of_model
         return other

@@ -1,7 +1,7 @@
 """RDMSR and WRMSR: from a number to its accessor, compiled once per model.
 
 A read never changes anything.  A write gets a value whose reserved bits have been checked
-and masks what the row says is ignored.
+and masks the bits that the row ignores.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def usable() -> str:
     Raises
     ------
     UnsupportedFeature
-        It cannot; the message says why.
+        It cannot; the message gives the reason.
     """
     if platform.machine() != "x86_64" or platform.system() != "Linux":
         raise UnsupportedFeature("the native engine needs Linux on x86-64")

@@ -101,7 +101,7 @@ class Image:
         return np.array(self._shared[name][0])
 
     def publish(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        """Make the blob know executable memory: (start, end, kind)."""
+        """Register executable memory with the blob: (start, end, kind)."""
         wanted = set(ranges)
         if wanted == self._ranges:
             return

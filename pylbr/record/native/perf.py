@@ -1,4 +1,4 @@
-"""perf_event_open as far as the recorder uses it: ticks, and what perf says of tasks."""
+"""perf_event_open as far as the recorder uses it: ticks, and perf's records of tasks."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class SideRecord:
 
 
 class SideBand:
-    """What perf says of a process, its threads and its descendants: COMM, FORK, EXIT, MMAP2, LOST.
+    """perf's records of a process, its threads and its descendants: COMM, FORK, EXIT, MMAP2, LOST.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What happens to processes, read in /proc again and again: for where perf may not tell it."""
+"""What happens to processes, read in /proc again and again: where perf may not report it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _named(pid: int, tid: int, name: str, now: int, misc: int = 0) -> SideRecord
 
 
 def _program(pid: int) -> tuple[str, bytes]:
-    """The executed file, and what the kernel has told the program, random addresses among it."""
+    """The executed file, and the auxiliary vector, random addresses included."""
     with open(f"/proc/{pid}/auxv", "rb") as file:
         return os.readlink(f"/proc/{pid}/exe"), file.read()
 
@@ -143,7 +143,7 @@ def _children(pid: int, tid: int) -> list[int]:
     try:
         with open(f"/proc/{pid}/task/{tid}/children") as file:
             return [int(word) for word in file.read().split()]
-    except OSError:  # it has ended, or the kernel does not tell (CONFIG_PROC_CHILDREN)
+    except OSError:  # it has ended, or the kernel does not list them (CONFIG_PROC_CHILDREN)
         return []
 
 

@@ -310,7 +310,7 @@ class Session:
             code = code_ranges(found, injection.own)
             injection.image.publish(code + closed + sequences(found))
 
-    # ---- what perf says ----
+    # ---- perf's records ----
 
     def follow(self) -> list[Stacks]:
         """Handle what has happened to tasks and mappings.

@@ -46,7 +46,7 @@ def check_target(pid: int) -> None:
     Raises
     ------
     CommandError
-        It cannot; the message says why, and what helps.
+        It cannot; the message gives the reason, and what helps.
     """
     known = facts(pid)
     state = known.get("State", "X")[0]

@@ -25,7 +25,7 @@ static inline int riscv64_is_link(unsigned reg) {
     return reg == 1 || reg == 5;
 }
 
-/* JALR rd, rs1.  A co-routine swap returns and calls: the return is what is told. */
+/* JALR rd, rs1.  A co-routine swap returns and calls: the return is what is recorded. */
 static inline unsigned riscv64_jalr(unsigned rd, unsigned rs1) {
     if (!riscv64_is_link(rd))
         return riscv64_is_link(rs1) ? LBR_NEAR_RET : LBR_NEAR_IND_JMP;

@@ -55,7 +55,7 @@ static void steps(void) {
     wrmsr(IA32_LBR_CTL, 0);
 }
 
-/* XSAVES, which the engine does not know at all. */
+/* XSAVES, which the engine does not support at all. */
 static void step_over_xsaves(void) {
     extern char d_xsaves[];
     static uint8_t area[2048] __attribute__((aligned(64)));

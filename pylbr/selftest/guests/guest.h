@@ -68,7 +68,7 @@ typedef struct {
     uint64_t rip, cs, rflags, rsp, ss;
 } frame;
 typedef void (*handler)(frame *);
-/* Who is called for a vector; without one, an exception ends the test. */
+/* The handler of a vector; without one, an exception ends the test. */
 extern handler handlers[256];
 extern uint64_t gdt[], idt[], tss[];
 void user_gate(int vector); /* let ring 3 use it */

@@ -5,7 +5,7 @@ static uint64_t from(uint32_t i) { return rdmsr(IA32_LBR_FROM + i); }
 static uint64_t to(uint32_t i) { return rdmsr(IA32_LBR_TO + i); }
 static uint64_t type(uint32_t i) { return rdmsr(IA32_LBR_INFO + i) >> 56 & 15; }
 
-/* One branch of each near class, between two addresses that it tells. */
+/* One branch of each near class, between two addresses that it reports. */
 extern char c_jcc[], c_jcc_to[], c_call[], c_called[], c_ret[], c_back[], c_jmp[], c_jmp_to[];
 __attribute__((noinline, naked)) static void branches(void) {
     __asm__("xor %eax, %eax\n"

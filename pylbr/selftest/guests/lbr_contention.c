@@ -1,8 +1,8 @@
 /* A host that wants the LBRs, too: it acts at points that this guest chooses by port F5h.
  *
  * Whatever it does, the records read are those of a run that it left alone, the newest first and
- * none between left out, or they break off in empty ones.  MODE says when they may:
- * 0 never; 1 if the host tells so at port F5h; 2 without a word.  3: no more is promised than
+ * none between left out, or they break off in empty ones.  MODE selects when they may:
+ * 0 never; 1 if the host reports it at port F5h; 2 without a report.  3: no more is promised than
  * that no record of the host's is among them. */
 #include "guest.h"
 

@@ -1,5 +1,5 @@
 /* Legacy LBRs of 680H: enumeration by #GP, TOS, LBR_SELECT, #DB, freeze; and a host that wants
- * them, too, where MODE tells how KVM shares them: 0 not at all, 1 the host outranks the guest,
+ * them, too, where MODE is how KVM shares them: 0 not at all, 1 the host outranks the guest,
  * 2 as merged. */
 #include "guest.h"
 
@@ -103,7 +103,7 @@ static void contend(void) {
     out8(HOST_PORT, PIN);
     branches();
     wrmsr(IA32_DEBUGCTL, 0);
-    if (MODE == 1) { /* as designed: reads give 0, and we are not told */
+    if (MODE == 1) { /* as designed: reads give 0, and nothing reports it */
         for (uint32_t i = 0; i < depth; i++) check(rdmsr(FROM + i) == 0);
         wrmsr(FROM, 0x1234);
         check(rdmsr(FROM) == 0 && rdmsr(TOS) == 0);

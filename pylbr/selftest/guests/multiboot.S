@@ -8,7 +8,7 @@
 start32:
     cmp $0x2BADB002, %eax
     jne refused
-    testl $1, (%ebx)            /* the information says how much memory there is */
+    testl $1, (%ebx)            /* the information has the size of memory */
     jz refused
     mov $stack_top, %esp        /* 32 bits of it: nothing has loaded SS since the boot loader */
     call long_mode              /* pushed before paging is on, popped after */

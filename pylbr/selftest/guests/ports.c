@@ -1,5 +1,5 @@
 /* What a kernel image of a PC finds at I/O ports: the UART, fw_cfg, and nothing elsewhere; and the
- * local APIC as it is reset, switched to x2APIC mode and asked who we are. */
+ * local APIC as it is reset, switched to x2APIC mode and asked for its number. */
 #include "guest.h"
 
 enum { COM1 = 0x3F8, DIVISOR_LATCH = 0x80, APIC_BASE = 0x1B, EXTD = 1 << 10, EN = 1 << 11 };
