@@ -15,12 +15,16 @@ from pylbr.record import _wire
 from pylbr.record.engine import Request, engine
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.qemu import _Run
+from pylbr.record.targets import TARGETS, X86_64
 from pylbr.record.wire import Wire, WireOptions
 from pylbr.record.wire_numbers import Message
 from tests.fuzz import mutate
 
 _SLOTS = 2
-_SAMPLES, _FULL = 0, 1
+#: First byte of a seed: a full recording, or samples of a program for each target.
+_FULL, _SAMPLES = 1, 0
+_MODES = {_SAMPLES: X86_64, _FULL: X86_64,
+          **dict(enumerate((target for target in TARGETS.values() if target is not X86_64), 2))}
 #: Bytes of each part of the memory that a seed has.
 _PARTS = {"head": 24, "slots": _SLOTS * _wire.SLOT_BYTES, "blocks": 8 * 32, "lengths": 64,
           "rings": 256, "messages": 512}
@@ -43,7 +47,7 @@ def _blocks() -> bytes:
 
 @cache
 def seeds() -> tuple[bytes, ...]:
-    """A recording of samples and a full one, part by part."""
+    """Recordings of samples and a full one, part by part."""
     words = np.array([1, 2, 3, 4, 5, 1, 2], "<u4").tobytes()
     messages = b"".join((
         _message(Message.MMAP, struct.pack("<QQQ", 0x401000, 0x1000, 0) + b"/bin/true"),
@@ -53,7 +57,7 @@ def seeds() -> tuple[bytes, ...]:
         _message(Message.NAME, struct.pack("<I", 100) + b"other"),
     ))
     found = []
-    for mode in (_SAMPLES, _FULL):
+    for mode in _MODES:
         slot = _SLOT.pack(2, 100, 100, 1, 5, len(messages), 0, 0, 0)
         parts = {
             "head": struct.pack("<IIIIQ", 0, 6, 20, 1, 0), "slots": slot,
@@ -73,14 +77,14 @@ def hostile(rng: random.Random, seed: bytes) -> bytes:
 
 def run(data: bytes, folder: Path) -> object:
     """Read the memory as after the program's end, into a file."""
-    full = data[0] == _FULL
-    request = Request(["true"], full=full)
+    full, target = data[0] == _FULL, _MODES[data[0]]
+    request = Request(["true"], full=full, target=target)
     done = SimpleNamespace(remarks=[], status=0)
     with Wire(WireOptions(full=full, slots=_SLOTS)) as wire:
         sink = _Sink() if full else PerfDataOutput(
             folder / "t.perf.data", request, engine("qemu"), parse_filter("any,u"), ["x"])
         with sink:
-            reader = _Run(wire, request, sink)  # what it asks the head for, it asks now
+            reader = _Run(wire, request, sink, target)  # what it asks the head for, it asks now
             _spread(data[1:], wire)
             outcome = reader.finish(done)
             reader.close()

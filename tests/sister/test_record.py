@@ -126,14 +126,12 @@ def test_perf_reads_the_file(machine, recorded):
     assert re.search(r"%\s+\[\.\] run\S*\s+\[\.\] next", shown)
 
 
-@pytest.mark.parametrize("version", [16, 19, 22])
-def test_bolt_finds_no_mismatch(machine, program, recorded, tmp_path, version):
-    if version == 16 and machine.name == "riscv64":
-        pytest.skip("BOLT knows RISC-V from version 17 on")
-    out = tmp_path / "fdata"
-    assert perf2bolt(version, recorded, program, out) == 0
-    text = out.read_text()
-    assert len(re.findall(r"^1 run\S* [0-9a-f]+ 1 next\S* 0 \d+ \d+$", text, re.M)) == 1
+def test_bolt_finds_no_mismatch(machine, program, recorded, tmp_path):
+    for version in (16, 19, 22) if machine.name == "aarch64" else (19, 22):  # RISC-V: from 17 on
+        out = tmp_path / f"fdata.{version}"
+        assert perf2bolt(version, recorded, program, out) == 0, version
+        text = out.read_text()
+        assert len(re.findall(r"^1 run\S* [0-9a-f]+ 1 next\S* 0 \d+ \d+$", text, re.M)) == 1
 
 
 def test_llvm_profgen_makes_a_profile(machine, program, recorded, tmp_path):
