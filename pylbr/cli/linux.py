@@ -36,7 +36,7 @@ cannot go on, with a report on standard error.
 examples:
   pylbr linux -- perf record -b -e branches:u ./prog
   pylbr linux --cpu haswell -- 'perf record -b ./prog && perf report --stdio'
-  pylbr linux -- dmesg
+  pylbr linux --seed 1 -- dmesg
   pylbr linux
 """
 _CODES = {"limit": 124, "halt": 134, "shutdown": 134, "stuck": 134, "panic": 134}
@@ -67,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", default=".", help="for files (default: this directory)")
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show the guest's console on standard error")
+    parser.add_argument(
+        "--seed", type=int, metavar="N",
+        help="vary clocks, and with them the guest's random numbers; boots again each time")
     parser.add_argument("--boot", action="store_true", help="boot again, keep the result")
     parser.add_argument(
         "--limit", type=int, default=100_000_000_000, metavar="N",
@@ -123,7 +126,8 @@ def _guest(args: argparse.Namespace) -> Guest:
     from pylbr.linux.system import initramfs
 
     kernel = Path(args.kernel) if args.kernel else debian.kernel()
-    return Guest(kernel, initramfs(args.package), args.model, args.memory, args.append)
+    return Guest(kernel, initramfs(args.package), args.model, args.memory, args.append,
+                 args.seed)
 
 
 def _output(data: bytes) -> None:

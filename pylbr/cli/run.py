@@ -74,6 +74,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="stop after S seconds, too")
     parser.add_argument(
+        "--seed", type=int, metavar="N",
+        help="vary what the guest's clocks show when it starts, and with it its random numbers")
+    parser.add_argument(
         "--append", default="", metavar="TEXT",
         help="command line, for multiboot images and --kernel")
     parser.add_argument(
@@ -140,11 +143,13 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
     if is_saved(args.guest):
         if args.append or args.module:
             raise CommandError("--append, --module: a saved machine has begun long ago")
+        if args.seed is not None:
+            raise CommandError("--seed: a saved machine keeps its clocks")
         return restore(args.guest, console=_console, trace=trace, contention=contention,
                        model=args.model)
     image = load(args.guest)
     machine = Machine(args.model or _MODEL, memory=(args.memory or 64) * MIB, console=_console,
-                      trace=trace, contention=contention)
+                      trace=trace, contention=contention, seed=args.seed)
     machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
     return machine
 
@@ -161,7 +166,7 @@ def _linux(
     kernel = load(args.kernel, own_decompressor=args.own_decompressor)
     initrd = Path(args.initrd).read_bytes() if args.initrd else b""
     machine = Machine(args.model or _MODEL, memory=(args.memory or 512) * MIB, console=_console,
-                      trace=trace, contention=contention)
+                      trace=trace, contention=contention, seed=args.seed)
     boot(machine, kernel, initrd, args.append)
     return machine
 

@@ -24,6 +24,7 @@ from pylbr.embed.ioapic import IOAPIC_BASE, IoApic
 from pylbr.embed.platform import FREQUENCY, Platform
 from pylbr.embed.ports import FIRMWARE_CONFIG, FirmwareConfig, Ports
 from pylbr.embed.start import prepare
+from pylbr.embed.time_on import time_on
 from pylbr.embed.timestamp import TimeStamp
 from pylbr.embed.uart import COM1, COM2, Uart
 from pylbr.embed.unicorn import Link
@@ -96,6 +97,9 @@ class Machine:
         Takes all branches, arrays of BRANCH_DTYPE.
     contention : Contention, optional
         A host that also uses the LBRs; the guest's processor is a vCPU then.
+    seed : int, optional
+        How long the machine has been on when its guest starts (`pylbr.embed.time_on`), which the
+        time-stamp counter and the CMOS clock show; not given: no time.
 
     Attributes
     ----------
@@ -126,7 +130,7 @@ class Machine:
         console: Callable[[bytes], object] | None = None,
         output: Callable[[bytes], object] | None = None,
         trace: Callable[[npt.NDArray[np.void]], object] | None = None,
-        contention: Contention | None = None,
+        contention: Contention | None = None, seed: int | None = None,
     ) -> None:
         if memory % (2 * MIB) or not 4 * MIB <= memory <= 2048 * MIB:
             raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
@@ -158,6 +162,7 @@ class Machine:
         self.link.boundary = self._boundary
         self.stamp = TimeStamp(self.link.recorder, self.link.engine.register_write, (
             reg.UC_X86_REG_RIP, reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
+        self.stamp.idle = 0 if seed is None else time_on(seed)
         self.platform = Platform(self.stamp, self.processor.cpuid(0)[0])
         self.link.own_msrs |= {APIC_BASE_MSR, *self.platform.msrs}
         self.link.surroundings = self.platform.cpuid

@@ -42,6 +42,8 @@ class Guest:
         MiB.
     append : str
         After `COMMAND_LINE`.
+    seed : int or None
+        Of the machine; such a guest is not kept, as each seed would have one of its own.
     """
 
     kernel: Path
@@ -49,6 +51,7 @@ class Guest:
     model: str = "sapphire-rapids"
     memory: int = 512
     append: str = ""
+    seed: int | None = None
 
     @property
     def saved(self) -> Path:
@@ -100,14 +103,14 @@ def booted(
     ImageError, ConfigurationError
         The kernel or initrd cannot be booted on this machine.
     """
-    kept = guest.saved
-    if not fresh and contention is None and kept.is_file():
+    kept, keep = guest.saved, contention is None and guest.seed is None
+    if not fresh and keep and kept.is_file():
         with suppress(StateError):  # of another version, or damaged: boot again
             machine = restore(kept, console=console, output=output)
             console.watch(machine)
             return machine, Channel(machine)
     machine = Machine(guest.model, memory=guest.memory * MIB, console=console, output=output,
-                      contention=contention)
+                      contention=contention, seed=guest.seed)
     console.watch(machine)
     channel = Channel(machine)
     boot(machine, load(guest.kernel), guest.initrd, f"{COMMAND_LINE} {guest.append}".strip())
@@ -115,7 +118,7 @@ def booted(
         ending = machine.run(limit)
     if ending.kind != "ready":
         raise NotBooted(machine, ending)
-    if contention is None:
+    if keep:
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         save(machine, kept)
     return machine, channel

@@ -3,6 +3,7 @@
     python -m tests.linux.matrix models
     python -m tests.linux.matrix kernels FILE...
     python -m tests.linux.matrix contention [POLICY...]
+    python -m tests.linux.matrix seeds [N...]
 """
 
 from __future__ import annotations
@@ -189,7 +190,26 @@ def contention(names: Sequence[str], work: Path) -> bool:
     return well
 
 
-COMMANDS = {"contention": contention, "models": models, "kernels": kernels}
+def seeds(names: Sequence[str], work: Path) -> bool:
+    """Two boots and recordings with each seed."""
+    heading("", "date", "random number", "samples", "wrong", "second run")
+    kernel, initrd, shown = debian.kernel(), initramfs(), set()
+    well, numbers = True, [int(name) for name in names or ("1", "2")]
+    for number in numbers:
+        first, second = (recorded(Guest(kernel, initrd, seed=number), work,
+                                  f"date +%F; cat /proc/sys/kernel/random/uuid; {RECORD}")
+                         for _ in range(2))
+        date, uuid = first.printed.split()[:2]
+        samples, _, _, wrong = checked(first.data, work)
+        same = (first.console, first.printed, first.data) == (
+            second.console, second.printed, second.data)
+        row(number, date, uuid, samples, wrong, "identical" if same else "differs")
+        well &= same and samples > 0 and not wrong
+        shown.add(uuid)
+    return well and len(shown) == len(numbers)
+
+
+COMMANDS = {"contention": contention, "models": models, "kernels": kernels, "seeds": seeds}
 
 
 def main() -> int:
