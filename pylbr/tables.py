@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Final, TextIO
 
 from rich import box, table
@@ -61,6 +62,18 @@ class Table:
         else:
             text = [" " * self.indent + "  ".join(line).rstrip() for line in padded]
         return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook; cells are escaped."""
+        def line(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(
+                f'<{tag} style="text-align: {"right" if i in self.right else "left"}">'
+                f"{escape(cell)}</{tag}>" for i, cell in enumerate(cells)) + "</tr>\n"
+
+        lines = self._cells()
+        head = f"<thead>\n{line(lines.pop(0), 'th')}</thead>\n" if self.head else ""
+        body = "".join(line(cells, "td") for cells in lines)
+        return f"<table>\n{head}<tbody>\n{body}</tbody>\n</table>"
 
     def __rich__(self) -> RenderableType:
         """The table for a terminal."""

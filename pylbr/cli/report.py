@@ -6,18 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
 
 from pylbr.cli import perf_options, perf_words
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
-from pylbr.perf.stacks import Record, Samples, StacksMetadata, with_branches
 from pylbr.printable import printable
 from pylbr.profile import report, report_text
-from pylbr.profile.aggregate import collect
-from pylbr.profile.history import Paths
-from pylbr.profile.whole import collect_trace
-from pylbr.trace import Stacks, Trace, open_any
+from pylbr.profile.file_profile import count_file
+from pylbr.trace import open_any
 
 HELP = "show hot branches, functions, mispredicts, branch history"
 
@@ -62,25 +58,12 @@ def run(args: argparse.Namespace) -> int:
     args.input = perf_words.named_input(args, "perf.data")
     if args.limit < 1 or args.length < 1:
         raise CommandError("--limit and --length take a number from 1 up")
-    paths = Paths(args.length)
     with open_any(args.input) as source, \
             progress(getattr(source, "count", None), "", os.path.basename(args.input)) as bar:
-        if isinstance(source, Trace):
-            if args.by == "history":
-                raise CommandError(
-                    f"{args.input}: a trace has no samples to come to; pylbr replay takes some"
-                )
-            profile = collect_trace(source, bar.update)
-            if not profile.entries:
-                raise CommandError(f"{args.input}: holds no taken branches: nothing to report")
-        else:
-            counted = Stacks(StacksMetadata(), _counted(source, bar.update), source.path)
-            counted.reopen, counted.build_ids = source.reopen, source.build_ids
-            profile = collect(counted, paths if args.by == "history" else None)
+        profile = count_file(source, args.length if args.by == "history" else 0, bar.update,
+                             args.input)
     print_notes("report", source)
-    if args.by == "mispredicts" and not profile.mispredicts_measured:
-        raise CommandError(f"{args.input}: mispredicts were not recorded")
-    rows = report_text.rows_of(args.by, profile, paths, args.limit)
+    rows = profile.rows(args.by, args.limit)
     if args.json:
         head = {"file": args.input, **report_text.totals(profile)}
         order = {"ordered_by": report.order_of(profile, args.by)}
@@ -93,10 +76,3 @@ def run(args: argparse.Namespace) -> int:
     for problem in profile.symbols.problems:
         print(f"pylbr report: {printable(problem)}", file=sys.stderr)
     return 0
-
-
-def _counted(source: Stacks, update: Callable[[int], object]) -> Iterator[Record]:
-    for record in with_branches(source, "nothing to report"):
-        yield record
-        if isinstance(record, Samples):
-            update(len(record))

@@ -10,7 +10,7 @@ from pylbr.profile.aggregate import Profile
 from pylbr.profile.history import Paths
 
 __all__ = [
-    "VIEWS", "edge_rows", "function_rows", "heading", "history_rows", "mispredict_rows",
+    "COLUMNS", "VIEWS", "edge_rows", "function_rows", "heading", "history_rows", "mispredict_rows",
     "order_of", "run_rows",
 ]  # fmt: skip
 
@@ -126,6 +126,18 @@ VIEWS = {
     "history": "the last branches before a sample, by count",
     "mispredicts": "branch instructions, by mispredicts",
     "runs": "code between two branches, by cycles",
+}
+#: View -> its columns, in order.
+COLUMNS = {
+    "edges": ("share", "count", "mispredict_rate", "mispredicted", "pid", "from", "from_symbol",
+              "to", "to_symbol"),
+    "functions": ("share", "cycles", "branches", "mispredict_rate", "mispredicted", "entered",
+                  "samples", "function", "file"),
+    "history": ("share", "count", "pid", "path"),
+    "mispredicts": ("share", "mispredicted", "mispredict_rate", "count", "targets", "pid",
+                    "branch", "branch_symbol"),
+    "runs": ("share", "count", "cycles", "mean_cycles", "pid", "first", "first_symbol", "last",
+             "last_symbol"),
 }
 _WITHOUT_CYCLES = {"functions": "branches", "runs": "count"}
 

@@ -13,7 +13,7 @@ from pylbr.profile.aggregate import Profile
 from pylbr.profile.history import Paths
 from pylbr.tables import Table, ends, print_table, terminal_width
 
-__all__ = ["print_csv", "print_text", "rows_of", "totals"]
+__all__ = ["print_csv", "print_text", "rows_of", "summary", "table_of", "totals"]
 
 Row = dict[str, Any]
 
@@ -68,8 +68,8 @@ _ADDRESSES = ("from", "to", "first", "last", "branch")
 _HEADINGS = {"mispredict_rate": "missed", "mean_cycles": "cycles/pass"}
 
 
-def print_text(name: str, view: str, profile: Profile, rows: list[Row]) -> None:
-    """Print rows of a view of the file `name` as a table on standard output."""
+def summary(name: str, profile: Profile) -> str:
+    """What was counted in the file `name`, as a line."""
     counts = totals(profile)
     head = f"{counts['branches']:,} branches"
     if profile.samples:
@@ -81,15 +81,19 @@ def print_text(name: str, view: str, profile: Profile, rows: list[Row]) -> None:
         head += f"; {profile.not_taken:,} not taken, which are left out"
     if profile.broken:
         head += f"; {profile.broken:,} adjacent entries are not connected by straight-line code"
-    print(f"{printable(name)}: {head}")
+    return f"{printable(name)}: {head}"
+
+
+def print_text(name: str, view: str, profile: Profile, rows: list[Row]) -> None:
+    """Print rows of a view of the file `name` as a table on standard output."""
+    print(summary(name, profile))
     print(f"{report.heading(profile, view)}:\n")
     if not rows:
         print("  none")
     elif view == "history":
         _print_paths(rows)
     else:
-        several = len({row.get("pid") for row in rows}) > 1
-        _print_rows([_shown(row, several) for row in rows])
+        print_table(table_of(rows))
 
 
 def _print_paths(rows: list[Row]) -> None:
@@ -123,8 +127,12 @@ def _shown(row: Row, with_pid: bool) -> dict[str, str]:
     return text
 
 
-def _print_rows(rows: list[dict[str, str]]) -> None:
-    numbers = frozenset(i for i, name in enumerate(rows[0]) if all(
+def table_of(rows: list[Row]) -> Table:
+    """Rows of any view but the history as a table of text."""
+    several = len({row.get("pid") for row in rows}) > 1
+    shown = [_shown(row, several) for row in rows]
+    head = list(shown[0]) if shown else []
+    numbers = frozenset(i for i, name in enumerate(head) if all(
         row[name] == _NOT_MEASURED
-        or (row[name][:1].isdigit() and not row[name].startswith("0x")) for row in rows))
-    print_table(Table([list(row.values()) for row in rows], list(rows[0]), numbers, names=True))
+        or (row[name][:1].isdigit() and not row[name].startswith("0x")) for row in shown))
+    return Table([list(row.values()) for row in shown], head, numbers, names=True)

@@ -1,0 +1,60 @@
+"""What a program or a notebook needs first: files opened and counted, programs recorded."""
+
+from __future__ import annotations
+
+import os
+
+from pylbr.perf.stacks import Stacks
+from pylbr.profile.file_profile import FileProfile, count_file
+from pylbr.trace import Trace, open_any
+
+__all__ = ["open", "profile_of"]
+
+Path = str | os.PathLike[str]
+
+
+def open(path: Path, format: str | None = None) -> Trace | Stacks:
+    """Open a trace or a file of branch stacks of any format that pylbr reads.
+
+    Parameters
+    ----------
+    path : path-like
+        ``-`` is standard input.
+    format : str, optional
+        Name of the format, where the content would mislead.
+
+    Returns
+    -------
+    Trace or Stacks
+        A context manager.  A trace has every branch (`Trace.chunks`, `Trace.read`), stacks are
+        a stream of samples with the branches before each (`Stacks.samples`).
+
+    Raises
+    ------
+    TraceError
+        It cannot be read, or no format recognises it.
+    """
+    return open_any(path, format)
+
+
+def profile_of(source: Path | Trace | Stacks, history: int = 0) -> FileProfile:
+    """Count the branches of a file, as ``pylbr report`` does.
+
+    Parameters
+    ----------
+    source : path-like, Trace or Stacks
+        An open source is read to its end and left open.
+    history : int
+        Branches in a path of the branch history; 0: it is not counted.
+
+    Raises
+    ------
+    TraceError
+        It cannot be read, or has no sample with a branch.
+    CommandError
+        A trace has no branch, or no samples whose history could be counted.
+    """
+    if isinstance(source, (Trace, Stacks)):
+        return count_file(source, history)
+    with open(source) as opened:
+        return count_file(opened, history, name=os.fspath(source))
