@@ -19,8 +19,9 @@ from lbrcore.control cimport (
     lbr_write_depth, lbr_write_tos,
 )
 from lbrcore.config import LbrConfig
-from lbrcore.dtypes import ENTRY_DTYPE
+from lbrcore.dtypes import ENTRY_DTYPE, BranchClass, BranchFlag
 from lbrcore.errors import Fault
+from lbrcore.listing import as_html, as_text
 
 import numpy as np
 
@@ -222,6 +223,19 @@ cdef int _out_of_range(const lbr_branch* branches, size_t count, size_t first=0)
             raise ValueError(f"branches[{first + i}]: cpl_from {branches[i].cpl_from}, cpl_to "
                              f"{branches[i].cpl_to}: a privilege level is 0 to 3")
     return 0
+
+
+cdef str _class_name(uint64_t info, uint64_t mask):
+    """Class of a record as far as INFO has it; empty where no bit of INFO does."""
+    cdef uint64_t code
+    if (mask >> INFO_CLASS_SHIFT) & 15 == 15:
+        return BranchClass((info >> INFO_CLASS_SHIFT) & 15).name
+    if (mask >> INFO_TYPE_SHIFT) & 15 != 15:
+        return ""
+    code = (info >> INFO_TYPE_SHIFT) & 15
+    if code & 8:
+        return "OTHER_BRANCH"
+    return BranchClass(code).name if code <= LBR_NEAR_RET else "reserved"
 
 
 @cython.final
@@ -467,6 +481,37 @@ cdef class LbrState:
         entry.to = unsigned(to, "ler[1]", <uint64_t> -1)
         entry.info = unsigned(info, "ler[2]", <uint64_t> -1)
         lbr_write_ler(self.state, &entry)
+
+    # As text
+
+    def _listed(self):
+        """What it is, and (number, from, to, class, cycles, flags) of its entries but the empty
+        ones, newest first."""
+        cdef lbr_entry entries[32]
+        cdef uint32_t i, n = lbr_read_records(self.state, entries)
+        cdef uint64_t mask = self.state.config.info_mask, timed
+        rows = []
+        for i in range(n):
+            if not entries[i].from_ | entries[i].to:
+                continue
+            timed = (entries[i].info | ~mask) & LBR_INFO_CYC_CNT_VALID
+            rows.append((
+                str(i), f"{entries[i].from_:#x}", f"{entries[i].to:#x}",
+                _class_name(entries[i].info, mask),
+                str(entries[i].info & CYC_CNT_MAX) if timed and mask & CYC_CNT_MAX else "",
+                ", ".join(flag.name for flag in BranchFlag if entries[i].info >> 61 & flag)))
+        legacy = self.state.config.flavour == LBR_LEGACY
+        head = (f"LbrState: {'legacy' if legacy else 'architectural'}, depth {n}, "
+                f"{'LBR_SELECT' if legacy else 'IA32_LBR_CTL'} {self.ctl:#x}"
+                f"{', frozen' if self.frozen else '' if self.active else ', not recording'}; "
+                f"{len(rows) or 'no'} {'entry' if len(rows) == 1 else 'entries'}")
+        return head, rows
+
+    def __repr__(self):
+        return as_text(*self._listed())
+
+    def _repr_html_(self):
+        return as_html(*self._listed())
 
     # Life
 

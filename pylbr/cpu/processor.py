@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from html import escape
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,11 +17,15 @@ from pylbr.arch.vmx import ExitReason
 from pylbr.cpu import xsave
 from pylbr.cpu.errors import VmExit
 from pylbr.cpu.events import NO_EVENTS, Events
+from pylbr.cpu.listing import table_of
 from pylbr.cpu.parts import Parts, Registers, own_registers
 from pylbr.cpu.saved.state import ProcessorState
 from pylbr.cpu.vmcs import Vmcs
 from pylbr.cpu.vmx import check_msr, check_xsaves
 from pylbr.errors import UnsupportedFeature
+
+if TYPE_CHECKING:
+    from pylbr.tables import Table
 
 __all__ = ["Processor"]
 
@@ -496,3 +503,21 @@ class Processor:
     def xss(self) -> int:
         """IA32_XSS."""
         return self.msrs.xss
+
+    # As text
+
+    def __repr__(self) -> str:
+        head, table = self._listed()
+        return "\n".join([head, *([str(table)] if table.rows else []), repr(self.lbr)])
+
+    def _repr_html_(self) -> str:
+        head, table = self._listed()
+        registers = table._repr_html_() if table.rows else ""
+        return f"<div><p>{escape(head)}</p>\n{registers}\n{self.lbr._repr_html_()}</div>"
+
+    def _listed(self) -> tuple[str, Table]:
+        table = table_of(self.model, lambda index: self.rdmsr(index, host=True))
+        where = ", in SMM" if self.smm.inside else ", in a guest" if self.guest else ""
+        count = len(table.rows)
+        return (f"Processor: {self.model.name}{where}; {count or 'no'} "
+                f"register{'s' * (count != 1)} not at reset", table)

@@ -19,6 +19,7 @@ import numpy as np
 from pylbr.errors import TraceError
 from pylbr.files.closing import Closing
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, SampleType
+from pylbr.printable import printable
 
 __all__ = [
     "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
@@ -142,6 +143,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ip)
+
+    def __repr__(self) -> str:
+        pids = ", ".join(map(str, np.unique(self.pid)[:5].tolist()))
+        more = ", ..." if len(np.unique(self.pid)) > 5 else ""
+        entries = int(self.offsets[-1] - self.offsets[0])
+        return f"Samples: {len(self):,} with {entries:,} entries" + (
+            f", of process {pids}{more}" if pids else "")
 
     def stack(self, i: int) -> np.ndarray:
         """Entries of sample `i`, newest first (a view)."""
@@ -277,6 +285,13 @@ class Stacks(Closing):
 
     def __iter__(self) -> Iterator[Record]:
         return self._records
+
+    def __repr__(self) -> str:
+        events = ", ".join(event.name or f"type {event.type}, config {event.config:#x}"
+                           for event in self._metadata.events)
+        command = " ".join(self._metadata.command_line)
+        return printable(f"Stacks {self.path!r}" + (f"; events: {events}" if events else "")
+                         + (f"; recorded by: {command}" if command else ""))
 
     def samples(self) -> Iterator[Samples]:
         """The batches of samples alone."""

@@ -15,6 +15,7 @@ from lbrcore.summary import Summary
 from pylbr.arch.bits import CTL_CALL_STACK
 from pylbr.errors import TraceError
 from pylbr.files.closing import Closing
+from pylbr.printable import printable
 from pylbr.trace.classes import ClassFiller
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.schema import BLOCK_ROWS, COLUMNS, column_dtype
@@ -133,6 +134,13 @@ class Trace(Closing):
     columns: tuple[str, ...]
     count: int | None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        count = "an unknown number of" if self.count is None else f"{self.count:,}"
+        modules = len(self.metadata.modules)
+        return printable(
+            f"Trace {str(self.path)!r}: {count} branches with {', '.join(self.columns)}; "
+            f"{modules or 'no'} module{'s' * (modules != 1)}")
 
     @abstractmethod
     def chunks(self, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Chunk]:
