@@ -154,7 +154,7 @@ def _failed(machine: Machine, ending: Ending, console: Console, guest: Guest) ->
 
     sys.stdout.flush()
     machine.image = named(load(guest.kernel).image)
-    print(report(machine, ending), file=sys.stderr)
+    print(report(machine, ending, console.fault), file=sys.stderr)
     print("last lines of the console:", file=sys.stderr)
     for line in console.lines:
         print(printable(line), file=sys.stderr)

@@ -15,6 +15,7 @@ from pylbr.trace import Metadata, Writer
 
 if TYPE_CHECKING:
     from pylbr.embed.machine import Ending, Machine
+    from pylbr.linux.console import Console
 
 HELP = "run a bare-metal kernel image on a machine with LBRs"
 
@@ -51,7 +52,7 @@ examples:
   pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
 _MODEL = "sapphire-rapids"
-_CODES = {"limit": 124, "shutdown": 134, "stuck": 134}
+_CODES = {"limit": 124, "shutdown": 134, "stuck": 134, "panic": 134}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +113,11 @@ def run(args: argparse.Namespace) -> int:
     from pylbr.embed.savefile import is_saved
     from pylbr.embed.time_limit import time_limit
 
+    console = None
+    if args.kernel:
+        from pylbr.linux.console import Console
+
+        console = Console(_console)
     with ExitStack() as stack:
         trace = None
         if args.trace:
@@ -120,15 +126,17 @@ def run(args: argparse.Namespace) -> int:
             metadata = Metadata(
                 model=model, provenance={"guest": args.guest or args.kernel})
             trace = stack.enter_context(Writer(args.trace, metadata)).write
-        machine = _machine(args, trace)
+        machine = _machine(args, trace, console)
         machine.pause_at = args.pause
         with time_limit(machine, args.seconds):
             ending = machine.run(args.limit)
     sys.stdout.flush()
-    return _conclude(args, machine, ending)
+    return _conclude(args, machine, ending, console)
 
 
-def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Machine:
+def _machine(
+    args: argparse.Namespace, trace: Callable[..., Any] | None, console: Console | None
+) -> Machine:
     from pylbr.embed.image import load
     from pylbr.embed.machine import MIB, Machine
     from pylbr.embed.savefile import is_saved, restore
@@ -138,8 +146,8 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
         from pylbr.embed.contention import Contention, read_script
 
         contention = Contention(read_script(args.contention))
-    if args.kernel:
-        return _linux(args, trace, contention)
+    if console is not None:
+        return _linux(args, trace, contention, console)
     if is_saved(args.guest):
         if args.append or args.module:
             raise CommandError("--append, --module: a saved machine has begun long ago")
@@ -155,7 +163,7 @@ def _machine(args: argparse.Namespace, trace: Callable[..., Any] | None) -> Mach
 
 
 def _linux(
-    args: argparse.Namespace, trace: Callable[..., Any] | None, contention: Any
+    args: argparse.Namespace, trace: Callable[..., Any] | None, contention: Any, console: Console
 ) -> Machine:
     from pylbr.embed.machine import MIB, Machine
     from pylbr.linux.boot import boot
@@ -165,9 +173,13 @@ def _linux(
         raise CommandError("--module: a Linux kernel has --initrd")
     kernel = load(args.kernel, own_decompressor=args.own_decompressor)
     initrd = Path(args.initrd).read_bytes() if args.initrd else b""
-    machine = Machine(args.model or _MODEL, memory=(args.memory or 512) * MIB, console=_console,
+    machine = Machine(args.model or _MODEL, memory=(args.memory or 512) * MIB, console=console,
                       trace=trace, contention=contention, seed=args.seed)
     boot(machine, kernel, initrd, args.append)
+    console.watch(machine)
+    if "console=" not in args.append and "earlyprintk" not in args.append:
+        print("pylbr run: the kernel will print nothing: no console=ttyS0 in --append",
+              file=sys.stderr)
     return machine
 
 
@@ -177,7 +189,9 @@ def _console(data: bytes) -> None:
         sys.stdout.flush()
 
 
-def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int:
+def _conclude(
+    args: argparse.Namespace, machine: Machine, ending: Ending, console: Console | None
+) -> int:
     from pylbr.embed.report import report
     from pylbr.embed.savefile import save
 
@@ -186,7 +200,11 @@ def _conclude(args: argparse.Namespace, machine: Machine, ending: Ending) -> int
     elif args.save:
         raise CommandError(f"nothing was saved: {ending.reason}", 1)
     if args.report or ending.kind in _CODES:
-        print(report(machine, ending), file=sys.stderr)
+        if console is not None and not args.own_decompressor:  # which may have moved it
+            from pylbr.linux.kallsyms import named
+
+            machine.image = named(machine.image)
+        print(report(machine, ending, console.fault if console else None), file=sys.stderr)
     elif ending.kind != "exit":
         print(f"pylbr run: {ending.reason}", file=sys.stderr)
     if machine.contention:

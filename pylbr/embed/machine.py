@@ -31,7 +31,7 @@ from pylbr.embed.unicorn import Link
 from pylbr.embed.vcpu import VirtualProcessor
 from pylbr.errors import ConfigurationError
 
-__all__ = ["Ending", "Machine", "executable_model"]
+__all__ = ["Ending", "Fault", "Machine", "executable_model"]
 
 MIB = 1 << 20
 DEBUG_CONSOLE, EXIT_PORT, POWER_PORT = 0xE9, 0xF4, 0x604
@@ -41,7 +41,7 @@ _EFER, _STAR, _LSTAR, _FMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084
 _SCE, _IF = 1, 1 << 9
 #: Pins of the serial ports.
 _COM1_PIN, _COM2_PIN = 4, 3
-UNDEFINED = 6
+NMI, UNDEFINED = 2, 6
 UNKNOWN_MODEL = "architectural"
 
 
@@ -65,6 +65,22 @@ class Ending:
     kind: str
     code: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An exception of the supervisor's code.
+
+    Attributes
+    ----------
+    vector, rip : int
+    records : ndarray
+        The branch records at that time, newest first.
+    """
+
+    vector: int
+    rip: int
+    records: npt.NDArray[np.void]
 
 
 def executable_model(model: CpuModel | str) -> CpuModel:
@@ -123,6 +139,8 @@ class Machine:
         as the guest sleeps meanwhile.
     last_exception : tuple or None
         Vector and RIP of the exception that was delivered last.
+    fault : Fault or None
+        Of the exceptions at privilege level 0, the last.
     """
 
     def __init__(
@@ -158,6 +176,7 @@ class Machine:
         self.pause_at: int | None = None
         self.input: Callable[[float], bytes] | None = None
         self.last_exception: tuple[int, int] | None = None
+        self.fault: Fault | None = None
         self.link = Link(uc, self.processor, self._deliver, self._other_msr, trace)
         self.link.boundary = self._boundary
         self.stamp = TimeStamp(self.link.recorder, self.link.engine.register_write, (
@@ -377,8 +396,11 @@ class Machine:
         self, vector: int, error_code: int | None, address: int | None, software: bool
     ) -> None:
         rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
-        if not software and vector < 32:
+        if not software and vector < 32 and vector != NMI:
             self.last_exception = vector, rip
+            if self.link.recorder.cpl == 0:
+                self.link.sync()
+                self.fault = Fault(vector, rip, self.processor.records())
         idt.deliver(self.link.engine, vector, error_code, address=address, software=software)
 
     def _syscall(self, uc: Uc, data: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 from unicorn import x86_const as reg
 
 from pylbr.arch import br_type_name
 from pylbr.embed.engine import GuestFault
-from pylbr.embed.machine import Ending, Machine
+from pylbr.embed.machine import Ending, Fault, Machine
 from pylbr.embed.start import COLUMNS, ROWS, SCREEN
 
 __all__ = ["report"]
@@ -23,11 +25,19 @@ def _value(machine: Machine, name: str) -> int:
     return value
 
 
-def report(machine: Machine, ending: Ending) -> str:
-    """Registers, the bytes at RIP, the last exception and the LBR stack, newest first."""
+def report(machine: Machine, ending: Ending, fault: Fault | None = None) -> str:
+    """Registers, the bytes at RIP, the last exception and the LBR stack, newest first.
+
+    Parameters
+    ----------
+    fault : Fault, optional
+        What has brought the kernel to its end: the branch records of that time are shown.
+    """
     rip = _value(machine, "rip")
     lines = [f"{ending.kind}: {ending.reason}"]
-    if machine.last_exception:
+    if fault is not None:
+        lines.append(f"the kernel's exception: {fault.vector} at {_place(machine, fault.rip)}")
+    elif machine.last_exception:
         vector, at = machine.last_exception
         lines.append(f"last exception: {vector} at {_place(machine, at)}")
     lines.append(f"rip {_place(machine, rip)}  rflags {_value(machine, 'rflags'):#x}  "
@@ -42,7 +52,11 @@ def report(machine: Machine, ending: Ending) -> str:
     lines.append("  ".join(f"{name} {_value(machine, name):x}" for name in _SYSTEM))
     recorder = machine.link.recorder
     lines.append(f"{recorder.instructions} instructions, {recorder.taken} branches taken")
-    return "\n".join([*lines, *_stack(machine), *_screen(machine)])
+    if fault is not None:
+        stack = _stack(machine, fault.records, "branch records at the exception")
+    else:
+        stack = _stack(machine, machine.processor.records(), "branch records")
+    return "\n".join([*lines, *stack, *_screen(machine)])
 
 
 def _screen(machine: Machine) -> list[str]:
@@ -60,12 +74,11 @@ def _place(machine: Machine, address: int) -> str:
     return f"{address:#x} <{name}>" if name else f"{address:#x}"
 
 
-def _stack(machine: Machine) -> list[str]:
-    records = machine.processor.records()
+def _stack(machine: Machine, records: npt.NDArray[np.void], title: str) -> list[str]:
     filled = records[(records["from"] != 0) | (records["to"] != 0)]
     if not len(filled):
-        return ["no branch records: the guest had not switched its LBRs on"]
-    lines = ["branch records, newest first:"]
+        return [f"no {title}: the guest had not switched its LBRs on"]
+    lines = [f"{title}, newest first:"]
     arch = machine.processor.model.arch
     for i, entry in enumerate(filled):
         kind = br_type_name(int(entry["info"]) >> 56 & 15) if arch and arch.branch_type else ""

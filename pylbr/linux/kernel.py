@@ -33,6 +33,9 @@ _ENTRY_64 = 0x200
 _OLDEST = 0x20C
 _ELF, _LZ4 = b"\x7fELF", b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "XZ", b"\x5d\0\0": "LZMA",
+               b"\x28\xb5\x2f\xfd": "zstd", _LZ4: "LZ4", b"\x04\x22\x4d\x18": "LZ4",
+               b"\x89LZO": "LZO"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ def load(path: str | Path, *, own_decompressor: bool = False) -> Kernel:
         return _vmlinux(read_elf(path, data), None)
     if len(data) < 0x400 or struct.unpack_from("<H", data, _FLAG) != (_BOOT_FLAG,) or (
             data[_MAGIC_AT:_MAGIC_AT + 4] != _MAGIC):
+        for magic, form in _COMPRESSED.items():
+            if data.startswith(magic):
+                raise ImageError(path, f"compressed ({form}), without a decompressor of its own: "
+                                       "unpack it, or give the bzImage")
         raise ImageError(path, "no Linux kernel: neither a bzImage nor an ELF executable")
     return _bz_image(path, data, own_decompressor)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
+import struct
 
 import pytest
+import zstandard
 
 from pylbr.cli import main
 from pylbr.embed.channel import Channel
@@ -14,10 +18,12 @@ from pylbr.embed.report import report
 from pylbr.embed.savefile import restore
 from pylbr.linux.boot import boot
 from pylbr.linux.booted import COMMAND_LINE
+from pylbr.linux.console import Console
 from pylbr.linux.kallsyms import kernel_symbols, named
 from pylbr.linux.kernel import load
 from pylbr.linux.session import execute
 from tests.linux.branch_check import Code, stacks
+from tests.linux.kernel_check import MAPPED
 
 pytestmark = pytest.mark.peer
 
@@ -155,6 +161,28 @@ def test_a_panic_ends_the_run(linux, guest):
     assert re.search(r"rip 0xffffffff8[0-9a-f]+ <\w+(\+0x[0-9a-f]+)?>", text), text
 
 
+def test_an_oops(linux, guest):
+    """A function of the kernel jumps to 0, where nothing is.  Its own report cannot tell from
+    where; the branch records of the exception do, though thousands of branches print it."""
+    image = named(load(guest.kernel).image)
+    console = Console()
+    machine = restore(linux.saved, console=console)
+    console.watch(machine)
+    place, = (a for a, name in kernel_symbols(image) if name == "uptime_proc_show")
+    machine.uc.mem_write(place - MAPPED, bytes.fromhex("31c0 ffe0"))  # xor eax, eax; jmp rax
+    result = execute(machine, Channel(machine), NO_SYMBOLS + (
+        "perf record -q -a -o /tmp/data -b -e branches:k -c 100003 cat /proc/uptime"), {},
+        2_000_000_000)
+    assert result.ending.kind == "panic", result
+    assert any("RIP: 0010:0x0" in line for line in console.lines)
+    machine.image = image
+    text = report(machine, result.ending, console.fault)
+    assert "the kernel's exception: 14 at 0x0\n" in text, text
+    stack = text[text.index("branch records at the exception, newest first:"):].splitlines()
+    assert stack[1] == f"  0  {place + 2:#x} <uptime_proc_show+0x2> -> 0x0  NEAR_IND_JMP", stack
+    assert len(stack) == 1 + 32 and "<seq_read_iter+" in stack[5]
+
+
 def test_the_kernels_own_symbols(linux, kernel):
     """As the guest lists them in /proc/kallsyms, but for those of each processor and of modules."""
     result, _, _ = linux.run("grep ' [tT] ' /proc/kallsyms | head -n 2000 > listed")
@@ -173,13 +201,56 @@ def test_a_guest_that_loops(linux):
     (b"text\n" * 1000, "neither a bzImage nor an ELF executable"),
     (b"", "neither a bzImage nor an ELF executable"),
     (b"\x7fELF" + bytes(200), "no ELF file, or a damaged one"),
-])
+    (gzip.compress(bytes(5000)), "compressed (gzip), without a decompressor"),
+    (lzma.compress(bytes(5000)), "compressed (XZ), without a decompressor"),
+    (zstandard.compress(bytes(5000)), "compressed (zstd), without a decompressor"),
+], ids=["text", "empty", "elf", "gzip", "xz", "zstd"])
 def test_no_kernel(tmp_path, capsys, contents, message):
     path = tmp_path / "kernel"
     path.write_bytes(contents)
     assert main(["run", "--kernel", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_kernels_of_32_bits(kernel, tmp_path, capsys):
+    """A bzImage of today without the 64-bit entry point, and an ELF executable for i386."""
+    image = bytearray(kernel.read_bytes())
+    image[0x236] &= ~1
+    elf = struct.pack("<4s12B", b"\x7fELF", 1, 1, 1, *bytes(9)) + struct.pack(
+        "<HHIIIIIHHHHHH", 2, 3, 1, 0x100000, 52, 0, 0, 52, 32, 1, 40, 0, 0) + struct.pack(
+        "<8I", 1, 0, 0x100000, 0x100000, 84, 84, 5, 0x1000)
+    for name, contents in (("bzImage", bytes(image)), ("vmlinux", elf)):
+        path = tmp_path / name
+        path.write_bytes(contents)
+        assert main(["run", "--kernel", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert re.search("32-bit|64-bit", error) and error.count("\n") == 1, error
+
+
+def test_no_console(kernel, capsys):
+    """One line says why nothing is printed; one with a console has none."""
+    for append, said in (("quiet", True), ("console=ttyS0 quiet", False)):
+        assert main(["run", "--kernel", str(kernel), "--append", append, "--limit", "1000"]) == 124
+        error = capsys.readouterr().err
+        assert ("no console=ttyS0 in --append" in error) == said
+
+
+def test_a_kernel_that_panics(kernel, capsys):
+    """The run ends there, with names that are the kernel's own."""
+    assert main(["run", "--kernel", str(kernel), "--append", f"{COMMAND_LINE} mem=24M", "--memory",
+                 "256"]) == 134
+    shown = capsys.readouterr()
+    assert "Kernel panic - not syncing: System is deadlocked on memory" in shown.out
+    assert shown.err.startswith("panic: Kernel panic - not syncing: System is deadlocked on memory")
+    assert re.search(r"^rip 0x[0-9a-f]+ <\w+", shown.err, re.M)
+
+
+def test_a_guest_that_takes_too_long(kernel, capsys):
+    """By the host's time, too."""
+    assert main(["run", "--kernel", str(kernel), "--append", "console=ttyS0", "--seconds",
+                 "0.2"]) == 124
+    assert "no end after 0.2 seconds" in capsys.readouterr().err
 
 
 def test_damaged_kernels(kernel, tmp_path, capsys):

@@ -113,6 +113,14 @@ static char *read_line(const char *path) {
     return strdup((char *)buffer);
 }
 
+static void set(const char *path, const char *value) {
+    int file = open(path, O_WRONLY);
+    if (file >= 0) {
+        (void)!write(file, value, strlen(value));
+        close(file);
+    }
+}
+
 static void set_up(void) {
     mount("proc", "/proc", "proc", 0, "");
     mount("sysfs", "/sys", "sysfs", 0, "");
@@ -123,11 +131,9 @@ static void set_up(void) {
     for (int n = 0; n < 3; n++)
         dup2(console, n);
     /* Samples are slow in instructions here; the kernel must not throttle them for it. */
-    int share = open("/proc/sys/kernel/perf_cpu_time_max_percent", O_WRONLY);
-    if (share >= 0) {
-        (void)!write(share, "0", 1);
-        close(share);
-    }
+    set("/proc/sys/kernel/perf_cpu_time_max_percent", "0");
+    /* An oops ends the run, with a report. */
+    set("/proc/sys/kernel/panic_on_oops", "1");
     setenv("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", 1);
     setenv("HOME", "/root", 1);
     setenv("TERM", "dumb", 1);
