@@ -1,7 +1,8 @@
 """pylbr: last-branch records without the hardware.
 
 >>> import pylbr
->>> profile = pylbr.profile_of("perf.data")  # doctest: +SKIP
+>>> recording = pylbr.record_program(["./app", "input"])  # doctest: +SKIP
+>>> profile = pylbr.profile_of(recording)  # doctest: +SKIP
 >>> profile.to_pandas("functions", limit=20)  # doctest: +SKIP
 """
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pylbr.perf.stacks import Samples as Samples
     from pylbr.perf.stacks import Stacks as Stacks
     from pylbr.profile.file_profile import FileProfile as FileProfile
+    from pylbr.record.recorded import Recording as Recording
+    from pylbr.record.recorded import record_program as record_program
     from pylbr.trace.trace import Trace as Trace
 
     __version__: str
@@ -27,16 +30,18 @@ _MODULES = {
     "FileProfile": "pylbr.profile.file_profile",
     "LbrState": "lbrcore",
     "Processor": "pylbr.cpu.processor",
+    "Recording": "pylbr.record.recorded",
     "Samples": "pylbr.perf.stacks",
     "Stacks": "pylbr.perf.stacks",
     "Trace": "pylbr.trace.trace",
     "open": "pylbr.api",
     "profile_of": "pylbr.api",
+    "record_program": "pylbr.record.recorded",
 }
 
 __all__ = [
-    "FileProfile", "LbrState", "Processor", "Samples", "Stacks", "Trace", "__version__", "open",
-    "profile_of",
+    "FileProfile", "LbrState", "Processor", "Recording", "Samples", "Stacks", "Trace",
+    "__version__", "open", "profile_of", "record_program",
 ]  # fmt: skip
 
 

@@ -6,9 +6,10 @@ import os
 
 from pylbr.perf.stacks import Stacks
 from pylbr.profile.file_profile import FileProfile, count_file
+from pylbr.record.recorded import Recording, record_program
 from pylbr.trace import Trace, open_any
 
-__all__ = ["open", "profile_of"]
+__all__ = ["Recording", "open", "profile_of", "record_program"]
 
 Path = str | os.PathLike[str]
 
@@ -37,12 +38,12 @@ def open(path: Path, format: str | None = None) -> Trace | Stacks:
     return open_any(path, format)
 
 
-def profile_of(source: Path | Trace | Stacks, history: int = 0) -> FileProfile:
+def profile_of(source: Path | Trace | Stacks | Recording, history: int = 0) -> FileProfile:
     """Count the branches of a file, as ``pylbr report`` does.
 
     Parameters
     ----------
-    source : path-like, Trace or Stacks
+    source : path-like, Recording, Trace or Stacks
         An open source is read to its end and left open.
     history : int
         Branches in a path of the branch history; 0: it is not counted.
@@ -56,5 +57,7 @@ def profile_of(source: Path | Trace | Stacks, history: int = 0) -> FileProfile:
     """
     if isinstance(source, (Trace, Stacks)):
         return count_file(source, history)
+    if isinstance(source, Recording):
+        source = source.path
     with open(source) as opened:
         return count_file(opened, history, name=os.fspath(source))

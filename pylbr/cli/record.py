@@ -5,34 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import TYPE_CHECKING
 
 from pylbr.cli import perf_options
 from pylbr.errors import CommandError
-from pylbr.perf.abi import BranchSample
-from pylbr.perf.branch_filter import BRANCH_KINDS, lbr_ctl
-from pylbr.record.choice import choose, process_of
-from pylbr.record.engine import Request
-from pylbr.record.events import EVENT_NAMES, counted_event
-from pylbr.record.filters import recordable_filter
-from pylbr.record.output import PerfDataOutput
-from pylbr.record.program import target_of
-from pylbr.record.targets import TARGETS, X86_64
-from pylbr.record.wire_numbers import Counted
-
-if TYPE_CHECKING:
-    from pylbr.record.live import LiveOutput
-    from pylbr.record.predicted import PredictedOutput
-    from pylbr.record.trace_output import TraceOutput
+from pylbr.record.events import EVENT_NAMES
+from pylbr.record.recorded import record_program
+from pylbr.record.targets import TARGETS
 
 __all__ = ["HELP", "configure", "run"]
 
 HELP = "run a program and record its branch stacks, as perf record -b does"
-
-#: Hertz, by engine.
-_MAX_FREQUENCY = {"native": 50_000, "qemu": 100_000}
-_DEFAULT_FREQUENCY = 1000
-_DEFAULT_EVENT = "branches:u"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -95,77 +77,23 @@ def run(args: argparse.Namespace) -> int:
                            "pylbr record [options] -- PROGRAM [ARGUMENT ...]")
     if args.duration and not running:
         raise CommandError("--duration: a program is recorded to its end; -p PID takes a time")
-    filter_ = recordable_filter(args.branch_filter)
-    if args.mispredicts and not args.full and filter_ & BRANCH_KINDS != BranchSample.ANY:
-        raise CommandError(f"-j {args.branch_filter}: --mispredicts needs branches of every kind: "
-                           "-j any,u")
-    if args.depth and args.full:
-        raise CommandError("--depth: a full trace has no stacks; take it of pylbr replay --depth")
-    if args.max_size and not args.full:
-        raise CommandError("--max-size limits --full; of samples, take fewer with a larger -c")
-    if args.live and args.full:
-        raise CommandError("--live shows samples; leave --full out")
-    target = target_of(command) if command else X86_64
-    if args.depth and args.depth not in target.depths:
-        raise CommandError(f"--depth {args.depth}: {target.title} has "
-                           f"{', '.join(map(str, target.depths))}")
-    chosen, why = choose(args.engine, _needs(args), bool(running), target)
-    counted, period = _period(args, chosen.name)
-    request = Request(
-        command, args.full, counted, period, control=lbr_ctl(filter_), cycles=args.cycles,
-        mispredicts=args.mispredicts, most_bytes=args.max_size, seconds=args.duration,
-        pid=process_of(args.tid) if args.tid else args.pid or 0, tid=args.tid or 0,
-        overhead=args.max_overhead, depth=args.depth or 32,
-        target=target,
-    )
-    path = args.output or ("trace.parquet" if args.full else "perf.data")
-    if path == "-":
-        raise CommandError("-o -: standard output is the program's; name a file")
-    if why and not args.quiet:
-        print(f"pylbr record: engine {why}", file=sys.stderr)
-    output: TraceOutput | PerfDataOutput | LiveOutput | PredictedOutput
-    # What few recordings need is loaded where it is: most end within a second.
-    if args.full:
-        from pylbr.record.trace_output import TraceOutput
-
-        output = TraceOutput(path, request, chosen, _ignore if args.quiet else _announce)
-    else:
-        output = samples = PerfDataOutput(path, request, chosen, filter_, ["pylbr", *sys.argv[1:]])
-        if args.live:
-            from pylbr.record.live import LiveOutput
-
-            output = LiveOutput(samples, int(filter_))
-        if args.mispredicts:
-            from pylbr.record.predicted import PredictedOutput
-
-            output = PredictedOutput(output, args.mispredicts)
-    with output:
-        outcome = chosen.run(request, output, getattr(output, "refresh", lambda: None))
+    done = record_program(
+        command, args.output, frequency=args.freq, count=args.count, event=args.event,
+        full=args.full, branch_filter=args.branch_filter, depth=args.depth, engine=args.engine,
+        cycles=args.cycles, mispredicts=args.mispredicts, max_size=args.max_size,
+        max_overhead=args.max_overhead, pid=args.pid, tid=args.tid, seconds=args.duration,
+        live=args.live, arguments=["pylbr", *sys.argv[1:]],
+        chosen=_ignore if args.quiet else _chosen,
+        announce=_ignore if args.quiet else _announce)
     if not args.quiet:
         what = "branches" if args.full else "samples"
-        print(f"[ pylbr record: {output.count:,} {what} in {path} ]", file=sys.stderr)
-    nothing = outcome.nothing
-    if not output.count and not nothing:
-        nothing = "nothing of it could be followed" if args.full else _too_rare(counted, period)
-    if nothing:
-        print(f"pylbr record: no {'branches' if args.full else 'stacks'}: {nothing}",
+        print(f"[ pylbr record: {done.count:,} {what} in {done.path} ]", file=sys.stderr)
+    if done.nothing:
+        print(f"pylbr record: no {'branches' if args.full else 'stacks'}: {done.nothing}",
               file=sys.stderr)
-    for remark in outcome.remarks + output.remarks:
+    for remark in done.remarks:
         print(f"pylbr record: {remark}", file=sys.stderr)
-    if outcome.gaps:
-        print(f"pylbr record: {outcome.gaps} steps without an explanation", file=sys.stderr)
-    return outcome.exit_code or int(bool(nothing))
-
-
-def _needs(args: argparse.Namespace) -> str:
-    """The option that only an engine with exact counts can do; empty: none."""
-    for given, word in (
-        (args.full, "--full"), (args.count is not None, "-c"), (args.cycles, "--cycles"),
-        (args.event is not None, "-e"),
-    ):  # fmt: skip
-        if given:
-            return word
-    return ""
+    return done.exit_code or int(bool(done.nothing))
 
 
 def _percent(text: str) -> float:
@@ -186,12 +114,8 @@ def _size(text: str) -> int:
     return int(found[1]) << 10 * "BKMG".index(found[2])
 
 
-def _too_rare(counted: Counted, period: int) -> str:
-    if counted is Counted.TIME:
-        return (f"the program ended within the {period / 1e6:,g} ms to the first; "
-                "-F HZ with a larger HZ takes some sooner")
-    return (f"fewer than the {period:,} events of a period occurred; "
-            "-c N with a smaller N gives some")
+def _chosen(why: str) -> None:
+    print(f"pylbr record: engine {why}", file=sys.stderr)
 
 
 def _announce(line: str) -> None:
@@ -200,23 +124,6 @@ def _announce(line: str) -> None:
 
 def _ignore(line: str) -> None:
     pass
-
-
-def _period(args: argparse.Namespace, engine: str = "qemu") -> tuple[Counted, int]:
-    """What is counted, and the period."""
-    if engine == "native" and args.freq is None and args.count is None and args.event is None:
-        args.freq = _DEFAULT_FREQUENCY
-    if args.freq is not None:
-        most = _MAX_FREQUENCY.get(engine, _MAX_FREQUENCY["qemu"])
-        frequency = most if args.freq == "max" else args.freq
-        if not 1 <= frequency <= most:
-            raise CommandError(f"-F {frequency}: 1 to {most} hertz with the {engine} engine")
-        return Counted.TIME, 1_000_000_000 // frequency
-    counted = counted_event(args.event or _DEFAULT_EVENT)
-    count = 100003 if args.count is None else args.count
-    if count < 1:
-        raise CommandError(f"-c {count}: at least 1")
-    return counted, count
 
 
 def _frequency(text: str) -> int | str:

@@ -12,6 +12,7 @@ import pytest
 from pylbr import cli
 from pylbr.cli import perf_words, record
 from pylbr.errors import CommandError
+from pylbr.record.recorded import period_of
 from pylbr.record.wire_numbers import Counted
 from tests.perf.perf_bytes import RECORDS, perf_file
 
@@ -53,7 +54,8 @@ def test_a_word_that_nobody_types_is_answered_by_the_command(capsys):
 def test_words_of_record_that_are_taken(words, counted, period):
     parser = record.argparse.ArgumentParser()
     record.configure(parser)
-    assert record._period(parser.parse_args(words.split())) == (counted, period)
+    args = parser.parse_args(words.split())
+    assert period_of(args.freq, args.count, args.event) == (counted, period)
 
 
 @pytest.mark.parametrize(("engine", "most"), [("native", 50_000), ("qemu", 100_000)])
@@ -62,7 +64,7 @@ def test_the_highest_frequency_is_the_engines(engine, most):
     record.configure(parser)
 
     def period(frequency):
-        return record._period(parser.parse_args(["-F", frequency]), engine)
+        return period_of(parser.parse_args(["-F", frequency]).freq, None, None, engine)
 
     assert period("max") == period(str(most)) == (Counted.TIME, 1_000_000_000 // most)
     for wrong in ("0", str(most + 1)):

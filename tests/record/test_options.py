@@ -24,6 +24,7 @@ from pylbr.record.filters import accepted_classes, recordable_filter
 from pylbr.record.live import LiveOutput
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import resolve
+from pylbr.record.recorded import period_of
 from pylbr.record.wire_numbers import Counted
 from tests.record.conftest import PROGRAMS, need
 
@@ -99,7 +100,7 @@ def test_events_and_periods_of_perf(words, period):
     record.configure(parser)
     args = parser.parse_args([*words, "ls", "-l", "-c", "x"])
     assert args.command_line == ["ls", "-l", "-c", "x"]
-    assert record._period(args) == period
+    assert period_of(args.freq, args.count, args.event) == period
 
 
 @pytest.mark.parametrize(("words", "reason"), [
