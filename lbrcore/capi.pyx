@@ -11,10 +11,10 @@ from lbrcore.control cimport (
     lbr_write_tos,
 )
 from lbrcore.lbr cimport (
-    LBR_OK, LBRCORE_ABI_VERSION, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config, lbr_copy,
-    lbr_create, lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler,
-    lbr_read_records, lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset, lbr_state,
-    lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
+    LBR_OK, LBRCORE_ABI_VERSION, QUICK_ALL, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config,
+    lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler,
+    lbr_read_records, lbr_record_all, lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset,
+    lbr_state, lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
 )
 from lbrcore.xsave cimport lbr_pack, lbr_unpack, lbr_xrstors, lbr_xsaves
 
@@ -57,6 +57,9 @@ cdef extern from "lbrcore.h" nogil:
 cdef int _record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
     # Here and not in lbr.pyx, where gcc would merge the rare modes into the quick path.
     if cython.likely(lbr_in_quick_range(branch)):
+        if state.quick == QUICK_ALL:
+            lbr_record_all(state, branch)
+            return LBR_OK
         if state.quick == QUICK_PLAIN:
             lbr_record_plain(state, branch)
             return LBR_OK

@@ -266,8 +266,9 @@ cdef inline void lbr_step(
 
 
 cdef enum:
-    QUICK_PLAIN = 1         # every class, or by filter
+    QUICK_PLAIN = 1         # by filter
     QUICK_CALL_STACK = 2
+    QUICK_ALL = 3           # every class
 
 
 cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
@@ -277,7 +278,9 @@ cdef inline void lbr_find_quick(lbr_state* state) noexcept nogil:
     cdef uint64_t kept = needed | <uint64_t> 0xF << INFO_CLASS_SHIFT
     state.quick = 0
     if state.cycles_valid and (state.config.info_mask & kept) == needed:
-        if (state.mode | MODE_FILTERED) == MODE_FILTERED | MODE_TIMED:
+        if state.mode == MODE_TIMED:
+            state.quick = QUICK_ALL
+        elif state.mode == MODE_FILTERED | MODE_TIMED:
             state.quick = QUICK_PLAIN
         elif state.mode == MODE_CALL_STACK | MODE_TIMED and not POP_RESTARTS_CYCLES:
             state.quick = QUICK_CALL_STACK
@@ -335,8 +338,23 @@ cdef inline uint64_t lbr_quick_info(const lbr_branch* branch) noexcept nogil:
     return (<uint64_t> branch.flags * 32 + branch.cls + 16) << INFO_TYPE_SHIFT
 
 
+cdef inline void lbr_record_all(lbr_state* state, const lbr_branch* branch) noexcept nogil:
+    """Every class.  What is no taken branch is rare, so a jump costs less than a mask, by which
+    the counts of one record would wait for those of the last."""
+    cdef uint64_t cycles = state.cycles + branch.cycles
+    cdef lbr_entry* entry = lbr_slot(state, state.head + 1)
+    entry.from_ = branch.from_
+    entry.to = branch.to
+    entry.info = lbr_quick_info(branch) | min(cycles, <uint64_t> CYC_CNT_MAX)
+    if cython.likely(branch.cls < LBR_NOT_TAKEN):
+        state.cycles = 0
+        state.head += 1
+    else:
+        state.cycles = cycles
+
+
 cdef inline void lbr_record_plain(lbr_state* state, const lbr_branch* branch) noexcept nogil:
-    """Every class, or by filter."""
+    """By filter."""
     cdef uint64_t accept = (state.accept >> (branch.cls | branch.cpl_to << 4)) & 1
     cdef uint64_t cycles = state.cycles + branch.cycles
     cdef lbr_entry* entry = lbr_slot(state, state.head + 1)
@@ -366,12 +384,16 @@ cdef inline void lbr_record_stack(lbr_state* state, const lbr_branch* branch) no
 cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
     """Record one branch whose fields are known to be in range (`lbr_check`); LBR_OK."""
     cdef lbr_branch copy
-    if cython.unlikely(state.quick != QUICK_PLAIN or not lbr_in_quick_range(branch)):
-        # The copy lets a caller's branch stay in machine registers: its address goes nowhere.
-        copy = branch[0]
-        return lbr_record_rare(state, &copy)
-    lbr_record_plain(state, branch)
-    return LBR_OK
+    if cython.likely(lbr_in_quick_range(branch)):
+        if cython.likely(state.quick == QUICK_ALL):
+            lbr_record_all(state, branch)
+            return LBR_OK
+        if state.quick == QUICK_PLAIN:
+            lbr_record_plain(state, branch)
+            return LBR_OK
+    # The copy lets a caller's branch stay in machine registers: its address goes nowhere.
+    copy = branch[0]
+    return lbr_record_rare(state, &copy)
 
 
 cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
