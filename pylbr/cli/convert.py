@@ -6,10 +6,15 @@ import argparse
 import os
 import sys
 
-from pylbr.cli import perf_options, perf_words
+from pylbr.cli import perf_options
+from pylbr.cli.inputs import add_inputs, named_inputs
+from pylbr.cli.merge import add_jobs, write_sum
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.files.format import WriteOptions
+from pylbr.profile.formats import LINKED
+from pylbr.profile.merge import is_preaggregated
+from pylbr.profile.remote import fetched
 from pylbr.trace import Trace, copy, open_any
 from pylbr.trace.formats import output_format, output_suffixes, readable
 from pylbr.trace.modules import parse_module
@@ -24,10 +29,14 @@ The format of the input is recognised by its content, that of the output by its 
 
 A file of stacks stays a file of stacks: between two samples branches are missing.
 pylbr replay makes stacks of a trace.
+Several inputs, weights and pre-aggregated text are added up, as pylbr merge does, into one of
+
+  {' '.join(LINKED)}
 
 examples:
   pylbr convert drmemtrace.app.zip -o app.arrow
   pylbr convert perf.data -o app.preagg --binary ./app
+  pylbr convert 'fleet/*.perf.data' -o app.preagg --binary ./app
   pylbr convert branches.csv -o app.parquet --module ./app@0x555555554000
 """
 
@@ -35,7 +44,8 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    perf_words.add_input(parser, "IN", "file to read")
+    add_inputs(parser, "IN", "what to read")
+    add_jobs(parser)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT",
@@ -71,9 +81,32 @@ def add_binary(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; quiet unless standard error is a terminal."""
-    args.input = perf_words.named_input(args)
+    named = named_inputs(args)
     if args.rows_per_file is not None and args.rows_per_file < 1:
         raise CommandError("--rows-per-file: at least 1")
+    if len(named) != 1 or named[0][1] != 1:
+        return _write_sum(args, named)
+    with fetched([named[0][0]]) as (args.input,):
+        # Counts that were added up already can be nothing but a part of a sum.
+        if (args.output.lower().endswith(LINKED) and os.path.isfile(args.input)
+                and is_preaggregated(args.input)):
+            return _write_sum(args, [(args.input, 1)])
+        return _convert(args)
+
+
+def _write_sum(args: argparse.Namespace, named: list[tuple[str, int]]) -> int:
+    if not args.output.lower().endswith(LINKED):
+        raise CommandError(f"{args.output}: several inputs, and weights, are added up in "
+                           f"{', '.join(LINKED)} alone; convert one after the other")
+    given = [word for word, value in (("--from", args.format), ("--module", args.module),
+                                      ("--no-verify", args.no_verify),
+                                      ("--rows-per-file", args.rows_per_file)) if value]
+    if given:
+        raise CommandError(f"{given[0]}: is for one input; these are added up")
+    return write_sum(args, named)
+
+
+def _convert(args: argparse.Namespace) -> int:
     modules = [module for text in args.module for module in parse_module(text)]
     with open_any(args.input, args.format, modules=modules, verify=not args.no_verify) as source:
         total = source.count if isinstance(source, Trace) else None

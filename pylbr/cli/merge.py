@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from pylbr.cli.inputs import absolute, add_inputs, named_inputs
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.files.elf import ElfImage
 from pylbr.profile.formats import LINKED, write_linked
-from pylbr.profile.merge import inputs_of, merge_inputs
+from pylbr.profile.merge import Counts, merge_inputs
 from pylbr.profile.resume import Parts
 
 HELP = "add up recordings of one binary into one profile"
@@ -28,7 +29,8 @@ _RETRIES: Final = 10
 
 EPILOG = f"""
 Inputs are files of stacks, traces, and pre-aggregated text, in any mixture; a pattern in quotes
-and a directory stand for their files. The suffix of OUT chooses the form:
+and a directory stand for their files, a URL (pip install pylbr[remote]) for what is there, or with
+* or a / at its end for the files there. The suffix of OUT chooses the form:
 
   {' '.join(LINKED)}
 
@@ -44,14 +46,11 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("inputs", metavar="IN", nargs="*", help="file, pattern or directory")
+    add_inputs(parser, "IN", "recording, trace or pre-aggregated text")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument("--binary", metavar="ELF", required=True,
                         help="the binary that the profile is about")
-    parser.add_argument("--weighted-input", metavar="N,FILE", action="append", default=[],
-                        help="an input whose counts are multiplied by N")
-    parser.add_argument("-j", "--jobs", metavar="N", type=int, default=1,
-                        help="processes that count inputs (default: 1)")
+    add_jobs(parser)
     parser.add_argument("--dask", metavar="ADDRESS",
                         help="the workers of a dask.distributed cluster count, whose scheduler has "
                         "this address, which must see the same files (pip install pylbr[dask])")
@@ -62,28 +61,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="lines of .preagg, as pylbr convert has them")
 
 
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """The number of processes."""
+    parser.add_argument("-j", "--jobs", metavar="N", type=int, default=1,
+                        help="processes that count inputs (default: 1)")
+
+
 def run(args: argparse.Namespace) -> int:
     """Count the inputs and write their sum."""
+    if not (args.inputs or args.inputs_more or args.weighted_input):
+        raise CommandError("no input is named")
+    count = Parts(os.path.abspath(args.resume)).count if args.resume else None
+    return write_sum(args, named_inputs(args), args.dask, count)
+
+
+def write_sum(
+    args: argparse.Namespace, named: list[tuple[str, int]], dask: str | None = None,
+    count: Callable[[str, str], Counts] | None = None,
+) -> int:
+    """Write the sum of the inputs `named`; output, binary, form and jobs as `args` have them."""
     if args.jobs < 1:
         raise CommandError("--jobs: at least 1")
     if not args.output.lower().endswith(tuple(LINKED)):
         raise CommandError(f"{args.output}: the suffix chooses the form: {', '.join(LINKED)}")
-    weights = [_weighted(word) for word in args.weighted_input]
-    names = inputs_of([*args.inputs, *(name for _, name in weights)])
-    if not names:
-        raise CommandError("no input is named")
-    heavier = {name: weight for weight, word in weights for name in inputs_of([word])}
-    inputs = [(os.path.abspath(name), heavier.get(name, 1)) for name in names]
-    if os.path.realpath(args.output) in map(os.path.realpath, names):
+    if args.binary is None:
+        raise CommandError(f"{args.output}: is about one binary; name it with --binary ELF")
+    inputs = [(absolute(name), weight) for name, weight in named]
+    if os.path.realpath(args.output) in (os.path.realpath(name) for name, _ in inputs):
         raise CommandError(f"{args.output}: is among the inputs; name another")
     try:
         image = ElfImage(args.binary)
     except (OSError, ValueError) as error:
         raise CommandError(
             f"{args.binary}: cannot be read as a 64-bit ELF file: {error}") from error
-    count = Parts(os.path.abspath(args.resume)).count if args.resume else None
-    with progress(len(names), "inputs", os.path.basename(args.output)) as bar, \
-            _executor(args, len(names)) as executor:
+    with progress(len(inputs), "inputs", os.path.basename(args.output)) as bar, \
+            _executor(dask, args.jobs, len(inputs)) as executor:
         try:
             counts = merge_inputs(inputs, os.path.abspath(args.binary), executor,
                                   lambda path: bar.update(1), count)
@@ -95,28 +107,21 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"none of the {counts.branches:,} branches is in {args.binary}")
     write_linked(args.output, counts.profile(image), args.preagg_form)
     if sys.stderr.isatty():
-        print(f"{counts.branches:,} branches of {len(names)} inputs -> {args.output}",
+        print(f"{counts.branches:,} branches of {len(inputs)} inputs -> {args.output}",
               file=sys.stderr)
     return 0
 
 
-def _weighted(word: str) -> tuple[int, str]:
-    number, comma, name = word.partition(",")
-    if not comma or not number.isdigit() or not int(number):
-        raise CommandError(f"--weighted-input {word}: a whole number from 1 on, a comma, a file")
-    return int(number), name
-
-
 @contextmanager
-def _executor(args: argparse.Namespace, inputs: int) -> Iterator[Executor | None]:
+def _executor(dask: str | None, jobs: int, inputs: int) -> Iterator[Executor | None]:
     """What counts the inputs."""
-    if args.dask:
-        with _cluster(args.dask) as executor:
+    if dask:
+        with _cluster(dask) as executor:
             yield executor
-    elif min(args.jobs, inputs) == 1:
+    elif min(jobs, inputs) == 1:
         yield None
     else:
-        with ProcessPoolExecutor(min(args.jobs, inputs)) as executor:
+        with ProcessPoolExecutor(min(jobs, inputs)) as executor:
             yield executor
 
 

@@ -7,12 +7,16 @@ import json
 import os
 import sys
 
-from pylbr.cli import perf_options, perf_words
+from pylbr.cli import perf_options
+from pylbr.cli.inputs import add_inputs, named_inputs
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.printable import printable
 from pylbr.profile import report, report_text
-from pylbr.profile.file_profile import count_file
+from pylbr.profile.added import Sum
+from pylbr.profile.file_profile import FileProfile, count_file
+from pylbr.profile.history import Paths
+from pylbr.profile.remote import fetched
 from pylbr.trace import open_any
 
 HELP = "show hot branches, functions, mispredicts, branch history"
@@ -20,20 +24,21 @@ HELP = "show hot branches, functions, mispredicts, branch history"
 EPILOG = """
 views:
 """ + "".join(f"  {name:<12} {text}\n" for name, text in report.VIEWS.items()) + """
-A file of stacks is counted entry by entry, a trace branch by branch.
+A file of stacks is counted entry by entry, a trace branch by branch. Several inputs are added up
+by file and address in it, so that they may lie elsewhere in each process.
 
 examples:
   pylbr report app.perf.data                  the hottest branches
   pylbr report app.perf.data --by functions
   pylbr report app.arrow --by mispredicts --json
+  pylbr report 'fleet/*.perf.data' --weighted-input 3,peak.perf.data
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    perf_words.add_input(
-        parser, "FILE", "trace or file of stacks, of any format (default perf.data)")
+    add_inputs(parser, "FILE", "trace or file of stacks, of any format (default perf.data)")
     parser.add_argument(
         "--by", metavar="VIEW", choices=report.VIEWS, default="edges",
         help=f"one of {', '.join(report.VIEWS)} (default: edges)",
@@ -55,24 +60,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, then print one view."""
-    args.input = perf_words.named_input(args, "perf.data")
+    named = named_inputs(args, "perf.data")
     if args.limit < 1 or args.length < 1:
         raise CommandError("--limit and --length take a number from 1 up")
-    with open_any(args.input) as source, \
-            progress(getattr(source, "count", None), "", os.path.basename(args.input)) as bar:
-        profile = count_file(source, args.length if args.by == "history" else 0, bar.update,
-                             args.input)
-    print_notes("report", source)
+    history = args.length if args.by == "history" else 0
+    if len(named) == 1 and named[0][1] == 1:
+        profile = _count(named[0][0], history)
+    else:
+        total = Sum(Paths(history) if history else None)
+        for name, weight in named:
+            one = _count(name, history)
+            if args.by == "mispredicts" and not one.mispredicts_measured:
+                raise CommandError(f"{name}: mispredicts were not recorded")
+            total.add(one, weight, one.paths)
+        profile = total.profile(f"{len(named)} inputs")
     rows = profile.rows(args.by, args.limit)
     if args.json:
-        head = {"file": args.input, **report_text.totals(profile)}
+        head: dict[str, object] = {"file": profile.path, **report_text.totals(profile)}
+        if profile.by_place:
+            head["inputs"] = [{"file": name, "weight": weight} for name, weight in named]
         order = {"ordered_by": report.order_of(profile, args.by)}
         json.dump({**head, **order, args.by: rows}, sys.stdout, indent=2)
         print()
     elif args.csv:
         report_text.print_csv(rows)
     else:
-        report_text.print_text(args.input, args.by, profile, rows)
+        report_text.print_text(profile.path, args.by, profile, rows)
     for problem in profile.symbols.problems:
         print(f"pylbr report: {printable(problem)}", file=sys.stderr)
     return 0
+
+
+def _count(name: str, history: int) -> FileProfile:
+    """Counts of one input."""
+    with fetched([name]) as (path,), open_any(path) as source, \
+            progress(getattr(source, "count", None), "", os.path.basename(name)) as bar:
+        profile = count_file(source, history, bar.update, name)
+        print_notes("report", source)
+    return profile

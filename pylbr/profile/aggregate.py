@@ -74,6 +74,8 @@ class Profile:
         Entries of branches that were not taken; they are counted nowhere else.
     mispredicts_measured : bool
         Whether any entry has its prediction.
+    by_place : bool
+        Addresses are numbers of places, as `pylbr.profile.added` makes them of several inputs.
     """
 
     edges: NDArray[np.void]
@@ -85,6 +87,7 @@ class Profile:
     spaces: AddressSpaces = field(default_factory=AddressSpaces)
     not_taken: int = 0
     mispredicts_measured: bool = True
+    by_place: bool = False
 
     @property
     def cycles_measured(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,20 @@ class Paths:
         """Forget everything that was counted."""
         self.samples = 0
         self._counts.clear()
+
+    def moved(self, place: Callable[[int, int], int], weight: int) -> Iterator[
+            tuple[int, list[int]]]:
+        """(count times `weight`, [FROM, TO, ... newest first]) of each path, with what `place`
+        makes of the process and address in place of the address."""
+        for key, count in self._counts.items():
+            words = np.frombuffer(key, "u8")
+            pid = int(words[:1].view("i8")[0])
+            yield count * weight, [place(pid, address) for address in words[1:].tolist()]
+
+    def add_path(self, addresses: list[int], count: int) -> None:
+        """Count one path of process 0, `count` times."""
+        self._counts[np.array([0, *addresses], "u8").tobytes()] += count
+        self.samples += count
 
     def most_common(self, limit: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
         """(count, pid, [(from, to), ... newest first]) of the most frequent paths."""

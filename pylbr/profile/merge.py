@@ -6,14 +6,12 @@ the result is the same for every number of workers.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from pylbr.errors import TraceError
@@ -22,10 +20,11 @@ from pylbr.files.source import ByteSource, compression_of
 from pylbr.perf.stacks import Stacks
 from pylbr.profile.aggregate import collect
 from pylbr.profile.link import OUTSIDE, UNKNOWN, LinkProfile, link_profile
+from pylbr.profile.remote import fetched
 from pylbr.profile.whole import collect_trace
-from pylbr.trace.formats import detect, open_any
+from pylbr.trace.formats import open_any
 
-__all__ = ["Counts", "count_input", "inputs_of", "merge_inputs"]
+__all__ = ["Counts", "count_input", "is_preaggregated", "merge_inputs"]
 
 _NO_RUN: Final = (1 << 64) - 1
 _LINE: Final = re.compile(
@@ -70,55 +69,29 @@ class Counts:
                            dict(sorted(self.ips.items())), self.branches)
 
 
-def inputs_of(words: Sequence[str]) -> list[str]:
-    """Files of the words of a command line: a pattern's in order, a directory's too.
-
-    A directory that is a recording itself, as ``perf record --threads`` and Parquet make them, is
-    one input; of any other, the files that begin with no dot.
-
-    Raises
-    ------
-    TraceError
-        A pattern or directory without files; a file that is named twice.
-    """
-    found: list[str] = []
-    for word in words:
-        names = [word]
-        if not os.path.exists(word) and glob.has_magic(word):
-            names = sorted(glob.glob(word))
-            if not names:
-                raise TraceError(word, "matches no file")
-        for name in names:
-            found += _files(name) if os.path.isdir(name) else [name]
-    twice = [name for name, count in Counter(map(os.path.realpath, found)).items() if count > 1]
-    if twice:
-        raise TraceError(twice[0], "is named twice: its counts would be added twice; if they "
-                         "shall, give it a weight (--weighted-input 2,FILE)")
-    return found
-
-
-def _files(name: str) -> list[str]:
-    try:
-        detect(name)
-        return [name]
-    except TraceError:
-        pass
-    files = sorted(str(path) for path in Path(name).iterdir()
-                   if path.is_file() and not path.name.startswith("."))
-    if not files:
-        raise TraceError(name, "is a directory without files")
-    return files
-
-
 def count_input(path: str, binary: str) -> Counts:
-    """Counts of one file: stacks, a trace, or pre-aggregated text.
+    """Counts of one file, or of what a URL names: stacks, a trace, or pre-aggregated text.
 
     Raises
     ------
     TraceError
         It cannot be read, or `binary` is none of the files that were recorded.
     """
-    if not os.path.isdir(path) and _is_preaggregated(path):
+    with fetched([path]) as (here,):
+        return _count_file(here, binary)
+
+
+def is_preaggregated(path: str) -> bool:
+    """Whether a file holds pre-aggregated text, by its first line."""
+    if os.path.isdir(path):
+        return False
+    with ByteSource(path) as source:
+        line = source.read(200).split(b"\n")[0]
+    return _LINE.match(line) is not None and not compression_of(line)
+
+
+def _count_file(path: str, binary: str) -> Counts:
+    if is_preaggregated(path):
         return _read_preaggregated(path)
     with open_any(path) as source:
         profile = collect(source) if isinstance(source, Stacks) else collect_trace(source)
@@ -133,12 +106,6 @@ def count_input(path: str, binary: str) -> Counts:
         if mispredicted:
             counts.mispredicted[key] = mispredicted
     return counts
-
-
-def _is_preaggregated(path: str) -> bool:
-    with ByteSource(path) as source:
-        line = source.read(200).split(b"\n")[0]
-    return _LINE.match(line) is not None and not compression_of(line)
 
 
 def _lines(path: str) -> Iterator[bytes]:

@@ -35,7 +35,14 @@ def _missed(profile: Profile, mispredicted: int, count: int) -> Row:
 
 def _place(profile: Profile, name: str, space: int, address: int) -> Row:
     """Address, as text since JSON's numbers end at 2^53, and symbol of one end."""
-    return {name: f"{address:#x}", f"{name}_symbol": str(profile.symbols.place(space, address))}
+    place = profile.symbols.place(space, address)
+    shown = place.address if profile.by_place else address
+    return {name: f"{shown:#x}", f"{name}_symbol": str(place)}
+
+
+def _pid(profile: Profile, space: int) -> int | None:
+    """The process; None in a sum of several inputs."""
+    return None if profile.by_place else profile.spaces.pid_of(space)
 
 
 def edge_rows(profile: Profile, limit: int) -> list[Row]:
@@ -46,7 +53,7 @@ def edge_rows(profile: Profile, limit: int) -> list[Row]:
     return [
         {
             "share": _share(count, total), "count": count,
-            **_missed(profile, mispredicted, count), "pid": profile.spaces.pid_of(space),
+            **_missed(profile, mispredicted, count), "pid": _pid(profile, space),
             **_place(profile, "from", space, first), **_place(profile, "to", space, last),
         }
         for first, last, _, count, mispredicted, _, _, space in edges[order].tolist()
@@ -64,7 +71,7 @@ def run_rows(profile: Profile, limit: int) -> list[Row]:
         {
             "share": _share(cycles if measured else count, whole), "count": count,
             "cycles": cycles if timed else None, "mean_cycles": _mean(cycles, timed),
-            "pid": profile.spaces.pid_of(space),
+            "pid": _pid(profile, space),
             **_place(profile, "first", space, first), **_place(profile, "last", space, last),
         }
         for first, last, _, count, _, cycles, timed, space in runs[order].tolist()
@@ -79,7 +86,7 @@ def mispredict_rows(profile: Profile, limit: int) -> list[Row]:
         {
             "share": _share(mispredicted, total), "mispredicted": mispredicted,
             "mispredict_rate": _share(mispredicted, count), "count": count, "targets": targets,
-            "pid": profile.spaces.pid_of(space), **_place(profile, "branch", space, address),
+            "pid": _pid(profile, space), **_place(profile, "branch", space, address),
         }
         for address, space, targets, count, mispredicted in branches[:limit].tolist()
         if mispredicted
@@ -109,7 +116,7 @@ def history_rows(profile: Profile, paths: Paths, limit: int) -> list[Row]:
     return [
         {
             "share": _share(count, paths.samples), "count": count,
-            "pid": profile.spaces.pid_of(space),
+            "pid": _pid(profile, space),
             "path": [
                 {**_place(profile, "from", space, first), **_place(profile, "to", space, last)}
                 for first, last in branches

@@ -17,6 +17,7 @@ from typing import Any, Final
 from pylbr.errors import TraceError
 from pylbr.files.output import AtomicFile
 from pylbr.profile.merge import Counts, count_input
+from pylbr.profile.remote import identity_of_url, is_url
 
 __all__ = ["Parts"]
 
@@ -66,12 +67,16 @@ class Parts:
 
     def path(self, path: str) -> Path:
         """The part of an input."""
-        digest = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]
-        return Path(self.directory) / f"{os.path.basename(path)}.{digest}.part.json"
+        real = path if is_url(path) else os.path.realpath(path)
+        digest = hashlib.sha256(real.encode()).hexdigest()[:16]
+        name = os.path.basename(path.partition("?")[0] if is_url(path) else path)
+        return Path(self.directory) / f"{name}.{digest}.part.json"
 
 
 def _identity(path: str) -> list[Any]:
     """What changes when a file is another one."""
+    if is_url(path):
+        return identity_of_url(path)
     files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
     try:
         states = [(str(file), file.stat()) for file in files]

@@ -17,7 +17,8 @@ from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Comm, Event, Mmap, Samples, StacksMetadata
 from pylbr.profile.formats import LINKED
-from pylbr.profile.merge import Counts, count_input, inputs_of, merge_inputs
+from pylbr.profile.inputs import inputs_of
+from pylbr.profile.merge import Counts, count_input, merge_inputs
 from pylbr.profile.pprof import pprof_bytes
 
 LIBRARY = some_module.__file__

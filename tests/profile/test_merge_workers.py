@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from pylbr.profile.merge import Counts, count_input, inputs_of, merge_inputs
+from pylbr.profile.inputs import inputs_of
+from pylbr.profile.merge import Counts, count_input, merge_inputs
 from pylbr.profile.resume import Parts
 from tests.profile.test_merge import LIBRARY, fleet, merge, recording  # noqa: F401
 
