@@ -200,7 +200,7 @@ def _conclude(
     elif args.save:
         raise CommandError(f"nothing was saved: {ending.reason}", 1)
     if args.report or ending.kind in _CODES:
-        if console is not None and not args.own_decompressor:  # which may have moved it
+        if console and machine.image and not args.own_decompressor:  # which may have moved it
             from pylbr.linux.kallsyms import named
 
             machine.image = named(machine.image)

@@ -6,8 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
-_LINE = re.compile(r"^ *([0-9a-f]+):\t(?:[0-9a-f]{2} )+[ \t]*(?:(?:bnd|notrack|repz|cs|data16) )*"
-                   r"(\w+)[ \t]*(?:([0-9a-f]+) <)?", re.M)
+_LINE = re.compile(r"^ *([0-9a-f]+):\t(?:[0-9a-f]{2} )+[ \t]*"
+                   r"(?:(?:addr32|bnd|notrack|repz|cs|data16) )*(\w+)[ \t]*"
+                   r"(?:([0-9a-f]+) <)?", re.M)
 
 
 class Code:
@@ -59,3 +60,27 @@ def stacks(path: Path) -> list[list[tuple[int, int]]]:
                           capture_output=True, text=True, timeout=60).stdout
     return [[(int(a, 16), int(b, 16)) for a, b in re.findall(
         r"0x([0-9a-f]+)/0x([0-9a-f]+)/", line)] for line in text.splitlines() if line.strip()]
+
+
+def call_chains(data: bytes, program: Path, folder: Path) -> list[list[tuple[int, int, str]]]:
+    """Chains of a recording of `program` in a guest, the callee first: address, and start and name
+    of its function; as the installed perf prints them."""
+    place = folder / "work" / program.name  # where the guest has it
+    place.parent.mkdir()
+    place.write_bytes(program.read_bytes())
+    path = folder / "perf.data"
+    path.write_bytes(data)
+    text = subprocess.run(["perf", "script", "-i", str(path), "--symfs", str(folder), "-F",
+                           "ip,sym,symoff"], check=True, capture_output=True, text=True,
+                          timeout=60).stdout
+    at = starts(program)
+    return [[(at[name] + int(offset, 16), at[name], name) for name, offset in re.findall(
+        r"^\s*[0-9a-f]+ (\S+)\+0x([0-9a-f]+)", chain, re.M)]
+            for chain in text.split("\n\n") if chain.strip()]
+
+
+def starts(program: Path) -> dict[str, int]:
+    """Address of each symbol."""
+    text = subprocess.run(["nm", str(program)], check=True, capture_output=True, text=True,
+                          timeout=60).stdout
+    return {name: int(at, 16) for at, _, name in map(str.split, text.splitlines())}

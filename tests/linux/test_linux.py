@@ -6,6 +6,7 @@ import gzip
 import lzma
 import re
 import struct
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -22,8 +23,9 @@ from pylbr.linux.console import Console
 from pylbr.linux.kallsyms import kernel_symbols, named
 from pylbr.linux.kernel import load
 from pylbr.linux.session import execute
-from tests.linux.branch_check import Code, stacks
+from tests.linux.branch_check import Code, call_chains, stacks, starts
 from tests.linux.kernel_check import MAPPED
+from tests.peers.peer_tools import VERSIONS, perf2bolt
 
 pytestmark = pytest.mark.peer
 
@@ -94,6 +96,43 @@ def test_perf_records_what_the_program_did(recorded, work, tmp_path):
     assert 4 * 20000 / 1009 < len(stacked) < 5.5 * 20000 / 1009
     # perf leaves out what leads to the kernel, so that stacks around a system call are shorter.
     assert sum(len(stack) == 32 for stack in stacked) > 0.9 * len(stacked)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bolt_takes_what_perf_recorded(recorded, work, tmp_path, version):
+    """No trace of it mismatches the program's code."""
+    data = tmp_path / "perf.data"
+    data.write_bytes(recorded[0])
+    assert perf2bolt(version, data, work, tmp_path / "fdata") == 0
+    calls = re.findall(r"^1 hot(?:/\S+)? \w+ 1 odd(?:/\S+)? 0 \d+ (\d+)$",
+                       (tmp_path / "fdata").read_text(), re.M)
+    odd = starts(work)["odd"]
+    assert calls == [str(sum(to == odd for stack in stacks(data) for _, to in stack))]
+    assert int(calls[0]) > 500
+
+
+def test_call_graphs(linux, work, tmp_path):
+    """Of code without frame pointers, through LBRs in call-stack mode: each chain begins at _start,
+    and each of its entries is a call of the function that follows."""
+    result, printed, _ = linux.run(
+        NO_SYMBOLS + "perf record -q -BN --call-graph lbr -e branches:u -c 1009 ./work",
+        {"work": work})
+    assert (result.ending.kind, result.ending.code) == ("exit", 0), printed
+    found, code = call_chains(result.files["perf.data"], work, tmp_path), Code(work)
+    # As many as of branch stacks, for the same events.
+    assert 4 * 20000 / 1009 < len(found) < 5.5 * 20000 / 1009
+    wrong = []
+    for chain in found:
+        for (callee, start, _), (caller, _, name) in pairwise(chain):
+            kind, target = code.at[caller]
+            if kind != "call" or target not in (None, start):
+                wrong.append((hex(callee), hex(start), hex(caller), name))
+    assert not wrong
+    names = [[name for _, _, name in chain] for chain in found]
+    assert all(chain[-1] == "_start" for chain in names)
+    inside = [chain for chain in names if "main" in chain]
+    assert len(inside) > 0.9 * len(found)
+    assert {tuple(chain[:chain.index("main")]) for chain in inside} == {("hot",), ("odd", "hot")}
 
 
 def test_counts_are_exact(linux, work):
