@@ -1,6 +1,7 @@
 """Build of the compiled part.
 
-LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of the .pyx.
+LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of the .pyx;
+LBRCORE_FLAGS has more flags of the compiler, as a sanitizer takes them, after those given here.
 """
 
 import os
@@ -63,7 +64,7 @@ def extension(name: str) -> Extension:
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         # No debug information: it would double the time and the size.
         extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]
-        + FLAGS.get(name, []),
+        + FLAGS.get(name, []) + os.environ.get("LBRCORE_FLAGS", "").split(),
     )
 
 

@@ -125,9 +125,14 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
         raise
     except (LbrError, OSError) as error:
         what = str(error)
-        if isinstance(error, OSError) and error.filename is None:  # no file: print's
-            what = f"output cannot be written: {error.strerror}"
+        if isinstance(error, OSError) and error.filename is None:  # no file: print's, or a pipe's
+            what = flush() or f"reading or writing failed: {error.strerror}"
         print(f"{name}: {printable(what)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:  # numpy's and Arrow's name the size
+        what = printable(str(error).partition("\n")[0])
+        print(f"{name}: not enough memory{what and f' ({what})'}; nothing was written",
+              file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         what = f"ended by {error}" if isinstance(error, Ended) else "interrupted"

@@ -80,6 +80,11 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_WRONLY)
         if getattr(sys, name) is None and number < 2:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    # With PYTHONUNBUFFERED, what a disk that fills up takes no more of is lost without an error.
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = io.TextIOWrapper(
+            open(1, "wb", closefd=False),  # noqa: SIM115
+            encoding=sys.stdout.encoding, errors=sys.stdout.errors, line_buffering=True)
     if sys.stderr is sys.__stderr__:
         binary = open(2, "wb", closefd=False)  # noqa: SIM115
         sys.stderr = _Messages(binary, errors="backslashreplace", line_buffering=True)

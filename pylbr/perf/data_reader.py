@@ -95,7 +95,10 @@ class _File:
         while size:
             if self._fd < 0:
                 raise TraceError(self.path, "the file has been closed")
-            part = os.pread(self._fd, size, offset)
+            try:
+                part = os.pread(self._fd, size, offset)
+            except OSError as error:
+                raise TraceError(self.path, f"cannot be read: {error.strerror}", offset) from error
             if not part:
                 raise TraceError(
                     self.path, f"is cut off: {size} bytes more were expected", offset

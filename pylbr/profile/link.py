@@ -71,7 +71,12 @@ class _Linker:
 
     def __init__(self, profile: Profile, path: str) -> None:
         self._spaces = profile.spaces
-        self.image = ElfImage(path)
+        try:
+            self.image = ElfImage(path)
+        except OSError as error:
+            raise TraceError(path, f"cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise TraceError(path, f"is no ELF file of 64 bits: {error}") from error
         self._files = matching_files(self.image, profile)
         self._known: dict[tuple[int, int], int] = {}
 

@@ -8,6 +8,7 @@ import select
 import signal
 import struct
 import subprocess
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -15,6 +16,9 @@ from pylbr.record.program import Program
 from pylbr.record.toolchain import Tools
 
 __all__ = ["Process", "exit_code"]
+
+#: <linux/wait.h>: of threads and traced processes, too.
+_WALL = 0x40000000
 
 
 def exit_code(status: int) -> int:
@@ -148,7 +152,12 @@ class Process:
     ) -> None:  # fmt: skip
         if self.status is None:
             self._launcher.terminate()  # it kills all that it runs
-            self._launcher.wait()
+            # It waits for the program's end, which a tracer, here this process, has to see first.
+            while self._launcher.poll() is None:
+                if self.pid is not None:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(self.pid, os.WNOHANG | _WALL)
+                time.sleep(0.002)
         os.close(self._reader)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -106,7 +106,10 @@ class ArrowTrace(ColumnarTrace):
         data = np.empty(size, np.uint8)
         done = 0
         while done < size:
-            count = os.preadv(self._fd, [data.data[done:]], offset + done)
+            try:
+                count = os.preadv(self._fd, [data.data[done:]], offset + done)
+            except OSError as error:
+                raise TraceError(self.path, f"cannot be read: {error.strerror}", offset) from error
             if not count:
                 raise self._damaged(f"the file shrank while {what} was read", offset + done)
             done += count

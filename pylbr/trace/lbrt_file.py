@@ -116,10 +116,13 @@ class LbrtTrace(Trace):
         """`size` bytes at `offset`; fewer at the end of the file."""
         if self._fd < 0:
             raise TraceError(self.path, "the trace has been closed")
-        found = os.pread(self._fd, size, offset)
-        while 0 < len(found) < size and (more := os.pread(
-                self._fd, size - len(found), offset + len(found))):
-            found += more
+        try:
+            found = os.pread(self._fd, size, offset)
+            while 0 < len(found) < size and (more := os.pread(
+                    self._fd, size - len(found), offset + len(found))):
+                found += more
+        except OSError as error:
+            raise TraceError(self.path, f"cannot be read: {error.strerror}", offset) from error
         return found
 
     def _damaged(self, what: str, offset: int | None = None) -> TraceError:

@@ -102,14 +102,14 @@ def read_seal(fd: int) -> Seal | None:
     """
     at, footer = _footer(fd)
     head = at - _END.size
-    end = os.pread(fd, _END.size, max(head, 0))
+    end = _read(fd, _END.size, max(head, 0))
     if head < 0 or not end.endswith(_MAGIC):
         if KEY in footer:
             raise SealError("its seal is missing", at)
         return None
     count, footer_crc, seal_crc, _ = _END.unpack(end)
     start = head - 4 * count
-    data = os.pread(fd, 4 * count, start) if start >= 0 else b""
+    data = _read(fd, 4 * count, start) if start >= 0 else b""
     if len(data) != 4 * count or zlib.crc32(end[:8], zlib.crc32(data)) != seal_crc:
         raise SealError("its seal is damaged", head)
     if zlib.crc32(footer) != footer_crc:
@@ -120,13 +120,21 @@ def read_seal(fd: int) -> Seal | None:
 def _footer(fd: int) -> tuple[int, bytes]:
     """Offset and bytes of the footer."""
     trailer = max(os.fstat(fd).st_size - _TRAILER.size, 0)
-    last = os.pread(fd, _TRAILER.size, trailer)
+    last = _read(fd, _TRAILER.size, trailer)
     if len(last) != _TRAILER.size or last[4:] != b"PAR1":
         raise SealError("does not end with PAR1, so it is cut off", trailer)
     size, _ = _TRAILER.unpack(last)
     if not 0 < size <= min(trailer - 4, MAX_FOOTER):
         raise SealError(f"a footer of {size} bytes", trailer)
-    return trailer - size, os.pread(fd, size, trailer - size)
+    return trailer - size, _read(fd, size, trailer - size)
+
+
+def _read(fd: int, size: int, at: int) -> bytes:
+    """`size` bytes at `at`; fewer only at the end of the file."""
+    data = os.pread(fd, size, at)
+    while 0 < len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
+        data += more
+    return data
 
 
 def _crc(fd: int, at: int, size: int) -> int:

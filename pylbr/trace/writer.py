@@ -76,11 +76,11 @@ class Writer(Discarding):
         self._file = AtomicFile(path)
         try:
             kind, self._rows = _SINKS[suffix]
-            self._sink: _Sink = kind(self._file, schema)
             self._pending = {
                 name: np.empty((self._rows, *column_dtype(name).shape), column_dtype(name).base)
                 for name in self.columns
             }
+            self._sink: _Sink = kind(self._file, schema)
         except BaseException:
             self._file.discard()
             raise
@@ -208,6 +208,8 @@ class _ParquetSink:
         )
 
     def close(self) -> None:
+        if not self._writer.is_open:  # closing it has failed before
+            return
         self._writer.add_key_value_metadata({
             DIGEST_KEY: ";".join(self._digests).encode(), KEY: b"1"})
         self._writer.close()

@@ -1,0 +1,221 @@
+"""Let the n-th call of a kind fail in a run of a command, and judge what comes of it.
+
+The process that does this runs under the shim (`preload`), has imported what the commands import,
+and forks a child for each run: only the calls of the command itself are counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.faults.runs import Run
+
+__all__ = ["FAULTS", "Faulty", "Outcome", "judge", "preload"]
+
+#: Seconds after which a run hangs.
+HANG: Final = 30
+_KINDS: Final = ("none", "write", "read", "fsync", "rename", "mmap", "malloc", "open")
+_ONCE, _FROM_THEN_ON, _HALF = range(3)
+#: Fault -> kind of call, error, manner.
+FAULTS: Final = {
+    "write": ("write", errno.ENOSPC, _ONCE),
+    "every write": ("write", errno.ENOSPC, _FROM_THEN_ON),
+    "short write": ("write", 0, _HALF),
+    "interrupted write": ("write", errno.EINTR, _ONCE),
+    "read": ("read", errno.EIO, _ONCE),
+    "short read": ("read", 0, _HALF),
+    "interrupted read": ("read", errno.EINTR, _ONCE),
+    "fsync": ("fsync", errno.EIO, _ONCE),
+    "rename": ("rename", errno.EIO, _ONCE),
+    "mmap": ("mmap", errno.ENOMEM, _ONCE),
+    "malloc": ("malloc", errno.ENOMEM, _ONCE),
+    "open": ("open", errno.EMFILE, _ONCE),
+}
+_OLD: Final = b"what was there before\n"
+
+
+def preload() -> None:
+    """Run this very call once more, under the shim, if it does not yet."""
+    if "PYLBR_FAULTS" in os.environ:
+        del os.environ["LD_PRELOAD"]  # not for what commands start
+        return
+    folder = tempfile.mkdtemp()
+    shim = os.path.join(folder, "fail_nth.so")
+    subprocess.run([*os.environ.get("CC", "cc").split(), "-O1", "-Wall", "-Wextra", "-shared",
+                    "-fPIC", "-o", shim, Path(__file__).with_name("fail_nth.c"), "-ldl"],
+                   check=True)
+    done = subprocess.run(
+        sys.orig_argv, env={**os.environ, "LD_PRELOAD": shim, "PYLBR_FAULTS": shim}, check=False)
+    shutil.rmtree(folder)
+    sys.exit(done.returncode)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes
+    ----------
+    code : int
+        Exit code; minus the signal's number.
+    out, error : str
+    files : dict of str to bytes
+        In its directory and that of its temporary files.
+    fired : bool
+        Whether the call failed.
+    """
+
+    code: int
+    out: str
+    error: str
+    files: dict[str, bytes]
+    fired: bool
+
+
+class Faulty:
+    """Runs with faults.
+
+    Parameters
+    ----------
+    inputs : Path
+        Directory of the runs' inputs.
+    """
+
+    def __init__(self, inputs: Path) -> None:
+        self.inputs = inputs
+        self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        self._shim = ctypes.CDLL(os.environ["PYLBR_FAULTS"])
+        self._shim.fault_disarm.restype = self._shim.fault_seen.restype = ctypes.c_long
+        self._shim.fault_arm.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
+
+    def close(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.folder)
+
+    def load(self, run: Run) -> None:
+        """Import what a run imports."""
+        place = self._place()
+        self._run(run, place, None)
+        for name in (place / "modules").read_text().split():
+            if name != "__main__" and name not in sys.modules:
+                with suppress(ImportError):
+                    importlib.import_module(name)
+
+    def counted(self, run: Run) -> dict[str, int]:
+        """Calls of each kind of a run without fault."""
+        place = self._place()
+        self._run(run, place, None)
+        return dict(zip(_KINDS, map(int, (place / "counts").read_text().split()), strict=True))
+
+    def outcome(
+        self, run: Run, fault: str | None = None, n: int = 0, again: bool = False,
+    ) -> Outcome:
+        """Of a run with a fault; `again`: in the directory of the one before."""
+        place = self.folder if again else self._place()
+        code = self._run(run, place, (fault, n) if fault else None)
+        files = {str(path.relative_to(place)): path.read_bytes()
+                 for part in ("work", "tmp") for path in sorted((place / part).rglob("*"))
+                 if path.is_file()}
+        return Outcome(code, (place / "out").read_text(), (place / "error").read_text(), files,
+                       (place / "fired").exists())
+
+    def _place(self) -> Path:
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for part in ("work", "tmp"):
+            (self.folder / part).mkdir()
+        return self.folder
+
+    def _run(self, run: Run, place: Path, fault: tuple[str, int] | None) -> int:
+        (place / "fired").unlink(missing_ok=True)
+        if run.output and not (place / "work" / run.output).exists():
+            (place / "work" / run.output).write_bytes(_OLD)
+        child = os.fork()
+        if not child:
+            self._child(run, place, fault)
+        deadline = time.monotonic() + HANG
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGABRT)  # PYTHONFAULTHANDLER=1 shows where
+                time.sleep(1)
+            time.sleep(0.002)
+
+    def _child(self, run: Run, place: Path, fault: tuple[str, int] | None) -> None:
+        """Ends the process, as the command ends it."""
+        for number, name in ((1, "out"), (2, "error")):
+            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(place / "work")
+        os.environ["TMPDIR"] = tempfile.tempdir = str(place / "tmp")
+        sys.argv = ["pylbr", *(word.format(inputs=self.inputs) for word in run.words)]
+        from pylbr.cli import main
+
+        kind, number, manner = FAULTS[fault[0]] if fault else ("none", 0, 0)
+        self._shim.fault_arm(_KINDS.index(kind), fault[1] if fault else 0, number, manner)
+        code = 1
+        try:
+            code = main()
+        except SystemExit as error:  # argparse's
+            code = 2 if error.code else 0
+        except BaseException:
+            traceback.print_exc()
+        if self._shim.fault_disarm():
+            (place / "fired").touch()
+        if not fault:
+            (place / "modules").write_text(" ".join(sys.modules))
+            (place / "counts").write_text(" ".join(
+                str(self._shim.fault_seen(i)) for i in range(len(_KINDS))))
+        gc.collect()  # as at the end of the interpreter, which here has the parent's frames too
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
+    """What is wrong with a run in which a call failed; empty if nothing is."""
+    if found.code < 0:
+        return f"ended by signal {-found.code}"
+    if "Traceback" in found.error or "Exception ignored" in found.error:
+        return "traceback: " + (found.error.strip().splitlines() or [""])[-1]
+    name = f"work/{run.output}"
+    written = found.files.get(name, b"")
+    extra = [path for path in found.files if path not in whole.files
+             and not (run.kept and path.startswith(f"work/{run.kept}/") and "/." not in path)]
+    if extra:
+        return f"left {', '.join(extra)}"
+    said = [line for line in found.error.splitlines() if line not in whole.error.splitlines()]
+    if found.code == 0 and said and found.files == whole.files:
+        return "" if len(said) == 1 else f"{len(said)} lines: {found.error!r}"
+    if found.code == 0:
+        if (found.out, found.error) != (whole.out, whole.error) and run.same:
+            return "other output, exit code 0"
+        if found.files != whole.files and run.same or run.output and written in (b"", _OLD):
+            return "other file, exit code 0"
+        return ""
+    if found.code != 2:
+        return f"exit code {found.code}"
+    if run.output and written not in (_OLD, whole.files[name]):
+        return "part of a file under the final name"
+    if len(said) != 1 or not said[0].startswith(f"pylbr {run.command}: "):
+        return f"{len(said)} lines: {found.error!r}"
+    if "None" in said[0] or fault == "read" and (
+            "cannot be written" in said[0] and f"{run.output}:" not in said[0]):
+        return f"a line that misleads: {said[0]}"
+    return ""

@@ -1,0 +1,108 @@
+"""Short runs of commands, and their inputs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pylbr.files.elf import ElfImage
+from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
+from pylbr.perf.data_writer import write_perf_data
+from pylbr.perf.stacks import Comm, Event, Mmap, Samples, StacksMetadata
+
+__all__ = ["RUNS", "Run", "inputs"]
+
+BRANCHES = 20_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call.
+
+    Attributes
+    ----------
+    words : tuple of str
+        ``{inputs}`` stands for the directory of `inputs`; the call runs in an empty one.
+    output : str
+        What it writes; empty if it answers on standard output.
+    kept : str
+        Directory of parts that it leaves for the next call, which continues.
+    same : bool
+        Two calls write the same bytes.
+    """
+
+    words: tuple[str, ...]
+    output: str = ""
+    kept: str = ""
+    same: bool = True
+
+    @property
+    def command(self) -> str:
+        """The first word."""
+        return self.words[0]
+
+
+def _convert(source: str, output: str, *more: str) -> Run:
+    return Run(("convert", f"{{inputs}}/{source}", "-o", output, *more), output)
+
+
+_MERGE = ("merge", "{inputs}/0.perf.data", "{inputs}/1.perf.data", "-o", "o.preagg", "--binary",
+          "{inputs}/elf")
+RUNS = {
+    "convert to arrow": _convert("t.csv", "o.arrow"),
+    "convert to parquet": _convert("t.arrow", "o.parquet"),
+    "convert to lbrt": _convert("t.parquet", "o.lbrt"),
+    "convert to csv": _convert("t.lbrt", "o.csv"),
+    "convert to perfscript": _convert("0.perf.data", "o.perfscript"),
+    "convert to folded": _convert("0.perf.data", "o.folded", "--binary", "{inputs}/elf"),
+    "convert to pprof": _convert("0.perf.data", "o.pb.gz", "--binary", "{inputs}/elf"),
+    "replay": Run(("replay", "{inputs}/t.parquet", "-c", "500", "-o", "o.perf.data"),
+                  "o.perf.data"),
+    "report": Run(("report", "{inputs}/0.perf.data")),
+    "merge": Run(_MERGE, "o.preagg"),
+    "merge --resume": Run((*_MERGE, "--resume", "parts"), "o.preagg", "parts"),
+    "inspect a trace": Run(("inspect", "{inputs}/t.parquet")),
+    "inspect stacks": Run(("inspect", "{inputs}/0.perf.data")),
+    "record": Run(("record", "-q", "-o", "o.perf.data", "--", sys.executable, "-S", "-c",
+                   "sum(range(100000))"), "o.perf.data", same=False),
+}
+
+
+def inputs(folder: Path) -> None:
+    """Write the inputs of all runs."""
+    import pylbr.perf._entries as some_module
+
+    binary = Path(some_module.__file__)
+    (folder / "elf").symlink_to(binary)
+    rows = [f"{0x401000 + 16 * (i % 97):#x},{0x401000 + 16 * (i * 31 % 97):#x},COND"
+            for i in range(BRANCHES)]
+    (folder / "t.csv").write_text("from,to,class\n" + "\n".join(rows) + "\n")
+    for before, after in (("csv", "arrow"), ("csv", "parquet"), ("csv", "lbrt")):
+        subprocess.run([sys.executable, "-m", "pylbr", "convert", folder / f"t.{before}", "-o",
+                        folder / f"t.{after}"], check=True)
+    for number in range(2):
+        _stacks(folder / f"{number}.perf.data", folder / "elf", number)
+
+
+def _stacks(path: Path, binary: Path, number: int) -> None:
+    """Stacks of branches between functions of a binary."""
+    image, base, depth = ElfImage(str(binary)), 0x7F00_0000_0000 + (number << 32), 8
+    starts = sorted(start for start, _ in image.functions().values())[:12]
+    to = base + np.array([starts[i * 7 % len(starts)] for i in range(40 * depth)], np.uint64)
+    entries = np.zeros(len(to), BRANCH_ENTRY_DTYPE)
+    entries["to"] = to
+    entries["from"][:-1] = to[1:] + 5
+    entries["from"][-1] = base + starts[0]
+    entries["flags"] = entry_flags(predicted=True)
+    pid = 100 + number
+    maps = [Mmap(pid, pid, base + address, size, offset, str(binary.resolve()))
+            for offset, size, address, _ in image.segments]
+    batch = Samples.build(np.arange(0, len(to) + 1, depth), entries, ip=to[::depth], pid=pid,
+                          tid=pid)
+    events = (Event(name="branches:u", branch_sample_type=9),)
+    write_perf_data(path, (StacksMetadata(events=events),
+                           [Comm(pid, pid, "x", True), *maps, batch]))
