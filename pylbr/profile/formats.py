@@ -12,9 +12,10 @@ from pylbr.perf.stacks import Stacks
 
 if TYPE_CHECKING:
     from pylbr.profile.link import LinkProfile
+    from pylbr.trace.trace import Trace
 
 __all__ = ["AUTOFDO", "ENTRIES_CSV", "FOLDED", "LINKED", "PPROF", "PREAGG", "PROFGEN",
-           "write_linked"]
+           "SPEEDSCOPE", "SPEEDSCOPE_TRACE", "write_linked"]
 
 #: Suffixes of the forms that are about one binary.
 LINKED: Final = (".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz", ".folded")
@@ -95,6 +96,18 @@ def _write_entries(source: Stacks, path: str, options: WriteOptions) -> int:
     return count
 
 
+def _write_call_stacks(source: Stacks, path: str, options: WriteOptions) -> int:
+    from pylbr.profile.speedscope import write_stacks
+
+    return write_stacks(source, path, options)
+
+
+def _write_trace_stacks(trace: Trace, path: str, options: WriteOptions) -> int:
+    from pylbr.profile.speedscope import write_trace
+
+    return write_trace(trace, path, options)
+
+
 PREAGG = Format(
     "preagg", "pre-aggregated text for perf2bolt", "stacks", write=_write,
     suffixes=(".preagg",),
@@ -111,6 +124,14 @@ PPROF = Format("pprof", "profile for pprof", "stacks", write=_write, suffixes=("
 FOLDED = Format(
     "folded", "collapsed stacks for flame graphs", "stacks", write=_write,
     suffixes=(".folded",),
+)
+SPEEDSCOPE = Format(
+    "speedscope", "call stacks for speedscope", "stacks", write=_write_call_stacks,
+    suffixes=(".speedscope.json",),
+)
+SPEEDSCOPE_TRACE = Format(
+    "speedscope-trace", "call stacks of a trace for speedscope", "trace",
+    write=_write_trace_stacks, suffixes=(".speedscope.json",),
 )
 ENTRIES_CSV = Format(
     "entries-csv", "table with one row per branch stack entry", "stacks", write=_write_entries,

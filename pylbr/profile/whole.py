@@ -16,7 +16,7 @@ from pylbr.profile.aggregate import Profile
 from pylbr.profile.dtypes import IP_DTYPE
 from pylbr.trace.trace import Chunk, Trace
 
-__all__ = ["collect_trace"]
+__all__ = ["collect_trace", "spaces_of"]
 
 _NO_BRANCH = (BranchClass.NOT_TAKEN, BranchClass.ZERO_CALL)
 _MOST_CYCLES = 0xFFFF
@@ -78,7 +78,7 @@ def collect_trace(trace: Trace, update: Callable[[int], object] | None = None) -
     table = edges.to_array()
     return Profile(
         table, runs.to_array(), np.empty(0, IP_DTYPE), 0, entries, broken,
-        _spaces(trace, np.unique(table["pid"]).tolist()),
+        spaces_of(trace, np.unique(table["pid"]).tolist()),
         mispredicts_measured=bool(edges.flags & EntryFlag.PREDICTED),
     )
 
@@ -87,7 +87,8 @@ def _stack(entries: NDArray[np.void], pid: int) -> Samples:
     return Samples.build(np.array([0, len(entries)]), entries, pid=pid)
 
 
-def _spaces(trace: Trace, pids: list[int]) -> AddressSpaces:
+def spaces_of(trace: Trace, pids: list[int]) -> AddressSpaces:
+    """The modules of a trace, as mappings of the processes `pids`."""
     spaces = AddressSpaces()
     for module in trace.metadata.modules:
         for pid in pids if module.pid is None else [module.pid]:

@@ -45,6 +45,8 @@ BUILTIN: Final = (
     "pylbr.profile.formats:PROFGEN",
     "pylbr.profile.formats:PPROF",
     "pylbr.profile.formats:FOLDED",
+    "pylbr.profile.formats:SPEEDSCOPE",
+    "pylbr.profile.formats:SPEEDSCOPE_TRACE",
     "pylbr.profile.formats:ENTRIES_CSV",
 )
 
