@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib test quick test-safe cover bench fuzz lint docs
+.PHONY: help build lib install-lib test quick test-safe cover bench fuzz lint docs manual
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -54,3 +54,7 @@ docs: $(PYTHON)  ## HTML into docs/_build
 	$(PYTHON) -m pip install -q --group docs -e .
 	$(PYTHON) tools/contract_text.py docs/contract.txt
 	$(PYTHON) -m sphinx -q -W -b html docs docs/_build
+
+manual: build  ## man pages and shell completions, made of the parsers, into build/
+	$(PYTHON) -m pip install -q --group manual
+	$(PYTHON) tools/manual.py build

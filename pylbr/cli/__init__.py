@@ -18,7 +18,7 @@ from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_stre
 from pylbr.errors import CommandError, LbrError
 from pylbr.printable import printable
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "parser_of"]
 
 #: Command -> what it does, in the order of ``pylbr --help``.
 COMMANDS: dict[str, str] = {
@@ -57,7 +57,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser(command: str | None) -> argparse.ArgumentParser:
+def parser_of(*configured: str) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Parameters
+    ----------
+    *configured : str
+        Commands whose modules are loaded and whose arguments it has; of others, the names alone.
+    """
     parser = argparse.ArgumentParser(
         prog="pylbr", description="Last-branch records in software.", epilog=_NEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,7 +75,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
             name, help=summary, description=summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == command:
+        if name in configured:
             importlib.import_module(f"pylbr.cli.{name}").configure(sub)
     return parser
 
@@ -109,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, command: str, arguments: Sequence[str]) -> int:
     """Run the command; what goes wrong is a line on standard error."""
     try:
-        parser = _parser(command)
+        parser = parser_of(command)
         if not arguments:
             parser.print_help(sys.stderr)
             return 2
