@@ -7,12 +7,12 @@ import os
 import sys
 
 from pylbr.cli import perf_options
+from pylbr.cli.fdata import FDATA, add_bolt
 from pylbr.cli.inputs import add_inputs, named_inputs
-from pylbr.cli.merge import add_jobs, write_sum
+from pylbr.cli.merge import SUMS, add_jobs, write_sum
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.files.format import WriteOptions
-from pylbr.profile.formats import LINKED
 from pylbr.profile.merge import is_preaggregated
 from pylbr.profile.remote import fetched
 from pylbr.trace import Trace, copy, open_any
@@ -31,7 +31,7 @@ A file of stacks stays a file of stacks: between two samples branches are missin
 pylbr replay makes stacks of a trace.
 Several inputs, weights and pre-aggregated text are added up, as pylbr merge does, into one of
 
-  {' '.join(LINKED)}
+  {' '.join(SUMS)}
 
 examples:
   pylbr convert drmemtrace.app.zip -o app.arrow
@@ -57,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "its code gives the classes of branches that have none",
     )
     add_binary(parser)
+    add_bolt(parser)
     parser.add_argument(
         "--rows-per-file", metavar="N", type=int,
         help="make OUT.parquet a directory of files with N branches each",
@@ -88,21 +89,22 @@ def run(args: argparse.Namespace) -> int:
         return _write_sum(args, named)
     with fetched([named[0][0]]) as (args.input,):
         # Counts that were added up already can be nothing but a part of a sum.
-        if (args.output.lower().endswith(LINKED) and os.path.isfile(args.input)
+        if args.output.lower().endswith(FDATA) or (
+                args.output.lower().endswith(SUMS) and os.path.isfile(args.input)
                 and is_preaggregated(args.input)):
             return _write_sum(args, [(args.input, 1)])
         return _convert(args)
 
 
 def _write_sum(args: argparse.Namespace, named: list[tuple[str, int]]) -> int:
-    if not args.output.lower().endswith(LINKED):
+    if not args.output.lower().endswith(SUMS):
         raise CommandError(f"{args.output}: several inputs, and weights, are added up in "
-                           f"{', '.join(LINKED)} alone; convert one after the other")
+                           f"{', '.join(SUMS)} alone; convert one after the other")
     given = [word for word, value in (("--from", args.format), ("--module", args.module),
                                       ("--no-verify", args.no_verify),
                                       ("--rows-per-file", args.rows_per_file)) if value]
     if given:
-        raise CommandError(f"{given[0]}: is for one input; these are added up")
+        raise CommandError(f"{given[0]}: does not go with inputs that are added up")
     return write_sum(args, named)
 
 

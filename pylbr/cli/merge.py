@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from pylbr.cli.fdata import FDATA, add_bolt, write_fdata
 from pylbr.cli.inputs import absolute, add_inputs, named_inputs
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
@@ -22,6 +23,8 @@ from pylbr.profile.resume import Parts
 
 HELP = "add up recordings of one binary into one profile"
 
+#: Suffixes of the forms that inputs are added up in.
+SUMS: Final = (*LINKED, FDATA)
 #: Seconds to wait for a scheduler.
 _PATIENCE: Final = 10
 #: How often a part is counted again whose worker was lost.
@@ -32,9 +35,9 @@ Inputs are files of stacks, traces, and pre-aggregated text, in any mixture; a p
 and a directory stand for their files, a URL (pip install pylbr[remote]) for what is there, or with
 * or a / at its end for the files there. The suffix of OUT chooses the form:
 
-  {' '.join(LINKED)}
+  {' '.join(SUMS)}
 
-The result is the same for every number of jobs.
+BOLT itself makes its form, .fdata, without perf. The result is the same for every number of jobs.
 
 examples:
   pylbr merge host1.perf.data host2.perf.data -o app.preagg --binary ./app
@@ -57,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="DIRECTORY",
                         help="keep the counts of each input there, and use those that are there: "
                         "an interrupted merge continues")
+    add_bolt(parser)
     parser.add_argument("--preagg-form", choices=("traces", "branches"),
                         help="lines of .preagg, as pylbr convert has them")
 
@@ -82,8 +86,8 @@ def write_sum(
     """Write the sum of the inputs `named`; output, binary, form and jobs as `args` have them."""
     if args.jobs < 1:
         raise CommandError("--jobs: at least 1")
-    if not args.output.lower().endswith(tuple(LINKED)):
-        raise CommandError(f"{args.output}: the suffix chooses the form: {', '.join(LINKED)}")
+    if not args.output.lower().endswith(SUMS):
+        raise CommandError(f"{args.output}: the suffix chooses the form: {', '.join(SUMS)}")
     if args.binary is None:
         raise CommandError(f"{args.output}: is about one binary; name it with --binary ELF")
     inputs = [(absolute(name), weight) for name, weight in named]
@@ -105,7 +109,10 @@ def write_sum(
                 "written; fewer --jobs need less") from error
     if not counts.edges and not counts.ips:
         raise CommandError(f"none of the {counts.branches:,} branches is in {args.binary}")
-    write_linked(args.output, counts.profile(image), args.preagg_form)
+    if args.output.lower().endswith(FDATA):
+        write_fdata(args.output, counts.profile(image), args.bolt)
+    else:
+        write_linked(args.output, counts.profile(image), args.preagg_form)
     if sys.stderr.isatty():
         print(f"{counts.branches:,} branches of {len(inputs)} inputs -> {args.output}",
               file=sys.stderr)
