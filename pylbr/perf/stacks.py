@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +25,9 @@ __all__ = [
     "BuildId", "Comm", "Event", "Exit", "Fork", "Lost", "Mmap", "Record", "Samples", "Stacks",
     "StacksMetadata", "with_branches",
 ]
+
+#: Samples that a notebook shows.
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,20 @@ class Samples:
         entries = int(self.offsets[-1] - self.offsets[0])
         return f"Samples: {len(self):,} with {entries:,} entries" + (
             f", of process {pids}{more}" if pids else "")
+
+    def _repr_html_(self) -> str:
+        from pylbr.tables import Table  # not before: it takes long to load
+
+        rows = []
+        for i in range(min(len(self), _SHOWN)):
+            stack = self.stack(i)
+            newest = (f"{stack['from'][0]:#x}", f"{stack['to'][0]:#x}") if len(stack) else ("", "")
+            rows.append((str(i), f"{self.ip[i]:#x}", str(self.pid[i]), str(self.tid[i]),
+                         str(self.time[i]), str(len(stack)), *newest))
+        head = ("#", "ip", "pid", "tid", "time", "entries", "newest from", "to")
+        more = f" (the first {_SHOWN})" if len(self) > _SHOWN else ""
+        table = Table(rows, head, frozenset(range(len(head))))._repr_html_()
+        return f"<div><p>{self!r}{more}</p>\n{table}</div>"
 
     def stack(self, i: int) -> np.ndarray:
         """Entries of sample `i`, newest first (a view)."""

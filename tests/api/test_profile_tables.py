@@ -79,6 +79,19 @@ def test_a_trace_has_the_same_tables(view, capsys):
     assert table == reported(capsys, str(TRACE), view, "-n", "50") and len(table) == 50
 
 
+@pytest.mark.parametrize("view", ["edges", "functions", "history"])
+def test_several_files_are_added_up_as_report_does(stacks, tmp_path, view, capsys):
+    other = write(tmp_path / "other.perf.data", flags=entry_flags(predicted=True, cycles=3))
+    total = pylbr.profile_of([stacks, Path(other)], history=2)
+    assert total.samples == 100 and repr(total).startswith("2 inputs: 300 branches")
+    words = [stacks, other, "--by", view, "--json", "-n", "1000", "--length", "2"]
+    assert main(["report", *words]) == 0
+    every = json.loads(capsys.readouterr().out)[view]
+    assert every and total.to_arrow(view).to_pylist() == every
+    with pytest.raises(CommandError, match="at least one file"):
+        pylbr.profile_of([])
+
+
 def test_what_was_not_measured_is_null_and_no_zero(tmp_path, capsys):
     path = write(tmp_path / "bare.perf.data", flags=0)
     profile = pylbr.profile_of(path)

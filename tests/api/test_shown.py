@@ -125,6 +125,14 @@ def test_files_and_samples_show_what_they_hold():
     assert repr(Samples.build(np.array([0]), entries[:0])) == "Samples: 0 with 0 entries"
     many = Samples.build(np.arange(7), entries, pid=np.arange(6))
     assert repr(many) == "Samples: 6 with 6 entries, of process 0, 1, 2, 3, 4, ..."
+    shown = Samples.build(np.array([0, *range(11), 11]), np.ones(12, BRANCH_ENTRY_DTYPE), ip=0x40,
+                          pid=9, tid=8, time=np.arange(12))
+    cells = Cells(shown._repr_html_()).cells
+    assert cells[0] == "Samples: 12 with 11 entries, of process 9 (the first 10)"
+    assert cells[1:9] == ["#", "ip", "pid", "tid", "time", "entries", "newest from", "to"]
+    assert cells[9:25] == ["0", "0x40", "9", "8", "0", "0", "", "",
+                           "1", "0x40", "9", "8", "1", "1", "0x1", "0x1"]
+    assert len(cells) == 1 + 8 * 11
     metadata = StacksMetadata(events=(Event("branches:u"), Event(type=4, config=0x20)),
                               command_line=("perf", "record", "\x1b[2J"))
     assert repr(Stacks(metadata, [], "x")) == (
