@@ -141,7 +141,7 @@ def test_interrupt_at_once(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pylbr.cli._parser", interrupted)
+    monkeypatch.setattr("pylbr.cli.parser_of", interrupted)
     assert main(["inspect", "x"]) == 130
     assert capsys.readouterr().err == "pylbr inspect: interrupted\n"
 
