@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib test quick test-safe cover bench fuzz lint docs manual
+.PHONY: help build lib install-lib test quick test-safe cover bench fuzz faults asan ubsan lint docs manual
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -41,6 +41,16 @@ bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
 
 fuzz: build  ## ten minutes of mutants of every target
 	$(PYTHON) -m tests.fuzz.soak --seconds 600 --keep fuzz-findings
+
+faults: build  ## every failing call, and a thousand kills, of each command
+	$(PYTHON) -m tests.faults
+	$(PYTHON) -m tests.faults.kills
+
+asan: build  ## quick tests on a copy built with AddressSanitizer
+	tools/sanitized address
+
+ubsan: build  ## quick tests on a copy built with UndefinedBehaviorSanitizer
+	tools/sanitized undefined
 
 lint: $(PYTHON)  ## ruff, cython-lint, codespell, types, stubs
 	$(PYTHON) -m pip install -q --group lint --group test

@@ -112,7 +112,10 @@ class _Engines(threading.local):
         """A frame of this level."""
         if level not in self._compressors:
             self._compressors[level] = zstandard.ZstdCompressor(level, write_content_size=True)
-        return self._compressors[level].compress(content)
+        try:
+            return self._compressors[level].compress(content)
+        except zstandard.ZstdError as error:  # all that can be wrong with it
+            raise MemoryError(str(error)) from error
 
 
 _engines = _Engines()

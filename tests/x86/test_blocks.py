@@ -277,6 +277,6 @@ def test_hooks_are_addresses():
     assert len({enter, translated, last}) == 3
     hook = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
                             ctypes.c_void_p)(translated)
-    hook(None, ctypes.addressof(ctypes.create_string_buffer(struct.pack("<QHH", 1, 2, 3))),
-         None, last)
+    block = ctypes.create_string_buffer(struct.pack("<QHH", 1, 2, 3))
+    hook(None, ctypes.addressof(block), None, last)
     assert blocks.known == 0
