@@ -322,7 +322,7 @@ def test_events_that_samples_do_not_name(tmp_path):
     attr = data[16:16 + 144]
     path = tmp_path / "perf.data"
     path.write_bytes(bytes(data[:16]) + bytes(attr) + bytes(data[16:]))
-    with pytest.raises(TraceError, match="several events, whose samples do not say"):
+    with pytest.raises(TraceError, match="several events, whose samples do not state"):
         contents(path)
 
 
