@@ -24,6 +24,16 @@ settings.register_profile("loaded", settings(), deadline=None)
 settings.load_profile("loaded")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where CI=true nothing that a test needs may be missing: a skip is a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {call.excinfo.value}"
+    return report
+
+
 def heed_interrupts() -> None:
     """For ``preexec_fn``: a job in the background starts its children with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
