@@ -147,7 +147,10 @@ def test_a_signal_leaves_nothing(command, number, files, tmp_path):
     else:
         wait_for(lambda: list(tmp_path.glob(".*.part")), process)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that does not end would fill the disk
     assert process.returncode == 128 + number, error
     assert error.count("\n") == 1 and error.startswith(f"pylbr {command}: "), error
     assert set(tmp_path.iterdir()) == before
@@ -172,6 +175,32 @@ except KeyboardInterrupt:
                           timeout=50, preexec_fn=heed)
     came = "[]" if number == signal.SIGINT else f"[{int(number)}]"
     assert (done.stdout, done.stderr) == (f"ended {came}\n", "")
+
+
+def test_a_signal_that_comes_while_a_decoder_is_made_ends_the_command():
+    """capstone ignores what is raised while it looks for a module of its own."""
+    program = """
+import os, signal, sys
+from pylbr.cli.process import ended_by_signals
+from pylbr.x86.engine import decoder
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "capstone.ccapstone":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder)
+try:
+    with ended_by_signals():
+        decoder(8)
+        print("lost")
+except KeyboardInterrupt as error:
+    print("ended", error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=50, preexec_fn=heed)
+    assert (done.stdout, done.stderr) == ("ended SIGTERM\n", "")
 
 
 @pytest.mark.slow

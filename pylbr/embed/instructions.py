@@ -18,6 +18,7 @@ from pylbr.cpu import InvalidOpcode, Processor
 from pylbr.embed import fxsave
 from pylbr.embed.engine import Engine, GuestFault
 from pylbr.errors import GeneralProtection, UnsupportedFeature
+from pylbr.x86.engine import decoder
 
 __all__ = [
     "cpuid", "native_msr", "operand_address", "rdpmc", "xrstors", "xsaves", "xsetbv",
@@ -152,10 +153,9 @@ def _unicorn_register(name: str) -> int:
 
 @lru_cache(maxsize=2)
 def _detailed(bits: int) -> capstone.Cs:
-    decoder = capstone.Cs(
-        capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
-    decoder.detail = True
-    return decoder
+    engine = decoder(capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
+    engine.detail = True
+    return engine
 
 
 # CPUID

@@ -12,6 +12,7 @@ import capstone
 from capstone import x86
 
 from lbrcore import BranchClass
+from pylbr.x86.engine import decoder
 
 __all__ = ["Decoded", "classify"]
 
@@ -50,7 +51,7 @@ class Decoded(NamedTuple):
 @lru_cache(maxsize=4)
 def _disassembler(bits: int) -> capstone.Cs:
     mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[bits]
-    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    engine = decoder(mode)
     engine.detail = True
     return engine
 

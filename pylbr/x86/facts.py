@@ -10,6 +10,7 @@ from capstone import x86
 
 from lbrcore import BranchClass
 from pylbr.x86.classify import classify
+from pylbr.x86.engine import decoder
 
 __all__ = [
     "BLOCK_FLUSH", "BLOCK_REP", "BLOCK_STORE", "CONDITION_32BIT", "CONDITION_JRCXZ",
@@ -59,7 +60,7 @@ class Block(NamedTuple):
 @lru_cache(maxsize=3)
 def _disassembler(bits: int) -> capstone.Cs:
     mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[bits]
-    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    engine = decoder(mode)
     engine.detail = True
     return engine
 

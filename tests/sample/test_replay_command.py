@@ -101,6 +101,8 @@ def test_every_form_is_made_of_a_trace(program, tmp_path, capsys, suffix):
     with trace.Writer(source, Metadata(modules=(module,)), BRANCH_DTYPE.names) as writer:
         writer.write(branches)
     words = ["replay", str(source), "-c", "997", "-o", str(out), "--binary", lbr.__file__]
+    if suffix == ".speedscope.json":  # it is about call stacks
+        words += ["--call-graph", "lbr"]
     assert main(words) == 0
     made = out.read_bytes()
     note = "pylbr replay: {}: trace lines, which BOLT reads from version 22 on"
