@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -49,9 +50,11 @@ def find(model: CpuModel, name: str) -> MsrRegister:
         If `model` has none.
     """
     table = registers(model)
-    try:
-        index = int(name, 0)
-    except ValueError:
+    index = -1
+    if name[:1].isdigit():
+        with contextlib.suppress(ValueError):
+            index = int(name, 0)
+    else:  # int() would raise, and while it words its error Python can lose a signal's exception
         index = next((r.index for r in table.values() if r.name.lower() == name.lower()), -1)
     if index not in table:
         raise ConfigurationError(f"{model.name} has no register {name}")
