@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
     from pylbr.embed.savefile import is_saved
     from pylbr.embed.time_limit import time_limit
+    from pylbr.x86.engine import signals_held
 
     console = None
     if args.kernel:
@@ -126,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
             metadata = Metadata(
                 model=model, provenance={"guest": args.guest or args.kernel})
             trace = stack.enter_context(Writer(args.trace, metadata)).write
-        machine = _machine(args, trace, console)
+        with signals_held():  # the engine's set-up and its finalizers ignore exceptions
+            machine = _machine(args, trace, console)
         machine.pause_at = args.pause
         with time_limit(machine, args.seconds):
             ending = machine.run(args.limit)
