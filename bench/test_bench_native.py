@@ -1,7 +1,7 @@
 """What recording natively costs, beside the program alone; each round runs every contender once.
 
 Elapsed and CPU time are those of the program, from its start to its end, recorder apart; pylbr's
-own CPU time is told beside them.  "ticks alone": no windows, what the clock and its signal cost.
+own CPU time is listed beside them.  "ticks alone": no windows, what the clock and its signal cost.
 Goals: 1,000 stacks per second at most 1.05 x, 10,000 at most 1.3 x.
 """
 

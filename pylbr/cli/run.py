@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
     from pylbr.embed.savefile import is_saved
     from pylbr.embed.time_limit import time_limit
-    from pylbr.x86.engine import signals_held
+    from pylbr.x86.held_signals import signals_held
 
     console = None
     if args.kernel:
