@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import pylbr
 from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_streams
 from pylbr.errors import CommandError, LbrError
+from pylbr.extras import missing
 from pylbr.printable import printable
 
 __all__ = ["COMMANDS", "main", "parser_of"]
@@ -135,6 +136,12 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.filename is None:  # no file: print's, or a pipe's
             what = flush() or f"reading or writing failed: {error.strerror}"
         print(f"{name}: {printable(what)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        what = missing(error)
+        if not what:
+            raise
+        print(f"{name}: {what}", file=sys.stderr)
         return 2
     except MemoryError as error:  # numpy's and Arrow's name the size
         what = printable(str(error).partition("\n")[0])

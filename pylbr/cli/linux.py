@@ -6,11 +6,11 @@ import argparse
 import shlex
 import sys
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylbr.errors import CommandError
+from pylbr.extras import needed
 from pylbr.files.output import AtomicFile
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--limit: must be at least 1, not {args.limit}")
     if args.seconds is not None and not args.seconds > 0:
         raise CommandError(f"--seconds: must be more than 0, not {args.seconds}")
-    if find_spec("unicorn") is None:
-        raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
+    needed("unicorn")
     from pylbr.embed.time_limit import time_limit
     from pylbr.linux.booted import NotBooted, booted
     from pylbr.linux.console import Console

@@ -16,6 +16,7 @@ from pylbr.cli.fdata import FDATA, add_bolt, write_fdata
 from pylbr.cli.inputs import absolute, add_inputs, named_inputs
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
+from pylbr.extras import needed
 from pylbr.files.elf import ElfImage
 from pylbr.profile.formats import LINKED, write_linked
 from pylbr.profile.merge import Counts, merge_inputs
@@ -32,8 +33,8 @@ _RETRIES: Final = 10
 
 EPILOG = f"""
 Inputs are files of stacks, traces, and pre-aggregated text, in any mixture; a pattern in quotes
-and a directory stand for their files, a URL (pip install pylbr[remote]) for what is there, or with
-* or a / at its end for the files there. The suffix of OUT chooses the form:
+and a directory stand for their files, a URL (pip install 'pylbr[remote]') for what is there, or
+with * or a / at its end for the files there. The suffix of OUT chooses the form:
 
   {' '.join(SUMS)}
 
@@ -56,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)
     parser.add_argument("--dask", metavar="ADDRESS",
                         help="the workers of a dask.distributed cluster count, whose scheduler has "
-                        "this address, which must see the same files (pip install pylbr[dask])")
+                        "this address, which must see the same files (pip install 'pylbr[dask]')")
     parser.add_argument("--resume", metavar="DIRECTORY",
                         help="keep the counts of each input there, and use those that are there: "
                         "an interrupted merge continues")
@@ -135,12 +136,9 @@ def _executor(dask: str | None, jobs: int, inputs: int) -> Iterator[Executor | N
 @contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
     """The workers of a dask.distributed scheduler."""
+    distributed = needed("distributed")
     try:
-        from distributed import Client
-    except ImportError as error:
-        raise CommandError("--dask needs dask.distributed: pip install pylbr[dask]") from error
-    try:
-        client = Client(address, timeout=_PATIENCE)
+        client = distributed.Client(address, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise CommandError(f"--dask {address}: no scheduler answers there ({error})") from error
     with client:

@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pylbr.errors import CommandError
+from pylbr.extras import needed
 from pylbr.trace import Metadata, Writer
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--initrd, --own-decompressor: they belong to --kernel")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
-    if find_spec("unicorn") is None:
-        raise CommandError("this command needs Unicorn: pip install 'pylbr[unicorn]'")
+    needed("unicorn")
     from pylbr.embed.savefile import is_saved
     from pylbr.embed.time_limit import time_limit
     from pylbr.x86.held_signals import signals_held

@@ -12,11 +12,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
 import zstandard
 
 from pylbr.embed.image import Image, ImageError
 from pylbr.embed.image import read as read_elf
+from pylbr.extras import needed
 
 __all__ = ["Kernel", "load"]
 
@@ -176,7 +176,7 @@ def _decompress(packed: bytes, total: int) -> bytes | None:
 
 def _lz4(packed: bytes, total: int) -> bytes:
     """The legacy frame of LZ4: blocks of 8 MiB, each after its compressed size."""
-    codec, at, out = pyarrow.Codec("lz4_raw"), 0, []
+    codec, at, out = needed("pyarrow").Codec("lz4_raw"), 0, []
     while total:
         size, = struct.unpack_from("<I", packed, at)
         block = packed[at + 4:at + 4 + size]

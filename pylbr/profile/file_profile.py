@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-
-from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.errors import CommandError
+from pylbr.extras import Extra, needed
 from pylbr.perf.stacks import Record, Samples, Stacks, StacksMetadata, with_branches
 from pylbr.profile import report, report_text
 from pylbr.profile.aggregate import Profile, collect
@@ -20,6 +19,9 @@ from pylbr.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    import pyarrow as pa
+else:
+    pa = Extra("pyarrow")
 
 __all__ = ["FileProfile", "count_file"]
 
@@ -73,7 +75,7 @@ class FileProfile(Profile):
                                    _ALL if limit is None else limit)
 
     def to_arrow(self, view: str = "edges", limit: int | None = None) -> pa.Table:
-        """`rows` as an Arrow table; what was not measured is null.
+        """`rows` as an Arrow table; what was not measured is null; needs pyarrow.
 
         Bytes of names that are no UTF-8 are written as ``\\xNN``.
         """
@@ -82,18 +84,18 @@ class FileProfile(Profile):
         return pa.Table.from_pylist([_utf8(row) for row in self.rows(view, limit)], schema)
 
     def to_pandas(self, view: str = "edges", limit: int | None = None) -> pd.DataFrame:
-        """`rows` as a pandas data frame; needs pandas.
+        """`rows` as a pandas data frame; needs pandas and pyarrow.
 
         Integers have pandas' nullable type: what was not measured stays NA and is no number.
         """
-        pandas = _needed("pandas")
+        pandas = needed("pandas")
         kinds = {pa.int64(): pandas.Int64Dtype(), pa.float64(): pandas.Float64Dtype()}
         frame: pd.DataFrame = self.to_arrow(view, limit).to_pandas(types_mapper=kinds.get)
         return frame
 
     def to_polars(self, view: str = "edges", limit: int | None = None) -> pl.DataFrame:
-        """`rows` as a Polars data frame; needs polars."""
-        frame: pl.DataFrame = _needed("polars").from_arrow(self.to_arrow(view, limit))
+        """`rows` as a Polars data frame; needs polars and pyarrow."""
+        frame: pl.DataFrame = needed("polars").from_arrow(self.to_arrow(view, limit))
         return frame
 
     def __repr__(self) -> str:
@@ -175,12 +177,3 @@ def _utf8(value: Any) -> Any:
     if isinstance(value, str) and not value.isascii():
         return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return value
-
-
-def _needed(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UnsupportedFeature(f"{name} is not installed: pip install {name}") from None

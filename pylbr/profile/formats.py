@@ -83,15 +83,16 @@ def _write(source: Stacks, path: str, options: WriteOptions) -> int:
 
 
 def _write_entries(source: Stacks, path: str, options: WriteOptions) -> int:
-    import pyarrow.csv
-
+    from pylbr.extras import needed
     from pylbr.profile.tables import arrow_entries
+
+    csv = needed("pyarrow.csv")
 
     count, header = 0, True
     with AtomicFile(path) as output:
         for samples in source.samples():
-            form = pyarrow.csv.WriteOptions(include_header=header, quoting_header="none")
-            pyarrow.csv.write_csv(arrow_entries(samples, count), output.file, form)
+            form = csv.WriteOptions(include_header=header, quoting_header="none")
+            csv.write_csv(arrow_entries(samples, count), output.file, form)
             count, header = count + len(samples), False
     return count
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from pylbr.errors import CommandError, TraceError
+from pylbr.errors import TraceError
+from pylbr.extras import needed
 
 __all__ = ["fetched", "identity_of_url", "is_url", "urls_of"]
 
@@ -36,12 +37,9 @@ def is_url(word: str) -> bool:
 
 def _file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system for `url`, and the path there."""
+    fsspec = needed("fsspec.core")
     try:
-        from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise CommandError(f"{url}: URLs need fsspec: pip install pylbr[remote]") from error
-    try:
-        found: tuple[Any, str] = url_to_fs(url)
+        found: tuple[Any, str] = fsspec.url_to_fs(url)
     except (ImportError, ValueError, OSError) as error:
         raise TraceError(url, f"cannot be read: {_line(error)}") from error
     return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from pylbr.extras import Extra, needed
 from pylbr.perf.abi import (
     NEW_TYPE_SHIFT,
     PRIV_SHIFT,
@@ -19,6 +19,9 @@ from pylbr.perf.stacks import Samples
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
+else:
+    pa = Extra("pyarrow")
 
 __all__ = [
     "ENTRY_ROW_DTYPE", "SAMPLE_ROW_DTYPE", "arrow_entries", "arrow_samples", "arrow_table",
@@ -102,9 +105,11 @@ def arrow_entries(samples: Samples, first_sample: int = 0) -> pa.Table:
 
 def pandas_samples(samples: Samples) -> pd.DataFrame:
     """`sample_rows` as a pandas data frame; needs pandas."""
+    needed("pandas")
     return arrow_samples(samples).to_pandas()
 
 
 def pandas_entries(samples: Samples, first_sample: int = 0) -> pd.DataFrame:
     """`entry_rows` as a pandas data frame; needs pandas."""
+    needed("pandas")
     return arrow_entries(samples, first_sample).to_pandas()

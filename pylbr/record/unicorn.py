@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from types import FrameType
 from typing import Final
 
@@ -18,7 +17,8 @@ from lbrcore.events import ALL_CLASSES, CountedEvent, Unit
 from lbrcore.predictor import Predictor
 from lbrcore.replay import Replay, SampleBuffer
 from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
-from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.errors import CommandError
+from pylbr.extras import needed
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm
 from pylbr.record.bare import PAGE, Code, load
@@ -44,8 +44,7 @@ class UnicornEngine:
 
     def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
         """See `Engine.run`."""
-        if find_spec("unicorn") is None:
-            raise UnsupportedFeature("engine unicorn needs Unicorn: pip install 'pylbr[unicorn]'")
+        needed("unicorn")
         if request.counted is Counted.TIME:
             raise CommandError("-F: engine unicorn has no clock of the program's; use -c")
         from pylbr.record.bare_machine import BareMachine

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pylbr.errors import TraceError
+from pylbr.extras import needed
 from pylbr.files.module import Module
 from pylbr.trace.check import check_values
 from pylbr.trace.metadata import Metadata, decode_metadata, with_modules
@@ -37,6 +38,8 @@ class ParquetTrace(ColumnarTrace):
     ------
     TraceError
         Not such a file, or damaged.
+    UnsupportedFeature
+        pyarrow is not installed.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class ParquetTrace(ColumnarTrace):
 
     def _part(self, path: Path) -> Part | GuardedPart:
         """The file, in a process of its own unless a seal shows it as it was written."""
+        needed("pyarrow")
         with path.open("rb") as file:
             seal = read_seal(file.fileno())
         return Part(str(path), self._verify, seal) if seal else GuardedPart(

@@ -14,14 +14,19 @@ import resource
 import signal
 import subprocess
 import sys
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pylbr.extras import Extra
 from pylbr.trace.schema import arrow_field, column_dtype, has_our_fields
 from pylbr.trace.seal import Seal, SealError, chunk_range
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa, pq = Extra("pyarrow"), Extra("pyarrow.parquet")
 
 __all__ = ["MAX_GROUP_ROWS", "GuardedPart", "Part", "PartError"]
 
@@ -29,7 +34,11 @@ __all__ = ["MAX_GROUP_ROWS", "GuardedPart", "Part", "PartError"]
 MAX_GROUP_ROWS: Final = 1 << 24
 #: Address space of a guarded child, bytes: some ten times what the largest row group needs.
 _GUARDED_SPACE: Final = 8 << 30
-_FAILURES: Final = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the Parquet library raises."""
+    return pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError
 
 
 class PartError(Exception):
@@ -68,7 +77,7 @@ class Part:
             self.names, self.keys = tuple(schema.names), dict(metadata.metadata or {})
             self.rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             self.has_our_fields = has_our_fields(schema)
-        except _FAILURES as error:
+        except _failures() as error:
             self.close()
             raise PartError(str(error)) from error
 
@@ -105,7 +114,7 @@ class Part:
             flat = array.flatten() if name == "events" else array
             values = flat.to_numpy(zero_copy_only=False).astype(dtype.base, copy=False)
             return values.reshape(chunk.num_rows, *dtype.shape)
-        except (*_FAILURES, SealError) as error:
+        except (*_failures(), SealError) as error:
             raise PartError(str(error), offset) from error
 
 

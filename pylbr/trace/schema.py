@@ -8,12 +8,17 @@ It runs at the speed of memory, four times that of CRC32.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pyarrow as pa
 
 from lbrcore import BRANCH_DTYPE
+from pylbr.extras import Extra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Extra("pyarrow")
 
 __all__ = [
     "BLOCK_ROWS", "COLUMNS", "REQUIRED", "arrow_field", "column_digest", "column_dtype",
@@ -35,7 +40,6 @@ _DTYPES: Final = {
     **{name: BRANCH_DTYPE[name] for name in BRANCH_DTYPE.names or ()},
     "task": np.dtype("u4"), "cpu": np.dtype("u4"),
 }
-_EVENTS: Final = pa.list_(pa.field("item", pa.uint8(), nullable=False), 4)
 
 
 def column_dtype(name: str) -> np.dtype:
@@ -51,7 +55,10 @@ def column_type(name: str) -> str:
 
 def arrow_field(name: str) -> pa.Field:
     """A column as Arrow types it: unsigned integers, `events` a list of fixed size 4."""
-    kind = _EVENTS if name == "events" else pa.from_numpy_dtype(_DTYPES[name])
+    if name == "events":
+        kind = pa.list_(pa.field("item", pa.uint8(), nullable=False), 4)
+    else:
+        kind = pa.from_numpy_dtype(_DTYPES[name])
     number = {b"PARQUET:field_id": str(FIELD_ID + COLUMNS.index(name)).encode()}
     return pa.field(name, kind, nullable=False, metadata=number)
 

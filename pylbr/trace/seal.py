@@ -19,9 +19,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow.parquet as pq
+from pylbr.extras import Extra
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+else:
+    pq = Extra("pyarrow.parquet")
 
 __all__ = ["KEY", "Seal", "SealError", "add_seal", "chunk_ranges", "read_seal"]
 

@@ -6,14 +6,13 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lbrcore import BRANCH_DTYPE
 from pylbr.errors import TraceError
+from pylbr.extras import Extra
 from pylbr.files.closing import Discarding
 from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
@@ -28,6 +27,12 @@ from pylbr.trace.schema import (
     digest,
 )
 from pylbr.trace.seal import KEY, SealError, add_seal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa, pq = Extra("pyarrow"), Extra("pyarrow.parquet")
 
 __all__ = ["Writer"]
 
@@ -52,6 +57,8 @@ class Writer(Discarding):
     ------
     TraceError
         Unknown suffix, or a file that cannot be written.
+    UnsupportedFeature
+        pyarrow is not installed.
 
     Examples
     --------

@@ -129,7 +129,7 @@ def test_errors_name_what_to_do(stacks, tmp_path):
 
 def test_a_missing_library_is_named(stacks, monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(LbrError, match="pip install polars"):
+    with pytest.raises(LbrError, match=r"pip install 'pylbr\[polars\]'"):
         pylbr.profile_of(stacks).to_polars()
 
 

@@ -202,7 +202,7 @@ def test_the_command(guests, capfd):
 
 
 def test_without_unicorn_one_line_says_so(guests, monkeypatch, capfd):
-    monkeypatch.setattr("pylbr.cli.run.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "unicorn", None)
     assert main(["run", str(build(guests, "lbr_callstack"))]) == 2
     assert "pip install 'pylbr[unicorn]'" in capfd.readouterr().err
 

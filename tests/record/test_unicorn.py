@@ -265,7 +265,7 @@ def test_without_unicorn(functions, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == (
-        "pylbr record: engine unicorn needs Unicorn: pip install 'pylbr[unicorn]'\n")
+        "pylbr record: guests and emulated programs need unicorn: pip install 'pylbr[unicorn]'\n")
     assert not (tmp_path / "x").exists()
 
 
