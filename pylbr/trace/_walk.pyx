@@ -24,6 +24,7 @@ cdef enum:
     MANY_BITS = 12
     CHAIN = 32          # rows in a row that are copied without looking
     SLACK = 36
+    VERSIONS = 16       # whose arrays are kept
 
 cdef enum:
     OK, BAD_RUNS, BAD_GUESSES, BAD_RANKS, BAD_NODE
@@ -39,6 +40,7 @@ ctypedef struct arc:
     uint32_t chain   # where its rows begin
     uint32_t length
     uint32_t next    # node at their end
+    uint32_t base    # first way of that
 
 ctypedef struct path_entry:
     uint8_t tag
@@ -82,6 +84,7 @@ cdef class Walk:
     cdef path_entry paths[1 << PATH_BITS]
     cdef many_entry far_many[1 << MANY_BITS]
     cdef many_entry near_many[1 << MANY_BITS]
+    cdef dict _versions
     cdef int version
 
     def __cinit__(self, rows, source, target, nodes, limits, starts):
@@ -89,7 +92,7 @@ cdef class Walk:
         self._rows = np.ascontiguousarray(rows, BRANCH_DTYPE)
         self._source = np.ascontiguousarray(source, np.uint32)
         self._target = np.ascontiguousarray(target, np.uint32)
-        self._limits, self._starts = list(limits), list(starts)
+        self._limits, self._starts, self._versions = list(limits), list(starts), {}
         # Arcs: the edges by source, those of earlier parts first.
         self._edge_of = np.argsort(self._source, kind="stable").astype(np.uint32)
         ways = np.bincount(self._source, minlength=nodes).astype(np.uint32)
@@ -127,6 +130,7 @@ cdef class Walk:
                         break
                     edge = edge_of[first[node]]
                 arcs[i].next = node
+                arcs[i].base = first[node]
         self._numbers = numbers[:at + SLACK].copy()
         self._chains = np.zeros(at + SLACK, BRANCH_DTYPE)
         if self.edges:
@@ -136,18 +140,28 @@ cdef class Walk:
         """Let the graph be what it is after `version` graph parts, at least 1."""
         if version == self.version:
             return
-        limit = self._limits[version - 1]
-        self._ways = np.bincount(self._source[:limit], minlength=self.nodes).astype(np.uint32)
-        self._node_start = np.zeros(self.nodes, np.int8)
-        self._rank_start = np.zeros(self.nodes, np.uint32)
-        begin = np.array([0, -NODE_SURE, NODE_SURE, -(NODE_SURE // 4), NODE_SURE // 4], np.int8)
-        for nodes, values in self._starts[:version]:
-            two = self._ways[nodes] == 2
-            self._node_start[nodes[two]] = begin[np.minimum(values[two], 4)]
-            self._rank_start[nodes[~two]] = values[~two]
-        self._node_state, self._rank_state = self._node_start.copy(), self._rank_start.copy()
+        if version not in self._versions:
+            if len(self._versions) == VERSIONS:
+                self._versions.pop(next(iter(self._versions)))
+            self._versions[version] = self._at_version(version)
+        self._ways, self._node_start, self._rank_start = self._versions[version]
+        if self.version < 0:
+            self._node_state = np.empty(self.nodes, np.int8)
+            self._rank_state = np.empty(self.nodes, np.uint32)
         self._take()
         self.version = version
+
+    def _at_version(self, version):
+        """Ways of each node after some graph parts, and how its guesses begin."""
+        ways = np.bincount(
+            self._source[:self._limits[version - 1]], minlength=self.nodes).astype(np.uint32)
+        node_start, rank_start = np.zeros(self.nodes, np.int8), np.zeros(self.nodes, np.uint32)
+        begin = np.array([0, -NODE_SURE, NODE_SURE, -(NODE_SURE // 4), NODE_SURE // 4], np.int8)
+        for nodes, values in self._starts[:version]:
+            two = ways[nodes] == 2
+            node_start[nodes[two]] = begin[np.minimum(values[two], 4)]
+            rank_start[nodes[~two]] = values[~two]
+        return ways, node_start, rank_start
 
     cdef _take(self):
         """Addresses of the arrays."""
@@ -218,12 +232,12 @@ cdef class Walk:
     cdef void _encode(self, streams* s, context* c, const uint32_t* numbers,
                       size_t count) noexcept nogil:
         cdef size_t at = 0
-        cdef uint32_t node = c.node, base, ways, rank
+        cdef uint32_t node = c.node, base = self.first[node], ways, rank
         cdef uint64_t near = c.near, far = c.far
         cdef const arc* a
         cdef bint remember
         while at < count:
-            base, ways = self.first[node], self.ways[node]
+            ways = self.ways[node]
             rank, remember = 0, False
             if ways > 1:
                 rank = self.rank_of[numbers[at]]
@@ -233,7 +247,7 @@ cdef class Walk:
             if remember:
                 near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
             at += a.length
-            node = a.next
+            node, base = a.next, a.base
         if count:
             c.node = self.target[numbers[count - 1]]
         c.near, c.far = near, far
@@ -293,18 +307,20 @@ cdef class Walk:
     # Decoding -------------------------------------------------------------------------
 
     def decode(self, Py_ssize_t count, const uint32_t[::1] tasks, const uint32_t[::1] lengths,
-               const uint32_t[::1] nodes, bytes runs, bytes guesses, bytes ranks, out):
-        """The rows of a piece, the first `count` of them.
+               const uint32_t[::1] nodes, bytes runs, bytes guesses, bytes ranks, out,
+               Py_ssize_t skip=0):
+        """The rows of a piece, from `skip` to `count`.
 
         Parameters
         ----------
-        count : int
+        count, skip : int
+            Rows that are decoded, and those of them that are not stored.
         tasks, lengths, nodes
             As those of `encode`.
         runs, guesses, ranks : bytes
             What `encode` returned.
-        out : (count + SLACK,) array of BRANCH_DTYPE or uint32, C-contiguous
-            Takes the rows, or the numbers of the edges.  What follows `count` is overwritten.
+        out : (count - skip + SLACK,) array of BRANCH_DTYPE or uint32, C-contiguous
+            Takes the rows, or the numbers of the edges.  What follows them is overwritten.
 
         Raises
         ------
@@ -312,10 +328,10 @@ cdef class Walk:
             The streams contradict the graph.
         """
         cdef Py_ssize_t i
-        cdef size_t at = 0, step
+        cdef size_t at = 0, step, before, place
         cdef int trouble = OK
         cdef streams s
-        if len(out) < count + SLACK or (out.dtype != BRANCH_DTYPE and out.dtype != np.uint32):
+        if not 0 <= skip <= count or len(out) < count - skip + SLACK or (out.dtype != BRANCH_DTYPE and out.dtype != np.uint32):
             raise ValueError("out: wrong dtype or too short")
         memset(&s, 0, sizeof(streams))
         s.runs, s.run_bytes = <uint8_t*> runs, len(runs)
@@ -343,10 +359,13 @@ cdef class Walk:
                 step = min(<size_t> lengths[i], <size_t> count - at)
                 if trouble or not step:
                     break
+                before = min(<size_t> skip - at, step) if at < <size_t> skip else 0
+                place = at + before - skip if at + before > <size_t> skip else 0
                 if rows != NULL:
-                    trouble = self._decode(&s, &places[tasks[i]], rows + at, NULL, step)
+                    trouble = self._decode(&s, &places[tasks[i]], rows + place, NULL, step, before)
                 else:
-                    trouble = self._decode(&s, &places[tasks[i]], NULL, numbers + at, step)
+                    trouble = self._decode(&s, &places[tasks[i]], NULL, numbers + place, step,
+                                           before)
                 at += step
         if trouble:
             raise ValueError(_TROUBLE[trouble])
@@ -357,16 +376,18 @@ cdef class Walk:
             raise ValueError("more in its streams than its rows need")
 
     cdef int _decode(self, streams* s, context* c, lbr_branch* rows, uint32_t* numbers,
-                     size_t count) noexcept nogil:
-        cdef size_t at = 0, k
-        cdef uint32_t node = c.node, base, ways, rank
+                     size_t count, size_t skip) noexcept nogil:
+        """`count` rows of one task, stored from the one at `skip` on."""
+        cdef size_t at = 0, k, part
+        cdef uint32_t node = c.node, base = self.first[node], ways, rank
         cdef uint64_t near = c.near, far = c.far
         cdef const arc* a = NULL
         cdef const lbr_branch* from_
+        cdef lbr_branch* to
         cdef bint remember
         cdef int got
         while at < count:
-            base, ways = self.first[node], self.ways[node]
+            ways = self.ways[node]
             rank, remember = 0, False
             if ways != 1:
                 if ways == 0:
@@ -379,17 +400,25 @@ cdef class Walk:
             a = &self.arcs[base + rank]
             if remember:
                 near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
-            if rows != NULL:
-                from_ = &self.chains[a.chain]
-                rows[at] = from_[0]
-                rows[at + 1] = from_[1]
-                rows[at + 2] = from_[2]
+            if at < skip:
+                if at + a.length > skip:
+                    part = skip - at
+                    if rows != NULL:
+                        memcpy(rows, &self.chains[a.chain + part],
+                               (a.length - part) * sizeof(lbr_branch))
+                    else:
+                        memcpy(numbers, &self.numbers[a.chain + part], 4 * (a.length - part))
+            elif rows != NULL:
+                from_, to = &self.chains[a.chain], rows + (at - skip)
+                to[0] = from_[0]
+                to[1] = from_[1]
+                to[2] = from_[2]
                 for k in range(3, a.length):
-                    rows[at + k] = from_[k]
+                    to[k] = from_[k]
             else:
-                memcpy(numbers + at, &self.numbers[a.chain], 4 * a.length)
+                memcpy(numbers + (at - skip), &self.numbers[a.chain], 4 * a.length)
             at += a.length
-            node = a.next
+            node, base = a.next, a.base
         if at > count:
             node = self.target[self.numbers[a.chain + a.length - 1 - (at - count)]]
         c.node = node

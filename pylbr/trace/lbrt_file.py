@@ -264,34 +264,34 @@ class LbrtTrace(Trace):
     def _begin(self, number: int) -> int:
         return self._ends[number - 1] if number else 0
 
-    def _decode(self, number: int, count: int, out: np.ndarray) -> None:
-        """The first `count` rows of a piece into `out`, which has room for some more."""
+    def _decode(self, number: int, skip: int, count: int, out: np.ndarray) -> None:
+        """Rows `skip` to `count` of a piece into `out`, which has room for some more."""
         content, part = self._content(number), self._parts[number]
         if not isinstance(content, Piece):
             check_branches(self.path, content[0])
-            out[:count] = content[0][:count]
+            out[:count - skip] = content[0][skip:count]
             return
         self._walk.use(part.version)
         try:
             self._walk.decode(count, content.order, content.tasks.lengths, content.nodes,
-                              content.runs, content.guesses, content.ranks, out)
+                              content.runs, content.guesses, content.ranks, out, skip)
         except ValueError as error:
             raise self._damaged(f"{part.rows:,} branches from {self._begin(number):,} on are "
                                 f"damaged ({error})", part.offset) from error
         if content.differences:
-            apply_differences(content, out[:count])
-            check_branches(self.path, out[:count])
+            apply_differences(content, out[:count - skip], skip)
+            check_branches(self.path, out[:count - skip])
 
     def _rows(self, low: int, high: int) -> np.ndarray:
         """Rows of several pieces."""
-        first = bisect_right(self._ends, low)
-        begin = self._begin(first)
-        last = bisect_right(self._ends, high - 1)
-        out = np.empty(high - begin + _SLACK, BRANCH_DTYPE)
+        first, last = bisect_right(self._ends, low), bisect_right(self._ends, high - 1)
+        out = np.empty(high - low + _SLACK, BRANCH_DTYPE)
         for number in range(first, last + 1):
-            at = self._begin(number) - begin
-            self._decode(number, min(self._parts[number].rows, high - begin - at), out[at:])
-        return out[low - begin:high - begin]
+            begin = self._begin(number)
+            skip = max(low - begin, 0)
+            self._decode(number, skip, min(self._ends[number], high) - begin,
+                         out[begin + skip - low:])
+        return out[:high - low]
 
     def _runs(self, name: str, low: int, high: int) -> np.ndarray:
         """Task or logical processor of some rows."""

@@ -155,10 +155,10 @@ def parse_piece(payload: bytes, columns: Sequence[str]) -> Piece:
                  differences)
 
 
-def apply_differences(piece: Piece, rows: np.ndarray) -> None:
-    """Add a piece's differences to its first rows."""
+def apply_differences(piece: Piece, rows: np.ndarray, first: int) -> None:
+    """Add a piece's differences to its rows from `first` on."""
     for name, words in piece.differences.items():
-        add_words(rows, name, words[:len(rows)])
+        add_words(rows, name, words[first:first + len(rows)])
 
 
 def pack_rows(rows: np.ndarray, tasks: Runs, cpus: Runs | None, columns: Sequence[str]) -> bytes:

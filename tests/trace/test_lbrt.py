@@ -246,3 +246,51 @@ def test_a_signal_in_the_middle_of_a_block(tmp_path):
     broken["to"][at] = 0xFFFFFFFF81000000
     path = write(tmp_path / "t.lbrt", broken)
     assert np.array_equal(whole(path)[0], broken)
+
+
+class Counting:
+    """A codec that notes how many rows it decodes and stores."""
+
+    def __init__(self, walk):
+        self.walk, self.decoded, self.stored = walk, [], []
+
+    def use(self, version):
+        self.walk.use(version)
+
+    def decode(self, count, *rest):
+        self.decoded.append(count)
+        self.stored.append(count - rest[-1])
+        self.walk.decode(count, *rest)
+
+
+def test_windows_are_exact_and_decode_one_piece(tmp_path, monkeypatch, random_branches):
+    """Any 64 rows: what is decoded lies in the pieces that they are in, and is not stored."""
+    for name, value in (("PIECE_ROWS", 500), ("GROUP_ROWS", 2000), ("_FEW_ROWS", 0)):
+        monkeypatch.setattr(lbrt_writer, name, value)
+    rows = np.concatenate([program(12, 5000), random_branches(1000), program(13, 4000, 50, 4)])
+    rows["cycles"][::97] += 3
+    task = (np.arange(len(rows), dtype=np.uint32) // 7) % 3
+    path = write(tmp_path / "t.lbrt", rows, task=task)
+    with trace.open(path) as source:
+        source._walk = count = Counting(source._walk)
+        for start in range(0, len(rows), 61):
+            count.decoded.clear()
+            count.stored.clear()
+            assert np.array_equal(source.read(start, start + 64), rows[start:start + 64])
+            assert sum(count.stored) <= 64 and len(count.decoded) <= 2
+            assert max(count.decoded, default=0) <= 500
+
+
+def test_windows_between_two_versions_of_the_graph(tmp_path, monkeypatch):
+    """More versions than are kept, visited in any order."""
+    monkeypatch.setattr(lbrt_writer, "PIECE_ROWS", 50)
+    monkeypatch.setattr(lbrt_writer, "GROUP_ROWS", 100)
+    monkeypatch.setattr(lbrt_writer, "_FEW_ROWS", 1 << 14)
+    rows = program(14, 4000, places=400, noise=0.3)
+    path = write(tmp_path / "t.lbrt", rows)
+    kinds = [kind for kind, _ in lbrt_reference.parts(path.read_bytes())]
+    assert kinds.count(b"GRPH") > 20
+    starts = np.random.default_rng(4).permutation(3900)[:400]
+    with trace.open(path) as source:
+        for start in starts.tolist():
+            assert np.array_equal(source.read(start, start + 64), rows[start:start + 64])
