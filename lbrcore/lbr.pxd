@@ -391,8 +391,20 @@ cdef inline int lbr_record(lbr_state* state, const lbr_branch* branch) noexcept 
         if state.quick == QUICK_PLAIN:
             lbr_record_plain(state, branch)
             return LBR_OK
-    # The copy lets a caller's branch stay in machine registers: its address goes nowhere.
-    copy = branch[0]
+    # The copy lets a caller's branch stay in machine registers: its address goes nowhere.  It is
+    # made field by field, as a copy of the whole would be laid out before the test above.
+    copy.from_ = branch.from_
+    copy.to = branch.to
+    copy.cycles = branch.cycles
+    copy.instructions = branch.instructions
+    copy.cls = branch.cls
+    copy.flags = branch.flags
+    copy.cpl_from = branch.cpl_from
+    copy.cpl_to = branch.cpl_to
+    copy.events[0] = branch.events[0]
+    copy.events[1] = branch.events[1]
+    copy.events[2] = branch.events[2]
+    copy.events[3] = branch.events[3]
     return lbr_record_rare(state, &copy)
 
 
