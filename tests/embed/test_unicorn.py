@@ -379,6 +379,21 @@ def test_rdpmc_of_user_code_needs_leave(allowed):
     assert (uc.reg_read(reg.UC_X86_REG_RBX) == 77) == allowed
 
 
+def test_an_instruction_hook_cannot_leave_its_block():
+    """Why RDMSR and WRMSR are served by UC_HOOK_CODE: a #GP must start its handler at once, and
+    a counter must start after the WRMSR that enables it, in the middle of a block."""
+    uc, end = engine("cpuid; incq %rbx; nop; hlt")
+
+    def elsewhere(uc, data):
+        uc.reg_write(reg.UC_X86_REG_RIP, end)
+        uc.reg_write(reg.UC_X86_REG_RBX, 0)
+        return True
+
+    uc.hook_add(UC_HOOK_INSN, elsewhere, None, 1, 0, reg.UC_X86_INS_CPUID)
+    uc.emu_start(CODE, end)
+    assert uc.reg_read(reg.UC_X86_REG_RBX) == 1
+
+
 def test_exceptions_and_software_interrupts_have_the_vector_of_their_cause():
     """An embedder that delivers by itself: the record follows what it does."""
     uc, end = engine("""
