@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from pylbr.errors import TraceError
+from pylbr.files.incomplete import lock, remove_abandoned, temporary_name
 
 __all__ = ["AtomicFile", "Completed", "write_text"]
 
@@ -46,6 +46,7 @@ class Completed(ABC):
 class AtomicFile(Completed):
     """A file written under a temporary name in the directory of its final one.
 
+    What killed processes left of earlier files of that name is removed first.
     `commit` gives it its name; `discard`, or an exception in a ``with``, removes it.
     Attribute `file` is the binary file to write to, `directory` where it lies.  A pipe or
     character device of the name stays: `commit` writes into it what was gathered elsewhere.
@@ -70,18 +71,27 @@ class AtomicFile(Completed):
             if not self._stream:  # the file a link points to, not the link, is replaced
                 self.path = Path(os.path.realpath(path))
             self.directory = Path(tempfile.gettempdir()) if self._stream else self.path.parent
-            # A signal may raise between any two of these lines: the name is kept before the file
-            # exists, so that `__del__` finds it.
-            self._temporary = self.directory / f".{self.path.name}.{secrets.token_hex(6)}.part"
-            self._open = True
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            number = os.open(self._temporary, flags, 0o600)
+            remove_abandoned(self.directory, self.path.name)
+            number = self._create()
         except OSError as error:
             self._open = False
             raise TraceError(
                 self.path, f"cannot be written: {error.strerror}; choose another directory"
             ) from error
         self.file = os.fdopen(number, "wb")
+
+    def _create(self) -> int:
+        """Open and lock the temporary file; its number."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        while True:
+            # A signal may raise between any two of these lines: the name is kept before the file
+            # exists, so that `__del__` finds it.
+            self._temporary = temporary_name(self.directory, self.path.name)
+            self._open = True
+            number = os.open(self._temporary, flags, 0o600)
+            if lock(number, self._temporary):
+                return number
+            os.close(number)
 
     def commit(self) -> None:
         """Flush, synchronise and rename; after that the file exists."""
@@ -102,12 +112,12 @@ class AtomicFile(Completed):
 
     def _name(self) -> None:
         os.fsync(self.file.fileno())
-        self.file.close()
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(self._temporary, 0o666 & ~mask)
         os.replace(self._temporary, self.path)
         self._open = False
+        self.file.close()  # unlocks: not before it has its name
 
     def discard(self) -> None:
         """Remove what was written; a second call does nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from pylbr.errors import TraceError
 from pylbr.files.closing import Discarding
+from pylbr.files.incomplete import lock, remove_abandoned, temporary_name
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.writer import Writer
 
@@ -49,14 +49,32 @@ class PartitionedWriter(Discarding):
         if self.path.exists():
             raise TraceError(path, "exists; remove it or name another directory")
         try:
-            self._folder = Path(tempfile.mkdtemp(
-                prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent
-            ))
+            remove_abandoned(self.path.parent, self.path.name)
+            self._folder, self._lock = self._create()
         except OSError as error:
             raise TraceError(path, f"cannot be written: {error.strerror}") from error
         self._head, self._columns, self._rows = metadata, columns, rows
         self._parts = 0
         self._writer: Writer | None = None
+
+    def _create(self) -> tuple[Path, int]:
+        """Make and lock the temporary directory; the number by which it is locked."""
+        while True:
+            folder = temporary_name(self.path.parent, self.path.name)
+            folder.mkdir(0o700)
+            try:
+                number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                folder.rmdir()
+                raise
+            if lock(number, folder):
+                return folder, number
+            os.close(number)
+
+    def _unlock(self) -> None:
+        number, self._lock = self._lock, -1
+        if number >= 0:
+            os.close(number)
 
     def write(
         self, branches: np.ndarray, task: np.ndarray | None = None, cpu: np.ndarray | None = None
@@ -106,6 +124,7 @@ class PartitionedWriter(Discarding):
             self._finish()
             self._folder.chmod(0o755)
             os.replace(self._folder, self.path)
+            self._unlock()
         except BaseException as error:
             self.discard()
             if isinstance(error, TraceError):
@@ -120,3 +139,4 @@ class PartitionedWriter(Discarding):
             self._writer.discard()
             self._writer = None
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._unlock()

@@ -7,10 +7,10 @@ from itertools import product
 
 import pytest
 
-from pylbr.arch import architectural, registers
+from pylbr.arch import MODELS, architectural, registers
 from pylbr.cpu import Processor
 from pylbr.errors import GeneralProtection
-from tests.cpu import sweep, twin
+from tests.cpu import numbers, sweep, twin
 from tests.manual import (
     IA32_DEBUGCTL,
     IA32_LBR_0_FROM_IP,
@@ -188,6 +188,20 @@ def test_only_these_numbers_answer(name):
 def test_a_sweep_of_sixteen_million_numbers():
     """``python -m tests.cpu.sweep`` goes through all of them."""
     assert set(sweep.answering("sapphire-rapids", 0, 1 << 24)) == sweep.EXPECTED["sapphire-rapids"]
+
+
+def test_the_compiled_sweep_finds_the_same_numbers(tmp_path):
+    """In windows; ``python -m tests.cpu.numbers`` goes through all 2**32 of every model."""
+    find = numbers.Numbers(tmp_path)
+    for name in MODELS:
+        found = {int(row["index"]) for window in WINDOWS for row in find(name, *window)}
+        assert found == {index for index in numbers.wanted(name)
+                         if any(first <= index < last for first, last in WINDOWS)}, name
+    rows = {int(row["index"]): row for row in find("sapphire-rapids", 0, 0x2000)}
+    for index, row in rows.items():  # each bit, as the Python processor takes it
+        for bit in range(64):
+            outcome = access(Processor("sapphire-rapids"), GeneralProtection, index, 1 << bit)
+            assert bool(row["accepted"] >> bit & 1) == (outcome != "#GP"), (hex(index), bit)
 
 
 def test_reads_have_no_side_effects():

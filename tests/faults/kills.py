@@ -4,7 +4,7 @@
 
 After a kill the output's name must have what was there before or the whole new file.  The next run,
 of `merge --resume` from the parts that there are, must write the same bytes as one that nothing
-ended.  Exits with 1 otherwise.
+ended, and leave no temporary file of a killed one.  Exits with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in names:
         print(f"| {name} | {counts[name]} | {done[name]} |")
     print(f"\n{date.today().isoformat()}, seed {args.seed}: {sum(counts.values())} kills, "
-          f"{findings} findings, {left} temporary files left by them, "
+          f"{findings} findings, {left} temporary files left after them, "
           f"{time.monotonic() - began:.0f} seconds")
-    return 1 if findings else 0
+    return 1 if findings or left else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Files under their names, and what already has the name."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -67,3 +70,83 @@ def test_no_file(tmp_path, name):
         listener.bind(str(tmp_path / "socket"))
         with pytest.raises(TraceError, match="name a file"):
             AtomicFile(tmp_path / name)
+
+
+def writing(path, what):
+    """A process that writes to `path` and does not end; SIGKILL ends it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{what}\nprint(flush=True)\n"
+         "sys.stdin.read()", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+FILE = """from pylbr.files.output import AtomicFile
+kept = AtomicFile(sys.argv[1])
+kept.file.write(b"half" * 1000)"""
+DIRECTORY = """import numpy as np
+from lbrcore import BRANCH_DTYPE
+from pylbr.trace.partition import PartitionedWriter
+kept = PartitionedWriter(sys.argv[1], rows=10)
+kept.write(np.zeros(25, BRANCH_DTYPE))"""
+
+
+def partitioned(path):
+    from pylbr.trace.partition import PartitionedWriter
+
+    with PartitionedWriter(path):
+        pass
+
+
+@pytest.mark.parametrize(("what", "again"), [(FILE, write), (DIRECTORY, partitioned)])
+def test_what_a_killed_process_left_goes_when_the_name_is_written_again(tmp_path, what, again):
+    path, other = tmp_path / "a[b]*.x", tmp_path / "b*.x"
+    killed, alive, besides = (writing(name, what) for name in (path, path, other))
+    assert len(os.listdir(tmp_path)) == 3
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    besides.send_signal(signal.SIGKILL)
+    besides.wait()
+    again(path)
+    assert path.exists()
+    left = sorted(name.rpartition(".part")[0][:-13] for name in os.listdir(tmp_path)
+                  if name.endswith(".part"))
+    assert left == [".a[b]*.x", ".b*.x"], "one of a live process, one of another output"
+    alive.kill()
+    alive.communicate()
+    if what is FILE:
+        again(path)
+        again(other)
+        assert sorted(os.listdir(tmp_path)) == sorted([path.name, other.name])
+    besides.communicate()
+    killed.communicate()
+
+
+@pytest.mark.parametrize("name", [".o.0123456789ab.part.json", ".o.0123456789AB.part",
+                                  ".o.0123456789.part", ".oo.0123456789ab.part", "o.part"])
+def test_nothing_of_another_form_is_removed(tmp_path, name):
+    (tmp_path / name).touch()
+    write(tmp_path / "o")
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "o"])
+
+
+def test_a_link_of_that_form_is_left_alone(tmp_path):
+    (tmp_path / "kept").write_bytes(b"kept")
+    (tmp_path / ".o.0123456789ab.part").symlink_to("kept")
+    write(tmp_path / "o")
+    assert len(os.listdir(tmp_path)) == 3 and (tmp_path / "kept").read_bytes() == b"kept"
+
+
+def test_two_threads_at_one_name(tmp_path):
+    """Neither removes what the other is about to lock; one of both remains."""
+    def many(data):
+        for _ in range(200):
+            write(tmp_path / "o", data)
+
+    threads = [threading.Thread(target=many, args=(data,)) for data in (b"a" * 99, b"b" * 99)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.listdir(tmp_path) == ["o"]
+    assert (tmp_path / "o").read_bytes() in (b"a" * 99, b"b" * 99)
