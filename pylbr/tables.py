@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from html import escape
 from typing import Final, TextIO
@@ -17,9 +19,10 @@ from rich.text import Text
 
 from pylbr.printable import printable
 
-__all__ = ["Table", "ends", "print_table", "terminal", "terminal_width"]
+__all__ = ["Table", "ends", "print_table", "shown", "terminal", "terminal_width"]
 
 _NARROWEST: Final = 12  # cells of a name on a narrow terminal
+_UNLIMITED: Final = 1 << 16  # columns of a line that nothing limits
 
 
 @dataclass(frozen=True)
@@ -125,21 +128,56 @@ def ends(text: str, width: int) -> str:
     return first + "\u2026" + set_cell_size(text[::-1], tail)[::-1]
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """How standard output is to be treated: colours (None: as its environment has it), and the
+    columns of the terminal that its reader is, 0 for none."""
+
+    colour: bool | None = None
+    width: int = 0
+
+
+_PLAIN: Final = _Shown()
+_SHOWN: ContextVar[_Shown] = ContextVar("shown", default=_PLAIN)
+
+
+@contextlib.contextmanager
+def shown(colour: bool | None = None, width: int = 0) -> Iterator[None]:
+    """Meanwhile, print on standard output with or without colours, and for so many columns.
+
+    Parameters
+    ----------
+    colour : bool, optional
+        None: as ``NO_COLOR`` and ``TERM`` have it, on a terminal alone.
+    width : int
+        Columns of the terminal on which a pager shows it; 0: standard output is what it is.
+    """
+    token = _SHOWN.set(_Shown(colour, width))
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
 def terminal(stream: TextIO | None = None) -> Console | None:
     """The terminal that `stream` (default standard output) is; None if it is none.
 
-    ``NO_COLOR``, ``TERM`` and ``COLUMNS`` are respected.
+    ``NO_COLOR``, ``TERM``, ``COLUMNS`` and `shown` are respected.
     """
+    how = _SHOWN.get() if stream in (None, sys.stdout) else _PLAIN
     stream = stream or sys.stdout
-    if not stream.isatty():
+    if not stream.isatty() and not how.width and not how.colour:
         return None
-    return Console(file=stream, force_terminal=True, markup=False, emoji=False, highlight=False)
+    wide = None if stream.isatty() else how.width or _UNLIMITED
+    return Console(file=stream, force_terminal=True, markup=False, emoji=False, highlight=False,
+                   width=wide, no_color=None if how.colour is None else not how.colour,
+                   color_system={None: "auto", True: "standard", False: None}[how.colour])
 
 
 def terminal_width() -> int:
-    """Columns of standard output; 0 where it is no terminal."""
+    """Columns of the terminal that shows standard output; 0 where none does."""
     console = terminal()
-    return console.width if console else 0
+    return console.width if console and console.width < _UNLIMITED else 0
 
 
 def print_table(content: Table, stream: TextIO | None = None) -> None:
@@ -147,7 +185,7 @@ def print_table(content: Table, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     console = terminal(stream)
     if console:  # where not even the numbers have room, lines run over rather than lose some
-        unlimited = console.options.update(max_width=1 << 16)
+        unlimited = console.options.update(max_width=_UNLIMITED)
         least = Measurement.get(console, unlimited, content).minimum
         console.width = max(console.width, least)
         console.print(content)

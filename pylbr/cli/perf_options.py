@@ -97,11 +97,12 @@ RECORD = (
 _PERF_CHOOSES = ("all samples are counted; let perf choose them: perf script --show-mmap-events "
                  "-F comm,pid,tid,time,event,ip,brstack with this option | pylbr report -")
 _HEAD = "pylbr inspect FILE shows the head and what the file holds"
-_BRANCHES = "shown are branches, not call chains; the way to them is --by history"
+_BRANCHES = ("shown are branches, not call chains; --by history is the way to them, --by callers "
+             "which function enters which")
 _SYMBOLS = "symbols come from the mapped files themselves, found by build-id and path"
-_VIEWS = "choose a view, by --by edges|functions|history|mispredicts|runs"
+_VIEWS = "choose a view, by --by VIEW; pylbr report --help lists them"
 _TABLES = "--csv and --json print tables for other programs"
-_CODE = "code is not shown; objdump -d FILE shows it"
+_CODE = "--by code shows source and instructions of a function"
 
 REPORT = (
     Words("--stdio -b --branch-stack -f --force -v --verbose -q --quiet --demangle "
@@ -123,9 +124,9 @@ REPORT = (
     Words("-k --vmlinux --kallsyms --symfs", _SYMBOLS, value=True),
     Words("-m --modules --ignore-vmlinux --demangle-kernel --full-source-path", _SYMBOLS),
     Words("-t --field-separator -w --column-widths", _TABLES, value=True),
-    Words("-M --disassembler-style --objdump --prefix --prefix-strip", _CODE, value=True),
+    Words("--objdump --prefix --prefix-strip", _CODE, value=True),
     Words("--asm-raw --source", _CODE),
-    Words("--tui", "text is printed; pipe it into less"),
+    Words("--tui", "text is printed, on a terminal through a pager"),
 )
 
 _SUFFIX = ("the suffix of OUT chooses the form; perf script -F prints other columns of "

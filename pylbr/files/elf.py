@@ -21,10 +21,11 @@ from elftools.elf.sections import NoteSection, Section, Symbol, SymbolTableSecti
 from elftools.elf.segments import InterpSegment, NoteSegment
 from numpy.typing import NDArray
 
+from pylbr.files.elf_frames import frame_starts
 from pylbr.files.elf_plt import stub_names
 
 __all__ = [
-    "DAMAGE", "DynamicSegment", "ELFFile", "ElfImage", "Segment", "defined_symbols",
+    "DAMAGE", "DynamicSegment", "ELFFile", "ElfImage", "Extent", "Segment", "defined_symbols",
     "load_segments", "read_build_id", "read_needed", "relative_relocations", "sections_and_dwarf",
 ]
 
@@ -53,6 +54,14 @@ class Segment(NamedTuple):
     executable: bool
 
 
+class Extent(NamedTuple):
+    """Link addresses of a function, or of code without a name, and the name as the file has it."""
+
+    start: int
+    end: int
+    name: str
+
+
 class ElfImage:
     """Segments, functions and build-id of an ELF file of 64 bits.
 
@@ -65,6 +74,8 @@ class ElfImage:
     segments : list of Segment
     build_id : bytes
         Empty if there is none.
+    machine : str
+        ``EM_X86_64`` and its like.
 
     Raises
     ------
@@ -90,8 +101,9 @@ class ElfImage:
             for s in elf.iter_segments("PT_LOAD")
         ]
         self.build_id = _build_id(elf)
+        self.machine = str(elf["e_machine"])
         self._functions = _Functions.of(elf)
-        debug = self._debug_file()
+        debug = self.debug_file()
         if debug and next(elf.iter_sections("SHT_SYMTAB"), None) is None:
             with open(debug, "rb") as other:
                 self._functions = _Functions.of(ELFFile(other))
@@ -108,7 +120,7 @@ class ElfImage:
                                           slots, lazy)  # fmt: skip
         self._stubs.sort()
 
-    def _debug_file(self) -> str:
+    def debug_file(self) -> str:
         """Path of the separate debug file, by build-id; empty if there is none."""
         name = self.build_id.hex()
         path = f"{DEBUG_FILES}/{name[:2]}/{name[2:]}.debug"
@@ -152,6 +164,49 @@ class ElfImage:
                 return None
             return self._stubs[at][1], address - self._stubs[at][0]
         return self._functions.at(address)
+
+    def extent_at(self, address: int) -> Extent | None:
+        """The function or stub that covers a link address; without symbols, what the file's table
+        of call frames gives as one; None where there is neither."""
+        if self.in_plt(address):
+            found = self.function_at(address)
+            start = address - found[1] if found else address
+            return Extent(start, start + _STUB, found[0]) if found else None
+        extent = self._functions.extent(address)
+        if extent is not None:
+            return extent
+        starts = self._frame_starts
+        at = int(np.searchsorted(starts, np.uint64(address), side="right"))
+        return Extent(int(starts[at - 1]), int(starts[at]), "") if 0 < at < len(starts) else None
+
+    def code(self, start: int, end: int) -> bytes:
+        """The bytes of the file from one link address to another; fewer where they end before.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read any more.
+        ValueError
+            Nothing of the file is at `start`.
+        """
+        offset = self.file_offset(start)
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(max(end - start, 0))
+
+    @cached_property
+    def _frame_starts(self) -> NDArray[np.uint64]:
+        """Where code with call frames begins, in order, and where its segment ends."""
+        ends = [s.address + s.size for s in self.segments if s.executable]
+        with open(self.path, "rb") as file:
+            try:
+                elf = ELFFile(file)
+                section = elf.get_section_by_name(".eh_frame_hdr")
+                starts = [] if section is None else frame_starts(
+                    _content(elf, section), section["sh_addr"])
+            except DAMAGE:
+                starts = []
+        return np.array(sorted({*starts, *ends}), np.uint64)
 
     @cached_property
     def _stub_starts(self) -> NDArray[np.uint64]:
@@ -200,6 +255,15 @@ class _Functions:
             return None
         symbol = self._symbols[at]
         return self._name(symbol), address - int(symbol["value"])
+
+    def extent(self, address: int) -> Extent | None:
+        """The function that covers a link address."""
+        found = self.at(address)
+        if found is None:
+            return None
+        start = address - found[1]
+        at = int(np.searchsorted(self._starts, np.uint64(start)))
+        return Extent(start, int(self._ends[at]), found[0])
 
     def by_name(self) -> dict[str, tuple[int, int]]:
         return {self._name(s): (int(s["value"]), int(s["size"])) for s in self._symbols}

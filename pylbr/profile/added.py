@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pylbr.files.elf import ElfImage
 from pylbr.profile.address_space import AddressSpaces
 from pylbr.profile.aggregate import Profile
 from pylbr.profile.dtypes import IP_DTYPE, PAIR_DTYPE
@@ -114,6 +115,10 @@ class _Places(Symbols):
 
     def place(self, pid: int, address: int) -> Place:
         return self._places[address]
+
+    def image_at(self, pid: int, address: int) -> ElfImage | None:
+        place = self._places[address]
+        return self.image(place.path) if place.linked else None
 
 
 def _increase(table: _Table, at: tuple[int, int, int], counts: _Row, weight: int) -> None:

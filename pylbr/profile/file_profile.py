@@ -29,7 +29,7 @@ _SHOWN: Final = 10
 _ALL: Final = 1 << 62
 _REALS: Final = {"share", "mispredict_rate", "mean_cycles"}
 _NUMBERS: Final = {"count", "cycles", "branches", "mispredicted", "entered", "samples", "targets",
-                   "pid"}
+                   "pid", "instructions"}
 _STEP: Final = ("from", "from_symbol", "to", "to_symbol")
 
 
@@ -53,7 +53,8 @@ class FileProfile(Profile):
         Parameters
         ----------
         view : str
-            One of `pylbr.profile.report.VIEWS`: edges, functions, history, mispredicts, runs.
+            One of `pylbr.profile.report.VIEWS`: callers, edges, functions, history, lines,
+            mispredicts, runs.
         limit : int, optional
             How many of them; all by default.
 

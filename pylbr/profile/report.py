@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from pylbr.errors import CommandError
+from pylbr.files.program_text import ProgramText
 from pylbr.profile.aggregate import Profile
+from pylbr.profile.callers import calls_of
 from pylbr.profile.history import Paths
+from pylbr.profile.lines import lines_of
 
 __all__ = [
-    "COLUMNS", "VIEWS", "edge_rows", "function_rows", "heading", "history_rows", "mispredict_rows",
-    "order_of", "run_rows",
+    "COLUMNS", "VIEWS", "caller_rows", "edge_rows", "function_rows", "heading", "history_rows",
+    "line_rows", "mispredict_rows", "order_of", "run_rows",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -111,6 +115,49 @@ def function_rows(profile: Profile, limit: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def line_rows(profile: Profile, limit: int) -> list[Row]:
+    """The source lines in which most cycles, or without cycles most instructions, were counted.
+
+    Raises
+    ------
+    CommandError
+        There are none.
+    """
+    lines, problems = lines_of(profile)
+    if not lines:
+        raise CommandError("no source lines: the files that ran cannot be read here, or have no "
+                           "debug information (build them with -g)")
+    profile.symbols.problems += [p for p in problems if p not in profile.symbols.problems]
+    measured = profile.cycles_measured
+    whole = sum(line.cycles if measured else line.executed for line in lines)
+    texts = ProgramText()
+    return [
+        {
+            "share": _share(line.cycles if measured else line.executed, whole),
+            "cycles": round(line.cycles) if measured else None, "instructions": line.executed,
+            "branches": line.branches, **_missed(profile, line.mispredicted, line.branches),
+            "line": f"{line.line.file}:{line.line.line}", "text": texts.line(*line.line),
+            "function": line.functions.most_common(1)[0][0],
+        }
+        for line in lines[:limit]
+    ]  # fmt: skip
+
+
+def caller_rows(profile: Profile, limit: int) -> list[Row]:
+    """Which function enters which, the most frequent first."""
+    calls = calls_of(profile)
+    total = sum(call.count for call in calls)
+    return [
+        {
+            "share": _share(call.count, total), "count": call.count,
+            **_missed(profile, call.mispredicted, call.count),
+            "caller": call.caller, "caller_file": call.caller_file,
+            "callee": call.callee, "callee_file": call.callee_file,
+        }
+        for call in calls[:limit]
+    ]  # fmt: skip
+
+
 def history_rows(profile: Profile, paths: Paths, limit: int) -> list[Row]:
     """The most frequent ways to a sample, the newest branch first."""
     return [
@@ -128,25 +175,31 @@ def history_rows(profile: Profile, paths: Paths, limit: int) -> list[Row]:
 
 #: View -> what it shows and in what order, where that was recorded.
 VIEWS = {
+    "callers": "which function enters which, by count",
     "edges": "taken branches, by count",
     "functions": "functions, by cycles",
     "history": "the last branches before a sample, by count",
+    "lines": "source lines, by cycles",
     "mispredicts": "branch instructions, by mispredicts",
     "runs": "code between two branches, by cycles",
 }
 #: View -> its columns, in order.
 COLUMNS = {
+    "callers": ("share", "count", "mispredict_rate", "mispredicted", "caller", "caller_file",
+                "callee", "callee_file"),
     "edges": ("share", "count", "mispredict_rate", "mispredicted", "pid", "from", "from_symbol",
               "to", "to_symbol"),
     "functions": ("share", "cycles", "branches", "mispredict_rate", "mispredicted", "entered",
                   "samples", "function", "file"),
     "history": ("share", "count", "pid", "path"),
+    "lines": ("share", "cycles", "instructions", "branches", "mispredict_rate", "mispredicted",
+              "line", "text", "function"),
     "mispredicts": ("share", "mispredicted", "mispredict_rate", "count", "targets", "pid",
                     "branch", "branch_symbol"),
     "runs": ("share", "count", "cycles", "mean_cycles", "pid", "first", "first_symbol", "last",
              "last_symbol"),
 }
-_WITHOUT_CYCLES = {"functions": "branches", "runs": "count"}
+_WITHOUT_CYCLES = {"functions": "branches", "lines": "instructions", "runs": "count"}
 
 
 def order_of(profile: Profile, view: str) -> str:

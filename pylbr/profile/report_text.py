@@ -10,10 +10,13 @@ from typing import Any
 from pylbr.printable import printable
 from pylbr.profile import report
 from pylbr.profile.aggregate import Profile
+from pylbr.profile.difference import Side
 from pylbr.profile.history import Paths
 from pylbr.tables import Table, ends, print_table, terminal_width
 
-__all__ = ["print_csv", "print_text", "rows_of", "summary", "table_of", "totals"]
+__all__ = [
+    "print_csv", "print_difference", "print_text", "rows_of", "summary", "table_of", "totals",
+]  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -23,7 +26,8 @@ def rows_of(view: str, profile: Profile, paths: Paths, limit: int) -> list[Row]:
     if view == "history":
         return report.history_rows(profile, paths, limit)
     views: dict[str, Callable[[Profile, int], list[Row]]] = {
-        "edges": report.edge_rows, "functions": report.function_rows,
+        "callers": report.caller_rows, "edges": report.edge_rows,
+        "functions": report.function_rows, "lines": report.line_rows,
         "mispredicts": report.mispredict_rows, "runs": report.run_rows,
     }
     return views[view](profile, limit)
@@ -96,6 +100,34 @@ def print_text(name: str, view: str, profile: Profile, rows: list[Row]) -> None:
         print_table(table_of(rows))
 
 
+def print_difference(before: Profile, after: Profile, figures: list[Side],
+                     rows: list[Row]) -> None:
+    """Print two profiles beside each other: their figures, then functions."""
+    names = ("taken branches counted", "bytes of code between them", "cycles per taken branch",
+             "mispredicted")
+    def shown(side: Side) -> list[str]:
+        return [f"{side.branches:,}", _figure(side.run_bytes), _figure(side.cycles_per_branch),
+                _NOT_MEASURED if side.mispredict_rate is None else f"{side.mispredict_rate:.2%}"]
+
+    columns = [names, *map(shown, figures)]
+    print_table(Table([list(row) for row in zip(*columns, strict=True)],
+                      ("", "before", "after"), frozenset({1, 2})))
+    measure = "cycles" if before.cycles_measured and after.cycles_measured else "branches"
+    print(f"\nfunctions, by the change of their share of {measure}:\n")
+    if rows:
+        print_table(Table(
+            [[f"{100 * row['change']:+.2f}", f"{row['before']:.2%}", f"{row['after']:.2%}",
+              *(_NOT_MEASURED if row[name] is None else f"{row[name]:.2%}"
+                for name in ("mispredict_rate_before", "mispredict_rate_after")),
+              row["function"], row["file"]] for row in rows],
+            ("change", "before", "after", "missed before", "after", "function", "file"),
+            frozenset(range(5)), names=True))
+
+
+def _figure(value: float | None) -> str:
+    return _NOT_MEASURED if value is None else f"{value:.1f}"
+
+
 def _print_paths(rows: list[Row]) -> None:
     width = terminal_width()
     for row in rows:
@@ -110,7 +142,7 @@ def _shown(row: Row, with_pid: bool) -> dict[str, str]:
     """Columns as text; those of no interest here left out."""
     text = {}
     for name, value in row.items():
-        if name in _ADDRESSES:
+        if name in _ADDRESSES and f"{name}_symbol" in row:
             text[name] = row[f"{name}_symbol"]
         elif name.endswith("_symbol") or (name == "pid" and not with_pid):
             continue

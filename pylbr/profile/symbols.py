@@ -25,13 +25,14 @@ class Place:
     `function` is empty where no symbol covers the address, `path` where nothing is mapped.
     `address` is the file offset where the file cannot be read, and the address in memory where
     what is mapped is no file: ``[vdso]``, the kernel, or code of a JIT, whose `path` is that of the
-    map with its names.
+    map with its names.  `linked`: `address` is a link address of a file that could be read.
     """
 
     path: str = ""
     address: int = 0
     function: str = ""
     offset: int = 0
+    linked: bool = False
 
     def __str__(self) -> str:
         if not self.path:
@@ -92,6 +93,11 @@ class Symbols:
             found = self._known[key] = self._find(pid, address)
         return found
 
+    def image_at(self, pid: int, address: int) -> ElfImage | None:
+        """The file that an address of a process is in, where that could be read."""
+        mapped = self._spaces.find(pid, address)
+        return self.image(mapped.path, mapped.build_id) if mapped else None
+
     def _find(self, pid: int, address: int) -> Place:
         mapped = self._spaces.find(pid, address)
         if mapped is None or not mapped.path.startswith("/") or mapped.path.startswith(_MADE):
@@ -107,9 +113,9 @@ class Symbols:
             return Place(mapped.path, offset if mapped.path.startswith("/") else address)
         function = image.function_at(link)
         if function is None:
-            return Place(mapped.path, link)
+            return Place(mapped.path, link, linked=True)
         name, offset = function
-        return Place(mapped.path, link, demangled(name), offset)
+        return Place(mapped.path, link, demangled(name), offset, True)
 
     def _made(self, space: int, address: int) -> Place | None:
         """A place in code that a JIT has made."""

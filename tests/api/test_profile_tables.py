@@ -55,7 +55,8 @@ def reported(capsys, path, view, *words):
     return json.loads(capsys.readouterr().out)[view]
 
 
-@pytest.mark.parametrize("view", report.VIEWS)
+# The library has no source lines: tests/profile/test_code.py has some.
+@pytest.mark.parametrize("view", [view for view in report.VIEWS if view != "lines"])
 def test_a_table_is_what_report_prints(stacks, view, capsys):
     profile = pylbr.profile_of(stacks, history=2)
     every = reported(capsys, stacks, view, "-n", "1000", "--length", "2")
@@ -115,7 +116,9 @@ def test_a_view_without_rows_keeps_its_columns(tmp_path):
 
 def test_errors_name_what_to_do(stacks, tmp_path):
     profile = pylbr.profile_of(stacks)
-    with pytest.raises(CommandError, match="there are edges, functions, history"):
+    with pytest.raises(CommandError, match="there are callers, edges, functions, history"):
+        profile.to_pandas("sources")
+    with pytest.raises(CommandError, match="no source lines: .* -g"):
         profile.to_pandas("lines")
     with pytest.raises(CommandError, match="history=N"):
         profile.to_pandas("history")
