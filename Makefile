@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib test quick test-safe cover bench fuzz faults asan ubsan lint docs manual
+.PHONY: help build lib install-lib wheels test quick test-safe cover bench fuzz faults asan ubsan lint docs manual
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -17,6 +17,9 @@ lib: build  ## liblbrcore for C, without Python, into build/library
 
 install-lib:  ## install what `make lib` built: PREFIX, DESTDIR
 	$(MAKE) -s -C lbrcore/library SOURCE=$(CURDIR)/build/library install
+
+wheels:  ## wheels and source archive, tried, into dist/ (Debian as root: of every Python it has)
+	tools/wheels
 
 test:  ## all tests, as the README says
 	./check

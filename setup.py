@@ -14,6 +14,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
@@ -69,12 +70,16 @@ def extension(name: str) -> Extension:
 
 
 class BuildExtensions(build_ext):
-    """The extensions, then liblbrcore of the C that Cython made of them."""
+    """The extensions, liblbrcore of the C that Cython made of them, and, for a wheel, what the
+    recorder runs in other processes.
+    """
 
     def run(self) -> None:
         super().run()
         if TRACE:  # traced C names Python
             return
+        if not self.inplace:
+            runpy.run_path("pylbr/record/parts.py")["main"](Path(self.build_lib, "pylbr"))
         target = Path("." if self.inplace else self.build_lib, "lbrcore", "lib").resolve()
         subprocess.run([sys.executable, "lbrcore/library/amalgamate.py", str(target)], check=True)
         if shutil.which("make") is None:
@@ -84,10 +89,17 @@ class BuildExtensions(build_ext):
                        check=True)
 
 
-setup(
-    cmdclass={"build_ext": BuildExtensions},
-    options={"build_ext": {"parallel": os.cpu_count()}},
-    ext_modules=cythonize(
+class SourceArchive(sdist):
+    """What MANIFEST.in names, without the C that Cython makes."""
+
+    def prune_file_list(self) -> None:
+        super().prune_file_list()
+        self.filelist.files = [name for name in self.filelist.files
+                               if not (name.endswith(".c") and Path(name[:-2] + ".pyx").exists())]
+
+
+def modules() -> list[Extension]:
+    return cythonize(
         [extension(name) for name in EXTENSIONS]
         + [Extension("lbrcore._cyutility", ["lbrcore/_cyutility.c"])],
         shared_utility_qualified_name="lbrcore._cyutility",
@@ -103,4 +115,13 @@ setup(
             "linetrace": TRACE,
         },
     )
+
+
+#: Commands that ask for names and files: they need no C.
+PASSIVE = {"sdist", "egg_info", "dist_info"}
+
+setup(
+    cmdclass={"build_ext": BuildExtensions, "sdist": SourceArchive},
+    options={"build_ext": {"parallel": os.cpu_count()}},
+    ext_modules=[] if PASSIVE & set(sys.argv) else modules(),
 )

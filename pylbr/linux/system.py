@@ -8,11 +8,11 @@ from pathlib import Path
 from pylbr.linux import debian
 from pylbr.linux.archive import Archive
 from pylbr.linux.libraries import libraries
+from pylbr.record.parts import INIT
 from pylbr.record.toolchain import built
 
 __all__ = ["initramfs"]
 
-_INIT = Path(__file__).parent / "guest" / "init.c"
 _PERF, _BUSYBOX = "usr/bin/perf", "bin/busybox"
 _FOLDERS = ("bin", "dev", "proc", "sys", "tmp", "run", "root", "work", "etc")
 #: Applets that scripts call by name; the shell of busybox finds the others by itself.
@@ -34,7 +34,7 @@ def initramfs(packages: Sequence[str] = ()) -> bytes:
     for folder in _FOLDERS:
         archive.directory(folder)
     archive.device("dev/console", 5, 1)
-    archive.file("init", built("init", (_INIT,), (), ("-static",)).read_bytes(), 0o755)
+    archive.file("init", built(INIT).read_bytes(), 0o755)
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
     archive.copy(_BUSYBOX, debian.root_of("busybox-static", _BUSYBOX) / _BUSYBOX)

@@ -8,29 +8,19 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-import lbrcore
 from pylbr.errors import UnsupportedFeature
+from pylbr.record.parts import LAUNCH, PLUGIN, Part, compiler, ready
 from pylbr.record.targets import X86_64, Target
 
 __all__ = [
     "Tools", "built", "cache_directory", "compile_plugin", "find_qemu", "launcher", "tools",
 ]
 
-_HERE: Final = Path(__file__).parent
-#: What runs inside the recorded program's process.
-PLUGIN: Final = tuple(sorted(_HERE.glob("plugin/*.c")))
-_LAUNCH: Final = (_HERE / "launch.c",)
-_FOLDERS: Final = (_HERE / "plugin", _HERE.parent / "x86", Path(lbrcore.get_include()))
-_HEADERS: Final = tuple(header for folder in _FOLDERS for header in sorted(folder.glob("*.h")))
-_FLAGS: Final = ("-O2", "-std=gnu11", "-fno-strict-aliasing")
-_INCLUDE: Final = tuple(f"-I{folder}" for folder in _FOLDERS)
-_PLUGIN_FLAGS: Final = ("-shared", "-fPIC", "-fvisibility=hidden")
 _DIGEST_BYTES: Final = 32
 #: What a user can install; Debian 13's qemu-user has no plugins, its own build has.
 _REMEDY: Final = "install a QEMU user mode with TCG plugins (Debian 12: qemu-user)"
@@ -75,7 +65,7 @@ def find_qemu(target: Target = X86_64) -> str:
 
 
 def tools(target: Target = X86_64) -> Tools:
-    """QEMU, and the plugin and the launcher, compiled on first use.
+    """QEMU, and the plugin and the launcher, as `built` has them.
 
     Raises
     ------
@@ -83,36 +73,33 @@ def tools(target: Target = X86_64) -> Tools:
         No suitable QEMU, no C compiler, or the compiler fails.
     """
     qemu = find_qemu(target)
-    plugin = built("plugin.so", PLUGIN, _HEADERS, _PLUGIN_FLAGS)
-    return Tools(qemu, str(plugin), launcher())
+    return Tools(qemu, str(built(PLUGIN)), launcher())
 
 
 def launcher() -> str:
-    """Path of the launcher, compiled on first use."""
-    return str(built("launch", _LAUNCH, _HEADERS, ()))
+    """Path of the launcher, as `built` has it."""
+    return str(built(LAUNCH))
 
 
 def compile_plugin(target: Path, *flags: str) -> None:
     """Build the plugin, with further flags for the compiler."""
-    _compile(target, PLUGIN, (*_PLUGIN_FLAGS, *flags))
+    _compile(target, PLUGIN, *flags)
 
 
-def built(
-    name: str, sources: Sequence[Path], headers: Sequence[Path], flags: tuple[str, ...]
-) -> Path:
-    """What the compiler makes of the sources, from the cache if it has been made before.
+def built(part: Part) -> Path:
+    """The file that the compiler makes: the wheel's, or else one that is compiled on first use.
 
     Raises
     ------
     UnsupportedFeature
         No C compiler, or it fails.
     """
-    digest = hashlib.sha256(" ".join(_FLAGS + flags).encode())
-    for source in (*sources, *headers):
-        digest.update(source.read_bytes())
-    target = _directory() / digest.hexdigest()[:16] / name
+    made = ready(part)
+    if made is not None:
+        return made
+    target = _directory() / part.digest() / part.name
     if not _intact(target):
-        _compile(target, sources, flags)
+        _compile(target, part)
     return target
 
 
@@ -163,21 +150,21 @@ def _unusable(error: OSError, path: Path) -> UnsupportedFeature:
     )
 
 
-def _compile(target: Path, sources: Sequence[Path], flags: tuple[str, ...]) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
-    if compiler is None:
-        raise UnsupportedFeature("no C compiler found to build the recorder: install gcc or clang")
+def _compile(target: Path, part: Part, *flags: str) -> None:
+    program = compiler()
+    if program is None:
+        raise UnsupportedFeature("no C compiler found to build the recorder: install gcc or clang, "
+                                 "or pylbr from a wheel, which brings it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             output = Path(scratch) / target.name
             result = subprocess.run(
-                [compiler, *_FLAGS, *_INCLUDE, *flags, "-o", str(output), *map(str, sources)],
-                capture_output=True, text=True, errors="replace", check=False,
-            )  # fmt: skip
+                part.command(program, output, *flags),
+                capture_output=True, text=True, errors="replace", check=False)
             if result.returncode:
                 first = next((x for x in result.stderr.splitlines() if "error" in x), "no message")
-                raise UnsupportedFeature(f"{compiler} cannot build the recorder: {first}")
+                raise UnsupportedFeature(f"{' '.join(program)} cannot build the recorder: {first}")
             data = output.read_bytes()
             with output.open("ab") as file:  # after the end of an ELF file: no loader reads it
                 file.write(_digest(data))

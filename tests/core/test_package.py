@@ -1,6 +1,8 @@
 """What the installed package carries."""
 
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +51,52 @@ def test_liblbrcore_is_in_the_wheel(installed, tmp_path):
                              timeout=60).stdout
         assert out.startswith("fib(10) = 55\n 0 0x401038"), kind
     assert not list((installed.site / "lbrcore/lib").glob("*.o"))
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_the_recorder_ready(installed, tmp_path):
+    """Where there is no compiler; what is ready is made from the C that is installed."""
+    code = ("import sys; from pylbr.record.parts import PARTS, compiler, ready\n"
+            "assert compiler() is None\n"
+            "for part in PARTS: print(part.name, ready(part))")
+    environment = {**installed.environment, "PATH": "/nonexistent", "CC": "no-such-cc",
+                   "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    lines = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True,
+                           capture_output=True, text=True).stdout.splitlines()
+    ready = dict(map(str.split, lines))
+    assert set(ready) == {"plugin.so", "launch", "blob.elf", "init"}
+    assert all(path.startswith(str(installed.site)) for path in ready.values())
+    engine = subprocess.run(
+        [sys.executable, "-c", "from pylbr.record.native.engine import usable; print(usable())"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True)
+    if "UnsupportedFeature" in engine.stderr:
+        pytest.skip(engine.stderr.splitlines()[-1])
+    done = subprocess.run(
+        [sys.executable, "-m", "pylbr", "record", "-o", "x.data", "--", sys.executable, "-S", "-c",
+         "sum(i * i for i in range(600000))"], env=environment, cwd=tmp_path, capture_output=True,
+        text=True)
+    assert done.returncode == 0 and (tmp_path / "x.data").exists(), done.stderr
+    assert not (tmp_path / "cache").exists(), "nothing was compiled"
+
+
+@pytest.mark.slow
+def test_a_part_whose_c_was_changed_is_not_the_wheels(installed, tmp_path):
+    copy = tmp_path / "site"
+    shutil.copytree(installed.site / "pylbr" / "record", copy / "pylbr" / "record")
+    for name in ("x86", "linux/guest"):
+        shutil.copytree(installed.site / "pylbr" / name, copy / "pylbr" / name)
+    shutil.copytree(installed.site / "lbrcore/include", copy / "lbrcore/include")
+    shown = "; print([part.name for part in p['PARTS'] if p['ready'](part)])"
+    code = f"import runpy; p = runpy.run_path('{copy}/pylbr/record/parts.py'){shown}"
+
+    def names():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                              check=True).stdout
+
+    assert names() == "['plugin.so', 'launch', 'blob.elf', 'init']\n"
+    with (copy / "pylbr/x86/decode.h").open("a") as file:
+        file.write("/* another */\n")
+    assert names() == "['init']\n"
+    (copy / "pylbr/linux/guest/init.c").unlink()
+    assert "FileNotFoundError" in subprocess.run([sys.executable, "-c", code], text=True,
+                                                 capture_output=True).stderr

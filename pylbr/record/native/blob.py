@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-import lbrcore
 from pylbr.files.elf import ELFFile, defined_symbols, load_segments
+from pylbr.record.parts import BLOB
 from pylbr.record.toolchain import built
 
 __all__ = [
@@ -19,21 +19,7 @@ __all__ = [
     "build_blob",
 ]
 
-_HERE: Final = Path(__file__).parent
-_SOURCES: Final = (
-    "blob.c", "entry.S", "fault.c", "lane.c", "ranges.c", "ring.c", "sigaction.c", "translate.c",
-    "window.c",
-)  # fmt: skip
 _PAGE: Final = 4096
-#: Position-independent, of general registers only, and without anything from a C library.
-_FLAGS: Final = (
-    "-ffreestanding", "-fPIE", "-fvisibility=hidden", "-mgeneral-regs-only",
-    "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
-    "-mno-red-zone", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns",
-    "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,handlers", "-Wl,--build-id=none",
-    "-Wl,-z,norelro", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code",
-)  # fmt: skip
-
 #: numbers.h.
 NATIVE_SLOTS, HANDLER_SIZE = 128, 16
 #: ``enum skip``.
@@ -102,10 +88,7 @@ def build_blob() -> Path:
     UnsupportedFeature
         There is no compiler, or it fails.
     """
-    x86 = _HERE.parents[1] / "x86"
-    headers = sorted((*_HERE.glob("*.h"), *x86.glob("*.h")))
-    include = (f"-I{x86.parent}", f"-I{lbrcore.get_include()}")
-    return built("blob.elf", [_HERE / name for name in _SOURCES], headers, (*_FLAGS, *include))
+    return built(BLOB)
 
 
 @lru_cache(maxsize=1)
