@@ -16,7 +16,7 @@ from pylbr.arbitration.microsteps cimport (
 )
 from pylbr.arbitration.pinned_event cimport PinnedEvent
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI
-from pylbr.cpu.hardware cimport hw_clear_ler, hw_restore, hw_set_ctl
+from pylbr.cpu.hardware cimport hw_clear_ler, hw_restore, hw_set_ctl, hw_set_debugctl
 from pylbr.host.perf cimport EXCLUDE_GUEST, FILTER_VLBR
 from pylbr.kvm.nested cimport nested_entry, nested_exit
 
@@ -24,7 +24,7 @@ cdef enum Flaw:
     DEPTH_OUTSIDE_CHECK, RAW_DATA_MSRS, EXIT_CLEAR_ALWAYS, INIT_CLEARS, DB_IN_NMI_PATH
     RSM_CLOBBER, CTL_LOADED_WHEN_RECLAIMED, NO_DATA_MSRS_SAVED, NO_XSS_EXITING, LER_KEPT
     NO_ENTRY_LOAD, BOTH_SCHEDULED, LAZY_RELEASE, NESTED_DROPPED, VMCS12_DEBUGCTL, CTL_IN_VMCS
-    LATE_FREEZE, PEBS_BASELINE
+    LATE_FREEZE, PEBS_BASELINE, STALE_DEBUGCTL
 
 
 cdef class ArchLbrV2(PinnedEvent):
@@ -71,6 +71,8 @@ cdef class ArchLbrV2(PinnedEvent):
                         "that is saved before has it set (found here)", "vpmi"),
         "pebs-baseline": (PEBS_BASELINE, "PEBS_BASELINE is offered: a guest's PEBS records hold "
                           "the LBRs of any owner (CVE-2024-26992)", "pebs"),
+        "stale-debugctl": (STALE_DEBUGCTL, "host DEBUGCTL is read at vcpu_load, interrupts on, as "
+                           "KVM did until March 2025", "host-freeze"),
     }
 
     def __init__(self, flaws=()):
@@ -89,9 +91,13 @@ cdef class ArchLbrV2(PinnedEvent):
             hw_clear_ler(&c.hw)
 
     cdef int vcpu_load(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if c.perf.freezes and self.has(STALE_DEBUGCTL):
+            v.snapshot = c.hw.debugctl
         return PinnedEvent.vcpu_load(self, s, c, v, pc) if self.has(LAZY_RELEASE) else DONE
 
     cdef int before_entry(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
+        if c.perf.freezes and not self.has(STALE_DEBUGCTL):
+            v.snapshot = c.hw.debugctl
         v.passthrough = self.active(s, v)
         v.pebs_lbrs = self.guest_pebs
         v.xss_exit = not v.passthrough and not self.has(NO_XSS_EXITING)
@@ -105,6 +111,10 @@ cdef class ArchLbrV2(PinnedEvent):
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         v.vmcs.lbr_ctl = v.vmcs.debugctl = 0
+        if v.snapshot:
+            hw_set_debugctl(&c.hw, v.snapshot)
+        if not self.has(STALE_DEBUGCTL):
+            v.snapshot = 0
         if c.perf.programmed and not self.has(EXIT_CLEAR_ALWAYS):
             hw_set_ctl(&c.hw, c.perf.programmed)
         return DONE

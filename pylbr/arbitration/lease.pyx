@@ -8,6 +8,7 @@ and the guest's `lost` flag is set.  A host sample that falls where
 the registers are not the host's, or whose window began late, is marked as `cut`.
 """
 
+from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arbitration.microsteps cimport (
     Cpu, DONE, GUEST_DEPTH, OWNER_GUEST, OWNER_HOST, OWNER_NONE, System, Vcpu, use_hardware,
@@ -55,14 +56,16 @@ cdef class Lease(SingleOwner):
             hw_write_depth(&c.hw, s.host_depth)
         if c.perf.context.saved_valid:
             hw_restore(&c.hw, &c.perf.context.saved)
+            if c.perf.frozen:
+                lbr_set_frozen(&c.hw.lbr, 1)
         else:
             c.perf.cut |= c.wanted
-        c.perf.context.saved_valid = 0
+        c.perf.context.saved_valid = c.perf.frozen = 0
         SingleOwner.attach(self, s, c)
 
     cdef void perf_update(self, System* s, Cpu* c) noexcept nogil:
         if not c.perf.hosts:
-            c.perf.cut = 0
+            c.perf.cut = c.perf.frozen = 0
             c.perf.context.saved_valid = 0
         SingleOwner.perf_update(self, s, c)
 

@@ -7,6 +7,7 @@ merged has no LBRs; in both models they are restored by XRSTORS when the guest g
 saved by XSAVES and wiped when it leaves.  A guest sees no trace of the host.
 """
 
+from lbrcore.control cimport lbr_set_frozen
 from pylbr.arbitration.microsteps cimport Cpu, DONE, GUEST_ACK, OWNER_NONE, System, Vcpu
 from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.host.perf cimport FILTER_EXCLUSION
@@ -24,9 +25,12 @@ cdef class _MediatedPmu(SingleOwner):
         self.nested_controls = self.guest_pebs = True
 
     cdef void take_from_host(self, System* s, Cpu* c) noexcept nogil:
+        """IA32_PERF_GLOBAL_STATUS is switched: what has overflowed is forgotten, with LBR_FRZ."""
         if c.perf.granted:
             self.detach(s, c)
             c.wanted = 1
+        c.pmi = 0
+        lbr_set_frozen(&c.hw.lbr, 0)
 
     cdef bint exits(self, System* s, Cpu* c, Vcpu* v, int instruction) noexcept nogil:
         return instruction != GUEST_ACK and SingleOwner.exits(self, s, c, v, instruction)
@@ -57,8 +61,7 @@ cdef class Mediated(_MediatedPmu):
             self.admit(c, v)
             return DONE
         if pc == 0 and c.perf.granted:  # attached since the guest was loaded
-            self.detach(s, c)
-            c.wanted = 1
+            self.take_from_host(s, c)
             return 1
         if c.owner == OWNER_NONE and self.wants(v):
             self.load_guest(s, c, v)

@@ -28,7 +28,7 @@ from pylbr.arbitration.microsteps cimport (
 from pylbr.arbitration.single_owner cimport SingleOwner
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI
 from pylbr.cpu.hardware cimport (
-    Image, hw_init, hw_reset_records, hw_restore, hw_save, image_empty,
+    Image, hw_init, hw_reset_records, hw_restore, hw_save, hw_set_debugctl, image_empty,
 )
 from pylbr.host.perf cimport FILTER_EXCLUSION, FRESH_USER, perf_disable
 
@@ -130,6 +130,8 @@ cdef class MediatedArchLbr(SingleOwner):
 
     cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil:
         """The controls are set for every guest that has the feature; the rest as it is used."""
+        if c.perf.freezes:
+            v.snapshot = c.hw.debugctl
         if v.frozen:
             lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
         v.pebs_lbrs = v.passthrough or self.has(GUEST_PEBS_LBRS)
@@ -143,6 +145,8 @@ cdef class MediatedArchLbr(SingleOwner):
             if c.perf.granted:
                 self.detach(s, c)
                 c.wanted = 1
+            c.pmi = 0           # IA32_PERF_GLOBAL_STATUS is switched, LBR_FRZ with the rest
+            lbr_set_frozen(&c.hw.lbr, 0)
             return 1
         if v.passthrough:
             self.load_guest(s, c, v)
@@ -155,6 +159,9 @@ cdef class MediatedArchLbr(SingleOwner):
             v.vmcs.lbr_ctl = v.vmcs.debugctl = 0
             v.frozen = c.hw.lbr.frozen
             lbr_set_frozen(&c.hw.lbr, 0)
+            if c.perf.freezes:
+                hw_set_debugctl(&c.hw, v.snapshot)
+                v.snapshot = 0
             if not v.passthrough:
                 if c.perf.hosts:
                     self.attach(s, c)

@@ -161,6 +161,7 @@ ctypedef struct Cpu:
     uint8_t irqs                # interrupts are on
     uint8_t owner
     uint8_t wanted              # perf has asked for the LBRs and waits
+    uint8_t pmi                 # a counter of the host has overflowed, its PMI has not come yet
     uint8_t scratch             # a policy's local variable across micro-steps
     lbr_entry operand           # of the guest instruction being emulated
 

@@ -184,7 +184,7 @@ cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     """VM exit, and the emulation of what caused it."""
     cdef Vcpu* v = &s.vcpu[c.task - 1]
     if f.step == VM_EXIT:
-        if f.arg == GUEST_PMI or f.arg == EXIT_PMI:
+        if f.arg == GUEST_PMI or f.arg == EXIT_PMI and not c.pmi:
             hw_freeze(&c.hw)
         hw_vm_exit(&c.hw, &v.vmcs)
         c.guest = 0
@@ -192,11 +192,12 @@ cdef bint _exit(System* s, Cpu* c, Frame* f, Policy policy) noexcept nogil:
     elif f.step == AFTER_EXIT:
         _hook(f, policy.after_exit(s, c, v, f.part))
     elif f.step == EXIT_IRQS_ON:
+        if f.arg == EXIT_PMI or f.arg == GUEST_PMI and c.pmi:  # one handler for both
+            policy.pmi(s, c)
+            c.pmi = 0
+            s.seen.exposure = EXPOSED_SAMPLE
         if f.arg == GUEST_PMI:
             policy.guest_pmi(s, c, v)
-        elif f.arg == EXIT_PMI:
-            policy.pmi(s, c)
-            s.seen.exposure = EXPOSED_SAMPLE
         c.irqs = 1
         _next(f)
         return f.arg == EXIT_IRQ or f.arg == EXIT_PMI
@@ -275,9 +276,12 @@ cdef bint step(System* s, Cpu* c, Policy policy) noexcept nogil:
 
 
 cdef void nmi(System* s, Cpu* c, Policy policy) noexcept nogil:
-    """A counter overflows: LBRs freeze, and the handler runs to its end (spec 5.3)."""
-    hw_freeze(&c.hw)
+    """A counter overflows, unless it has: LBRs freeze, and the handler runs to its end (spec 5.3).
+    The counters stand still while a mediated guest has the PMU."""
+    if not c.pmi and (c.perf.granted or not policy.mediated):
+        hw_freeze(&c.hw)
     policy.pmi(s, c)
+    c.pmi = 0
     s.seen.exposure = EXPOSED_SAMPLE
 
 

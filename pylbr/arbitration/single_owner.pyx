@@ -20,7 +20,8 @@ from pylbr.arbitration.microsteps cimport (
 )
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI
 from pylbr.cpu.hardware cimport (
-    hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl, image_clear,
+    hw_init, hw_peek, hw_reset_records, hw_restore, hw_save, hw_set_ctl, hw_set_debugctl,
+    image_clear,
 )
 from pylbr.host.perf cimport (
     CALL_STACK, EXCLUDE_GUEST, FRESH_FLAGS, PerfContext, perf_control, perf_deschedule,
@@ -91,6 +92,12 @@ cdef class SingleOwner(Policy):
 
     cdef void admit(self, Cpu* c, Vcpu* v) noexcept nogil:
         """The guest enters as owner."""
+        if c.perf.freezes:
+            v.snapshot = c.hw.debugctl
+            hw_set_debugctl(&c.hw, 0)  # no overflow of the host freezes from here on
+        if c.hw.lbr.frozen:     # by a counter of the host, whose PMI has still to come
+            c.perf.frozen = 1
+            lbr_set_frozen(&c.hw.lbr, 0)  # IA32_PERF_GLOBAL_STATUS_RESET
         if v.frozen:
             lbr_set_frozen(&c.hw.lbr, 1)  # IA32_PERF_GLOBAL_STATUS_SET
         v.vmcs.debugctl = v.debugctl
@@ -106,6 +113,8 @@ cdef class SingleOwner(Policy):
         v.passthrough = 0
         v.xss_exit = 1
         v.pebs_lbrs = 0
+        if c.perf.freezes:
+            v.snapshot = c.hw.debugctl
         v.vmcs.debugctl = v.debugctl
         if v.ctl & CTL_LBREN and not v.frozen:
             image_clear(&v.image)
@@ -166,6 +175,9 @@ cdef class SingleOwner(Policy):
 
     cdef int after_exit(self, System* s, Cpu* c, Vcpu* v, int pc) noexcept nogil:
         v.vmcs.debugctl = 0
+        if c.perf.freezes:
+            hw_set_debugctl(&c.hw, v.snapshot)
+            v.snapshot = 0
         if c.owner == OWNER_GUEST + vcpu_index(s, v):
             v.ctl = v.vmcs.lbr_ctl
             v.vmcs.lbr_ctl = 0
@@ -244,9 +256,10 @@ cdef class SingleOwner(Policy):
 
     cdef void pmi(self, System* s, Cpu* c) noexcept nogil:
         self.read_host(s, c, c.perf.granted and c.perf.hosts > c.perf.pebs)
+        c.perf.frozen = 0
         if self.lazy and self.mediated and not c.perf.granted:
             return              # the whole PMU is the guest's, LBR_FRZ too
-        if c.owner < OWNER_GUEST:
+        if c.owner < OWNER_GUEST or c.hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI:
             lbr_set_frozen(&c.hw.lbr, 0)
 
     cdef void read_host(self, System* s, Cpu* c, bint present) noexcept nogil:

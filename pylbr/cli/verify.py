@@ -19,7 +19,7 @@ from pylbr.tables import print_table
 from pylbr.verify import run as suites_run
 from pylbr.verify import script, template
 from pylbr.verify.bugs import Caught, catch_all
-from pylbr.verify.models import FEATURES, KINDS, STANDARD, Configuration
+from pylbr.verify.models import ARCHITECTURAL_ONLY, FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.script import Script
 from pylbr.verify.story import Story, story_of
@@ -87,10 +87,12 @@ def _configurations(args: argparse.Namespace) -> list[Configuration]:
     if args.events is not None:
         chosen["kinds"] = tuple(filter(None, args.events.split(",")))
     policies = args.policies or list(POLICIES)
-    if not args.policies and "smm" in chosen["features"]:
+    lacking = [name for name in ARCHITECTURAL_ONLY if name in chosen["features"]]
+    if not args.policies and lacking:
         legacy = [policy for policy in policies if make_policy(policy).legacy]
         policies = [policy for policy in policies if policy not in legacy]
-        print(f"left out, without a model of SMM: {', '.join(legacy)}", file=sys.stderr)
+        print(f"left out, without a model of {' and '.join(lacking)}: {', '.join(legacy)}",
+              file=sys.stderr)
     configurations = [Configuration(policy, tuple(args.flaw), **chosen) for policy in policies]
     if not args.policies:
         configurations = [replace(c, depth=min(c.depth, 2)) if "legacy" in c.policy else c
@@ -120,7 +122,7 @@ def _source(text: str) -> str:
         return sys.stdin.read()
     path = Path(text)
     try:
-        return path.read_text() if path.is_file() else text
+        return path.read_text() if os.path.isfile(path) else text  # no error if it is too long
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: {error}") from None
 
@@ -178,8 +180,8 @@ def _walks(args: argparse.Namespace) -> int:
     for task in tasks:
         model = everything(task["policy"], task["flaws"])  # one clear line before hours of work
         if model.policy.legacy:
-            print(f"{task['policy']}: walks without SMM, of which legacy LBRs have no model",
-                  file=sys.stderr)
+            print(f"{task['policy']}: walks without {' and '.join(ARCHITECTURAL_ONLY)}, of which "
+                  "legacy LBRs have no model", file=sys.stderr)
     walked = _all(args, _walk, tasks, "action")
     if args.json:
         print(json.dumps([asdict(w) for w in walked], indent=1))

@@ -62,6 +62,9 @@ ctypedef struct PerfCpu:
     uint8_t granted             # perf's state is in the registers
     uint8_t cut                 # a window was cut since the records were reset
     uint64_t programmed         # control value that perf has put in; 0 when off
+    uint8_t freezes             # architectural LBRs: the models have FREEZE_LBRS_ON_PMI in
+    uint8_t freeze              # ... and this is how perf last set it
+    uint8_t frozen              # LBR_FRZ of records that a policy has put aside
 
 cdef Event* perf_open(PerfContext* context, uint8_t flags) noexcept nogil
 cdef void perf_close(Event* event) noexcept nogil

@@ -148,6 +148,9 @@ cdef void perf_enable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
     """__intel_pmu_lbr_enable."""
     cpu.programmed = perf_control(cpu, hw)
     if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
+        if cpu.freezes:
+            cpu.freeze = not cpu.flags & CALL_STACK
+            hw_set_debugctl(hw, DEBUGCTL_FREEZE_LBRS_ON_PMI if cpu.freeze else 0)
         hw_set_ctl(hw, cpu.programmed)
     else:
         hw_set_ctl(hw, SELECT_STACK_USR if cpu.flags & CALL_STACK
@@ -156,7 +159,7 @@ cdef void perf_enable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
 
 
 cdef void perf_disable(PerfCpu* cpu, Hardware* hw) noexcept nogil:
-    """__intel_pmu_lbr_disable."""
+    """__intel_pmu_lbr_disable.  With architectural LBRs it leaves FREEZE_LBRS_ON_PMI set."""
     cpu.programmed = 0
     if hw.lbr.config.flavour == LBR_ARCHITECTURAL:
         hw_set_ctl(hw, 0)

@@ -17,7 +17,7 @@ from pylbr.arbitration.microsteps cimport (
 from pylbr.arch.bits cimport CTL_CALL_STACK, CTL_CLASSES
 from pylbr.cpu.hardware cimport CTL_ANY, CTL_STACK_USR, Hardware, Image
 from pylbr.host.perf cimport EVENT_SLOTS, Event, PerfContext
-from pylbr.verify.world cimport F_NESTED, F_PEBS, F_STACK, F_VPMI, Ideal
+from pylbr.verify.world cimport F_HOST_FREEZE, F_NESTED, F_PEBS, F_STACK, F_VPMI, Ideal
 
 cdef enum:
     TORN = 0xFF
@@ -196,6 +196,10 @@ cdef void _cpu(Cursor* k, Cpu* c, int depth) noexcept nogil:
     _who(k, &c.owner, OWNER_GUEST)
     _u8(k, &c.irqs)
     _u8(k, &c.wanted)
+    if k.features & F_HOST_FREEZE:
+        _u8(k, &c.pmi)
+        _u8(k, &c.perf.freeze)
+        _u8(k, &c.perf.frozen)
     _u8(k, &c.scratch)
     _record(k, &c.operand)
 
@@ -251,6 +255,7 @@ cdef void _ideal(Cursor* k, Ideal* ideal, int depth) noexcept nogil:
         ideal.image.depth = depth
     if k.features & F_VPMI:
         _u8(k, &ideal.freeze)
+    if k.features & (F_VPMI | F_HOST_FREEZE):
         _u8(k, &ideal.frozen)
     if k.features & F_NESTED:
         _u8(k, &ideal.level2)

@@ -13,7 +13,8 @@ from pylbr.arbitration.microsteps cimport Policy
 from pylbr.host.perf cimport CALL_STACK, PEBS
 from pylbr.verify.codec cimport MAX_STATE, decode, encode
 from pylbr.verify.world cimport (
-    F_PEBS, F_STACK, MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, apply, enabled, world_init,
+    F_HOST_FREEZE, F_PEBS, F_STACK, MAX_ACTIONS, MAX_KINDS, PROPERTIES, Action, apply, enabled,
+    world_init,
 )
 
 from pylbr.errors import ConfigurationError
@@ -61,6 +62,8 @@ cdef class Model:
             self.options.kind[i] = kind
         world_init(&self.initial, policy, config, cpus, guests, guest_depth)
         self.initial.system.features = features
+        for cpu in range(cpus):
+            self.initial.system.cpu[cpu].perf.freezes = (features & F_HOST_FREEZE) != 0
 
 
 cdef uint64_t _hash(const uint8_t* state, size_t size) noexcept nogil:

@@ -56,6 +56,12 @@ KINDS: dict[str, int] = {
 #: Kind of event -> the feature that puts what it changes into the state.
 NEEDS = {"cpu-pebs": "pebs"}
 
+#: Feature -> why policies with legacy LBRs do not have it.
+ARCHITECTURAL_ONLY = {
+    "smm": "whose guests have no model of SMM",
+    "host-freeze": "which a PMI switches off: no LBR_FRZ outlasts it",
+}
+
 #: The standard set: one CPU, a host task, migration; of perf, events that are pinned to the CPU,
 #: with and without exclude_guest, and one that is flexible.
 STANDARD: dict[str, tuple[str, ...]] = {
@@ -116,9 +122,10 @@ class Configuration:
         if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
             raise ConfigurationError(
                 f"depth: a model has 1 to 3 entries (legacy LBRs 1 or 2), not {self.depth}")
-        if policy.legacy and "smm" in self.features:
-            raise ConfigurationError(f"feature smm: policy {policy.name} has legacy LBRs, whose "
-                                     "guests have no model of SMM")
+        for feature, why in ARCHITECTURAL_ONLY.items():
+            if policy.legacy and feature in self.features:
+                raise ConfigurationError(
+                    f"feature {feature}: policy {policy.name} has legacy LBRs, {why}")
         hardware = (LbrConfig.legacy(self.depth, linear_width=64, info_mask=0) if policy.legacy
                     else LbrConfig(depth=self.depth, linear_width=64, info_mask=0))
         return Model(

@@ -25,7 +25,7 @@ from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport hw_peek, image_empty
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport (
-    F_DB, F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
+    F_DB, F_HOST_FREEZE, F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
 )
 
 #: Names in the order of their bits.
@@ -164,7 +164,9 @@ cdef uint32_t _check_owner(const Cpu* c) noexcept nogil:
 cdef uint32_t _check_control(const Cpu* c) noexcept nogil:
     """P5 of the host: outside guest mode and with interrupts on, what perf put in is in."""
     cdef uint64_t wanted = c.perf.programmed if c.perf.granted else 0
-    if c.hw.lbr.frozen:
+    if c.hw.lbr.frozen and not c.pmi:
+        return 1 << P5
+    if c.perf.freezes and (c.hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI != 0) != c.perf.freeze:
         return 1 << P5
     if c.hw.lbr.config.flavour == LBR_LEGACY:
         return 0 if (c.hw.debugctl & DEBUGCTL_LBR) == (wanted & DEBUGCTL_LBR) else 1 << P5
@@ -177,6 +179,13 @@ cdef uint32_t _check_debugctl(const Cpu* c, const Ideal* ideal) noexcept nogil:
     if c.hw.lbr.config.flavour == LBR_LEGACY:
         wanted |= DEBUGCTL_LBR if ideal.on else 0
     return 0 if c.hw.debugctl == wanted else 1 << P5
+
+
+cdef uint32_t _check_frozen(
+    const Cpu* c, const Vcpu* v, const Ideal* ideal, bint real
+) noexcept nogil:
+    """LBR_FRZ as a guest that runs reads it: the processor's (`real`) or the hypervisor's."""
+    return 0 if (c.hw.lbr.frozen if real else v.frozen) == ideal.frozen else 1 << P5 | 1 << P1N
 
 
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil:
@@ -202,6 +211,8 @@ cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept no
         v = &w.system.vcpu[c.guest - 1]
         if w.system.features & (F_VPMI | F_DB):
             failed |= _check_debugctl(c, &w.guest[c.guest - 1])
+        if w.system.features & F_HOST_FREEZE and not policy.freeze_clears_enable:
+            failed |= _check_frozen(c, v, &w.guest[c.guest - 1], policy.mediated)
         hw_peek(&c.hw, &image)
         if v.passthrough:
             failed |= check_exposure(w, policy, c.guest - 1, &image, v.lost, EXPOSED_RDMSR)

@@ -11,7 +11,7 @@ from pylbr.errors import StateError
 from pylbr.verify.models import FEATURES, KINDS, Configuration
 from pylbr.verify.player import Player
 from pylbr.verify.properties import TITLES
-from pylbr.verify.suites import without_smm
+from pylbr.verify.suites import of_legacy
 
 __all__ = ["Outcome", "Script", "broken_in", "json_of", "play", "read", "text_of", "what_if"]
 
@@ -99,7 +99,7 @@ def read(text: str, policy: str | None = None, flaws: Sequence[str] = ()) -> Scr
         raise StateError("story: no policy; name one on the command line or as 'policy: NAME'")
     if "features" not in values:
         legacy = make_policy(values["policy"]).legacy
-        values["features"] = without_smm(FEATURES) if legacy else tuple(FEATURES)
+        values["features"] = of_legacy(FEATURES) if legacy else tuple(FEATURES)
     if not items:
         raise StateError("story: nothing happens in it")
     return Script(Configuration(**values), tuple(items))

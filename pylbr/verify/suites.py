@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pylbr.arbitration import known_flaws, make_policy
 from pylbr.verify.guards import GUARDS, POLICIES
-from pylbr.verify.models import Configuration, Result, explore
+from pylbr.verify.models import ARCHITECTURAL_ONLY, Configuration, Result, explore
 from pylbr.verify.mutants import flaws_of
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
 CORRECT = tuple(POLICIES)
 
 
-def without_smm(features: Iterable[str]) -> tuple[str, ...]:
-    """Features of which guests with legacy LBRs have a model."""
-    return tuple(name for name in features if name != "smm")
+def of_legacy(features: Iterable[str]) -> tuple[str, ...]:
+    """Features that policies with legacy LBRs have."""
+    return tuple(name for name in features if name not in ARCHITECTURAL_ONLY)
 
 
 def by_design(policy: str) -> tuple[str, ...]:
@@ -55,6 +55,8 @@ EXTENDED: dict[str, dict] = {
               "kinds": ("cpu-exclude", "cpu", "cpu-flexible", "cpu-flexible-user")},
     "state": {"features": ("nmi", "fault", "xsaves", "xrstors", "reset"),
               "kinds": ("cpu-exclude", "cpu")},
+    "freeze": {"features": ("nmi", "nmi-branch", "vpmi", "host-freeze"),
+               "kinds": ("cpu-exclude", "cpu", "task-stack"), "guests": 1},
     "stack": {"features": ("nmi", "write"), "kinds": ("task-stack", "cpu-exclude"), "events": 2,
               "guests": 1},
     "cpus": {"features": ("nmi",), "kinds": ("cpu-exclude",), "cpus": 2},
@@ -85,10 +87,11 @@ _GROUNDS: tuple[dict, ...] = (
 #: Where a flaw is looked for that needs a feature (`flaws_of`).
 _OWN_GROUNDS: dict[str, tuple[dict, ...]] = {
     feature: tuple({"guests": 1, "depth": 1, "kinds": kinds, "features": ("nmi", feature, *more)}
-                   for more in ((), ("migrate",)))
+                   for more in ((), ("migrate",), ("nmi-branch",)))
     for feature, kinds in (
         ("nested", ("cpu-exclude", "cpu")), ("vpmi", ("cpu-exclude", "cpu")),
-        ("pebs", ("cpu-exclude", "cpu-pebs")), ("reset", ("cpu-exclude", "cpu")))
+        ("pebs", ("cpu-exclude", "cpu-pebs")), ("host-freeze", ("cpu-exclude", "cpu")),
+        ("reset", ("cpu-exclude", "cpu")))
 } | {
     "stack": ({"guests": 1, "depth": 1, "kinds": ("task-stack",), "features": ("nmi",)},
               {"guests": 1, "depth": 2, "kinds": ("task-stack", "cpu-exclude"), "events": 2,
@@ -142,7 +145,7 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     legacy = make_policy(policy).legacy
     for ground in _OWN_GROUNDS[needs] if needs else _GROUNDS:
         if legacy:
-            ground = {**ground, "features": without_smm(ground["features"])}
+            ground = {**ground, "features": of_legacy(ground["features"])}
         base = _base(policy, ground, known)
         result = explore(Configuration(policy, (flaw,), **ground),
                          ignore=by_design(policy))

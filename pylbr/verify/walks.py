@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lbrcore.config import LbrConfig
 from pylbr.verify.explore import Model
-from pylbr.verify.models import FEATURES, KINDS, property_bits
+from pylbr.verify.models import ARCHITECTURAL_ONLY, FEATURES, KINDS, property_bits
 from pylbr.verify.mutants import mutant
 from pylbr.verify.walk import Walk
 
@@ -47,7 +47,9 @@ def everything(policy: str, flaws: Sequence[str] = (), *, depth: int = 32, guest
     made = mutant(policy, flaws)
     hardware = (LbrConfig.legacy(depth, linear_width=64, info_mask=0) if made.legacy
                 else LbrConfig(depth=depth, linear_width=64, info_mask=0))
-    return Model(made, hardware, cpus, guests, sum(FEATURES.values()), list(KINDS.values()), 2)
+    features = sum(bit for name, bit in FEATURES.items()
+                   if not (made.legacy and name in ARCHITECTURAL_ONLY))
+    return Model(made, hardware, cpus, guests, features, list(KINDS.values()), 2)
 
 
 def walk(

@@ -83,6 +83,7 @@ def word_of(action: Action, before: dict, cpus: int = 1) -> str:
         "rotate": lambda: "timer rotates",
         "nmi": lambda: "NMI branches" if argument else "NMI",
         "pebs-record": lambda: "PEBS record",
+        "overflow": lambda: "host counter overflows",
     }.get(name, lambda: name)()
     return f"CPU {cpu}: {text}" if cpus > 1 else text
 
@@ -122,6 +123,7 @@ def _host_words(words: str) -> tuple[str, int] | None:
         return ("exit", _EXITS[found[1]]) if found[1] in _EXITS else None
     whole = {"nmi": ("nmi", 0), "pmi": ("nmi", 0), "nmi branches": ("nmi", 1),
              "timer rotates": ("rotate", 0), "enter": ("enter", 0), "migrate": ("migrate", 0),
+             "host counter overflows": ("overflow", 0),
              "pebs record": ("pebs-record", 0), "exit": ("exit", 0), "interrupt": ("exit", 0)}
     return whole.get(words)
 

@@ -17,9 +17,10 @@ cpdef enum ActionKind:
     OPEN, CLOSE, ENABLE, ROTATE : an operation on perf events begins
     NMI : a counter of the host overflows
     PEBS_RECORD : the processor writes a PEBS record of the host
+    OVERFLOW : a counter of the host overflows, and its PMI comes later
     """
     STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, GUEST, EXIT, OPEN, CLOSE, NMI, MIGRATE
-    PEBS_RECORD, ENABLE, ROTATE
+    PEBS_RECORD, ENABLE, ROTATE, OVERFLOW
 
 cdef enum:
     MAX_ACTIONS = 96
@@ -58,6 +59,7 @@ cpdef enum Feature:
     F_ENABLE : events in the ERROR state are enabled again
     F_STACK : call-stack events, whose records are kept with the task
     F_VPMI : counters of a guest overflow, and of the host in guest mode
+    F_HOST_FREEZE : perf sets FREEZE_LBRS_ON_PMI, and a PMI of the host comes after its overflow
     """
     F_NMI = 1
     F_MIGRATE = 2
@@ -78,6 +80,7 @@ cpdef enum Feature:
     F_RESET = 131072
     F_STACK = 262144
     F_VPMI = 4096
+    F_HOST_FREEZE = 524288
 
 ctypedef struct Action:
     uint8_t kind, cpu, arg

@@ -15,6 +15,7 @@ class ActionKind(IntEnum):
     PEBS_RECORD = 11
     ENABLE = 12
     ROTATE = 13
+    OVERFLOW = 14
 
 class Branch(IntEnum):
     KERNEL = 1
@@ -42,3 +43,4 @@ class Feature(IntEnum):
     F_RESET = 131072
     F_STACK = 262144
     F_VPMI = 4096
+    F_HOST_FREEZE = 524288

@@ -14,7 +14,8 @@ from pylbr.arbitration.microsteps cimport (
     OP_ENTER, OP_EXIT, OP_MIGRATE, OP_OPEN, OP_ROTATE, OP_SWITCH, OWNER_HOST, Vcpu,
     current_context, guest_execute, nmi, pebs_record, start, step, vcpu_reset,
 )
-from pylbr.arch.bits cimport CTL_CLASSES
+from pylbr.arch.bits cimport CTL_CLASSES, DEBUGCTL_FREEZE_LBRS_ON_PMI
+from pylbr.cpu.hardware cimport hw_freeze
 from pylbr.host.perf cimport (
     EVENT_ERROR, EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext, perf_needs_rotation,
 )
@@ -118,6 +119,9 @@ cdef void _guest_actions(
     cdef Ideal* ideal = &w.guest[w.system.cpu[cpu].guest - 1]
     cdef int instruction
     _branches(o, out, n, GUEST_BRANCH, cpu)
+    if w.system.cpu[cpu].pmi:   # it comes before anything that takes long
+        _add(out, n, EXIT, cpu, EXIT_PMI)
+        return
     _add(out, n, EXIT, cpu, EXIT_IRQ)
     _add(out, n, GUEST, cpu, GUEST_READ)
     if ideal.on or (ideal.smm_on and ideal.image.ctl):
@@ -177,6 +181,8 @@ cdef void _task_actions(
     cdef Cpu* c = &w.system.cpu[cpu]
     cdef int task
     _branches(o, out, n, HOST_BRANCH, cpu)
+    if c.pmi:
+        return
     if c.task:
         _add(out, n, ENTER, cpu, 0)
         if o.features & F_MIGRATE:
@@ -224,12 +230,15 @@ cdef int enabled(World* w, Policy policy, const Options* o, Action* out) noexcep
             _add(out, &n, STEP, cpu, 0)
         else:
             _task_actions(w, o, out, &n, cpu)
-        if c.irqs and c.frames < 2:
+        if c.irqs and c.frames < 2 and not c.pmi:
             _event_actions(w, o, out, &n, cpu)
         if o.features & F_PEBS and c.perf.pebs:
             _add(out, &n, PEBS_RECORD, cpu, 0)
-        if o.features & F_NMI and c.perf.hosts > c.perf.pebs:
+        if o.features & F_NMI and c.perf.hosts > c.perf.pebs or c.pmi:
             _add(out, &n, NMI, cpu, 0)
+        if o.features & F_HOST_FREEZE and not c.pmi and c.perf.hosts > c.perf.pebs and (
+                c.perf.granted or not policy.mediated):
+            _add(out, &n, OVERFLOW, cpu, 0)
         if o.features & F_NMI_BRANCH and c.frames:
             _add(out, &n, NMI, cpu, 1)
     return n
@@ -273,6 +282,10 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
         nmi(s, c, policy)
     elif action.kind == PEBS_RECORD:
         pebs_record(s, c, policy)
+    elif action.kind == OVERFLOW:
+        c.pmi = 1
+        w.host[action.cpu].frozen = c.hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI != 0
+        hw_freeze(&c.hw)
     else:
         start(s, c, OP_SWITCH if action.kind == SWITCH else OP_ENTER if action.kind == ENTER
               else OP_EXIT if action.kind == EXIT else OP_OPEN if action.kind == OPEN
@@ -280,6 +293,8 @@ cdef uint32_t apply(World* w, Policy policy, const Options* o, Action action) no
               else OP_ROTATE if action.kind == ROTATE else OP_MIGRATE, action.arg)
         step(s, c, policy)
     host_window(w, action.cpu, task, hosts, filter)
+    if not c.pmi and o.features & F_HOST_FREEZE:
+        w.host[action.cpu].frozen = 0
     if s.seen.failures:
         failed |= s.seen.failures & 1 and 1 << P6
         failed |= s.seen.failures & 2 and 1 << P22

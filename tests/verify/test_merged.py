@@ -54,7 +54,7 @@ def test_smm_of_a_legacy_guest_is_refused_and_not_dropped(capsys):
     capsys.readouterr()
     assert main(["verify", "--set", "events", "--guests", "1"]) == 0
     told = capsys.readouterr()
-    assert "left out, without a model of SMM: kvm-legacy, kvm-legacy-2024" in told.err
+    assert "left out, without a model of smm: kvm-legacy, kvm-legacy-2024" in told.err
     assert "| kvm-legacy" not in told.out
 
 

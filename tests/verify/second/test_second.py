@@ -8,7 +8,7 @@ from pylbr.arbitration import POLICIES, make_policy
 from pylbr.verify.models import NEEDS, STANDARD, Configuration, explore
 from pylbr.verify.mutants import flaws_of
 from pylbr.verify.properties import NAMES
-from pylbr.verify.suites import CORRECT, EQUIVALENT, without_smm
+from pylbr.verify.suites import CORRECT, EQUIVALENT, of_legacy
 from tests.peers.peer_tools import need
 from tests.verify.explored import explored
 from tests.verify.second.compare import KNOWS, OPENS, SETS, build, first, ignored, second
@@ -117,7 +117,7 @@ def test_same_verdict_on_every_flaw(same, policy, flaw):
         return
     for ground in GROUNDS.values():
         if make_policy(policy).legacy:
-            ground = {**ground, "features": without_smm(ground["features"])}
+            ground = {**ground, "features": of_legacy(ground["features"])}
         same(Configuration(policy, (flaw,), depth=1, guests=1, **ground))
 
 
@@ -149,7 +149,7 @@ def test_same_states_of_any_small_configuration(program, data):
         policy, tuple(flaws),
         depth=data.draw(st.sampled_from([1, 2])), guests=1,
         cpus=data.draw(st.sampled_from([1, 1, 2])),
-        features=without_smm(features) if make_policy(policy).legacy else tuple(features),
+        features=of_legacy(features) if make_policy(policy).legacy else tuple(features),
         kinds=tuple(sorted(kinds)),
         events=data.draw(st.sampled_from([1, 1, 2])))
     ignore = data.draw(st.sampled_from([(), ("P20", "P20b"), NAMES]))
