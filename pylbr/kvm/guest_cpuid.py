@@ -26,7 +26,7 @@ from pylbr.arch.bits import (
 )
 from pylbr.errors import ConfigurationError, GeneralProtection
 
-__all__ = ["GuestCpuid", "Host", "Offer", "offer"]
+__all__ = ["GuestCpuid", "Host", "Offer", "amd_debug_leaf", "offer"]
 
 #: IA32_LBR_CTL bits that each bit of CPUID.1CH:EBX offers (spec 1.1).
 CTL_OF_EBX = {
@@ -165,3 +165,29 @@ def offer(host: Host, guest: GuestCpuid, *, any_depth: bool = False) -> Offer:
             mask |= ctl
     depths = tuple(8 * (n + 1) for n in range(8) if guest.depth_bitmap >> n & 1)
     return Offer(depths, mask)
+
+
+#: Release of Linux -> the bits of CPUID leaf 8000_0022H:EAX that its KVM passes on.
+_AMD_LEAF_22 = {"6.1": 0, "6.12": 1}
+
+
+def amd_debug_leaf(eax: int, ebx: int, release: str = "6.12") -> tuple[int, int]:
+    """CPUID leaf 8000_0022H as KVM passes it on: LbrExtV2 (EAX[1]) and its depth are not.
+
+    6.1 does not have the leaf (cpuid.c: __do_cpuid_func); 6.12 passes on PerfMonV2 and the number
+    of counters.
+
+    Parameters
+    ----------
+    eax, ebx : int
+        The processor's.
+    release : str
+        ``6.1`` or ``6.12``.
+
+    Returns
+    -------
+    tuple of int
+        EAX and EBX of the guest.
+    """
+    eax &= _AMD_LEAF_22[release]
+    return eax, ebx & 0xF if eax else 0

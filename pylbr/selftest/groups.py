@@ -10,6 +10,7 @@ from pylbr.selftest.ktap import Group
 from pylbr.selftest.msr_cases import msr_cases
 from pylbr.selftest.search_cases import matrix_cases, search_cases
 from pylbr.selftest.svm_cases import svm_cases
+from pylbr.selftest.svm_stack_cases import stack_msr_cases, stack_state_cases
 
 __all__ = ["groups"]
 
@@ -31,9 +32,10 @@ def groups(
     each = {
         "works": lambda: Group("request 1: it works", tuple(guest_cases(directory, model))),
         "state": lambda: Group("request 2: it survives save and restore",
-                               (*saved_cases(directory, model, policy, points), *svm_cases())),
+                               (*saved_cases(directory, model, policy, points), *svm_cases(),
+                                *stack_state_cases())),
         "msrs": lambda: Group("request 3: MSRs can and cannot be accessed as CPUID enumerates",
-                              tuple(msr_cases(model, policy))),
+                              (*msr_cases(model, policy), *stack_msr_cases())),
         "contention": lambda: Group(
             "request 4: host and guest contend without a leak",
             (*contention_cases(directory, model, policy), *matrix_cases(policy),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pylbr.errors import LbrError, StateError
-from pylbr.verify import svm
+from pylbr.verify import svm, svm_stack
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.script import broken_in, play, read
 from pylbr.verify.story import Story, story_of
@@ -41,11 +41,11 @@ class Bug:
     property : str
         What it breaks.
     policy : str
-        The code as it was; ``svm`` for `pylbr.verify.svm`.
+        The code as it was; ``svm`` and ``svm-stack`` for `pylbr.verify.svm` and `svm_stack`.
     flaws : tuple of str
         Left in code that has all other bugs fixed; empty: the code as it was.
     ground : dict
-        What may happen: arguments of `Configuration`; of svm, its arguments.
+        What may happen: arguments of `Configuration`, or of the search of svm and svm-stack.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Caught:
     words : tuple of str
         The shortest way, one word for each micro-step.
     story : Story or None
-        To be replayed; None of svm.
+        To be replayed; None of svm and svm-stack.
     """
 
     bug: Bug
@@ -111,6 +111,11 @@ def _tree(what: str, broken: str, **ground: object) -> Bug:
 
 def _svm(what: str, source: str, broken: str, left_out: str, **ground: object) -> Bug:
     return Bug(what, source, broken, "svm", (f"without-{left_out}",), ground)
+
+
+def _stack(what: str, broken: str, **ground: object) -> Bug:
+    return Bug(what, "found here, svm.c, amd/lbr.c of 6.12; APM 15.23.1", broken, "svm-stack", (),
+               ground)
 
 
 BUGS = (
@@ -190,6 +195,9 @@ BUGS = (
     _svm("user space cannot save the LBR MSRs", _SVM, "P21", "saved"),
     _svm("LBRV of an SEV-ES guest is switched off: VMRUN fails", "b7e4be0a224f", "P5", "sev-es",
          sev_es=True),
+    _stack("LBRV2EN of the host stays set: a guest's branches reach an excluding event", "P4"),
+    _stack("VMRUN with LBRV loads the guest's stack, the host's records are lost", "P21"),
+    _stack("every #VMEXIT of an SEV-ES guest clears the host's stack", "P21", sev_es=True),
 )
 
 
@@ -201,9 +209,12 @@ def catch(bug: Bug) -> Caught:
     LbrError
         The search does not break the bug's property.
     """
-    if bug.policy == "svm":
+    if bug.policy in ("svm", "svm-stack"):
         left_out = {flaw.removeprefix("without-") for flaw in bug.flaws}
-        found = svm.search(svm.FIXES.keys() - left_out, until=bug.property, **bug.ground)
+        found = (svm.search(svm.FIXES.keys() - left_out, until=bug.property, **bug.ground)
+                 if bug.policy == "svm" else
+                 svm_stack.search(svm_stack.MERGED["6.12"], offered=False, until=bug.property,
+                                  **bug.ground))
         if bug.property not in found.broken:
             raise LbrError(f"{bug.what}: {bug.property} is not broken")
         return Caught(bug, found.states, tuple(found.broken[bug.property]), None)

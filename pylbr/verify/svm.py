@@ -15,11 +15,10 @@ the facility with L1, as on a bare processor.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
-from pylbr.errors import StateError
+from pylbr.verify import plain_search
+from pylbr.verify.plain_search import Found, Played, State
 
 __all__ = ["FIXES", "Found", "Played", "TITLES", "play", "search"]
 
@@ -39,39 +38,6 @@ TITLES = {
     "P5": "DEBUGCTL is not what its owner set, or VMRUN fails",
     "P21": "a guest's record is not the one that it would have had alone",
 }
-
-State = tuple
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a written run came to.
-
-    Attributes
-    ----------
-    reads : tuple of str
-        The record that each RDMSR of a guest saw: whose it is, or nothing.
-    broken : tuple of str
-        Properties that broke, in order.
-    """
-
-    reads: tuple[str, ...]
-    broken: tuple[str, ...]
-
-
-@dataclass
-class Found:
-    """What a search came to.
-
-    Attributes
-    ----------
-    states : int
-    broken : dict
-        Property -> the shortest way to break it, as words.
-    """
-
-    states: int
-    broken: dict[str, list[str]] = field(default_factory=dict)
 
 
 class _Vmcb:
@@ -330,19 +296,7 @@ def play(
     StateError
         Something cannot happen where it stands.
     """
-    world = _World(_start(sev_es), frozenset(fixes), sev_es)
-    reads: list[str] = []
-    broken: list[str] = []
-    for number, word in enumerate(words, 1):
-        possible = dict(world.successors())
-        if word not in possible:
-            raise StateError(f"step {number}: {word!r} cannot happen here; possible are "
-                             f"{', '.join(possible)}")
-        world = possible[word]
-        broken += sorted(world.broken - {*broken})
-        if world.seen is not None:
-            reads.append(world.seen)
-    return Played(tuple(reads), tuple(broken))
+    return plain_search.play(_World(_start(sev_es), frozenset(fixes), sev_es), words)
 
 
 def search(
@@ -361,27 +315,4 @@ def search(
         End as soon as this property is broken.
     """
     fixes = frozenset(fixes)
-    first = _start(sev_es)
-    parents: dict[State, tuple[State, str] | None] = {first: None}
-    queue = deque([first])
-    found = Found(0)
-    while queue and until not in found.broken:
-        state = queue.popleft()
-        for words, world in _World(state, fixes, sev_es).successors():
-            after = world.state()
-            for name in world.broken - found.broken.keys():
-                found.broken[name] = [*_way(parents, state), words]
-            if not world.broken and after not in parents:
-                parents[after] = (state, words)
-                queue.append(after)
-    found.states = len(parents)
-    return found
-
-
-def _way(parents: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    words = []
-    at = parents[state]
-    while at:
-        words.append(at[1])
-        at = parents[at[0]]
-    return words[::-1]
+    return plain_search.search(lambda state: _World(state, fixes, sev_es), _start(sev_es), until)

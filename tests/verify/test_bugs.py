@@ -29,7 +29,7 @@ def test_there_are_many_and_most_are_not_planted():
     assert len(merged) > 25
 
 
-@pytest.mark.parametrize("bug", [bug for bug in bugs.BUGS if bug.policy != "svm"],
+@pytest.mark.parametrize("bug", [bug for bug in bugs.BUGS if not bug.policy.startswith("svm")],
                          ids=lambda bug: bug.what)
 def test_the_line_that_is_printed_shows_the_bug(bug):
     steps = script.play(script.read(caught(bug).told(), bug.policy, bug.flaws))
@@ -57,7 +57,7 @@ def test_stories_are_written_and_replay(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert [one["bug"] for one in told] == [bug.what for bug in bugs.BUGS]
     files = sorted(tmp_path.glob("*.story.json"))
-    assert len(files) == len([bug for bug in bugs.BUGS if bug.policy != "svm"])
+    assert len(files) == len([bug for bug in bugs.BUGS if not bug.policy.startswith("svm")])
     assert Story.load(files[0]).replay()
 
 

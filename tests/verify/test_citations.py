@@ -21,7 +21,8 @@ FILES = {
     "xcore.c": "arch/x86/events/core.c", "ecore.c": "kernel/events/core.c",
     "kernel/sched/core.c": "kernel/sched/core.c",
     **{name: f"arch/x86/kvm/vmx/{name}" for name in ("pmu_intel.c", "vmx.c", "vmx.h", "nested.c")},
-    **{name: f"arch/x86/kvm/{name}" for name in ("x86.c", "pmu.c", "pmu.h")}}
+    **{name: f"arch/x86/kvm/{name}" for name in (
+        "x86.c", "pmu.c", "pmu.h", "cpuid.c", "svm/svm.c", "svm/sev.c")}}
 
 #: Place -> what must be found there: a name or two, enough to know the place again.
 EXPECTED = {
@@ -129,6 +130,17 @@ ROWS = [
 _ROW = re.compile(r"^\| [^|]+\| `([\w./]+: \w+)`(?:, `(\w+)`)? +\| (\d+) +\| (\d+) +\|", re.M)
 
 
+#: Of AMD's LbrExtV2 (`pylbr.verify.svm_stack`): file, release, what is there, and what is not.
+AMD = [
+    ("svm/svm.c", "6.12",
+     r"dbgctl & DEBUGCTLMSR_LBR", r"DBG_EXTN_CFG|SAMP_BR|MSR_AMD64_LBR_SELECT"),
+    ("svm/svm.c", "6.1", r"svm_copy_lbrs", r"DBG_EXTN_CFG|SAMP_BR|MSR_AMD64_LBR_SELECT"),
+    ("cpuid.c", "6.12",
+     r"kvm_defined\(CPUID_8000_0022_EAX,\s+F\(PERFMON_V2\)\s+\);", r"AMD_LBR_V2"),
+    ("cpuid.c", "6.1", r"case 0x80000021", r"case 0x80000022|AMD_LBR_V2"),
+    ("svm/sev.c", "6.12", r"svm_enable_lbrv\(", r"svm_disable_lbrv"),
+]
+
 
 def cited():
     """Every place that the page names, without those of 6.12."""
@@ -227,3 +239,13 @@ def test_code_that_is_called_the_same_is_the_same(sources):
     for function in ("intel_pmu_handle_lbr_msrs_access", "intel_pmu_create_guest_lbr_event",
                      "intel_pmu_cleanup", "intel_pmu_deliver_pmi"):
         assert body(texts[0], function)[1] == body(texts[1], function)[1], function
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_kvm_does_not_offer_the_stack_of_amd(sources):
+    """What `pylbr.verify.svm_stack` takes of it."""
+    for name, release, there, absent in AMD:
+        text = (sources[release] / FILES[name]).read_text()
+        assert re.search(there, text), (name, release, there)
+        assert not re.search(absent, text), (name, release, absent)
