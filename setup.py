@@ -42,7 +42,8 @@ FLAGS = {
 #: Directories of further headers: of what reads the memory that the recorder's plugin writes, and
 #: of x86 instructions.
 HEADERS = {
-    **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._wire"],
+    **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._numbered",
+                     "pylbr.record._wire"],
                     ["pylbr/record/plugin"]),
     **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
                      "pylbr.embed.timestamp"], ["pylbr/x86"]),

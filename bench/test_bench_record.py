@@ -169,3 +169,53 @@ def test_memory(benchmark, programs, tmp_path, name):
     benchmark.extra_info.update({"MB above": round(above, 1), "goal": 200})
     print(f"\n{name}: {above:.0f} MB above plain QEMU's {plain / 1e6:.0f} MB")
     benchmark.pedantic(lambda: None, rounds=1, iterations=1)
+
+
+class Discarded:
+    """Takes the blocks of a full recording, and drops them."""
+
+    streams, size, count = True, 0, 0
+
+    def record(self, record):
+        pass
+
+    def expect(self, count, kept, ended):
+        pass
+
+    def blocks(self, task, walk, words):
+        self.count += len(words)
+        return True
+
+
+@pytest.mark.parametrize("name", ["gzip", "sqlite3", "python3"])
+def test_compact_trace(benchmark, tmp_path, name):
+    """A full recording into .lbrt, beside one that drops all: elapsed, and CPU time of each side.
+
+    On two idle cores the elapsed time is that of the slower side, the program or the encoder.
+    """
+    from pylbr.record.engine import engine
+    from pylbr.record.trace_output import TraceOutput
+
+    request = Request(commands(tmp_path, 1 if QUICK else 4)[name], full=True)
+    path, rows = tmp_path / "x.lbrt", 0
+    best = {}
+    for _ in range(2 if QUICK else 5):
+        for kind in ("dropped", "written"):
+            start, child, own = time.perf_counter(), used(), time.process_time()
+            if kind == "written":
+                with TraceOutput(str(path), request, engine("qemu")) as sink:
+                    record(request, sink)
+                rows = sink.count
+            else:
+                record(request, Discarded())
+            took = (time.perf_counter() - start, used() - child, time.process_time() - own)
+            best[kind] = tuple(map(min, best.get(kind, took), took))
+    (plain, program, _), (full, _, encoder) = best["dropped"], best["written"]
+    info = {"elapsed ratio": full / plain, "ratio of two idle cores": max(encoder / program, 1),
+            "program CPU ns": program / rows * 1e9, "encoder CPU ns": encoder / rows * 1e9,
+            "goal": 1.2}
+    benchmark.extra_info.update({key: round(value, 2) for key, value in info.items()})
+    print(f"\n{name}: {rows / 1e6:.0f} M branches; elapsed {full:.2f} s, without output "
+          f"{plain:.2f} s: {full / plain:.2f} x (goal 1.2); CPU time per branch: program "
+          f"{info['program CPU ns']:.0f} ns, encoder {info['encoder CPU ns']:.0f} ns")
+    benchmark.pedantic(lambda: record(request, Discarded()), rounds=1, iterations=1)

@@ -72,3 +72,8 @@ ctypedef struct block_walk:
 
 
 cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept nogil
+
+
+cdef class BlockWalk:
+    cdef block_walk walk
+    cdef object blocks, lengths

@@ -24,6 +24,15 @@ class BlockWalk:
     def gaps(self) -> int:
         """Steps so far that nothing explains: no branch is reported for them."""
 
+    def limit(self, count: int) -> None:
+        """Let only the first `count` blocks of the table exist.
+
+        Raises
+        ------
+        ValueError
+            The table has fewer.
+        """
+
     def feed(self, words: npt.NDArray[np.uint32]) -> npt.NDArray[np.void]:
         """Branches that the next words of the thread's ring tell.
 

@@ -111,7 +111,9 @@ cdef int deliver(block_walk* walk, const wire_block* block, uint64_t handler,
         retire(walk, block)
         n = emit(walk, out, last, ENTRY, block.cls, 3, 0)
     else:
-        if walk.event == WIRE_SYNCHRONOUS and inside(block, walk.address):
+        # A block that ends in a software interrupt comes here only if that has not run.
+        if (walk.event == WIRE_SYNCHRONOUS or block.cls == LBR_SOFT_INT) and (
+                inside(block, walk.address)):
             retire_before(walk, block, walk.address)
         else:
             n = leave(walk, block, walk.address, False, out)
@@ -177,9 +179,6 @@ cdef class BlockWalk:
         Steps so far that nothing explains: no branch is reported for them.
     """
 
-    cdef block_walk walk
-    cdef object blocks, lengths
-
     def __cinit__(self, blocks, lengths, bint timed=False):
         self.blocks = np.ascontiguousarray(blocks, BLOCK_DTYPE)
         self.lengths = np.ascontiguousarray(lengths, np.uint8)
@@ -195,6 +194,12 @@ cdef class BlockWalk:
     @property
     def gaps(self):
         return self.walk.gaps
+
+    def limit(self, Py_ssize_t count):
+        """Let only the first `count` blocks of the table exist."""
+        if not 0 <= count <= len(self.blocks):
+            raise ValueError(f"{count} of {len(self.blocks)} blocks")
+        self.walk.block_count = <uint32_t> count
 
     def feed(self, words):
         """Branches from the next words of the thread's ring.

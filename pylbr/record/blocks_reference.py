@@ -150,7 +150,8 @@ class BlockWalk:
             self._retire(block)
             self._emit(block.last, KERNEL_ENTRY, block.cls, 3, 0)
         else:
-            if synchronous and block.inside(self._address):
+            # A block that ends in a software interrupt comes here only if that has not run.
+            if (synchronous or block.cls == BranchClass.SOFT_INT) and block.inside(self._address):
                 self._retire_before(block, self._address)
             else:
                 self._leave(block, self._address, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from lbrcore import INFO_ALL, LbrConfig, LbrState
 from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
@@ -24,6 +24,7 @@ from pylbr.record.wire_numbers import Counted
 
 if TYPE_CHECKING:
     from pylbr.record.spool import Spool
+    from pylbr.record.streamed import BlockSink, Streamed
     from pylbr.sister.facility import BranchFacility
 
 __all__ = ["QemuEngine"]
@@ -79,7 +80,7 @@ class _Run:
             state = facility(target, request.control, request.depth)
         self._drain = Drain(wire.memory, state, request.cycles)
         self._tasks = Tasks()
-        self._spool = _spool(request) if request.full else None
+        self._spool = _spool(wire, request, sink) if request.full else None
         self._outcome = Outcome()
         self._started = time.monotonic()
 
@@ -114,9 +115,7 @@ class _Run:
             self._end(task)
         self._flush()
         if self._spool is not None:
-            from pylbr.record.spool import branches_of
-
-            gaps = branches_of(self._spool, self._wire, self._request, self._sink)
+            gaps = self._spool.finish(self._wire, self._request, self._sink)
             self._outcome.gaps += gaps
             self._outcome.remarks += self._spool.remarks
         self._outcome.gaps += self._drain.gaps
@@ -163,7 +162,7 @@ class _Run:
 
     def _chunks(self, task: Task, unfinished: bool = False) -> bool:
         any_chunk = False
-        while self._spool is not None:
+        while self._spool is not None and (unfinished or self._spool.ready()):
             words = self._drain.chunk(task.slot, unfinished)
             if words is None:
                 break
@@ -209,7 +208,13 @@ def _check_target(request: Request, target: Target) -> None:
         raise CommandError(f"--depth {request.depth}: {target.title} has {words}")
 
 
-def _spool(request: Request) -> Spool:
-    from pylbr.record.spool import Spool  # samples do without zstandard
+def _spool(wire: Wire, request: Request, sink: Sink) -> Spool | Streamed:
+    """What takes the blocks of a full recording."""
+    # Samples do without zstandard.
+    if getattr(sink, "streams", False):
+        from pylbr.record.streamed import Streamed
+
+        return Streamed(wire, request, cast("BlockSink", sink))
+    from pylbr.record.spool import Spool
 
     return Spool(request.most_bytes)

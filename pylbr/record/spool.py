@@ -18,12 +18,12 @@ from pylbr.record.engine import Request, Sink
 from pylbr.record.tasks import Task
 from pylbr.record.wire import Wire
 
-__all__ = ["Spool", "branches_of"]
+__all__ = ["DAMAGED", "Spool", "branches_of"]
 
 #: Fast enough to keep up with a program that runs 300 million blocks a second.
 _LEVEL: Final = -5
 _HEAD: Final = struct.Struct("<III")
-_DAMAGED: Final = "the program overwrote words of the recorder; some branches are missing"
+DAMAGED: Final = "the program overwrote words of the recorder; some branches are missing"
 
 
 class Spool:
@@ -73,6 +73,14 @@ class Spool:
         self.numbers[task.index] = task.number
         return True
 
+    def ready(self) -> bool:
+        """Whether a chunk can be taken without waiting."""
+        return True
+
+    def finish(self, wire: Wire, request: Request, sink: Sink) -> int:
+        """Send all branches to the sink; returns the number of gaps."""
+        return branches_of(self, wire, request, sink)
+
     def close(self) -> None:
         """Release the disk space."""
         self._file.close()
@@ -119,8 +127,8 @@ def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
             try:
                 branches = walks[index].feed(words)
             except ValueError:
-                if _DAMAGED not in spool.remarks:
-                    spool.remarks.append(_DAMAGED)
+                if DAMAGED not in spool.remarks:
+                    spool.remarks.append(DAMAGED)
                 del walks[index]
                 continue
             if request.mispredicts:

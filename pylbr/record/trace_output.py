@@ -14,6 +14,8 @@ from pylbr.errors import TraceError
 from pylbr.files.module import Module
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
+from pylbr.record._blocks import BlockWalk
+from pylbr.record._numbered import BRANCHES_PER_WORD, Numbered
 from pylbr.record.engine import Engine, Request
 from pylbr.record.output import describe
 from pylbr.trace.lbrt_writer import GROUP_ROWS as LBRT_ROWS
@@ -68,6 +70,8 @@ class TraceOutput:
             raise TraceError(path, "a full trace needs a name in .lbrt, .parquet or .arrow")
         self._path, self._request, self._engine = path, request, engine
         self._suffix = os.path.splitext(path)[1]
+        self.streams = self._suffix == ".lbrt"
+        self._numbered: Numbered | None = None
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._announce, self._next = announce, _MANY
@@ -103,7 +107,9 @@ class TraceOutput:
             return
         self._next = 2 * count
         ratio = _RATIOS.get(self._suffix)
-        size = kept * ratio if ratio else count * _row_bytes(self._columns())
+        size: float = self.size
+        if not self.streams:
+            size = kept * ratio if ratio else count * _row_bytes(self._columns())
         about = f"about {count:,} branches, {size / 1e6:,.0f} MB in {self._path}"
         how = "writing {}; SIGTERM or Ctrl-C ends the file early" if ended else "{} so far"
         self._announce(how.format(about))
@@ -120,6 +126,38 @@ class TraceOutput:
         writer.write(branches, task=task)
         self.count += len(branches)
         return not self.remarks
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file so far."""
+        return self._writer.size if self._writer is not None else 0
+
+    def blocks(self, task: int, walk: BlockWalk, words: np.ndarray) -> bool:
+        """See `BlockSink`; for .lbrt, whose edges need no branches in between."""
+        writer = self._writer or self._open()
+        if self.remarks:
+            return False
+        assert isinstance(writer, LbrtWriter)
+        if self._room(writer)[0] < BRANCHES_PER_WORD * len(words):  # the last rows, one by one
+            return self.branches(task, walk.feed(words))
+        if self._numbered is None:
+            self._numbered = Numbered(writer.edges)
+            writer.renumbered = self._numbered.forget
+        number, done = self._numbered.number, 0
+
+        def steps(out: np.ndarray, last: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+            nonlocal done
+            taken, count, last, where, branches = number(walk, words, done, out, last)
+            done += taken
+            return count, last, where, branches
+
+        while done < len(words):
+            before = done
+            count = writer.write_steps(task, steps)
+            self.count += count
+            if done == before and not count:
+                raise ValueError(f"word {done}: no block has the number {words[done]}")
+        return True
 
     def _room(self, writer: Writer | LbrtWriter) -> tuple[int, str]:
         """Rows that may follow, and what sets the limit.
@@ -150,16 +188,19 @@ class TraceOutput:
             columns += ("flags",)
         return columns
 
-    def _open(self) -> Writer | LbrtWriter:
-        modules = tuple(m for found in self._modules.values() for m in found)
-        metadata = Metadata(
+    def _metadata(self) -> Metadata:
+        """What is known so far: an engine that streams finds more while it runs."""
+        modules = tuple(m for found in list(self._modules.values()) for m in list(found))
+        return Metadata(
             self._engine.name, modules, tuple(self._tasks.values()),
             describe(self._request, self._engine),
         )
+
+    def _open(self) -> Writer | LbrtWriter:
         columns = self._columns()
         self._row = _row_bytes(columns)
         kind = LbrtWriter if self._suffix == ".lbrt" else Writer
-        self._writer = kind(self._path, metadata, columns)
+        self._writer = kind(self._path, self._metadata(), columns)
         return self._writer
 
     def __enter__(self) -> Self:
@@ -171,4 +212,6 @@ class TraceOutput:
     ) -> None:  # fmt: skip
         writer = self._writer or (self._open() if kind is None else None)
         if writer is not None:
+            if isinstance(writer, LbrtWriter):
+                writer.metadata = self._metadata()
             writer.__exit__(kind, error, where)

@@ -126,10 +126,22 @@ class Wire:
             # MADV_REMOVE: the file has a hole there.
             self.memory.madvise(mmap.MADV_REMOVE, self._places[name] + slot * size, size)
 
+    @property
+    def block_count(self) -> int:
+        """Blocks in the table so far, with number 0, which is none."""
+        return min(int(self._header["next_block"]), _BLOCKS)
+
+    def live_tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """The table of blocks and the pool of instruction lengths themselves, whole: what a
+        program may write to at any time."""
+        return (np.frombuffer(self.memory, BLOCK_DTYPE, _BLOCKS, self._places["blocks"]),
+                np.frombuffer(self.memory, np.uint8, _LENGTH_BYTES, self._places["lengths"]))
+
     def blocks(self) -> np.ndarray:
         """Array of BLOCK_DTYPE: a copy of the table as it is now."""
-        count = min(int(self._header["next_block"]), _BLOCKS)
-        return np.frombuffer(self.memory, BLOCK_DTYPE, count, self._places["blocks"]).copy()
+        table = np.frombuffer(
+            self.memory, BLOCK_DTYPE, self.block_count, self._places["blocks"])
+        return table.copy()
 
     def lengths(self) -> np.ndarray:
         """Array of u1: a copy of the pool of instruction lengths as it is now."""

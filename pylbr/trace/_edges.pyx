@@ -18,13 +18,6 @@ cdef uint64_t KEY = 0xFFFF00FF
 cdef uint32_t NONE = 0xFFFFFFFF
 
 
-ctypedef struct words:
-    uint64_t from_
-    uint64_t to
-    uint64_t counts  # cycles, instructions
-    uint64_t rest    # class, flags, privilege levels, events
-
-
 cdef inline uint64_t scatter(uint64_t x) noexcept nogil:
     x *= 0x9E3779B97F4A7C15u
     x ^= x >> 32
@@ -51,21 +44,6 @@ cdef class Edges:
     differing : int
         Rows so far whose other fields differ from those of their edge.
     """
-
-    cdef readonly Py_ssize_t edges, nodes
-    cdef readonly uint64_t differing
-    cdef object _rows, _source, _target, _seen, _after, _addresses, _edge_slots, _node_slots
-    cdef words* rows
-    cdef uint32_t* source
-    cdef uint32_t* target
-    cdef uint32_t* seen     # uses
-    cdef uint32_t* after    # two guesses of what follows an edge, by 1 + its number
-    cdef uint64_t* addresses
-    cdef uint32_t* edge_slots
-    cdef uint32_t* node_slots
-    cdef Py_ssize_t edge_room, node_room
-    cdef int edge_shift, node_shift
-    cdef uint64_t counts_mask, rest_mask
 
     def __cinit__(self, counts_mask, rest_mask):
         self.counts_mask, self.rest_mask = counts_mask, rest_mask
@@ -181,36 +159,45 @@ cdef class Edges:
         cdef const unsigned char[::1] raw = branches.view(np.uint8)
         cdef Py_ssize_t i = 0, n = len(branches)
         cdef const words* data = <const words*> &raw[0] if n else NULL
-        cdef words row
-        cdef uint32_t edge
-        cdef uint32_t* guess
-        cdef const words* known
+        cdef bint differs
         while i < n:
-            if self.edges + 1 >= self.edge_room or self.nodes + 1 >= self.node_room:
-                self._grow()
+            if not self.has_room():
+                self.make_room()
             with nogil:
-                while i < n and self.edges + 1 < self.edge_room and (
-                        self.nodes + 1 < self.node_room):
-                    row = data[i]
-                    row.counts &= self.counts_mask
-                    row.rest &= self.rest_mask
-                    guess = &self.after[2 * <size_t> last]
-                    edge = guess[0]
-                    if edge != NONE and self._is(&self.rows[edge], &row):
-                        pass
-                    else:
-                        edge = guess[1]
-                        if edge == NONE or not self._is(&self.rows[edge], &row):
-                            edge = self._number(self.target[last - 1] if last else 0, &row)
-                        guess[1] = guess[0]
-                        guess[0] = edge
-                    known = &self.rows[edge]
-                    self.differing += known.counts != row.counts or known.rest != row.rest
-                    self.seen[edge] += 1
-                    out[i] = edge
-                    last = edge + 1
+                while i < n and self.has_room():
+                    out[i] = self.take(&data[i], last, &differs)
+                    last = out[i] + 1
                     i += 1
         return last
+
+    cdef inline bint has_room(self) noexcept nogil:
+        """Whether one more edge fits."""
+        return self.edges + 1 < self.edge_room and self.nodes + 1 < self.node_room
+
+    cdef make_room(self):
+        self._grow()
+
+    cdef inline uint32_t take(self, const words* branch, uint32_t last,
+                              bint* differs) noexcept nogil:
+        """Number of the edge that is like `branch`, after that of number `last` - 1, and whether
+        the branch has other values than the edge; there must be room."""
+        cdef words row = branch[0]
+        cdef uint32_t* guess = &self.after[2 * <size_t> last]
+        cdef uint32_t edge = guess[0]
+        cdef const words* known
+        row.counts &= self.counts_mask
+        row.rest &= self.rest_mask
+        if edge == NONE or not self._is(&self.rows[edge], &row):
+            edge = guess[1]
+            if edge == NONE or not self._is(&self.rows[edge], &row):
+                edge = self._number(self.target[last - 1] if last else 0, &row)
+            guess[1] = guess[0]
+            guess[0] = edge
+        known = &self.rows[edge]
+        differs[0] = known.counts != row.counts or known.rest != row.rest
+        self.differing += differs[0]
+        self.seen[edge] += 1
+        return edge
 
     cdef inline bint _is(self, const words* edge, const words* row) noexcept nogil:
         return (edge.from_ == row.from_ and edge.to == row.to
@@ -256,16 +243,26 @@ cdef class Edges:
         )) + first_edge
         number = np.arange(edges + 1, dtype=np.uint32)
         number[order] = np.arange(first_edge, edges, dtype=np.uint32)
-        order = np.concatenate([np.arange(first_edge), order]).astype(np.int64)
-        self._rows[:edges] = self._rows[order]
-        self._seen[:edges] = self._seen[order]
-        self._source[:edges], self._target[:edges] = source[order], target[order]
+        new = slice(first_edge, edges)
+        self._rows[new], self._seen[new] = self._rows[order], self._seen[order]
+        self._source[:edges], self._target[:edges] = source, target
+        self._source[new], self._target[new] = source[order], target[order]
         after = self._after[:2 * edges + 2].reshape(-1, 2)
-        after[1:] = after[1:][order]
+        after[1 + first_edge:] = after[1:][order]
         known = after != NONE
         after[known] = number[after[known]]
         self._index()
         return number[:edges]
+
+
+def renumber(uint32_t[::1] numbers, const uint32_t[::1] table):
+    """Replace each number by what the table has for it; all must lie within it."""
+    cdef Py_ssize_t i
+    if len(numbers) and np.max(numbers) >= len(table):
+        raise ValueError("numbers: not in the table")
+    with nogil:
+        for i in range(numbers.shape[0]):
+            numbers[i] = table[numbers[i]]
 
 
 def varints(const uint8_t[::1] data):

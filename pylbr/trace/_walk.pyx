@@ -131,10 +131,16 @@ cdef class Walk:
                     edge = edge_of[first[node]]
                 arcs[i].next = node
                 arcs[i].base = first[node]
-        self._numbers = numbers[:at + SLACK].copy()
-        self._chains = np.zeros(at + SLACK, BRANCH_DTYPE)
+        self._numbers, self._chains = numbers[:at + SLACK].copy(), None
+
+    cdef _chain_rows(self):
+        """The rows of the chains: only a reader needs them."""
+        cdef size_t chains
+        self._chains = np.zeros(len(self._numbers), BRANCH_DTYPE)
         if self.edges:
-            self._chains[:at] = self._rows[self._numbers[:at]]
+            np.take(self._rows, self._numbers[:-SLACK], out=self._chains[:-SLACK], mode="clip")
+        chains = self._chains.ctypes.data
+        self.chains = <const lbr_branch*> chains
 
     def use(self, int version):
         """Let the graph be what it is after `version` graph parts, at least 1."""
@@ -165,12 +171,12 @@ cdef class Walk:
 
     cdef _take(self):
         """Addresses of the arrays."""
-        cdef size_t chains = self._chains.ctypes.data, numbers = self._numbers.ctypes.data
+        cdef size_t numbers = self._numbers.ctypes.data
         cdef size_t target = self._target.ctypes.data, arcs = self._arcs.ctypes.data
         cdef size_t first = self._first.ctypes.data, ways = self._ways.ctypes.data
         cdef size_t states = self._node_state.ctypes.data, ranks = self._rank_state.ctypes.data
         cdef size_t rank_of = self._rank_of.ctypes.data
-        self.chains, self.numbers = <const lbr_branch*> chains, <const uint32_t*> numbers
+        self.numbers = <const uint32_t*> numbers
         self.target, self.arcs = <const uint32_t*> target, <const arc*> arcs
         self.first, self.ways = <const uint32_t*> first, <const uint32_t*> ways
         self.node_state, self.rank_state = <int8_t*> states, <uint32_t*> ranks
@@ -339,6 +345,8 @@ cdef class Walk:
         begin_guesses(&s)
         s.ranks, s.rank_bytes = <uint8_t*> ranks, len(ranks)
         cdef size_t data = out.ctypes.data
+        if self._chains is None and out.dtype == BRANCH_DTYPE:
+            self._chain_rows()
         cdef lbr_branch* rows = <lbr_branch*> data if out.dtype == BRANCH_DTYPE else NULL
         cdef uint32_t* numbers = <uint32_t*> data if rows == NULL else NULL
         contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)

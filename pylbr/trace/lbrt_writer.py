@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from lbrcore import BRANCH_DTYPE
 from pylbr.files.closing import Discarding
 from pylbr.files.output import AtomicFile
-from pylbr.trace._edges import Edges
+from pylbr.trace._edges import Edges, renumber
 from pylbr.trace._walk import Walk
 from pylbr.trace.check import check_branches
 from pylbr.trace.lbrt_graph import pack_graph, starts_of
@@ -36,7 +36,7 @@ from pylbr.trace.lbrt_streams import StreamWriter
 from pylbr.trace.metadata import METADATA_KEY, Metadata, encode_metadata
 from pylbr.trace.schema import COLUMNS, REQUIRED
 
-__all__ = ["GROUP_ROWS", "LbrtWriter"]
+__all__ = ["GROUP_ROWS", "STEP_ROOM", "LbrtWriter", "Steps"]
 
 #: Rows that wait for the graph that foretells them.
 GROUP_ROWS: Final = 1 << 22
@@ -44,8 +44,16 @@ GROUP_ROWS: Final = 1 << 22
 _NEW_EDGES: Final = 1 << 19
 #: A group with more than one new edge per so many rows is no program's: its rows are kept plain.
 _ROWS_PER_EDGE: Final = 4
+#: Rows that `LbrtWriter.write_steps` has room for at least, and asks for at most.
+STEP_ROOM: Final = 16
+_STEP_ROWS: Final = 1 << 18
 #: Fewer rows than this count as so many.
 _FEW_ROWS: Final = 1 << 14
+
+
+#: (array for numbers, last) -> (how many there are, last, which of them have other values than
+#: their edge, the rows of these).
+Steps = Callable[[np.ndarray, int], tuple[int, int, np.ndarray, np.ndarray]]
 
 
 class LbrtWriter(Discarding):
@@ -58,6 +66,8 @@ class LbrtWriter(Discarding):
     columns : tuple of str
     metadata : Metadata
         May be replaced until `close`: tasks and modules become known as a program runs.
+    renumbered : callable
+        Called when edges have other numbers than before.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class LbrtWriter(Discarding):
         self._settled = (0, 1)
         self._graphs: list[bytes] = []
         self._walk: Walk | None = None
+        self.renumbered: Callable[[], object] = lambda: None
         self._numbers = np.empty(GROUP_ROWS, np.uint32)
         self._fill = 0
         self._last: dict[int, int] = {}
@@ -135,14 +146,59 @@ class LbrtWriter(Discarding):
         if self._cpus is not None:
             self._cpus.add(_runs(cpu, n))
         if self._edges.differing != differing:
-            check_branches(self.path, branches)
-            expected = self._edges.rows_of(out)
-            for name, words in value_differences(branches, expected, self.columns).items():
-                if words.any():
-                    if name not in self._differences:
-                        self._differences[name] = np.zeros(GROUP_ROWS, np.uint32)
-                    self._differences[name][first:first + n] = words
+            self._differ(branches, out, np.arange(first, first + n))
         self._fill += n
+
+    @property
+    def edges(self) -> Edges:
+        """What numbers the steps of this trace."""
+        return self._edges
+
+    def write_steps(self, task: int, steps: Steps) -> int:
+        """Append branches of one thread whose edges `steps` numbers itself.
+
+        Parameters
+        ----------
+        task : int
+            The thread's id.
+        steps : callable
+            Called with an array for the numbers of edges, at least `STEP_ROOM` uint32, and 1 +
+            the number of the thread's edge before, or 0; returns as `Steps` has it.
+
+        Returns
+        -------
+        int
+            Rows that were appended.
+        """
+        first, known = self._fill, self._edges.edges
+        out = self._numbers[first:first + _STEP_ROWS]
+        count, last, where, branches = steps(out, self._last.get(task, 0))
+        self._last[task] = last
+        if self._edges.edges != known:
+            check_branches(self.path, self._edges.rows_of(
+                np.arange(known, self._edges.edges, dtype=np.uint32)))
+        if count:
+            self._tasks.add(_runs(task, count))
+            if self._cpus is not None:
+                self._cpus.add(_runs(0, count))
+        if len(where):
+            self._differ(branches, out[where], first + where)
+        self._fill += count
+        self.count += count
+        if (GROUP_ROWS - self._fill < STEP_ROOM
+                or self._edges.edges - self._settled[0] > _NEW_EDGES):
+            self.flush()
+        return count
+
+    def _differ(self, branches: np.ndarray, numbers: np.ndarray, places: np.ndarray) -> None:
+        """Note by how much the values of some rows of the group differ from their edges'."""
+        check_branches(self.path, branches)
+        expected = self._edges.rows_of(numbers)
+        for name, words in value_differences(branches, expected, self.columns).items():
+            if words.any():
+                if name not in self._differences:
+                    self._differences[name] = np.zeros(GROUP_ROWS, np.uint32)
+                self._differences[name][places] = words
 
     def flush(self) -> None:
         """Write all branches so far into the file."""
@@ -158,6 +214,7 @@ class LbrtWriter(Discarding):
                 self._plain(tasks, cpus)
                 self._edges.forget(edges, nodes)
                 self._last, self._place = {}, {}
+                self.renumbered()
             else:
                 if new or self._walk is None:
                     self._grow(edges, nodes)
@@ -170,8 +227,9 @@ class LbrtWriter(Discarding):
     def _grow(self, edges: int, nodes: int) -> None:
         """Write what the graph has more than before."""
         number = self._edges.settle(edges, nodes)
-        self._numbers[:self._fill] = number[self._numbers[:self._fill]]
+        renumber(self._numbers[:self._fill], number)
         self._last = {task: int(number[last - 1]) + 1 for task, last in self._last.items() if last}
+        self.renumbered()
         rows, source, target, seen, addresses = self._edges.table()
         starts = starts_of(source, seen, edges, len(addresses))
         payload = pack_graph(rows, source, target, addresses, starts[1], edges, nodes,

@@ -54,6 +54,20 @@ def test_walk_equals_its_twin(data, table, timed, cut):
     assert fast.gaps == slow.gaps
 
 
+@pytest.mark.parametrize("kind", [_blocks, blocks_reference], ids=["fast", "plain"])
+@pytest.mark.parametrize("event", [WordEvent.ASYNCHRONOUS, WordEvent.SYNCHRONOUS])
+def test_a_software_interrupt_that_has_not_run_is_no_branch(kind, event):
+    """A signal before it, in its block: the way into the kernel and out of it."""
+    table = np.array([(0,) * 8, (BASE, 0, 0, 5, 3, 2, 0, BranchClass.SOFT_INT),
+                      (BASE + 64, 0, 0, 5, 3, 2, 0, NO_BRANCH)], BLOCK_DTYPE)
+    at = [PAYLOAD | BASE >> 30 * i & (PAYLOAD - 1) for i in range(3)]
+    words = np.array([1, *at, EVENT | event, 2], np.uint32)
+    rows = kind.BlockWalk(table, np.array([3, 2], np.uint8)).feed(words)
+    expected = BranchClass.EXCEPTION if event == WordEvent.SYNCHRONOUS else BranchClass.INTERRUPT
+    assert rows["class"].tolist() == [expected, BranchClass.IRET]
+    assert rows["from"][0] == BASE and rows["to"][1] == BASE + 64
+
+
 @given(tables(), st.integers(0, 2**30 - 1))
 def test_unknown_number_is_refused(table, number):
     number = number if number >= len(table[0]) else 0
