@@ -39,6 +39,9 @@ RECORD = (f"cat {PMU}/caps/pmu_name {PMU}/caps/branches; mount -o bind /dev/null
 RECORD_BOTH = ("mount -o bind /dev/null /proc/kallsyms; "
                "perf record -q -BN -b -e branches -c 1009 ./work 5000")
 LIMIT = 6_000_000_000
+#: Call stacks of a task that shares its CPU: Linux leaves them in the LBRs, or restores them.
+STACKS = ("mount -o bind /dev/null /proc/kallsyms; (while :; do :; done) & "
+          "perf record -q -BN --call-graph lbr -e branches:u -c 5003 ./calls 50000; kill $!")
 #: Models on which a policy of each kind works, and one of them to boot under.
 FIRST = {"sapphire-rapids": "lease", "haswell": "kvm-legacy"}
 #: Policies that keep host and guest apart.
@@ -46,6 +49,9 @@ KEEP = ("lease", "mediated", "request")
 HOST = (Point("at", 1000, Act("open", 3)), Point("every", 200_000, Act("sample")),
         Point("every", 3_000_000, Act("close")), Point("every", 3_100_000, Act("open", 3)),
         Point("every", 7_000_000, Act("migrate")))
+#: Other tasks run, so that a policy that releases the LBRs of a guest that has them off does.
+OTHERS = (Point("at", 1000, Act("open", 3)), Point("every", 20_011, Act("switch", 0)),
+          Point("every", 20_011, Act("switch", 0)), Point("every", 20_011, Act("branches", 16)))
 
 
 @dataclass(frozen=True)
@@ -148,13 +154,13 @@ def vcpu(model: str, folder: Path) -> Path:
     return saved
 
 
-def beside_host(saved: Path, policy: str, work: Path) -> tuple[Contention, Result]:
-    """`work` is recorded by a guest whose host samples, too."""
-    host = Contention(Script(policy, HOST))
+def recorded_beside(saved: Path, host: Contention, command: str, program: Path) -> bytes:
+    """The perf.data of a guest under `host`."""
     console = Console()
     machine = restore(saved, console=console, contention=host)
     console.watch(machine)
-    return host, execute(machine, Channel(machine), RECORD_BOTH, {"work": work}, LIMIT)
+    result = execute(machine, Channel(machine), command, {program.name: program}, LIMIT)
+    return result.files.get("perf.data", b"")
 
 
 def of_the_host(data: bytes) -> int:
@@ -165,28 +171,37 @@ def of_the_host(data: bytes) -> int:
         return sum(source >> 32 == HOST_FROM >> 32 for stack in stacks(path) for source, _ in stack)
 
 
+def entries(data: bytes) -> int:
+    """Branches in the stacks of a perf.data."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "perf.data")
+        path.write_bytes(data)
+        return sum(map(len, stacks(path)))
+
+
 def contention(names: Sequence[str], work: Path) -> bool:
-    """The same recording as vCPU under every policy, beside a host that uses the LBRs, too."""
-    heading("", "host's samples", "without records", "of the guest", "host's in perf.data",
-            "perf.data as alone")
-    well = True
+    """The same recordings as vCPU under every policy, beside a host that uses the LBRs, too."""
+    heading("", "host's samples", "without records", "of the guest", "host's read by the guest",
+            "host's in perf.data", "perf.data as alone", "call stacks as alone", "their entries")
+    well, calls = True, build("calls", work.parent)
+    recordings = ((RECORD_BOTH, work, HOST), (STACKS, calls, OTHERS))
     with tempfile.TemporaryDirectory() as folder:
         for model, first in FIRST.items():
             policies = [name for name in names or POLICIES
                         if name.startswith("kvm-legacy") == first.startswith("kvm-legacy")]
             saved = vcpu(model, Path(folder)) if policies else Path()
-            alone: bytes | None = None
+            alone = [recorded_beside(saved, Contention(Script(first, ())), command, program)
+                     for command, program, _ in recordings if policies]
             for policy in policies:
-                if alone is None:
-                    machine = restore(saved, contention=Contention(Script(first, ())))
-                    alone = execute(machine, Channel(machine), RECORD_BOTH, {"work": work},
-                                    LIMIT).files["perf.data"]
-                host, result = beside_host(saved, policy, work)
-                data = result.files.get("perf.data", b"")
-                leaked = of_the_host(data)
-                row(policy, host.samples, host.absent, host.breaches, leaked,
-                    "yes" if data == alone else "no")
-                well &= policy not in KEEP or not leaked and not host.breaches
+                hosts = [Contention(Script(policy, points)) for _, _, points in recordings]
+                data = [recorded_beside(saved, host, command, program)
+                        for host, (command, program, _) in zip(hosts, recordings, strict=True)]
+                read, leaked = sum(host.leaked for host in hosts), sum(map(of_the_host, data))
+                same = ["yes" if mine == other else "no"
+                        for mine, other in zip(data, alone, strict=True)]
+                row(policy, hosts[0].samples, hosts[0].absent, hosts[0].breaches, read, leaked,
+                    *same, f"{entries(data[1])} of {entries(alone[1])}")
+                well &= policy not in KEEP or not read and not leaked and not hosts[0].breaches
     return well
 
 
