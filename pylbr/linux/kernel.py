@@ -108,8 +108,8 @@ def _bz_image(path: str | Path, data: bytes, own_decompressor: bool) -> Kernel:
     start = ((data[_SECTS] or 4) + 1) * 512
     if start + _ENTRY_64 >= len(data):
         raise ImageError(path, "damaged: ends before its protected-mode code")
-    if not own_decompressor:
-        packed, length = struct.unpack_from("<II", data, _PAYLOAD)
+    packed, length = struct.unpack_from("<II", data, _PAYLOAD)
+    if (packed or length) and not own_decompressor:  # memtest86+ packs nothing
         if start + packed + length > len(data) or length < 16:
             raise ImageError(path, "damaged: ends before its payload does")
         unpacked = _unpack(path, data[start + packed:start + packed + length])
