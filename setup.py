@@ -4,6 +4,7 @@ LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of t
 LBRCORE_FLAGS has more flags of the compiler, as a sanitizer takes them, after those given here.
 """
 
+import contextlib
 import os
 import runpy
 import shutil
@@ -70,10 +71,25 @@ def extension(name: str) -> Extension:
     )
 
 
+def report(line: str) -> None:
+    """Write to the file that PYLBR_PROGRESS names: pip shows nothing of a build."""
+    name = os.environ.get("PYLBR_PROGRESS")
+    if name:
+        with contextlib.suppress(OSError), open(name, "a") as file:
+            file.write(f"  {line}\n")
+
+
 class BuildExtensions(build_ext):
     """The extensions, liblbrcore of the C that Cython made of them, and, for a wheel, what the
     recorder runs in other processes.
     """
+
+    _done = 0
+
+    def build_extension(self, ext: Extension) -> None:
+        super().build_extension(ext)
+        self._done += 1
+        report(f"compiled {self._done} of {len(self.extensions)}: {ext.name}")
 
     def run(self) -> None:
         super().run()
@@ -100,6 +116,7 @@ class SourceArchive(sdist):
 
 
 def modules() -> list[Extension]:
+    report(f"making C of {len(EXTENSIONS)} modules")
     return cythonize(
         [extension(name) for name in EXTENSIONS]
         + [Extension("lbrcore._cyutility", ["lbrcore/_cyutility.c"])],

@@ -17,7 +17,10 @@ from pylbr.arch.features import AmdLbr, ArchLbr, CpuModel, LegacyLbr, Pmu
 from pylbr.arch.validate import check
 from pylbr.errors import ConfigurationError
 
-__all__ = ["MODELS", "architectural", "model"]
+__all__ = ["DEFAULT_MODEL", "MODELS", "architectural", "model"]
+
+#: What commands and samplers take where none is named.
+DEFAULT_MODEL = "sapphire-rapids"
 
 _AVX = 0x7
 _AVX512 = 0xE7 | 1 << 9

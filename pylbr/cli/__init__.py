@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import pylbr
+from pylbr.cli.exit_codes import listed
 from pylbr.cli.process import Ended, ended_by_signals, flush, open_standard_streams
 from pylbr.errors import CommandError, LbrError
 from pylbr.extras import missing
@@ -78,6 +79,7 @@ def parser_of(*configured: str) -> argparse.ArgumentParser:
         )
         if name in configured:
             importlib.import_module(f"pylbr.cli.{name}").configure(sub)
+            sub.epilog = f"{(sub.epilog or '').rstrip()}\n\n{listed(name)}".lstrip("\n")
     return parser
 
 
@@ -123,8 +125,10 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
             return 2
         args, unknown = parser.parse_known_args(arguments)
         if unknown:
-            parser.prog = name  # the command's own usage is more specific
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}; see {name} --help")
+            commands = next(action.choices for action in parser._actions
+                            if isinstance(action, argparse._SubParsersAction))
+            commands[args.command].error(
+                f"unrecognized arguments: {' '.join(unknown)}; see {name} --help")
         return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
     except CommandError as error:
         print(f"{name}: {printable(str(error))}", file=sys.stderr)

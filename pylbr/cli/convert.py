@@ -44,7 +44,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    add_inputs(parser, "IN", "what to read")
+    add_inputs(parser, "IN", "what to read (default perf.data)")
     add_jobs(parser)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument(
@@ -82,7 +82,7 @@ def add_binary(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; quiet unless standard error is a terminal."""
-    named = named_inputs(args)
+    named = named_inputs(args, "perf.data")
     if args.rows_per_file is not None and args.rows_per_file < 1:
         raise CommandError("--rows-per-file: at least 1")
     if len(named) != 1 or named[0][1] != 1:

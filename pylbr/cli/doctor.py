@@ -23,8 +23,6 @@ EPILOG = """
 Consumers of branch stacks write empty profiles without a word. The verdicts are what perf report,
 perf2bolt, llvm-profgen and AutoFDO make of FILE: good, poor or empty.
 
-exit code: 1 if a consumer makes nothing of it
-
 examples:
   pylbr doctor perf.data
   pylbr doctor perf.data --binary ./app
@@ -35,14 +33,14 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    perf_words.add_input(parser, "FILE", "recording with branch stacks")
+    perf_words.add_input(parser, "FILE", "recording with branch stacks (default perf.data)")
     parser.add_argument("--binary", metavar="ELF", help="the binary that a profile is wanted of")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Examine, then print findings and verdicts."""
-    args.input = perf_words.named_input(args)
+    args.input = perf_words.named_input(args, "perf.data")
     with open_any(args.input) as source, progress(None, "", os.path.basename(args.input)):
         if not isinstance(source, Stacks):
             raise CommandError(f"{args.input}: is a trace of every branch, of which consumers read "

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pylbr.arch.models import DEFAULT_MODEL
+from pylbr.cli.cpu_option import add_cpu
 from pylbr.errors import CommandError
 from pylbr.extras import needed
 from pylbr.files.output import AtomicFile
@@ -30,9 +32,6 @@ Without COMMAND standard input is the terminal of a shell in the guest, on its s
 
 A guest that has booted is kept there, too: the second command starts in seconds.
 
-exit codes: the command's; 124 a limit was reached; 134 the guest's kernel panicked or the machine
-cannot go on, with a report on standard error.
-
 examples:
   pylbr linux -- perf record -b -e branches:u ./prog
   pylbr linux --cpu haswell -- 'perf record -b ./prog && perf report --stdio'
@@ -48,9 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", metavar="COMMAND", nargs="*",
         help="one word is for the guest's shell as it is; none: an interactive shell")
-    parser.add_argument(
-        "-m", "--model", "--cpu", default="sapphire-rapids",
-        help="processor; architectural: one unknown to every kernel (default: %(default)s)")
+    add_cpu(parser, "processor; architectural: one unknown to every kernel (default: %(default)s)",
+            DEFAULT_MODEL)
     parser.add_argument(
         "--memory", type=int, default=512, metavar="MIB", help="memory (default: %(default)s)")
     parser.add_argument(

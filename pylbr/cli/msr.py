@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from typing import Any
 
-from pylbr.arch import MODELS, find, model, registers
+from pylbr.arch import MODELS, CpuModel, find, model, registers
 from pylbr.arch.describe import decode, fields_of, reference
+from pylbr.arch.models import DEFAULT_MODEL
+from pylbr.cli.cpu_option import add_cpu
 from pylbr.cpu import Processor
 from pylbr.errors import CommandError, GeneralProtection
 from pylbr.files.output import AtomicFile
@@ -20,11 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("register", nargs="?", help="name or number; all if left out")
     parser.add_argument("value", nargs="?", help="a value to take apart")
-    parser.add_argument("-m", "--cpu", "--model", dest="model", metavar="NAME",
-                        default="sapphire-rapids",
-                        help=f"processor: {', '.join(MODELS)} (default: %(default)s)")
+    add_cpu(parser, f"processor: {', '.join(MODELS)} (default: %(default)s)", DEFAULT_MODEL)
     parser.add_argument("--reference", action="store_true",
                         help="the reference of all registers, as Markdown")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-o", "--output", metavar="FILE", help="with --reference: write it there")
 
 
@@ -39,34 +43,72 @@ def run(args: argparse.Namespace) -> int:
         return 0
     chosen = model(args.model)
     if args.register is None:
-        print_table(Table([
-            (f"{r.index:X}H", r.row.access.value, f"{r.reset:x}", r.name)
-            for r in registers(chosen).values()], right=frozenset({0, 2})))
-        return 0
+        found: Any = [{"msr": r.index, "access": r.row.access.value, "reset": r.reset,
+                       "name": r.name} for r in registers(chosen).values()]
+        return _print_json(found) if args.json else _print_all(found)
     register = find(chosen, args.register)
-    print(f"{register.name} ({register.index:X}H) on {chosen.name}: {register.row.access.value}, "
-          f"RESET {register.reset:#x}; {register.row.source}")
-    if register.row.rule:
-        print(f"  {register.row.rule}")
+    found = {"model": chosen.name, "name": register.name, "msr": register.index,
+             "access": register.row.access.value, "reset": register.reset,
+             "source": register.row.source, "rule": register.row.rule,
+             "reserved": register.reserved_bits}
     if args.value is None:
-        print_table(Table([(field.bits, field.name, field.meaning)
-                           for field in fields_of(register, chosen)], right=frozenset({0}),
-                          indent=2))
-        print(f"  reserved: {register.reserved_bits:#018x}")
-        return 0
+        found["fields"] = [{"bits": field.bits, "name": field.name, "meaning": field.meaning}
+                           for field in fields_of(register, chosen)]
+    else:
+        value = _number(args.value)
+        found["value"] = value
+        found["fields"] = [{"bits": field.bits, "name": field.name, "value": part}
+                           for field, part in decode(register, chosen, value)]
+        found["fault"] = _fault(chosen, register.index, value)
+    if args.json:
+        _print_json(found)
+    else:
+        _print_one(found)
+    return int(bool(found.get("fault")))
+
+
+def _number(text: str) -> int:
     try:
-        value = int(args.value, 0)
+        value = int(text, 0)
     except ValueError:
-        raise CommandError(f"value {args.value!r} is no number; give 0x... or decimal") from None
+        raise CommandError(f"value {text!r} is no number; give 0x... or decimal") from None
     if not 0 <= value < 1 << 64:
-        raise CommandError(f"value {args.value} does not fit in 64 bits")
-    print_table(Table([(field.bits, field.name, f"{part:#x}")
-                       for field, part in decode(register, chosen, value)], right=frozenset({0}),
-                      indent=2))
+        raise CommandError(f"value {text} does not fit in 64 bits")
+    return value
+
+
+def _fault(chosen: CpuModel, index: int, value: int) -> str:
+    """Why a WRMSR of the value faults; empty if it does not."""
     try:
-        Processor(chosen).wrmsr(register.index, value)
+        Processor(chosen).wrmsr(index, value)
     except GeneralProtection as fault:
         bits = f"bits {fault.bits:#x}: " if fault.bits else ""
-        print(f"  a WRMSR faults: {bits}{fault.rule}")
-        return 1
+        return f"{bits}{fault.rule}"
+    return ""
+
+
+def _print_json(what: object) -> int:
+    json.dump(what, sys.stdout, indent=1)
+    print()
     return 0
+
+
+def _print_all(found: list[dict[str, Any]]) -> int:
+    print_table(Table([(f"{r['msr']:X}H", r["access"], f"{r['reset']:x}", r["name"])
+                       for r in found], right=frozenset({0, 2})))
+    return 0
+
+
+def _print_one(found: dict[str, Any]) -> None:
+    print(f"{found['name']} ({found['msr']:X}H) on {found['model']}: {found['access']}, "
+          f"RESET {found['reset']:#x}; {found['source']}")
+    if found["rule"]:
+        print(f"  {found['rule']}")
+    print_table(Table(
+        [(field["bits"], field["name"],
+          f"{field['value']:#x}" if "value" in field else field["meaning"])
+         for field in found["fields"]], right=frozenset({0}), indent=2))
+    if "value" not in found:
+        print(f"  reserved: {found['reserved']:#018x}")
+    elif found["fault"]:
+        print(f"  a WRMSR faults: {found['fault']}")

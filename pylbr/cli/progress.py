@@ -72,6 +72,13 @@ class ProgressBar:
             text += f", {left // 60}:{left % 60:02} left"
         return text
 
+    def reach(self, done: int, total: int) -> None:
+        """`done` units of about `total` are done."""
+        if total and total != self._total:
+            self._total = total
+            self._bar.update(self._task, total=total)
+        self.update(done - self.n)
+
     def set_description(self, text: str) -> None:
         """Text before the bar."""
         self._bar.update(self._task, description=printable(text))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 
 from pylbr.cli import perf_options
 from pylbr.errors import CommandError
 from pylbr.record.events import EVENT_NAMES
-from pylbr.record.recorded import record_program
+from pylbr.record.recorded import Recording, record_program
 from pylbr.record.targets import TARGETS
 
 __all__ = ["HELP", "configure", "run"]
@@ -77,14 +78,13 @@ def run(args: argparse.Namespace) -> int:
                            "pylbr record [options] -- PROGRAM [ARGUMENT ...]")
     if args.duration and not running:
         raise CommandError("--duration: a program is recorded to its end; -p PID takes a time")
-    done = record_program(
-        command, args.output, frequency=args.freq, count=args.count, event=args.event,
-        full=args.full, branch_filter=args.branch_filter, depth=args.depth, engine=args.engine,
-        cycles=args.cycles, mispredicts=args.mispredicts, max_size=args.max_size,
-        max_overhead=args.max_overhead, pid=args.pid, tid=args.tid, seconds=args.duration,
-        live=args.live, arguments=["pylbr", *sys.argv[1:]],
-        chosen=_ignore if args.quiet else _chosen,
-        announce=_ignore if args.quiet else _announce)
+    if args.full and not args.quiet:
+        from pylbr.cli.progress import progress  # loaded where it is needed: most runs are short
+
+        with progress(None, "branches", "writing") as bar:
+            done = _record(args, command, bar.reach)
+    else:
+        done = _record(args, command, _uncounted)
     if not args.quiet:
         what = "branches" if args.full else "samples"
         print(f"[ pylbr record: {done.count:,} {what} in {done.path} ]", file=sys.stderr)
@@ -94,6 +94,20 @@ def run(args: argparse.Namespace) -> int:
     for remark in done.remarks:
         print(f"pylbr record: {remark}", file=sys.stderr)
     return done.exit_code or int(bool(done.nothing))
+
+
+def _record(
+    args: argparse.Namespace, command: list[str], reach: Callable[[int, int], object]
+) -> Recording:
+    return record_program(
+        command, args.output, frequency=args.freq, count=args.count, event=args.event,
+        full=args.full, branch_filter=args.branch_filter, depth=args.depth, engine=args.engine,
+        cycles=args.cycles, mispredicts=args.mispredicts, max_size=args.max_size,
+        max_overhead=args.max_overhead, pid=args.pid, tid=args.tid, seconds=args.duration,
+        live=args.live, arguments=["pylbr", *sys.argv[1:]],
+        chosen=_ignore if args.quiet else _chosen,
+        announce=_ignore if args.quiet else _announce,
+        progress=reach)
 
 
 def _percent(text: str) -> float:
@@ -123,6 +137,10 @@ def _announce(line: str) -> None:
 
 
 def _ignore(line: str) -> None:
+    pass
+
+
+def _uncounted(done: int, total: int) -> None:
     pass
 
 

@@ -10,6 +10,7 @@ import sys
 from pylbr.arch.models import MODELS
 from pylbr.cli import perf_words
 from pylbr.cli.convert import add_binary
+from pylbr.cli.cpu_option import add_cpu
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError, TraceError
 from pylbr.files.format import WriteOptions
@@ -63,8 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     perf_words.accept(parser, "-m", "--mmap-pages", value=True)
     add("-a", "--all-cpus", action="store_true",
         help="counters belong to CPUs, not to tasks")
-    add("--cpu", metavar="MODEL", default=DEFAULT_MODEL,
-        help=f"processor (default {DEFAULT_MODEL}): {', '.join(MODELS)}")
+    add_cpu(parser, f"processor (default {DEFAULT_MODEL}): {', '.join(MODELS)}", DEFAULT_MODEL,
+            letter=False)
     add("--depth", type=int, metavar="N", help="IA32_LBR_DEPTH (default: the largest)")
     add("--skid", type=int, metavar="N", default=0,
         help="branches from an overflow to its interrupt (default 0; none with :p)")
@@ -140,7 +141,7 @@ def _setup(args: argparse.Namespace) -> SampleSetup:
         modifiers = events[0].partition(":")[2] if events else ""
         branches += "".join(f",{level}" for level in "uk" if level in modifiers)
     return SampleSetup.of(
-        events, args.count, model=args.cpu, jitter=args.jitter, seed=args.seed, skid=args.skid,
+        events, args.count, model=args.model, jitter=args.jitter, seed=args.seed, skid=args.skid,
         branches=branches, depth=args.depth, freeze=args.freeze,
         scope="cpu" if args.all_cpus else "task", engine=args.engine,
         quirks=tuple(args.quirk))

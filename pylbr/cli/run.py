@@ -9,9 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pylbr.arch.models import DEFAULT_MODEL
+from pylbr.cli.cpu_option import add_cpu
 from pylbr.errors import CommandError
 from pylbr.extras import needed
-from pylbr.trace import Metadata, Writer
+from pylbr.trace import Metadata
+from pylbr.trace.output import trace_writer
 
 if TYPE_CHECKING:
     from pylbr.embed.machine import Ending, Machine
@@ -39,19 +42,14 @@ line on standard error reports at the end what each side saw.  A script, one lin
 What happens: exit, open [pinned] [exclude-guest] [user] [task], close, sample, switch [N],
 branches N, migrate.
 
-exit codes: the guest's, 255 for a larger one; 0 also after HLT with interrupts off; 124 the limit
-was reached; 134 a triple fault or something from which this machine cannot continue, with a report
-on standard error.
-
 examples:
   pylbr run kernel.elf
-  pylbr run --model alder-lake-p --limit 1000000 kernel.elf
+  pylbr run --cpu alder-lake-p --limit 1000000 kernel.elf
   pylbr run --trace kernel.arrow kernel.elf          every branch, for pylbr inspect and replay
   pylbr run --contention script.txt kernel.elf
   pylbr run --kernel /boot/vmlinuz --initrd root.cpio --append console=ttyS0 --memory 512
   pylbr run --pause 500000 --save middle.vm kernel.elf && pylbr run middle.vm
 """
-_MODEL = "sapphire-rapids"
 _CODES = {"limit": 124, "shutdown": 134, "stuck": 134, "panic": 134}
 
 
@@ -64,9 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--own-decompressor", action="store_true",
         help="let a bzImage unpack itself in the guest, as boot loaders do")
-    parser.add_argument(
-        "-m", "--model", "--cpu",
-        help=f"processor (default: {_MODEL}, of a saved machine its own)")
+    add_cpu(parser, f"processor (default: {DEFAULT_MODEL}, of a saved machine its own)")
     parser.add_argument(
         "--memory", type=int, metavar="MIB", help="memory (default: 64, of --kernel 512)")
     parser.add_argument(
@@ -84,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--module", metavar="FILE", action="append", default=[],
         help="boot module, for multiboot images; may be given again")
     parser.add_argument(
-        "--trace", metavar="FILE", help="write all branches, .arrow or .parquet")
+        "--trace", metavar="FILE", help="write all branches, .lbrt, .arrow or .parquet")
     parser.add_argument(
         "--contention", metavar="FILE", help="share the LBRs with a host, as in this script")
     parser.add_argument(
@@ -122,10 +118,10 @@ def run(args: argparse.Namespace) -> int:
         trace = None
         if args.trace:
             saved = args.guest and is_saved(args.guest)
-            model = args.model or ("" if saved else _MODEL)
+            model = args.model or ("" if saved else DEFAULT_MODEL)
             metadata = Metadata(
                 model=model, provenance={"guest": args.guest or args.kernel})
-            trace = stack.enter_context(Writer(args.trace, metadata)).write
+            trace = stack.enter_context(trace_writer(args.trace, metadata)).write
         with signals_held():  # the engine's set-up and its finalizers ignore exceptions
             machine = _machine(args, trace, console)
         machine.pause_at = args.pause
@@ -157,7 +153,8 @@ def _machine(
         return restore(args.guest, console=_console, trace=trace, contention=contention,
                        model=args.model)
     image = load(args.guest)
-    machine = Machine(args.model or _MODEL, memory=(args.memory or 64) * MIB, console=_console,
+    model = args.model or DEFAULT_MODEL
+    machine = Machine(model, memory=(args.memory or 64) * MIB, console=_console,
                       trace=trace, contention=contention, seed=args.seed)
     machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
     return machine
@@ -174,7 +171,8 @@ def _linux(
         raise CommandError("--module: a Linux kernel has --initrd")
     kernel = load(args.kernel, own_decompressor=args.own_decompressor)
     initrd = Path(args.initrd).read_bytes() if args.initrd else b""
-    machine = Machine(args.model or _MODEL, memory=(args.memory or 512) * MIB, console=console,
+    model = args.model or DEFAULT_MODEL
+    machine = Machine(model, memory=(args.memory or 512) * MIB, console=console,
                       trace=trace, contention=contention, seed=args.seed)
     boot(machine, kernel, initrd, args.append)
     console.watch(machine)

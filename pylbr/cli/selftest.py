@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 from pylbr.arbitration import make_policy
+from pylbr.arch.models import DEFAULT_MODEL
+from pylbr.cli.cpu_option import add_cpu
 from pylbr.embed.machine import executable_model
 from pylbr.errors import CommandError
 from pylbr.selftest.counterexample import reproduce
@@ -23,11 +25,11 @@ host and guest contend without a leak. The guests are built with gcc and run on 
 `pylbr run`; the contention places events of the host at every micro-step of a guest's run, and
 searches every interleaving. A failure that the policy documents is marked XFAIL.
 
-exit codes: 1 a test has failed that the policy promises; without gcc the guests are skipped.
+Without gcc the guests are skipped.
 
 examples:
   pylbr selftest
-  pylbr selftest --policy request --model alder-lake-p
+  pylbr selftest --policy request --cpu alder-lake-p
   pylbr selftest --policy kvm-legacy --group contention
   pylbr verify --set public --out bugs
   pylbr selftest --counterexample bugs/28-mediated-arch-lbr-P1.story.json
@@ -39,8 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("-p", "--policy", default="lease",
                         help="one of pylbr arbitrate's (default: %(default)s)")
-    parser.add_argument("-m", "--model", help="processor (default: sapphire-rapids, or skylake for "
-                        "a policy of legacy LBRs)")
+    add_cpu(parser, f"processor (default: {DEFAULT_MODEL}, or skylake for a policy of legacy LBRs)")
     parser.add_argument("--group", action="append", help="only this group; may be repeated",
                         choices=("works", "state", "msrs", "contention"))
     parser.add_argument("--counterexample", type=Path, metavar="FILE",
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.points < 1:
         raise CommandError(f"--points: must be 1 or more, not {args.points}")
     legacy = make_policy(args.policy).legacy
-    model = args.model or ("skylake" if legacy else "sapphire-rapids")
+    model = args.model or ("skylake" if legacy else DEFAULT_MODEL)
     if (executable_model(model).arch is None) != legacy:
         kind = "legacy" if legacy else "architectural"
         raise CommandError(f"--policy {args.policy} is for {kind} LBRs, which {model} does not "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -30,6 +32,13 @@ __all__ = ["Recording", "period_of", "record_program"]
 _MAX_FREQUENCY: Final = {"native": 50_000, "qemu": 100_000}
 _DEFAULT_FREQUENCY: Final = 1000
 _DEFAULT_EVENT: Final = "branches:u"
+#: Samples that advice is to give, and a period that gives some of a program that hardly runs.
+_SOME: Final = 20
+_FEW: Final = 1009
+#: Suffixes of forms that a recording is not written in: tests hold them to `pylbr.trace.formats`.
+OTHER_FORMS: Final = (
+    ".lbrt", ".parquet", ".arrow", ".csv", ".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz",
+    ".folded", ".speedscope.json", ".fdata", ".perfscript")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,10 @@ def _ignore(line: str) -> None:
     pass
 
 
+def _uncounted(done: int, total: int) -> None:
+    pass
+
+
 def record_program(
     command: Sequence[str | os.PathLike[str]] = (), output: str | os.PathLike[str] | None = None,
     *, frequency: int | str | None = None, count: int | None = None, event: str | None = None,
@@ -75,6 +88,7 @@ def record_program(
     max_overhead: float = 5.0, pid: int | None = None, tid: int | None = None,
     seconds: float = 0.0, live: bool = False, arguments: Sequence[str] = (),
     chosen: Callable[[str], object] = _ignore, announce: Callable[[str], object] = _ignore,
+    progress: Callable[[int, int], object] = _uncounted,
 ) -> Recording:
     """Run a program to its end and record its branches, as ``pylbr record`` does.
 
@@ -121,6 +135,8 @@ def record_program(
         Called with the engine and why it was taken, if there was a choice.
     announce : callable, optional
         Called with what to expect of a full trace, as it grows.
+    progress : callable, optional
+        Called with the branches of a full trace that are written, and about how many there are.
 
     Raises
     ------
@@ -163,6 +179,9 @@ def record_program(
     path = os.fspath(output) if output else "trace.parquet" if full else "perf.data"
     if path == "-":
         raise CommandError("-o -: standard output is the program's; name a file")
+    if not full and path.lower().endswith(OTHER_FORMS):
+        raise CommandError(f"-o {path}: samples are recorded as perf.data, in a file of any other "
+                           "name; pylbr convert makes this form of it, --full records a trace")
     if why:
         chosen(why)
     sink: TraceOutput | PerfDataOutput | LiveOutput | PredictedOutput
@@ -170,7 +189,7 @@ def record_program(
     if full:
         from pylbr.record.trace_output import TraceOutput
 
-        sink = TraceOutput(path, request, runner, announce)
+        sink = TraceOutput(path, request, runner, announce, progress)
     else:
         sink = samples = PerfDataOutput(
             path, request, runner, filter_, arguments or ["pylbr", "record", "--", *words])
@@ -182,11 +201,16 @@ def record_program(
             from pylbr.record.predicted import PredictedOutput
 
             sink = PredictedOutput(sink, mispredicts)
+    before = _children_seconds()
     with sink:
         outcome = runner.run(request, sink, getattr(sink, "refresh", lambda: None))
     nothing = outcome.nothing
-    if not sink.count and not nothing:
-        nothing = "nothing of it could be followed" if full else _too_rare(counted, period)
+    if not sink.count:
+        if full:
+            nothing = nothing or "nothing of it could be followed"
+        else:
+            nothing = _too_rare(nothing, counted, period, _children_seconds() - before if words
+                                else 0.0, _MAX_FREQUENCY.get(runner.name, 0))
     remarks = [*outcome.remarks, *sink.remarks]
     if outcome.gaps:
         remarks.append(f"{outcome.gaps} steps without an explanation")
@@ -194,12 +218,26 @@ def record_program(
                      tuple(remarks))
 
 
-def _too_rare(counted: Counted, period: int) -> str:
-    if counted is Counted.TIME:
-        return (f"the program ended within the {period / 1e6:,g} ms to the first; "
-                "-F HZ with a larger HZ takes some sooner")
-    return (f"fewer than the {period:,} events of a period occurred; "
-            "-c N with a smaller N gives some")
+def _children_seconds() -> float:
+    """CPU time of all processes that were waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def _too_rare(why: str, counted: Counted, period: int, seconds: float, most: int) -> str:
+    """Why there is no sample, and the option that would have given some."""
+    if counted is not Counted.TIME:
+        why = why or f"fewer than the {period:,} events of a period occurred"
+        fewer = min(_FEW, max(period // 100, 1))
+        return f"{why}; -c {fewer} gives some of all but the shortest runs"
+    why = why or f"the program ended within the {period / 1e6:,g} ms of CPU time to the first"
+    if not seconds:
+        return f"{why}; -F HZ with a larger HZ takes some sooner"
+    spent = f"it took {seconds * 1e3:.3g} ms in all"
+    hertz = math.ceil(_SOME / seconds)
+    if hertz <= most and 1_000_000_000 // hertz < period:
+        return f"{why}; {spent}: -F {hertz} gives about {_SOME}"
+    return f"{why}; {spent}: -c {_FEW} gives some, counted under QEMU"
 
 
 def period_of(

@@ -10,7 +10,6 @@ from typing import Final, Self
 
 import numpy as np
 
-from pylbr.errors import TraceError
 from pylbr.files.module import Module
 from pylbr.perf.batch import SampleBatch
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost, Mmap
@@ -22,6 +21,7 @@ from pylbr.trace.lbrt_writer import GROUP_ROWS as LBRT_ROWS
 from pylbr.trace.lbrt_writer import LbrtWriter
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.metadata import Task as TraceTask
+from pylbr.trace.output import trace_suffix, trace_writer
 from pylbr.trace.schema import column_dtype
 from pylbr.trace.writer import BATCH_ROWS, GROUP_ROWS, Writer
 
@@ -53,6 +53,8 @@ class TraceOutput:
     engine : Engine
     announce : callable, optional
         Takes a line for the user: how much is there to write, where that is much.
+    progress : callable, optional
+        Takes the branches written and about how many there are, once the program has ended.
 
     Attributes
     ----------
@@ -65,16 +67,16 @@ class TraceOutput:
     def __init__(
         self, path: str, request: Request, engine: Engine,
         announce: Callable[[str], object] = lambda line: None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
     ) -> None:  # fmt: skip
-        if not path.endswith((".arrow", ".parquet", ".lbrt")):
-            raise TraceError(path, "a full trace needs a name in .lbrt, .parquet or .arrow")
         self._path, self._request, self._engine = path, request, engine
-        self._suffix = os.path.splitext(path)[1]
+        self._suffix = trace_suffix(path)
         self.streams = self._suffix == ".lbrt"
         self._numbered: Numbered | None = None
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._announce, self._next = announce, _MANY
+        self._progress, self._total = progress, 0
         self._row = 0
         self._writer: Writer | LbrtWriter | None = None
         self.count = 0
@@ -103,6 +105,8 @@ class TraceOutput:
 
     def expect(self, count: int, kept: int, ended: bool) -> None:
         """See `Sink`; reports the expected file size at each doubling, and at the end."""
+        if ended:
+            self._total = count
         if count < (_MANY if ended else self._next):
             return
         self._next = 2 * count
@@ -125,6 +129,8 @@ class TraceOutput:
             self.remarks.append(f"{self._path}: {reason}; the file holds what came before")
         writer.write(branches, task=task)
         self.count += len(branches)
+        if self._total:
+            self._progress(self.count, self._total)
         return not self.remarks
 
     @property
@@ -155,6 +161,8 @@ class TraceOutput:
             before = done
             count = writer.write_steps(task, steps)
             self.count += count
+            if self._total:  # the terminal is the program's until it has ended
+                self._progress(self.count, self._total)
             if done == before and not count:
                 raise ValueError(f"word {done}: no block has the number {words[done]}")
         return True
@@ -199,8 +207,7 @@ class TraceOutput:
     def _open(self) -> Writer | LbrtWriter:
         columns = self._columns()
         self._row = _row_bytes(columns)
-        kind = LbrtWriter if self._suffix == ".lbrt" else Writer
-        self._writer = kind(self._path, self._metadata(), columns)
+        self._writer = trace_writer(self._path, self._metadata(), columns)
         return self._writer
 
     def __enter__(self) -> Self:

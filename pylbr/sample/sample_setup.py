@@ -11,6 +11,7 @@ from lbrcore import INFO_CLASS, LbrConfig, LbrState
 from lbrcore.events import Unit
 from pylbr.arch.bits import DEBUGCTL_FREEZE_LBRS_ON_PMI, IA32_DEBUGCTL
 from pylbr.arch.features import CpuModel
+from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.arch.models import model as model_named
 from pylbr.cpu import Processor, facility
 from pylbr.errors import ConfigurationError, GeneralProtection
@@ -22,7 +23,6 @@ from pylbr.sample.quirks import QUIRKS
 
 __all__ = ["DEFAULT_MODEL", "SampleSetup"]
 
-DEFAULT_MODEL = "sapphire-rapids"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pylbr.trace.arrow_file import ArrowTrace
 from pylbr.trace.lbrt_file import LbrtTrace
 from pylbr.trace.lbrt_layout import MAGIC
 from pylbr.trace.lbrt_writer import LbrtWriter
+from pylbr.trace.output import trace_writer
 from pylbr.trace.parquet_file import ParquetTrace
 from pylbr.trace.partition import PartitionedWriter
 from pylbr.trace.trace import Trace
@@ -46,10 +47,8 @@ def _open_parquet(path: str, options: Options) -> ParquetTrace:
 
 def _write(source: Trace, path: str, options: WriteOptions) -> int:
     writer: Writer | PartitionedWriter | LbrtWriter
-    if path.lower().endswith(".lbrt"):
-        writer = LbrtWriter(path, source.metadata, source.columns)
-    elif options.rows_per_file is None:
-        writer = Writer(path, source.metadata, source.columns)
+    if options.rows_per_file is None or path.lower().endswith(".lbrt"):
+        writer = trace_writer(path, source.metadata, source.columns)
     else:
         writer = PartitionedWriter(
             path, source.metadata, source.columns, rows=options.rows_per_file)

@@ -77,7 +77,7 @@ class Writer(Discarding):
         self.path, self.count = os.fspath(path), 0
         fields = [arrow_field(name) for name in self.columns]
         schema = pa.schema(fields, encode_metadata(metadata or Metadata(), self.columns))
-        suffix = Path(path).suffix
+        suffix = Path(path).suffix.lower()
         if suffix not in _SINKS:
             raise TraceError(path, "has neither of the suffixes .arrow and .parquet")
         self._file = AtomicFile(path)

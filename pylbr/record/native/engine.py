@@ -228,7 +228,7 @@ class _Run:
         if not self._stacks:
             self._outcome.nothing = (
                 "no tick found the program in user mode; it takes one per "
-                f"{self._request.period / 1e6:g} ms of CPU time (-F HZ for more)"
+                f"{self._request.period / 1e6:g} ms of CPU time"
             )
         return self._outcome
 
