@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib wheels test quick test-safe cover bench fuzz faults asan ubsan lint docs manual
+.PHONY: help build lib install-lib wheels test quick test-safe cover bench fuzz faults asan ubsan lint docs manual report-libraries
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -67,6 +67,9 @@ docs: $(PYTHON)  ## HTML into docs/_build
 	$(PYTHON) -m pip install -q --group docs -e .
 	$(PYTHON) tools/contract_text.py docs/contract.txt
 	$(PYTHON) -m sphinx -q -W -b html docs docs/_build
+
+report-libraries:  ## bundle what the page of pylbr report --html draws with; needs npm
+	python3 tools/report_libraries.py
 
 manual: build  ## man pages and shell completions, made of the parsers, into build/
 	$(PYTHON) -m pip install -q --group manual

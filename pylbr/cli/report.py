@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 
 from pylbr.cli import perf_options
+from pylbr.cli.html_page import write_page
 from pylbr.cli.inputs import add_inputs, named_inputs
 from pylbr.cli.pager import add_terminal_options, paged
 from pylbr.cli.progress import print_notes, progress
@@ -43,6 +44,7 @@ examples:
   pylbr report app.perf.data --by code --function main
   pylbr report app.arrow --by mispredicts --json
   pylbr report after.perf.data --diff before.perf.data
+  pylbr report app.arrow --html app.html       everything on one page
   pylbr report 'fleet/*.perf.data' --weighted-input 3,peak.perf.data
 """
 
@@ -72,6 +74,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         metavar="STYLE", help="of --by code: att (default) or intel")
     parser.add_argument("--diff", metavar="BEFORE",
                         help="show what has changed since an earlier profile, by function")
+    parser.add_argument("--html", metavar="OUT.html",
+                        help="write all of it as one page that loads nothing: functions, code, "
+                        "control flow, flame graph, tables, --timeline, --diff")
+    parser.add_argument("--timeline", metavar="FILE", action="append", default=[],
+                        help="of --html: a timeline of pylbr verify --out")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV, numbers in full")
     form.add_argument("--json", action="store_true", help="print JSON, numbers in full")
@@ -81,21 +88,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, then print one view."""
-    named = named_inputs(args, "perf.data")
+    if args.timeline and not args.html:
+        raise CommandError("--timeline belongs to --html")
+    given = args.inputs or args.inputs_more or args.weighted_input
+    named = named_inputs(args, "perf.data") if given or not args.timeline else []
     if args.limit < 1 or args.length < 1:
         raise CommandError("--limit and --length take a number from 1 up")
     if args.function is not None and args.by not in (None, "code"):
         raise CommandError("--function belongs to --by code")
     if args.diff is not None and args.by not in (None, "functions"):
         raise CommandError("--diff compares functions; leave --by out")
+    before = None if args.diff is None else count_input(args.diff, 0)
+    if args.html:
+        write_page(args, named, before)
+        return 0
     args.by = args.by or ("code" if args.function is not None else
                           "functions" if args.diff is not None else "edges")
     if args.by == "code" and args.csv:
         raise CommandError("--by code is no table: text or --json")
     profile = _profile(args, named)
     with paged(args):
-        if args.diff is not None:
-            _print_difference(args, count_input(args.diff, 0), profile)
+        if before is not None:
+            _print_difference(args, before, profile)
         elif args.by == "code":
             _print_code(args, profile)
         else:

@@ -114,7 +114,7 @@ class FileProfile(Profile):
 
 
 def count_file(
-    source: Trace | Stacks, history: int = 0, update: Callable[[int], object] | None = None,
+    source: Trace | Stacks, history: int | Paths = 0, update: Callable[[int], object] | None = None,
     name: str = "",
 ) -> FileProfile:
     """Count an open file: stacks entry by entry, a trace branch by branch.
@@ -122,8 +122,8 @@ def count_file(
     Parameters
     ----------
     source : Trace or Stacks
-    history : int
-        Branches in a path of the branch history; 0: it is not counted.
+    history : int or Paths
+        Branches in a path of the branch history, or what counts it; 0: it is not counted.
     update : callable, optional
         Called with the number of samples, or branches of a trace, that were read.
     name : str
@@ -136,7 +136,7 @@ def count_file(
     TraceError
         The file is damaged, or has no sample with a branch.
     """
-    paths = Paths(history) if history else None
+    paths = history if isinstance(history, Paths) else Paths(history) if history else None
     path = name or str(source.path)
     if isinstance(source, Trace):
         if paths is not None:

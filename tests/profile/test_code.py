@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pylbr
 import pylbr.perf._entries as some_module
-from lbrcore import BRANCH_DTYPE, BranchClass, BranchFlag
+from lbrcore import BRANCH_DTYPE
 from pylbr.cli import main
 from pylbr.errors import UnsupportedFeature
 from pylbr.files.elf import ElfImage
@@ -30,8 +30,9 @@ from pylbr.profile.disassembly import disassemble
 from pylbr.profile.file_profile import count_file
 from pylbr.profile.lines import hottest, lines_of
 from pylbr.profile.routines import edges_within, routines_of
-from pylbr.trace import Metadata, Module, Part, StreamTrace, Writer
+from pylbr.trace import Metadata, Part, StreamTrace, Writer
 from tests import once
+from tests.profile.walked import mapped, walk
 
 SOURCE = Path(__file__).parent / "source" / "lines.c"
 BASE = 0x5555_5555_4000
@@ -55,32 +56,6 @@ def test_weights_are_spread_as_by_hand(rows):
     assert executed_through(*columns(rows), 10).tolist() == through
 
 
-def walk(image, rounds):
-    """Branches of a made-up run through a function: what a processor would record of it."""
-    start, size = image.functions()["collatz"]
-    code = disassemble(image.code(start, start + size), start)
-    follows = {one.address: one.address + one.size for one in code}
-    by_address = {one.address: one for one in code}
-    branches, executed, random = [], Counter(), np.random.default_rng(3)
-    at = start
-    for _ in range(rounds):
-        one = by_address[at]
-        executed[at] += 1
-        if one.text.startswith("ret"):
-            branches.append((at, start, 3, 0, BranchClass.NEAR_RET, BranchFlag.MISPRED))
-            at = start
-        elif one.branches and (one.text.startswith("jmp") or random.integers(2)):
-            branches.append((at, one.target, 5, 0, BranchClass.COND, 0))
-            at = one.target
-        else:
-            at = follows[at]
-    table = np.zeros(len(branches), BRANCH_DTYPE)
-    for i, row in enumerate(branches):
-        table[i] = (*row, 3, 3, 0)
-    # Before the first branch and after the last one nothing is known.
-    return table, executed, code
-
-
 @pytest.fixture(scope="module")
 def program():
     """A program with debug information and frame pointers of a known compiler."""
@@ -96,19 +71,18 @@ def program():
 @pytest.fixture(scope="module")
 def counted(program):
     image = ElfImage(program)
-    table, executed, code = walk(image, 20_000)
+    table, executed = walk(image, ["collatz"], 20_000)
     table["from"] += BASE
     table["to"] += BASE
-    modules = tuple(Module(str(program), BASE + s.address, s.size, s.offset)
-                    for s in image.segments)
+    modules = mapped(image, program, BASE)
     source = StreamTrace("walk", Metadata(modules=modules), BRANCH_DTYPE.names,
                          lambda: iter([Part(table)]))
-    return count_file(source), executed, code, table, modules
+    return count_file(source), executed, table, modules
 
 
 @pytest.mark.peer
 def test_every_execution_of_an_instruction_is_counted(counted):
-    profile, executed, _, table, _ = counted
+    profile, executed, table, _ = counted
     (routine,) = [r for r in routines_of(profile) if r.name == "collatz"]
     code = annotate(routine)
     found = dict(zip([one.address for one in code.instructions], code.counts.tolist(),
@@ -124,7 +98,7 @@ def test_every_execution_of_an_instruction_is_counted(counted):
 
 @pytest.mark.peer
 def test_blocks_are_what_runs_together(counted):
-    profile, _, _, table, _ = counted
+    profile, _, table, _ = counted
     (routine,) = routines_of(profile)
     code = annotate(routine)
     blocks, edges = code.blocks()
@@ -160,7 +134,7 @@ def test_source_lines_are_those_of_addr2line(program):
 
 @pytest.mark.peer
 def test_lines_add_up(counted):
-    profile, executed, _, table, _ = counted
+    profile, executed, table, _ = counted
     lines, problems = lines_of(profile)
     assert not problems and all(line.line.file.endswith("lines.c") for line in lines)
     assert 0 <= sum(executed.values()) - sum(line.executed for line in lines) < 40

@@ -14,7 +14,7 @@ from pylbr.files.elf import ElfImage
 from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, BranchSample
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Comm, Event, Mmap, Samples, StacksMetadata
-from pylbr.profile.speedscope import _follow, _Walk
+from pylbr.profile.call_stacks import _follow, _Walk
 from pylbr.trace import LbrtWriter, Metadata, Module
 from tests.profile.test_merge import LIBRARY
 

@@ -1,0 +1,1 @@
+"""The page of ``pylbr report --html``: a profile to look at, in one file."""
