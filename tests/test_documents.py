@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from pylbr.cli import COMMANDS, parser_of
-from pylbr.errors import CommandError
+from pylbr.errors import CommandError, LbrError
+from pylbr.optimize.bolt import find_bolt
+from pylbr.record.native.engine import usable
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True,
@@ -177,3 +180,36 @@ def test_the_examples_of_the_help_are_taken(command, capsys):
         # What stands two blanks apart is an explanation.
         for words in words_of(re.split(r"\s{3,}", line)[0]):
             assert not taken(words), line
+
+
+def shell_of(name):
+    return [code for language, code in FENCED.findall((ROOT / name).read_text())
+            if language == "sh"]
+
+
+@pytest.mark.slow
+@pytest.mark.peer
+def test_the_first_start_of_the_readme_ends_in_an_optimised_program(tmp_path):
+    """As it stands there, in a directory where `tests` is the checkout's."""
+    try:
+        usable()
+        find_bolt(None)
+    except LbrError as error:
+        pytest.skip(str(error))
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-e", "-c", shell_of("README.md")[0]], cwd=tmp_path,
+                          capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, done.stderr
+    assert "step+0x" in done.stdout and re.search(r"taken branches .* 0\.[0-9]+", done.stdout)
+    assert os.access(tmp_path / "app.bolt", os.X_OK) and (tmp_path / "perf.data").exists()
+
+
+def test_the_other_starts_are_commands_that_tests_run():
+    """`pylbr linux` with perf, a search of a policy and the selftests have tests of their own."""
+    lines = shell_of("README.md")[1].splitlines()
+    words = [words_of(line)[0][:2] for line in lines]
+    assert words == [["linux", "--"], ["verify", "request"], ["selftest"]]
+    for folder, sign in (("linux", "perf record"), ("verify", '"request"'),
+                         ("selftest", '"selftest"')):
+        assert any(sign in path.read_text() for path in (ROOT / "tests" / folder).glob("*.py"))

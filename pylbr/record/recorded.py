@@ -230,7 +230,7 @@ def _too_rare(why: str, counted: Counted, period: int, seconds: float, most: int
         why = why or f"fewer than the {period:,} events of a period occurred"
         fewer = min(_FEW, max(period // 100, 1))
         return f"{why}; -c {fewer} gives some of all but the shortest runs"
-    why = why or f"the program ended within the {period / 1e6:,g} ms of CPU time to the first"
+    why = why or f"the program ended within the {period / 1e6:,g} ms to the first"
     if not seconds:
         return f"{why}; -F HZ with a larger HZ takes some sooner"
     spent = f"it took {seconds * 1e3:.3g} ms in all"
