@@ -12,9 +12,11 @@ import zstandard
 
 from lbrcore import BRANCH_DTYPE
 from pylbr import trace
+from pylbr.files.format import WriteOptions
 from pylbr.record.engine import Request
 from pylbr.record.trace_output import TraceOutput
 from pylbr.trace._edges import Edges
+from pylbr.trace.copy import copy_trace
 from pylbr.trace.lbrt_graph import Graph, pack_graph, starts_of
 from pylbr.trace.lbrt_layout import PIECE_ROWS
 
@@ -54,12 +56,27 @@ def test_bits_per_branch(benchmark, traces, tmp_path, name):
     with trace.open(traces[name]) as source:
         count = source.count
     bits = {"lbrt": 8 * os.path.getsize(traces[name]) / count, "goal": GOALS[name]}
+    small = tmp_path / "small.lbrt"
+    with trace.open(traces[name]) as source:
+        begin = time.thread_time()
+        copy_trace(source, small, WriteOptions(small=True))
+        bits["small, M/s"] = count / (time.thread_time() - begin) / 1e6
+    bits["small"] = 8 * os.path.getsize(small) / count
     rows, columns = rows_of(traces[name], 1 << 21)
     columns = [column for column in columns if column != "task"]
     for suffix in (".parquet", ".arrow"):
         with trace.Writer(tmp_path / f"t{suffix}", None, columns) as out:
             out.write(rows)
         bits[suffix[1:]] = 8 * os.path.getsize(tmp_path / f"t{suffix}") / len(rows)
+    # Edge numbers, that is what a table of blocks leaves to be said, and the same with zstd.
+    numbers, _ = encoder(rows)
+    chains = zstandard.ZstdCompressor(3).compress(numbers.astype("<u4").tobytes())
+    bits["edge numbers, zstd -3"] = 8 * len(chains) / len(rows)
+    # What other programs keep of each instruction or branch, before their compression.
+    instructions = rows["instructions"].sum() / len(rows)
+    bits["ChampSim"] = 8 * 64 * instructions
+    bits["drmemtrace"] = 8 * 12 * instructions
+    bits["CBP-2025"] = 8 * (10 * instructions + 1 + 8 * (rows["class"] != 6).mean())
     # Rows as they lie in memory, without what is constant.
     raw = b"".join(np.ascontiguousarray(rows[column]).tobytes()
                    for column in ("from", "to", "instructions", "class"))

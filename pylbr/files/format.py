@@ -82,6 +82,8 @@ class WriteOptions:
         ELF file, for formats that describe one.
     preagg_form : {"traces", "branches"}, optional
         Lines of pre-aggregated text.
+    small : bool
+        Take more time for a smaller file, where the format has such a coding.
     """
 
     update: Callable[[int], object] = _ignore
@@ -89,6 +91,7 @@ class WriteOptions:
     rows_per_file: int | None = None
     binary: str | None = None
     preagg_form: str | None = None
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

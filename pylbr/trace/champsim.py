@@ -18,17 +18,14 @@ from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr.errors import TraceError
 from pylbr.files.format import Format, Head, Options
 from pylbr.files.source import ByteSource
+from pylbr.trace.champsim_layout import FLAGS, INSTRUCTION_POINTER, RECORD, STACK_POINTER
+from pylbr.trace.champsim_writer import SUFFIXES, write_champsim
 from pylbr.trace.metadata import Metadata
 from pylbr.trace.trace import Part, StreamTrace
 
 __all__ = ["CHAMPSIM", "ChampSim"]
 
-RECORD: Final = np.dtype([
-    ("ip", "<u8"), ("is_branch", "u1"), ("taken", "u1"), ("written", "u1", (2,)),
-    ("read", "u1", (4,)), ("stored", "<u8", (2,)), ("loaded", "<u8", (4,)),
-])
 _BLOCK: Final = 1 << 15
-_STACK_POINTER, _FLAGS, _INSTRUCTION_POINTER = 6, 25, 26
 #: The longest x86 instruction; between two instructions in a row there is no more.
 _LONGEST: Final = 15
 
@@ -40,9 +37,9 @@ def classes(records: np.ndarray) -> np.ndarray:
     def has(registers: np.ndarray, number: int) -> np.ndarray:
         return (registers == number).any(axis=1)
 
-    reads_sp, writes_sp = has(read, _STACK_POINTER), has(written, _STACK_POINTER)
-    reads_ip, reads_flags = has(read, _INSTRUCTION_POINTER), has(read, _FLAGS)
-    known = (read == _STACK_POINTER) | (read == _FLAGS) | (read == _INSTRUCTION_POINTER)
+    reads_sp, writes_sp = has(read, STACK_POINTER), has(written, STACK_POINTER)
+    reads_ip, reads_flags = has(read, INSTRUCTION_POINTER), has(read, FLAGS)
+    known = (read == STACK_POINTER) | (read == FLAGS) | (read == INSTRUCTION_POINTER)
     reads_other = ((read != 0) & ~known).any(axis=1)
     stack, plain = reads_sp & writes_sp, ~reads_sp & ~reads_flags
     rules = [
@@ -137,5 +134,6 @@ def _is_champsim(head: Head) -> bool:
 
 
 CHAMPSIM = Format(
-    "champsim", "ChampSim instruction trace (.xz, .gz)", "trace", _is_champsim, ChampSim
+    "champsim", "ChampSim instruction trace (.xz, .gz)", "trace", _is_champsim, ChampSim,
+    write_champsim, SUFFIXES,
 )

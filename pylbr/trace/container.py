@@ -48,7 +48,7 @@ def _open_parquet(path: str, options: Options) -> ParquetTrace:
 def _write(source: Trace, path: str, options: WriteOptions) -> int:
     writer: Writer | PartitionedWriter | LbrtWriter
     if options.rows_per_file is None or path.lower().endswith(".lbrt"):
-        writer = trace_writer(path, source.metadata, source.columns)
+        writer = trace_writer(path, source.metadata, source.columns, options.small)
     else:
         writer = PartitionedWriter(
             path, source.metadata, source.columns, rows=options.rows_per_file)

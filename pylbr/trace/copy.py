@@ -29,6 +29,8 @@ def copy_trace(
     options = options or WriteOptions()
     if options.rows_per_file is not None and Path(path).suffix.lower() != ".parquet":
         raise TraceError(path, "only a .parquet trace is divided into files")
+    if options.small and Path(path).suffix.lower() != ".lbrt":
+        raise TraceError(path, "only a .lbrt trace has a small coding")
     return _copy(source, path, "trace", options)
 
 

@@ -27,6 +27,7 @@ from pylbr.trace.lbrt_layout import (
     META,
     PIECE,
     ROWS,
+    SMALL,
     TRAILER,
     LayoutError,
     PartHead,
@@ -52,6 +53,7 @@ __all__ = ["LbrtTrace"]
 _MAX_PART: Final = 1 << 28
 #: More rows than are asked for: the codec copies some at a time.
 _SLACK: Final = 36
+_WITH_ROWS: Final = (PIECE, ROWS, SMALL)
 
 
 class _Part(NamedTuple):
@@ -95,8 +97,9 @@ class LbrtTrace(Trace):
             parts = self._indexed() or self._scanned()
             self._read_metadata(parts)
             self.metadata = with_modules(self.metadata, modules)
-            self._walk = self._read_graph(parts).walk()
-            self._parts = [part for part in parts if part.kind in (PIECE, ROWS)]
+            self._graph = self._read_graph(parts)
+            self._walk, self._small = self._graph.walk(), self._graph.small()
+            self._parts = [part for part in parts if part.kind in _WITH_ROWS]
             self._ends = list(accumulate(part.rows for part in self._parts))
             self.count = self._ends[-1] if self._ends else 0
             self._filler = ClassFiller(self.metadata.modules, self.path, self.metadata.tasks)
@@ -160,9 +163,9 @@ class LbrtTrace(Trace):
         kinds = read.stream(count)
         sizes, rows = read.numbers(count, count), read.numbers(count, count)
         read.end()
-        if len(kinds) != count or any(kind > 4 for kind in kinds):
+        if len(kinds) != count or any(kind > 5 for kind in kinds):
             raise LayoutError("kinds of parts are damaged")
-        known = (META, GRAPH, COPY, PIECE, ROWS)
+        known = (META, GRAPH, COPY, PIECE, ROWS, SMALL)
         parts, offset, version = [], len(MAGIC), 0
         for kind, size, n in zip(kinds, sizes.tolist(), rows.tolist(), strict=True):
             version += known[kind] == GRAPH
@@ -182,7 +185,7 @@ class LbrtTrace(Trace):
                     whole = bool(parts)
                     break
                 payload = self._payload(offset, head.kind)
-                rows = StreamReader(payload).number() if head.kind in (PIECE, ROWS) else 0
+                rows = StreamReader(payload).number() if head.kind in _WITH_ROWS else 0
             except LayoutError:
                 break
             version += head.kind == GRAPH
@@ -252,7 +255,8 @@ class LbrtTrace(Trace):
         part = self._parts[number]
         try:
             payload = self._payload(part.offset, part.kind, part.size)
-            found = (parse_piece if part.kind == PIECE else parse_rows)(payload, self.columns)
+            found = (parse_rows(payload, self.columns) if part.kind == ROWS else
+                     parse_piece(payload, self.columns, part.kind == SMALL))
             count = found.rows if isinstance(found, Piece) else len(found[0])
             if count != part.rows or (isinstance(found, Piece) and not part.version):
                 raise LayoutError("the index contradicts it")
@@ -271,10 +275,16 @@ class LbrtTrace(Trace):
             check_branches(self.path, content[0])
             out[:count - skip] = content[0][skip:count]
             return
-        self._walk.use(part.version)
+        order, lengths, nodes = content.order, content.tasks.lengths, content.nodes
         try:
-            self._walk.decode(count, content.order, content.tasks.lengths, content.nodes,
-                              content.runs, content.guesses, content.ranks, out, skip)
+            if part.kind == SMALL:
+                self._small.use(part.version)
+                numbers = self._small.decode(count, order, lengths, nodes, content.streams[0])
+                out[:count - skip] = self._graph.rows[numbers[skip:]]
+            else:
+                self._walk.use(part.version)
+                runs, guesses, ranks = content.streams
+                self._walk.decode(count, order, lengths, nodes, runs, guesses, ranks, out, skip)
         except ValueError as error:
             raise self._damaged(f"{part.rows:,} branches from {self._begin(number):,} on are "
                                 f"damaged ({error})", part.offset) from error

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE
+from pylbr.trace._small import Small
 from pylbr.trace._walk import Walk
 from pylbr.trace.lbrt_layout import MAX_EDGES, VALUES, LayoutError, add_words, value_words
 from pylbr.trace.lbrt_streams import StreamReader, StreamWriter
@@ -92,6 +93,10 @@ class Graph:
         """The codec for this graph."""
         return Walk(self.rows, self.source, self.target, len(self.addresses), self.limits,
                     self.starts)
+
+    def small(self) -> Small:
+        """The small coding for this graph."""
+        return Small(self.source, self.target, len(self.addresses), self.limits)
 
 
 def _restored(deltas: np.ndarray, places: np.ndarray, again: np.ndarray) -> np.ndarray:

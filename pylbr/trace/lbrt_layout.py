@@ -14,18 +14,21 @@ from lbrcore import BRANCH_DTYPE
 
 __all__ = [
     "COPY", "GRAPH", "HEAD", "INDEX", "MAGIC", "MAX_EDGES", "MAX_ROWS", "META", "PIECE",
-    "PIECE_ROWS", "ROWS", "TRAILER", "VALUES", "LayoutError", "PartHead", "check_part",
-    "pack_part", "pack_stream", "pack_trailer", "parse_head", "parse_trailer", "unpack_stream",
+    "PIECE_ROWS", "ROWS", "SMALL", "SMALL_ROWS", "TRAILER", "VALUES", "LayoutError",
+    "PartHead", "check_part", "pack_part", "pack_stream", "pack_trailer", "parse_head",
+    "parse_trailer", "unpack_stream",
 ]
 
 MAGIC: Final = b"\x89LBRT\r\n\x1a"
 END: Final = b"LBRT-END"
-#: Kinds of parts: head, graph, graph once more, piece, rows without a graph, index.
+#: Kinds of parts: head, graph, graph once more, piece, rows without a graph, piece in the small
+#: coding, index.
 META: Final = b"META"
 GRAPH: Final = b"GRPH"
 COPY: Final = b"COPY"
 PIECE: Final = b"PIEC"
 ROWS: Final = b"ROWS"
+SMALL: Final = b"SMAL"
 INDEX: Final = b"INDX"
 
 #: Kind, bytes of the payload, CRC-32 of these two and the payload.
@@ -34,6 +37,7 @@ HEAD: Final = struct.Struct("<4sII")
 TRAILER: Final = struct.Struct("<QI8s")
 #: Rows between two places at which reading can begin.
 PIECE_ROWS: Final = 1 << 15
+SMALL_ROWS: Final = 1 << 20
 #: What a reader accepts.
 MAX_ROWS: Final = 1 << 16
 MAX_EDGES: Final = 1 << 22

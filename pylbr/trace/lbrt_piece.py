@@ -12,6 +12,7 @@ from pylbr.trace._edges import to_varints, varints
 from pylbr.trace.lbrt_layout import (
     MAX_EDGES,
     MAX_ROWS,
+    SMALL_ROWS,
     VALUES,
     LayoutError,
     add_words,
@@ -44,7 +45,8 @@ class Piece(NamedTuple):
         Empty `cpus` if the file has no such column.
     order, nodes : (runs,) and (tasks,) arrays of uint32
         Tasks of the runs by order of appearance, and where each stands at first.
-    runs, guesses, ranks : bytes
+    streams : tuple of bytes
+        Runs, guesses and ranks; one of the small coding.
     differences : dict of str to (rows,) array of uint32
         What is to be added to a column's values.
     """
@@ -54,9 +56,7 @@ class Piece(NamedTuple):
     cpus: Runs
     order: np.ndarray
     nodes: np.ndarray
-    runs: bytes
-    guesses: bytes
-    ranks: bytes
+    streams: tuple[bytes, ...]
     differences: dict[str, np.ndarray]
 
 
@@ -76,7 +76,7 @@ def _parse_runs(read: StreamReader, count: int) -> Runs:
 
 def pack_piece(
     count: int, tasks: Runs, cpus: Runs | None, nodes: np.ndarray,
-    streams: tuple[bytes, bytes, bytes], differences: Mapping[str, np.ndarray],
+    streams: tuple[bytes, ...], differences: Mapping[str, np.ndarray],
 ) -> bytes:
     """Payload of a piece; parameters as `Piece` has them."""
     write = StreamWriter()
@@ -128,15 +128,15 @@ def _parse_words(data: bytes, count: int) -> np.ndarray:
     return words
 
 
-def parse_piece(payload: bytes, columns: Sequence[str]) -> Piece:
-    """The reverse of `pack_piece`.
+def parse_piece(payload: bytes, columns: Sequence[str], small: bool = False) -> Piece:
+    """The reverse of `pack_piece`; `small`: in the small coding.
 
     Raises
     ------
     LayoutError
     """
     read = StreamReader(payload)
-    count = read.number(MAX_ROWS)
+    count = read.number(SMALL_ROWS if small else MAX_ROWS)
     mask = read.number((1 << len(VALUES)) - 1)
     tasks = _parse_runs(read, count)
     seen: dict[int, int] = {}
@@ -146,13 +146,12 @@ def parse_piece(payload: bytes, columns: Sequence[str]) -> Piece:
     if nodes.max() > MAX_EDGES:
         raise LayoutError("a place that does not exist")
     cpus = _parse_runs(read, count) if "cpu" in columns else Runs(order[:0], order[:0])
-    runs, guesses = read.stream(2 * count + 16), read.stream(8 * count + 16)
-    ranks = read.stream(5 * count + 16)
+    # Bytes per row of each stream, at most.
+    streams = tuple(read.stream(most * count + 16) for most in ((48,) if small else (2, 8, 5)))
     differences = {name: _parse_words(read.stream(10 + 20 * count), count)
                    for i, name in enumerate(VALUES) if mask >> i & 1}
     read.end()
-    return Piece(count, tasks, cpus, order, nodes.astype(np.uint32), runs, guesses, ranks,
-                 differences)
+    return Piece(count, tasks, cpus, order, nodes.astype(np.uint32), streams, differences)
 
 
 def apply_differences(piece: Piece, rows: np.ndarray, first: int) -> None:

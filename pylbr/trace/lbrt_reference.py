@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import zstandard
 
+from pylbr.trace.lbrt_small_reference import Voter
+
 __all__ = ["read"]
 
 _M: Final = (1 << 64) - 1
@@ -258,12 +260,9 @@ def piece(payload: bytes, graph: Graph, columns: list[str]) -> Iterator[Row]:
     tasks, nodes = read.numbers(), read.numbers()
     cpus = read.numbers() if "cpu" in columns else []
     guesser = Guesser(graph, read.stream(), read.stream(), read.stream())
-    words = {name: differences(read.stream(), count)
-             for i, name in enumerate(_VALUES) if mask >> i & 1}
     first = list(dict.fromkeys(tasks[::2]))
     places = {task: (node, 0, 0) for task, node in zip(first, nodes, strict=True)}
-    cpu = [value for value, length in pairs(cpus) for _ in range(length)]
-    at = 0
+    edges = []
     for task, length in pairs(tasks):
         node, near, far = places[task]
         for _ in range(length):
@@ -276,14 +275,48 @@ def piece(payload: bytes, graph: Graph, columns: list[str]) -> Iterator[Row]:
             if remember:
                 mix = mixed(edge.number + 1)
                 near, far = (near << 32 & _M) ^ mix, (far << 10 & _M) ^ mix
-            row = dict(edge.row, task=task, cpu=cpu[at] if cpu else 0)
-            for name in words:
-                row[name] = (row[name] + words[name][at]) % (1 << 8 * _BYTES[name])
-            yield row
+            edges.append(edge)
             node = edge.target
-            at += 1
         places[task] = node, near, far
-    assert at == count and not guesser.run and guesser.runs.at == len(guesser.runs.data)
+    assert len(edges) == count and not guesser.run and guesser.runs.at == len(guesser.runs.data)
+    yield from with_differences(edges, tasks, cpus, read, mask)
+
+
+def small(payload: bytes, graph: Graph, columns: list[str]) -> Iterator[Row]:
+    """Rows of a piece in the small coding."""
+    read = Streams(payload)
+    count, mask = read.number(), read.number()
+    tasks, nodes = read.numbers(), read.numbers()
+    cpus = read.numbers() if "cpu" in columns else []
+    voter = Voter(read.stream())
+    places = dict(zip(dict.fromkeys(tasks[::2]), nodes, strict=True))
+    edges = []
+    for task, length in pairs(tasks):
+        for _ in range(length):
+            ways = graph.nodes[places[task]].ways
+            rank = voter.choose(task, places[task], len(ways)) if len(ways) > 1 else 0
+            edge = graph.edges[ways[rank]]
+            if len(ways) > 1:
+                voter.passed(task, mixed(edge.number + 1))
+            edges.append(edge)
+            places[task] = edge.target
+    assert len(edges) == count
+    yield from with_differences(edges, tasks, cpus, read, mask)
+
+
+def with_differences(
+    edges: list[Edge], tasks: list[int], cpus: list[int], read: Streams, mask: int
+) -> Iterator[Row]:
+    """The rows of edges, and what is to be added to them."""
+    words = {name: differences(read.stream(), len(edges))
+             for i, name in enumerate(_VALUES) if mask >> i & 1}
+    columns = [[value for value, length in pairs(runs) for _ in range(length)]
+               for runs in (tasks, cpus)]
+    for at, edge in enumerate(edges):
+        row = dict(edge.row, task=columns[0][at], cpu=columns[1][at] if cpus else 0)
+        for name in words:
+            row[name] = (row[name] + words[name][at]) % (1 << 8 * _BYTES[name])
+        yield row
 
 
 def pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -352,6 +385,8 @@ def read(data: bytes) -> tuple[dict[str, Any], list[Row]]:
             graph.add(payload, head["columns"])
         elif kind == b"PIEC":
             rows += piece(payload, graph, head["columns"])
+        elif kind == b"SMAL":
+            rows += small(payload, graph, head["columns"])
         elif kind == b"ROWS":
             rows += plain(payload, head["columns"])
     return head, rows

@@ -38,9 +38,10 @@ def trace_suffix(path: str | os.PathLike[str]) -> str:
 
 
 def trace_writer(
-    path: str | os.PathLike[str], metadata: Metadata, columns: Sequence[str] | None = None
+    path: str | os.PathLike[str], metadata: Metadata, columns: Sequence[str] | None = None,
+    small: bool = False,
 ) -> Writer | LbrtWriter:
-    """The writer of a trace; parameters as `Writer`, errors as `trace_suffix`."""
+    """The writer of a trace; parameters as `Writer` and `LbrtWriter`, errors as `trace_suffix`."""
     if trace_suffix(path) == ".lbrt":
-        return LbrtWriter(path, metadata, columns)
+        return LbrtWriter(path, metadata, columns, small)
     return Writer(path, metadata, columns)
