@@ -160,9 +160,20 @@ static const lbr_register lbr_registers[] = {
     {"PERF_CTL{}", 0xc0010200u, 6, 2, LBR_ACC_EVTSEL, 0, 0, 1, 0x30fffdfffffull, 0xfffffcf000200000ull, 0},
     {"PERF_CTR{}", 0xc0010201u, 6, 2, LBR_ACC_PMC_FULL, 0, 0, 1, 0xffffffffffffull, 0xffff000000000000ull, 0},
     {"SAMP_BR_FROM_{}", 0xc0010300u, 0x10u, 2, LBR_ACC_AMD_FROM, 0, 0, 1, 0x83ffffffffffffffull, 0x7c00000000000000ull, 0},
-    {"SAMP_BR_TO_{}", 0xc0010301u, 0x10u, 2, LBR_ACC_AMD_TO, 0, 0, 1, 0xe3ffffffffffffffull, 0x1c00000000000000ull, 0}
+    {"SAMP_BR_TO_{}", 0xc0010301u, 0x10u, 2, LBR_ACC_AMD_TO, 0, 0, 1, 0xe3ffffffffffffffull, 0x1c00000000000000ull, 0},
+    {"IA32_PMC_GP{}_CTR", 0x1900u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PMC_GP{}_CFG_A", 0x1901u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PMC_GP{}_CFG_C", 0x1903u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PMC_FX{}_CTR", 0x1980u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PMC_FX{}_CFG_C", 0x1983u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PEBS_BASE", 0x3f4u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_PEBS_INDEX", 0x3f5u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_FRED_RSP{}", 0x1ccu, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_FRED_STKLVLS", 0x1d0u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_FRED_SSP{}", 0x1d1u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0},
+    {"IA32_FRED_CONFIG", 0x1d4u, 1, 1, LBR_ACC_PLAIN, 0, 0, 0, 0, 0, 0}
 };
-enum { LBR_REGISTERS = 157, LBR_MODELS = 28 };
+enum { LBR_REGISTERS = 168, LBR_MODELS = 28 };
 static const uint32_t lbr_table_offset[63] = {[2] = 576, [5] = 1088, [6] = 1152, [7] = 1664, [9] = 2688, [17] = 2752, [18] = 2816};
 static const uint64_t lbr_table_supervisor = 0x1fd00u;
 static const lbr_event events_golden_cove[] = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pylbr.arch.features import AmdLbr, ArchLbr, CpuModel, LegacyLbr, Pmu
     from pylbr.arch.fields import Field, FieldKind
     from pylbr.arch.formats import FORMATS, LbrFormat
-    from pylbr.arch.models import MODELS, architectural, model
+    from pylbr.arch.models import FEATURE_SETS, MODELS, architectural, model
     from pylbr.arch.perf_events import EVENTS, FIXED_EVENTS, PerfEvent
     from pylbr.arch.registers import REGISTERS, Access, MsrRegister, Register, find, registers
     from pylbr.arch.validate import check, objections
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access", "AmdLbr", "ArchLbr", "BRANCH_CLASSES", "BranchRow", "CPUID_FIELDS", "CpuModel",
-    "CpuidField", "EVENTS", "ExitReason", "FIXED_EVENTS", "FORMATS", "Field", "FieldKind",
-    "LbrFormat", "LegacyLbr", "MODELS", "MsrRegister", "PerfEvent", "Pmu", "REGISTERS",
-    "Register", "architectural", "br_type_name", "check", "cpuid", "find", "leaves",
+    "CpuidField", "EVENTS", "ExitReason", "FEATURE_SETS", "FIXED_EVENTS", "FORMATS", "Field",
+    "FieldKind", "LbrFormat", "LegacyLbr", "MODELS", "MsrRegister", "PerfEvent", "Pmu",
+    "REGISTERS", "Register", "architectural", "br_type_name", "check", "cpuid", "find", "leaves",
     "model", "objections", "registers",
 ]
 
@@ -35,7 +35,7 @@ _NAMES = {
     "features": "AmdLbr ArchLbr CpuModel LegacyLbr Pmu",
     "fields": "Field FieldKind",
     "formats": "FORMATS LbrFormat",
-    "models": "MODELS architectural model",
+    "models": "FEATURE_SETS MODELS architectural model",
     "perf_events": "EVENTS FIXED_EVENTS PerfEvent",
     "registers": "REGISTERS Access MsrRegister Register find registers",
     "validate": "check objections",

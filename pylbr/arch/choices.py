@@ -13,6 +13,7 @@ the choice to be right there.  Structural choices, which no constant can flip:
 - An event injected at VM entry is delivered through the IDT, so its jump is a branch like any
   other; the sender of the event retires it.
 - A #DB does not load LER: it is outside of every branch record.
+- An event that FRED delivers has the handler's address as TO, and the FROM of an IDT delivery.
 - IA32_LBR_DEPTH may be written while LBREn is 1; no source restricts it.
 - The table of INFO has no reserved bits; PMCn_CNT of counters that log nothing holds what is
   written, as every other undefined bit.
@@ -73,6 +74,17 @@ INJECTED_DB_CLEARS_LBREN = False
 
 #: Counters stop inside an opt-out enclave, and IA32_PERF_GLOBAL_STATUS.ASCI reports it.
 OPT_OUT_ENCLAVE_STOPS_COUNTERS = True
+
+#: FRED: event delivery is OTHER_BRANCH with the class of what it delivers (interrupt, exception,
+#: software interrupt, SYSCALL), ERETU and ERETS have that of IRET: all have BR_TYPE 8.  No text on
+#: FRED and LBRs was found; the filter bit covers whatever enters and leaves a handler otherwise.
+FRED_IS_OTHER_BRANCH = True
+#: FRED: #DB by FRED makes no record and clears LBREn, as by the IDT.
+FRED_DB_CLEARS_LBREN = True
+
+#: Architectural PEBS: bits above 31 of what a counter continues with are ones where CFG_C.RELOAD is
+#: not 0, as those of a negated period are; Linux writes the low half of one there.
+ARCH_PEBS_RELOAD_EXTENDS = True
 
 #: Skylake: a share of the samples finds the newest record twice, equal in FROM and TO, as 966 of
 #: 3,732 stacks recorded on a Skylake-SP do; BOLT works around it.  Taken as written twice, INFO

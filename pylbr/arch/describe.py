@@ -9,13 +9,16 @@ from pylbr.arch.cpuid import CPUID_FIELDS
 from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Field, FieldKind
 from pylbr.arch.formats import FORMATS
-from pylbr.arch.models import MODELS
+from pylbr.arch.models import FEATURE_SETS, MODELS
 from pylbr.arch.perf_events import EVENTS
 from pylbr.arch.register import Access, MsrRegister, Register
 from pylbr.arch.registers import REGISTERS
 from pylbr.tables import Table
 
 __all__ = ["decode", "fields_of", "reference"]
+
+#: Every model that has a name.
+_MODELS: tuple[CpuModel, ...] = (*MODELS.values(), *FEATURE_SETS.values())
 
 GROUPS: tuple[tuple[str, Callable[[CpuModel], object]], ...] = (
     ("all", lambda m: True),
@@ -41,7 +44,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     return [str(Table(list(rows), head, markdown=True)), ""]
 
 
-def _who(test: Callable[[CpuModel], object], among: Iterable[CpuModel] = MODELS.values()) -> str:
+def _who(test: Callable[[CpuModel], object], among: Iterable[CpuModel] = _MODELS) -> str:
     """Names of the models for which `test` holds, or of a group that is exactly those."""
     among = list(among)
     chosen = [m for m in among if test(m)]
@@ -56,7 +59,7 @@ def _who(test: Callable[[CpuModel], object], among: Iterable[CpuModel] = MODELS.
 def _numbers(row: Register) -> str:
     """MSR numbers, of every model that has the row."""
     spans = set()
-    for model in MODELS.values():
+    for model in _MODELS:
         count = row.count(model)
         if count:
             first = MsrRegister.of(row, model, 0).index
@@ -67,7 +70,7 @@ def _numbers(row: Register) -> str:
 
 
 def _resets(row: Register) -> str:
-    values = {MsrRegister.of(row, m, 0).reset for m in MODELS.values() if row.count(m)}
+    values = {MsrRegister.of(row, m, 0).reset for m in _MODELS if row.count(m)}
     return f"{values.pop():#x}" if len(values) == 1 else "by model"
 
 
@@ -76,7 +79,7 @@ def _kind(field: Field) -> str:
 
 
 def _register(row: Register) -> Iterator[str]:
-    having = [m for m in MODELS.values() if row.count(m)]
+    having = [m for m in _MODELS if row.count(m)]
     facts = [f"{_numbers(row)}", row.access.value if row.access is not Access.RW else "R/W",
              f"RESET {_resets(row)}"]
     if row.survives_warm_reset:
@@ -134,7 +137,7 @@ def _formats() -> Iterator[str]:
     yield from _table(
         ("LBR_FMT", "name", "layout", "models"),
         ((str(f.number), f.name, f.layout,
-          ", ".join(m.name for m in MODELS.values()
+          ", ".join(m.name for m in _MODELS
                     if m.legacy and m.legacy.format == f.number)) for f in FORMATS.values()),
     )
 

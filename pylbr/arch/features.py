@@ -137,7 +137,8 @@ class Pmu:
 
     `version` 0 is none.  On AMD, `version` 2 is PerfMonV2 and the registers are its own.
     `unlisted_counters` and `unlisted_fixed` exist as registers beyond what the leaf lists.
-    `extended`: leaf 23H lists the counters once more, as bitmaps.
+    `extended`: leaf 23H lists the counters once more, as bitmaps.  `arch_pebs`: architectural
+    PEBS, enabled counter by counter in CFG_C; there is no IA32_PEBS_ENABLE then.
     """
 
     version: int = 5
@@ -154,6 +155,7 @@ class Pmu:
     unlisted_counters: int = 0
     unlisted_fixed: int = 0
     extended: bool = False
+    arch_pebs: bool = False
 
     @property
     def counter_mask(self) -> int:
@@ -183,7 +185,7 @@ class CpuModel:
         IA32_PERF_CAPABILITIES exists.
     debug_store, bus_lock_detect, freeze_while_smm, uncore_pmi : bool
         What makes bits of IA32_DEBUGCTL exist.
-    hle, rtm, sgx, pt, vmx, hybrid, xfd : bool
+    hle, rtm, sgx, pt, vmx, hybrid, xfd, fred : bool
     pt_excludes_lbr : bool
         While RTIT_CTL.TraceEn is set there are no LBRs (spec 1.8).
     netburst : bool
@@ -213,6 +215,7 @@ class CpuModel:
     vmx: bool = True
     hybrid: bool = False
     xfd: bool = False
+    fred: bool = False
     pt_excludes_lbr: bool = False
     netburst: bool = False
 

@@ -17,7 +17,7 @@ from pylbr.arch.features import AmdLbr, ArchLbr, CpuModel, LegacyLbr, Pmu
 from pylbr.arch.validate import check
 from pylbr.errors import ConfigurationError
 
-__all__ = ["DEFAULT_MODEL", "MODELS", "architectural", "model"]
+__all__ = ["DEFAULT_MODEL", "FEATURE_SETS", "MODELS", "architectural", "model"]
 
 #: What commands and samplers take where none is named.
 DEFAULT_MODEL = "sapphire-rapids"
@@ -152,8 +152,23 @@ def _all() -> tuple[CpuModel, ...]:
 MODELS: MappingProxyType[str, CpuModel] = MappingProxyType({m.name: check(m) for m in _all()})
 
 
+def _arch_pebs_2025() -> CpuModel:
+    """What Linux 6.18 and later handle on Clearwater Forest: PMU version 6, architectural PEBS,
+    FRED.  Whatever else the part has is Sierra Forest's."""
+    start = MODELS["sierra-forest"]
+    return replace(
+        start, name="arch-pebs-2025", number=0xDD, stepping=0, fred=True,
+        pmu=replace(start.pmu, version=6, pebs_format=0, pebs_baseline=False, arch_pebs=True))
+
+
+#: Sets of features, dated, of which no register dump of a processor was at hand.  `model` has them
+#: by name; the lists of models and liblbrcore do not.
+FEATURE_SETS: MappingProxyType[str, CpuModel] = MappingProxyType({
+    m.name: check(m) for m in (_arch_pebs_2025(),)})
+
+
 def model(name: str) -> CpuModel:
-    """The model called `name`.
+    """The model called `name`, of `MODELS` or `FEATURE_SETS`.
 
     Raises
     ------
@@ -161,10 +176,10 @@ def model(name: str) -> CpuModel:
         If there is none.
     """
     try:
-        return MODELS[name]
+        return FEATURE_SETS[name] if name in FEATURE_SETS else MODELS[name]
     except KeyError:
         raise ConfigurationError(
-            f"model {name!r} is not known; these are: {', '.join(MODELS)}"
+            f"model {name!r} is not known; these are: {', '.join((*MODELS, *FEATURE_SETS))}"
         ) from None
 
 

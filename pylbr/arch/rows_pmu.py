@@ -6,13 +6,26 @@ from collections.abc import Callable
 
 from pylbr.arch.features import CpuModel
 from pylbr.arch.fields import Field, FieldKind, Offered
-from pylbr.arch.register import Access, Register, once
+from pylbr.arch.register import Access, PerModel, Register, once
 
 __all__ = ["PMU_ROWS"]
 
 
 def _since(version: int) -> Offered:
     return lambda m: m.intel and m.pmu.version >= version
+
+
+def _arch_pebs(model: CpuModel) -> bool:
+    return model.pmu.arch_pebs
+
+
+def _v6(which: str) -> PerModel:
+    """Counters of PMU version 6, whose registers of one counter lie together."""
+    return lambda m: getattr(m.pmu, which) if m.intel and m.pmu.version >= 6 else 0
+
+
+def _arch_pebs_of(which: str) -> PerModel:
+    return lambda m: getattr(m.pmu, which) if m.pmu.arch_pebs else 0
 
 
 def _amd_v2(model: CpuModel) -> bool:
@@ -68,6 +81,7 @@ _STATUS_V2 = (
 _STATUS = (
     *_ENABLE_BITS,
     _PERF_METRICS,
+    Field("ArchPebsThreshold", 54, 54, "the PEBS buffer has reached its threshold", _arch_pebs),
     Field("TraceToPAPMI", 55, 55, "", lambda m: m.pt),
     Field("LBR_FRZ", 58, 58, "LBRs are frozen", _since(4)),
     Field("CTR_FRZ", 59, 59, "counters are frozen", _since(4)),
@@ -125,6 +139,16 @@ def _width(name: str, which: str) -> tuple[Field, ...]:
 
     return tuple(Field(name, width - 1, 0, "", wide(width)) for width in range(32, 65))
 
+
+#: What a counter's PEBS records contain, and its reload value (Linux intel/core.c:
+#: intel_pmu_enable_event_ext).
+_CFG_C = (
+    Field("RELOAD", 31, 0, "what the counter continues with after a record, sign-extended"),
+    Field("LBR", 41, 40, "group of records: none, 8, 16, or as many as IA32_LBR_DEPTH"),
+    Field("GPR", 61, 61, "group of general registers"),
+    Field("AUX", 62, 62, "group of memory data"),
+    Field("EN", 63, 63, "a record at every overflow"),
+)
 
 PMU_ROWS: tuple[Register, ...] = (
     Register(
@@ -221,6 +245,40 @@ PMU_ROWS: tuple[Register, ...] = (
             Field("LBRs", 3, 3, "group of records"),
             Field("LBR Entries", 31, 24, "records in the group, less one"),
         ),
+    ),
+    Register(
+        "IA32_PMC_GP{}_CTR", 0x1900, "pmc.full", "Linux msr-index.h", _v6("counters"),
+        _width("COUNT", "counter_width"), stride=4, rule="the same counter as IA32_PMCn",
+    ),
+    Register(
+        "IA32_PMC_GP{}_CFG_A", 0x1901, "evtsel", "Linux msr-index.h", _v6("counters"), _PERFEVTSEL,
+        stride=4, rule="the same register as IA32_PERFEVTSELn",
+    ),
+    Register(
+        "IA32_PMC_GP{}_CFG_C", 0x1903, "pebs.general", "Linux msr-index.h",
+        _arch_pebs_of("counters"), _CFG_C, stride=4,
+    ),
+    Register(
+        "IA32_PMC_FX{}_CTR", 0x1980, "fixed", "Linux msr-index.h", _v6("fixed"),
+        _width("COUNT", "fixed_width"), stride=4, rule="the same counter as IA32_FIXED_CTRn",
+    ),
+    Register(
+        "IA32_PMC_FX{}_CFG_C", 0x1983, "pebs.fixed", "Linux msr-index.h", _arch_pebs_of("fixed"),
+        _CFG_C, stride=4,
+    ),
+    Register(
+        "IA32_PEBS_BASE", 0x3F4, "plain", "Linux intel/ds.c", once(_arch_pebs),
+        (Field("SIZE", 3, 0, "the buffer has 4 KiB << SIZE"),
+         Field("BASE", 63, 12, "linear address of the buffer")),
+    ),
+    Register(
+        "IA32_PEBS_INDEX", 0x3F5, "plain", "Linux asm/perf_event.h: arch_pebs_index",
+        once(_arch_pebs),
+        (Field("WR", 26, 4, "offset of the next record, in 16 bytes"),
+         Field("FULL", 31, 31, "there is no room for a record"),
+         Field("EN", 32, 32, "records are written"),
+         Field("THRESH", 58, 36, "offset at which a PMI is raised, in 16 bytes")),
+        rule="the buffer belongs to whoever takes the records, as that of IA32_DS_AREA does",
     ),
     Register(
         "PERF_CTL{}", 0xC0010200, "evtsel", "AMD APM vol. 2, 13.2.1", _amd_counters,

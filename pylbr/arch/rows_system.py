@@ -57,7 +57,37 @@ _RTIT_CTL = (
     Field("CycThresh", 22, 19), Field("PSBFreq", 27, 24),
 )
 
+#: Intel FRED specification; Linux msr-index.h, asm/fred.h.
+_FRED = once(lambda m: m.fred)
+_FRED_ROWS = (
+    Register(
+        "IA32_FRED_RSP{}", 0x1CC, "canonical", "Intel FRED specification; Linux msr-index.h",
+        lambda m: 4 if m.fred else 0, (Field("RSP", 63, 6, "stack of the level"),),
+        rule="#GP unless canonical",
+    ),
+    Register(
+        "IA32_FRED_STKLVLS", 0x1D0, "plain", "Intel FRED specification; Linux msr-index.h", _FRED,
+        (Field("levels", 63, 0, "two bits for each vector below 32"),),
+    ),
+    Register(
+        "IA32_FRED_SSP{}", 0x1D1, "canonical", "Intel FRED specification; Linux msr-index.h",
+        lambda m: 3 if m.fred else 0, (Field("SSP", 63, 3, "shadow stack of level 1 and up"),),
+        rule="#GP unless canonical; the registers of levels 1 to 3",
+    ),
+    Register(
+        "IA32_FRED_CONFIG", 0x1D4, "canonical",
+        "Intel FRED specification; Linux msr-index.h", _FRED,
+        (Field("CSL", 1, 0, "current stack level"),
+         Field("SSD", 3, 3, "shadow stack is decremented"),
+         Field("REDZONE", 8, 6, "what RSP is decremented by, in 64 bytes"),
+         Field("INT_STKLVL", 10, 9, "stack level of maskable interrupts"),
+         Field("ENTRY", 63, 12, "page of the handlers: user's at 0, supervisor's at 256")),
+        rule="#GP unless canonical",
+    ),
+)
+
 SYSTEM_ROWS: tuple[Register, ...] = (
+    *_FRED_ROWS,
     Register(
         "IA32_DEBUGCTL", 0x1D9, "debugctl", "SDM vol. 4, 1D9H; AMD APM vol. 2, 13.1.1",
         once(lambda m: not m.netburst), _DEBUGCTL,

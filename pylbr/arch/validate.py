@@ -92,7 +92,12 @@ RULES: tuple[Rule, ...] = (
     (lambda m: not m.intel and (m.sgx or m.pt or m.vmx or m.pdcm or m.pmu.pebs_format),
      "SGX, Intel PT, VMX, PDCM and PEBS are Intel's"),
     # PMU.
-    (lambda m: not 0 <= m.pmu.version <= 5, "PMU versions 0 to 5 are described"),
+    (lambda m: not 0 <= m.pmu.version <= 6, "PMU versions 0 to 6 are described"),
+    (lambda m: m.pmu.arch_pebs and not (m.pmu.version >= 6 and m.pmu.extended),
+     "architectural PEBS comes with PMU version 6 and leaf 23H"),
+    (lambda m: m.pmu.arch_pebs and m.pmu.pebs_format,
+     "PEBS is architectural or that of the debug store"),
+    (lambda m: m.fred and not m.intel, "FRED here is Intel's"),
     (lambda m: m.pmu.version and not 1 <= m.pmu.counters <= 8,
      "a PMU has 1 to 8 general counters"),
     (lambda m: not 0 <= m.pmu.unlisted_counters < max(m.pmu.counters, 1)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from pylbr.arch import CPUID_FIELDS, MODELS, CpuModel, cpuid, leaves, model
+from pylbr.arch import CPUID_FIELDS, FEATURE_SETS, MODELS, CpuModel, cpuid, leaves, model
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
 from pylbr.errors import CommandError
@@ -63,7 +63,7 @@ def _models() -> list[dict[str, Any]]:
     return [{"name": one.name,
              "lbr": "architectural" if one.arch else "legacy" if one.legacy else "AMD LbrExtV2",
              "depth": one.lbr.max_depth, "pmu_version": one.pmu.version,
-             "lbr_format": one.lbr_format} for one in MODELS.values()]
+             "lbr_format": one.lbr_format} for one in (*MODELS.values(), *FEATURE_SETS.values())]
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from pylbr.arch import MODELS, CpuModel, find, model, registers
+from pylbr.arch import FEATURE_SETS, MODELS, CpuModel, find, model, registers
 from pylbr.arch.describe import decode, fields_of, reference
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
@@ -25,7 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("register", nargs="?", help="name or number; all if left out")
     parser.add_argument("value", nargs="?", help="a value to take apart")
-    add_cpu(parser, f"processor: {', '.join(MODELS)} (default: %(default)s)", DEFAULT_MODEL)
+    add_cpu(parser, f"processor: {', '.join((*MODELS, *FEATURE_SETS))} (default: %(default)s)",
+            DEFAULT_MODEL)
     parser.add_argument("--reference", action="store_true",
                         help="the reference of all registers, as Markdown")
     parser.add_argument("--json", action="store_true", help="print JSON")

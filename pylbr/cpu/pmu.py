@@ -138,7 +138,9 @@ class PmuState:
             ("pebs_enable", "IA32_PEBS_ENABLE"),
         ):
             value = getattr(saved, attribute)
-            if value:
+            if facts.arch_pebs and attribute == "pebs_enable":
+                need(not value & ~facts.counter_mask, f"PEBS of a counter that {model.name} lacks")
+            elif value:
                 check_register(model, name, value)
             setattr(self, attribute, value)
         self.changed()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lbrcore import BranchClass, BranchFlag, LbrState
-from pylbr.arch.bits import STATUS_OVFBUF
+from pylbr.arch.bits import STATUS_ARCHPEBSTHRESHOLD, STATUS_OVFBUF
 from pylbr.arch.cpuid import cpuid
 from pylbr.arch.features import CpuModel
 from pylbr.arch.models import model as named
@@ -306,10 +306,12 @@ class Processor:
         return self.recorder.raise_pmi(self)
 
     def pebs_threshold(self) -> bool:
-        """The PEBS buffer has reached its threshold: OvfBuf and a PMI."""
-        if not self.model.pmu.pebs_format:
+        """The PEBS buffer has reached its threshold: OvfBuf, or the bit of architectural PEBS,
+        and a PMI."""
+        if not (self.model.pmu.pebs_format or self.model.pmu.arch_pebs):
             raise UnsupportedFeature(f"{self.model.name} has no PEBS")
-        self.msrs.set_status(self.pmu.status | STATUS_OVFBUF)
+        self.msrs.set_status(self.pmu.status | (
+            STATUS_ARCHPEBSTHRESHOLD if self.model.pmu.arch_pebs else STATUS_OVFBUF))
         return self.raise_pmi()
 
     # Events; all addresses are linear

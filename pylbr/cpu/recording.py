@@ -243,8 +243,7 @@ class Recorder:
         for bit in range(overflowed.bit_length()):
             if overflowed & self.pmu.pebs_enable & 1 << bit:
                 value = listener.deliver_pebs(bit, pebs.record(self.msrs, bit, ip))
-                if value is not None:
-                    pebs.reload(self.msrs, bit, value)
+                pebs.reload(self.msrs, bit, value)
                 overflowed &= ~(1 << bit)
         return overflowed
 

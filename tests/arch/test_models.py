@@ -177,7 +177,7 @@ def test_xsave_leaves_of_sapphire_rapids():
     (_lbr(HSW, select=False), "EN_CALLSTACK"),
     (_lbr(MODELS["core2"], jmps_include_calls=True), "jmps_include_calls"),
     (replace(SPR, pt_excludes_lbr=True), "exclude each other"),
-    (replace(SPR, pmu=Pmu(version=6)), "0 to 5"),
+    (replace(SPR, pmu=Pmu(version=7)), "0 to 6"),
     (replace(SPR, pmu=Pmu(counters=9)), "1 to 8"),
     (replace(SPR, pmu=Pmu(version=1, fixed=3)), "version 2"),
     (replace(SPR, pmu=Pmu(pebs_baseline=True)), "format 4"),

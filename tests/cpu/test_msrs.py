@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pylbr.arch import MODELS, REGISTERS, Access, FieldKind, registers
+from pylbr.arch import FEATURE_SETS, MODELS, REGISTERS, Access, FieldKind, registers
 from pylbr.cpu import Processor
 from pylbr.errors import ConfigurationError, GeneralProtection
 
+NAMED = {**MODELS, **FEATURE_SETS}
 CASES = [
     pytest.param(model, register, id=f"{model.name}-{register.name}")
-    for model in MODELS.values()
+    for model in NAMED.values()
     for register in registers(model).values()
     if register.n in (0, 1, model.lbr.max_depth - 1)
 ]
@@ -116,7 +117,7 @@ def test_absent_registers_fault(model):
                 cpu.rdmsr(index, host=host)
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+@pytest.mark.parametrize("model", NAMED.values(), ids=list(NAMED))
 def test_two_processors_interleaved(model):
     """A write to one is never seen on the other."""
     one, two = Processor(model), Processor(model)
@@ -133,7 +134,7 @@ def test_two_processors_interleaved(model):
 
 def test_every_row_is_on_some_model_and_says_where_it_is_from():
     for row in REGISTERS:
-        assert any(row.count(model) for model in MODELS.values()), row.name
+        assert any(row.count(model) for model in NAMED.values()), row.name
         assert row.source and row.fields
         for field in row.fields:
             assert 63 >= field.hi >= field.lo >= 0 and isinstance(field.kind, FieldKind)

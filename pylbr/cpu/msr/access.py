@@ -16,7 +16,8 @@ from pylbr.errors import GeneralProtection, StateError
 __all__ = ["MsrAccess"]
 
 #: Accessors of the registers that `MsrState.values` contains.
-_KEPT = frozenset({"plain", "canonical", "capabilities", "rtit"})
+_KEPT = frozenset({
+    "plain", "canonical", "capabilities", "rtit", "pebs.general", "pebs.fixed"})
 
 
 class MsrAccess:

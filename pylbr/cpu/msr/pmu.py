@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylbr.arch.bits import EVTSEL_EN_LBR_LOG, EVTSEL_IN_TXCP
+from pylbr.arch.bits import CFG_C_EN, EVTSEL_EN_LBR_LOG, EVTSEL_IN_TXCP
 from pylbr.arch.fields import sign_extend
 from pylbr.arch.register import MsrRegister
 from pylbr.cpu.msr.accessor import Accessor, refuse
@@ -104,6 +104,23 @@ def _write_pebs_enable(msrs: Msrs, register: MsrRegister, value: int) -> None:
     msrs.pmu_changed()
 
 
+def _pebs_counter(first: int) -> Accessor:
+    """CFG_C of the counters from bit `first` of IA32_PERF_GLOBAL_CTRL: EN is kept with the
+    enables of IA32_PEBS_ENABLE, which a processor with these registers does not have."""
+
+    def read(msrs: Msrs, register: MsrRegister) -> int:
+        return msrs.values.get(register.index, 0)
+
+    def write(msrs: Msrs, register: MsrRegister, value: int) -> None:
+        msrs.values[register.index] = value
+        bit = 1 << first + register.n
+        enabled = bit if value & CFG_C_EN else 0
+        msrs.pmu.pebs_enable = msrs.pmu.pebs_enable & ~bit | enabled
+        msrs.pmu_changed()
+
+    return Accessor(read, write)
+
+
 PMU: dict[str, Accessor] = {
     "pmc": Accessor(_read_pmc, _write_pmc),
     "pmc.full": Accessor(_read_pmc, _write_pmc_full),
@@ -116,4 +133,6 @@ PMU: dict[str, Accessor] = {
     "global.set": Accessor(_read_zero, _write_status_set),
     "global.inuse": Accessor(_read_in_use, _write_in_use),
     "pebs.enable": Accessor(_read_pebs_enable, _write_pebs_enable),
+    "pebs.general": _pebs_counter(0),
+    "pebs.fixed": _pebs_counter(32),
 }
