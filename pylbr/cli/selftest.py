@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pylbr.embed.machine import executable_model
 from pylbr.errors import CommandError
 from pylbr.selftest.counterexample import reproduce
 from pylbr.selftest.groups import groups
-from pylbr.selftest.ktap import report
+from pylbr.selftest.ktap import report, results
 from pylbr.verify.story import Story
 
 HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "contention script, run them and compare")
     parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR",
                         help="where these two are written (default: here)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of KTAP")
     parser.add_argument("--points", type=int, default=8, metavar="N",
                         help="save each guest at N points of its run (default: %(default)s)")
 
@@ -61,6 +63,12 @@ def _counterexample(args: argparse.Namespace) -> int:
         found = reproduce(story, args.out, stem)
     except OSError as error:
         raise CommandError(f"{args.out}: {error.strerror}") from None
+    if args.json:
+        print(json.dumps({
+            "policy": story.configuration.policy, "property": story.property,
+            "shown": found.shown, "lines": found.lines,
+            "program": f"{args.out / stem}.elf", "script": f"{args.out / stem}.script"}, indent=1))
+        return int(not found.shown)
     print(*found.lines, sep="\n")
     print(f"{story.property} of {story.configuration.policy} "
           f"{'shows' if found.shown else 'does not show'} on the machine; again with: pylbr run "
@@ -82,4 +90,8 @@ def run(args: argparse.Namespace) -> int:
                            "have")
     with tempfile.TemporaryDirectory(prefix="pylbr-selftest-") as directory:
         chosen = groups(Path(directory), model, args.policy, args.points, args.group)
+        if args.json:
+            found = {"policy": args.policy, "model": model, **results(chosen)}
+            print(json.dumps(found, indent=1))
+            return int(found["failures"] > 0)
         return int(report(chosen, print) > 0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-__all__ = ["Case", "Group", "Skip", "report"]
+__all__ = ["Case", "Group", "Outcome", "Skip", "report", "results"]
 
 #: What a case returns: remarks, one line each, and whether it passed; it may raise `Skip`.
 Run = Callable[[], tuple[bool, list[str]]]
@@ -46,6 +46,57 @@ def _line(indent: str, passed: bool, number: int, name: str, directive: str = ""
     return f"{indent}{'ok' if passed else 'not ok'} {number} {text}{directive}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a case came to.
+
+    Attributes
+    ----------
+    name : str
+    outcome : str
+        ``pass``, ``fail``, ``xfail`` for a failure that the policy documents, or ``skip``.
+    remarks : list of str
+    why : str
+        Why it was skipped.
+    """
+
+    name: str
+    outcome: str
+    remarks: list[str]
+    why: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Is its line ``ok``?"""
+        return self.outcome in ("pass", "skip")
+
+
+def _run(case: Case) -> Outcome:
+    try:
+        passed, remarks = case.run()
+    except Skip as why:
+        return Outcome(case.name, "skip", [], str(why))
+    return Outcome(case.name, "pass" if passed else "fail" if case.expected else "xfail", remarks)
+
+
+def results(groups: Iterable[Group]) -> dict:
+    """Run all groups in order; what came out, as plain values.
+
+    Returns
+    -------
+    dict
+        ``groups``: for each its ``name``, ``passed`` and ``cases``, the attributes of `Outcome`;
+        ``failures``: their number, without those that are documented.
+    """
+    told = []
+    for group in groups:
+        cases = [_run(case) for case in group.cases]
+        told.append({"name": group.name, "cases": [asdict(case) for case in cases],
+                     "passed": all(case.outcome != "fail" for case in cases)})
+    return {"groups": told, "failures": sum(
+        case["outcome"] == "fail" for group in told for case in group["cases"])}
+
+
 def report(groups: Iterable[Group], write: Callable[[str], object]) -> int:
     """Run all groups in order and write a line for each case.
 
@@ -69,17 +120,13 @@ def report(groups: Iterable[Group], write: Callable[[str], object]) -> int:
         write(f"  1..{len(group.cases)}")
         failed = 0
         for at, case in enumerate(group.cases, 1):
-            try:
-                passed, remarks = case.run()
-            except Skip as why:
-                write(_line("  ", True, at, case.name, f" # SKIP {why}"))
-                continue
-            for remark in remarks:
+            done = _run(case)
+            for remark in done.remarks:
                 write(f"  # {remark}")
-            xfail = not passed and not case.expected
-            write(_line("  ", passed, at, case.name,
-                        " # XFAIL documented of this policy" if xfail else ""))
-            failed += not passed and not xfail
+            directive = (f" # SKIP {done.why}" if done.outcome == "skip" else
+                         " # XFAIL documented of this policy" if done.outcome == "xfail" else "")
+            write(_line("  ", done.passed, at, case.name, directive))
+            failed += done.outcome == "fail"
         write(_line("", not failed, number, group.name))
         failures += failed
     return failures

@@ -27,8 +27,9 @@ def _slices(steps: list[dict], cpu: int) -> list[dict]:
             new = _state(step["after"])[index] if step else None
             if new != value:
                 end = at + 1 if step else at
-                events.append({"ph": "X", "name": value, "pid": cpu, "tid": track,
-                               "ts": start, "dur": end - start})
+                if end > start:     # not after a change in the last step
+                    events.append({"ph": "X", "name": value, "pid": cpu, "tid": track,
+                                   "ts": start, "dur": end - start})
                 start, value = end, new
     return events
 

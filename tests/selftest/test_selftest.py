@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from tap.parser import Parser
 
 from pylbr.arbitration import POLICIES
 from pylbr.cli import main
@@ -84,6 +85,40 @@ def test_results_in_the_kernels_format():
         "  ok 1 a \\# b", "  ok 2 skipped # SKIP no such tool",
         "  not ok 3 known # XFAIL documented of this policy", "ok 1 first", "  KTAP version 1",
         "  # Subtest: second", "  1..1", "  not ok 1 bad", "not ok 2 second"]
+
+
+def parsed(lines):
+    """(number, passed, description, directive) of each result at the top, and of each subtest, by
+    tap.py, which knows nothing of indents: each level is given to it on its own."""
+    def level(lines):
+        found = list(Parser().parse_text("\n".join(lines)))
+        assert found[0].category == "plan" and not any(
+            result.category == "bail" for result in found)
+        results = [result for result in found if result.category == "test"]
+        assert [int(result.number) for result in results] == [
+            *range(1, found[0].expected_tests + 1)]
+        return [(result.ok, result.description, result.skip) for result in results]
+
+    header = "KTAP version 1"
+    assert lines[0] == header
+    parts, inner = [], []
+    for line in lines[1:]:
+        if line == f"  {header}":
+            inner = []
+        elif line.startswith("  "):
+            inner.append(line[2:])
+        elif not line.startswith("1.."):
+            parts.append(level([line for line in inner if not line.startswith("# Subtest")]))
+    return level([line for line in lines[1:] if not line.startswith(" ")]), parts
+
+
+def test_a_tap_parser_reads_the_results(capsys):
+    assert main(["selftest", "-p", "kvm-legacy", "--group", "msrs", "--group", "contention"]) == 0
+    top, parts = parsed(capsys.readouterr().out.splitlines())
+    assert [ok for ok, _, _ in top] == [True, True] and len(parts) == 2
+    assert all(ok for ok, _, _ in parts[0]) and not all(ok for ok, _, _ in parts[1])
+    with pytest.raises(AssertionError):
+        parsed(["KTAP version 1", "1..2", "  KTAP version 1", "  1..1", "  ok 1 a", "ok 1 b"])
 
 
 def test_without_a_compiler_guests_are_skipped(capsys, monkeypatch):

@@ -11,6 +11,7 @@ from pylbr.verify import bugs, script, svm
 from pylbr.verify.models import Configuration
 from pylbr.verify.story import Story
 from tests.verify.explored import caught, explored
+from tests.verify.trace_events import check
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bugs.md"
 FIXED = {"mediated-arch-lbr": "mediated-arch-lbr-fixed", "arch-lbr-v2-fixed": "request",
@@ -59,6 +60,9 @@ def test_stories_are_written_and_replay(tmp_path, capsys):
     files = sorted(tmp_path.glob("*.story.json"))
     assert len(files) == len([bug for bug in bugs.BUGS if not bug.policy.startswith("svm")])
     assert Story.load(files[0]).replay()
+    for file in files:          # and each timeline is one that Perfetto opens
+        tracks = check(Path(str(file).replace(".story.", ".trace.")).read_text())
+        assert len(tracks) == 5 and all(slices[0][0] == 0 for slices in tracks.values())
 
 
 # SVM

@@ -9,6 +9,7 @@ from pylbr.errors import ConfigurationError, StateError
 from pylbr.verify.models import Configuration, explore
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.timeline import timeline
+from tests.verify.trace_events import check
 
 STORY = """{"format": "pylbr story", "version": 1, "property": "P1", "configuration": {
 "policy": "arch-lbr-v2", "flaws": [], "depth": 1, "guests": 1, "cpus": 1, "features": ["nmi",
@@ -103,27 +104,36 @@ def test_timeline_is_a_chrome_trace(story):
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
-#: Trace Event Format: what each phase of an event must have, and of which type.
-SCHEMA = {
-    "M": {"name": str, "ph": str, "pid": int, "args": dict},
-    "X": {"name": str, "ph": str, "pid": int, "tid": int, "ts": (int, float),
-          "dur": (int, float)},
-    "i": {"name": str, "ph": str, "pid": int, "tid": int, "ts": (int, float), "s": str},
-}
-
-
-def test_every_event_of_a_timeline_has_what_the_format_demands(story):
-    """The wheel of Perfetto 0.59.1 has no trace processor, only addresses from which its package
-    downloads one: the format that it documents is held."""
+@pytest.mark.parametrize("damage", [
+    lambda events: events[-1].update(ts="3"), lambda events: events[-1].pop("pid"),
+    lambda events: events.append({**events[-1], "ts": 0}),
+    lambda events: events.append({**slice_of(events), "dur": 1.5}),
+    lambda events: events.append({**slice_of(events), "tid": 9}),
+    lambda events: events.append({"ph": "B", "name": "open", "pid": 0, "tid": 3, "ts": 10**6}),
+    lambda events: events.append(events[0])],
+    ids=["time as text", "no process", "time goes back", "overlap", "no name of the track",
+         "never ends", "two names"])
+def test_a_timeline_that_is_no_trace_is_told(story, damage):
+    """The check itself sees types, names, order, overlaps and slices without an end."""
     trace = json.loads(timeline(story))
-    assert set(trace) <= {"traceEvents", "displayTimeUnit", "otherData"}
-    for event in trace["traceEvents"]:
-        for name, kind in SCHEMA[event["ph"]].items():
-            assert isinstance(event[name], kind) and not isinstance(event[name], bool), event
-        if event["ph"] == "M":
-            assert event["name"] in ("process_name", "thread_name", "thread_sort_index",
-                                     "process_sort_index", "process_labels")
-        if event["ph"] == "i":
-            assert event["s"] in "gpt"
-    named = {e["tid"] for e in trace["traceEvents"] if e["ph"] == "M" and "tid" in e}
-    assert {e["tid"] for e in trace["traceEvents"] if e["ph"] == "X"} <= named
+    check(json.dumps(trace))
+    damage(trace["traceEvents"])
+    with pytest.raises((AssertionError, KeyError)):
+        check(json.dumps(trace))
+
+
+def slice_of(events):
+    return [event for event in events if event["ph"] == "X" and event["tid"] == 3][-1]
+
+
+def test_the_timeline_of_two_processors():
+    configuration = Configuration("lease", ("no-wipe",), depth=1, guests=1, cpus=2,
+                                  features=(), kinds=("cpu-exclude",))
+    story = Story.from_json(json.dumps({
+        "format": "pylbr story", "version": 2, "property": "P20b",
+        "configuration": configuration.to_dict(), "actions": [
+            "CPU 0: switch to vCPU A", "CPU 1: IPI opens cpu-exclude", "CPU 1: irq-return",
+            "CPU 0: task-in", "CPU 1: host branch", "CPU 1: IPI closes cpu event 0"]}))
+    tracks = check(timeline(story))
+    assert {pid for pid, _ in tracks} == {0, 1} and len(tracks) == 10
+    assert [name for _, _, name in tracks[1, 2]] == ["unowned", "host", "unowned"][:2]
