@@ -278,7 +278,7 @@ PMU_ROWS: tuple[Register, ...] = (
          Field("FULL", 31, 31, "there is no room for a record"),
          Field("EN", 32, 32, "records are written"),
          Field("THRESH", 58, 36, "offset at which a PMI is raised, in 16 bytes")),
-        rule="the buffer belongs to whoever takes the records, as that of IA32_DS_AREA does",
+        rule="the listener that takes the records moves WR, as with IA32_DS_AREA",
     ),
     Register(
         "PERF_CTL{}", 0xC0010200, "evtsel", "AMD APM vol. 2, 13.2.1", _amd_counters,

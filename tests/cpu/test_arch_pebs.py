@@ -12,12 +12,37 @@ from pylbr.cli import main
 from pylbr.cpu import Processor, fred
 from pylbr.errors import ConfigurationError, GeneralProtection, UnsupportedFeature
 from tests.cpu.helpers import some_branches
+from tests.manual import (
+    CTL_CLASSES,
+    CTL_CPL,
+    CTL_LBREN,
+    CTL_OS,
+    CTL_OTHER_BRANCH,
+    CTL_USR,
+    DEBUGCTL_FREEZE_LBRS_ON_PMI,
+    EVTSEL_EN,
+    EVTSEL_EN_LBR_LOG,
+    EVTSEL_INT,
+    EVTSEL_USR,
+    IA32_A_PMC0,
+    IA32_DEBUGCTL,
+    IA32_FIXED_CTR0,
+    IA32_FIXED_CTR_CTRL,
+    IA32_LBR_CTL,
+    IA32_LBR_DEPTH,
+    IA32_PEBS_ENABLE,
+    IA32_PERF_GLOBAL_CTRL,
+    IA32_PERF_GLOBAL_STATUS,
+    IA32_PERFEVTSEL0,
+    MSR_PEBS_DATA_CFG,
+)
 
 NAME = "arch-pebs-2025"
-CTL, DEPTH, ALL = 0x14CE, 0x14CF, 0x7F0007
+CTL, ALL = IA32_LBR_CTL, CTL_CLASSES | CTL_CPL | CTL_LBREN
+# Registers that this model alone has.
 GP_CTR, CFG_A, CFG_C, FX_CTR, FX_CFG_C = 0x1900, 0x1901, 0x1903, 0x1980, 0x1983
-GLOBAL_STATUS, PEBS_BASE, PEBS_INDEX, FRED_CONFIG = 0x38E, 0x3F4, 0x3F5, 0x1D4
-BRANCHES, USR, INT, EN = 0xC4, 1 << 16, 1 << 20, 1 << 22
+PEBS_BASE, PEBS_INDEX, FRED_RSP, FRED_SSP, FRED_CFG = 0x3F4, 0x3F5, 0x1CC, 0x1D1, 0x1D4
+RETIRED = 0xC4                  # branches, by CFG_A
 WIDTH = 1 << 48
 
 
@@ -39,7 +64,7 @@ def armed(lbr, period=40, buffer=None, reload=0):
     """Counter 0 has `period` branches to go, and writes records with that LBR group."""
     cpu = Processor(NAME, buffer or Buffer())
     cpu.wrmsr(CTL, ALL)
-    cpu.wrmsr(CFG_A, BRANCHES | USR | INT | EN)
+    cpu.wrmsr(CFG_A, RETIRED | EVTSEL_USR | EVTSEL_INT | EVTSEL_EN)
     cpu.wrmsr(GP_CTR, WIDTH - period)
     cpu.wrmsr(CFG_C, 1 << 63 | lbr << 40 | reload)
     return cpu
@@ -64,7 +89,7 @@ def parsed(record):
 def test_groups_of_8_16_and_as_many_as_there_are(lbr, depth, count):
     buffer = Buffer()
     cpu = armed(lbr, buffer=buffer)
-    cpu.wrmsr(DEPTH, depth)
+    cpu.wrmsr(IA32_LBR_DEPTH, depth)
     cpu.record(some_branches(40, classes=(0,)))
     [(counter, record)] = buffer.records
     basic, header, entries = parsed(record)
@@ -90,8 +115,8 @@ def test_ler_is_in_the_groups_header():
 def test_a_fixed_counter_has_a_group_of_its_own():
     buffer = Buffer()
     cpu = armed(0, period=10_000, buffer=buffer)
-    cpu.wrmsr(0x38D, 0xB)           # fixed counter 0: instructions, at every level, with a PMI
-    cpu.wrmsr(0x38F, cpu.rdmsr(0x38F) | 1 << 32)
+    cpu.wrmsr(IA32_FIXED_CTR_CTRL, 0xB)  # fixed counter 0: instructions, at every level, with a PMI
+    cpu.wrmsr(IA32_PERF_GLOBAL_CTRL, cpu.rdmsr(IA32_PERF_GLOBAL_CTRL) | 1 << 32)
     cpu.wrmsr(FX_CTR, WIDTH - 5)
     cpu.wrmsr(FX_CFG_C, 1 << 63 | 1 << 40)
     branches = some_branches(20, classes=(0,))
@@ -107,7 +132,7 @@ def test_without_en_an_overflow_is_a_pmi():
     cpu = armed(1, buffer=buffer)
     cpu.wrmsr(CFG_C, 1 << 40)
     cpu.record(some_branches(40, classes=(0,)))
-    assert not buffer.records and buffer.pmis == 1 and cpu.rdmsr(GLOBAL_STATUS) & 1
+    assert not buffer.records and buffer.pmis == 1 and cpu.rdmsr(IA32_PERF_GLOBAL_STATUS) & 1
 
 
 def test_the_counter_continues_with_reload():
@@ -120,33 +145,34 @@ def test_the_counter_continues_with_reload():
 def test_the_threshold_is_bit_54():
     cpu = Processor(NAME)
     cpu.wrmsr(CTL, ALL)
-    cpu.wrmsr(0x1D9, 1 << 11)
+    cpu.wrmsr(IA32_DEBUGCTL, DEBUGCTL_FREEZE_LBRS_ON_PMI)
     cpu.pebs_threshold()
-    assert cpu.rdmsr(GLOBAL_STATUS) == 1 << 54 | 1 << 58
+    assert cpu.rdmsr(IA32_PERF_GLOBAL_STATUS) == 1 << 54 | 1 << 58
 
 
 def test_two_numbers_of_one_register():
     cpu = Processor(NAME)
     for n in range(8):
-        cpu.wrmsr(CFG_A + 4 * n, BRANCHES | EN | n << 24)
-        assert cpu.rdmsr(0x186 + n) == BRANCHES | EN | n << 24
-        cpu.wrmsr(0x4C1 + n, 77 + n)
+        cpu.wrmsr(CFG_A + 4 * n, RETIRED | EVTSEL_EN | n << 24)
+        assert cpu.rdmsr(IA32_PERFEVTSEL0 + n) == RETIRED | EVTSEL_EN | n << 24
+        cpu.wrmsr(IA32_A_PMC0 + n, 77 + n)
         assert cpu.rdmsr(GP_CTR + 4 * n) == 77 + n
     for n in range(3):
-        cpu.wrmsr(0x309 + n, 7 + n)
+        cpu.wrmsr(IA32_FIXED_CTR0 + n, 7 + n)
         assert cpu.rdmsr(FX_CTR + 4 * n) == 7 + n
 
 
 @pytest.mark.parametrize(("index", "value"), [
     (CFG_C, 1 << 32), (CFG_C, 1 << 42), (FX_CFG_C, 1 << 39), (PEBS_BASE, 1 << 4),
-    (PEBS_INDEX, 1), (PEBS_INDEX, 1 << 63), (FRED_CONFIG, 1 << 2), (FRED_CONFIG, 1 << 60),
-    (0x1CC, 1), (0x1D1, 4), (0x3F1, 0), (0x3F2, 0), (GP_CTR + 4 * 8, 0), (FX_CTR + 4 * 3, 0)])
+    (PEBS_INDEX, 1), (PEBS_INDEX, 1 << 63), (FRED_CFG, 1 << 2), (FRED_CFG, 1 << 60),
+    (FRED_RSP, 1), (FRED_SSP, 4), (IA32_PEBS_ENABLE, 0), (MSR_PEBS_DATA_CFG, 0),
+    (GP_CTR + 4 * 8, 0), (FX_CTR + 4 * 3, 0)])
 def test_reserved_bits_and_registers_that_are_not_there(index, value):
     with pytest.raises(GeneralProtection):
         Processor(NAME).wrmsr(index, value)
 
 
-@pytest.mark.parametrize("index", [CFG_C, PEBS_BASE, PEBS_INDEX, FRED_CONFIG, GP_CTR, 0x1CC])
+@pytest.mark.parametrize("index", [CFG_C, PEBS_BASE, PEBS_INDEX, FRED_CFG, GP_CTR, FRED_RSP])
 def test_other_models_have_none_of_the_registers(index):
     with pytest.raises(GeneralProtection):
         Processor("sierra-forest").rdmsr(index)
@@ -167,18 +193,18 @@ def test_cpuid():
 def test_the_state_is_saved_and_restored():
     buffer = Buffer()
     cpu = armed(2, buffer=buffer)
-    cpu.wrmsr(FRED_CONFIG, 0xFFFF800000001000 | 1 << 9)
+    cpu.wrmsr(FRED_CFG, 0xFFFF800000001000 | 1 << 9)
     cpu.record(some_branches(20, classes=(0,)))
     again = Processor.from_state(cpu.state(), buffer)
     assert again.state() == cpu.state()
     again.record(some_branches(20, classes=(0,)))
-    assert len(buffer.records) == 1 and again.rdmsr(FRED_CONFIG) == cpu.rdmsr(FRED_CONFIG)
+    assert len(buffer.records) == 1 and again.rdmsr(FRED_CFG) == cpu.rdmsr(FRED_CFG)
 
 
 def test_event_logging_counts_in_version_6_too():
     cpu = armed(0, period=10_000)
     cpu.wrmsr(CFG_C, 0)
-    cpu.wrmsr(CFG_A, BRANCHES | USR | EN | 1 << 35)
+    cpu.wrmsr(CFG_A, RETIRED | EVTSEL_USR | EVTSEL_EN | EVTSEL_EN_LBR_LOG)
     cpu.record(some_branches(8, classes=(0,)))
     assert (cpu.records()["info"][:8] >> np.uint64(32) & np.uint64(3)).tolist() == [1] * 8
 
@@ -196,7 +222,7 @@ def test_models_that_cannot_be(bad):
 # FRED
 
 ENTRY = 0xFFFF800000001000
-MODES = {"both": 0x7F0007, "user": 0x7F0005, "kernel": 0x7F0003}
+MODES = {"both": ALL, "user": ALL & ~CTL_OS, "kernel": ALL & ~CTL_USR}
 ONES = (1 << 64) - 1
 
 
@@ -208,7 +234,7 @@ def entries(cpu):
 def with_fred(ctl):
     cpu = Processor(NAME)
     cpu.wrmsr(CTL, ctl)
-    cpu.wrmsr(FRED_CONFIG, ENTRY)
+    cpu.wrmsr(FRED_CFG, ENTRY)
     return cpu
 
 
@@ -231,7 +257,7 @@ def test_a_delivery_and_its_return(cls, mode):
 
 
 def test_only_other_branch_lets_them_in():
-    cpu = with_fred(0x3F0007)
+    cpu = with_fred(ALL & ~CTL_OTHER_BRANCH)
     fred.deliver(cpu, BranchClass.INTERRUPT, 0x401000, cpl=3)
     fred.eretu(cpu, ENTRY, 0x401000)
     assert not entries(cpu)
@@ -240,7 +266,7 @@ def test_only_other_branch_lets_them_in():
 def test_a_debug_exception_makes_no_record_and_clears_lbren():
     cpu = with_fred(MODES["both"])
     fred.debug_exception(cpu)
-    assert not entries(cpu) and cpu.rdmsr(CTL) == 0x7F0006
+    assert not entries(cpu) and cpu.rdmsr(CTL) == ALL & ~CTL_LBREN
 
 
 def test_what_fred_does_not_deliver():
