@@ -1,12 +1,19 @@
 """Sphinx: these pages, the API of the .py files as text, of the compiled modules imported."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "pylbr"
 author = "the pylbr developers"
 extensions = [
     "myst_parser", "autoapi.extension", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
-    "sphinxcontrib.mermaid",
+    "diagrams",
 ]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3

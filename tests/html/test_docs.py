@@ -1,0 +1,57 @@
+"""The documentation site: its diagrams are drawn, and its pages load nothing."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+PICTURES = sorted((DOCS / "images").rglob("*.svg"))
+
+
+def diagrams():
+    """Every diagram of the pages."""
+    return [text for page in PAGES
+            for text in re.findall(r"^```mermaid\n(.*?)^```$", page.read_text(), re.M | re.S)]
+
+
+def test_every_diagram_is_drawn_and_no_other():
+    """Otherwise: tools/diagrams.py."""
+    digests = {hashlib.sha256(text.strip().encode()).hexdigest()[:12] for text in diagrams()}
+    assert len(digests) > 3
+    assert {path.stem for path in (DOCS / "images" / "diagrams").glob("*.svg")} == digests
+
+
+def test_the_picture_of_the_packages_has_their_names():
+    (text,) = [text for text in diagrams() if "lbrcore --> arch" in text]
+    digest = hashlib.sha256(text.strip().encode()).hexdigest()[:12]
+    picture = (DOCS / "images" / "diagrams" / f"{digest}.svg").read_text()
+    names = set(re.findall(r"\w+", text)) - {"graph", "LR"}
+    assert len(names) > 15 and names <= set(re.findall(r">\s*(\w+)\s*<", picture))
+    assert picture.count('marker-end="') == len(re.findall("-->", text))
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_a_picture_loads_nothing(path):
+    text = path.read_text()
+    found = re.findall(r"""(?:href|src)\s*=\s*["'](?!\#)([^"']*)|url\((?!["']?\#)([^)]*)\)""", text)
+    assert found == [] and "<script" not in text and "@import" not in text
+
+
+def test_pages_name_pictures_that_exist_and_load_none_from_elsewhere():
+    count = 0
+    for page in PAGES:
+        for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)", page.read_text()):
+            count += 1
+            assert not target.startswith(("http:", "https:", "//")), f"{page.name}: {target}"
+            assert (DOCS / target).exists(), f"{page.name}: {target}"
+    assert count > 3
+
+
+def test_no_extension_loads_scripts():
+    """Of the site's extensions none adds a script; the theme brings its own."""
+    text = (DOCS / "conf.py").read_text()
+    assert "mermaid" not in re.search(r"extensions = \[(.*?)\]", text, re.S)[1]
+    assert "http" not in text

@@ -1,0 +1,48 @@
+"""Draw the mermaid diagrams of docs/*.md as SVG into docs/images/diagrams; needs npm and Chromium.
+
+A picture is named by the digest of its text: docs/conf.py finds it, and the pages load no script.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+sys.path.insert(0, str(DOCS))
+VERSION = "11.17.2"
+DRAW = """async ([text, id]) => {
+    mermaid.initialize({startOnLoad: false, theme: "neutral", htmlLabels: false,
+                        flowchart: {htmlLabels: false}, fontFamily: "sans-serif"});
+    return (await mermaid.render(id, text)).svg;
+}"""
+
+
+def main(script: str = "") -> None:
+    from diagrams import PICTURES, blocks, picture_of
+
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
+        if not script:
+            subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund",
+                            f"mermaid@{VERSION}"], cwd=name, check=True)
+            script = f"{name}/node_modules/mermaid/dist/mermaid.min.js"
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_content("<!DOCTYPE html><body></body>")
+        page.add_script_tag(path=script)
+        PICTURES.mkdir(exist_ok=True)
+        wanted = {picture_of(text): text for page_ in sorted(DOCS.glob("*.md"))
+                  for text in blocks(page_.read_text())}
+        for old in set(PICTURES.glob("*.svg")) - set(wanted):
+            old.unlink()
+        for path, text in wanted.items():
+            path.write_text(page.evaluate(DRAW, [text, f"d{path.stem}"]) + "\n")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
