@@ -15,10 +15,27 @@ from playwright.sync_api import sync_playwright
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 VERSION = "11.17.2"
+#: Mermaid lets the labels of two ways between the same states overlap: the later one moves down.
 DRAW = """async ([text, id]) => {
     mermaid.initialize({startOnLoad: false, theme: "neutral", htmlLabels: false,
-                        flowchart: {htmlLabels: false}, fontFamily: "sans-serif"});
-    return (await mermaid.render(id, text)).svg;
+                        flowchart: {htmlLabels: false}, fontFamily: "sans-serif",
+                        themeVariables: {fontSize: "12px"}});
+    document.body.innerHTML = (await mermaid.render(id, text)).svg;
+    const labels = [...document.querySelectorAll("g.edgeLabel")];
+    const placed = [];
+    for (const label of labels) {
+        const box = () => label.getBoundingClientRect();
+        const hit = () => placed.find((other) =>
+            box().left < other.right && box().right > other.left
+            && box().top < other.bottom && box().bottom > other.top);
+        for (let down = 4, tries = 0; hit() && tries < 9; tries++) {
+            const shift = label.transform.baseVal.consolidate().matrix;
+            down = hit().bottom - box().top + 4;
+            label.setAttribute("transform", `translate(${shift.e}, ${shift.f + down})`);
+        }
+        placed.push(box());
+    }
+    return document.body.innerHTML;
 }"""
 
 
