@@ -49,11 +49,18 @@ faults: build  ## every failing call, and a thousand kills, of each command
 	$(PYTHON) -m tests.faults
 	$(PYTHON) -m tests.faults.kills
 
+.PHONY: mutants tsan
+mutants: build  ## mutants of the core, killed by the nearest tests or not
+	$(PYTHON) -m tests.mutants --most 100 lbrcore/control.pyx lbrcore/lbr.pyx lbrcore/xsave.pyx
+
 asan: build  ## quick tests on a copy built with AddressSanitizer
 	tools/sanitized address
 
 ubsan: build  ## quick tests on a copy built with UndefinedBehaviorSanitizer
 	tools/sanitized undefined
+
+tsan: build  ## the library in threads under ThreadSanitizer, a minute
+	setarch -R $(PYTHON) -m tests.fuzz.library --sanitizer thread --threads 4 --seconds 60
 
 lint: $(PYTHON)  ## ruff, cython-lint, codespell, types, stubs
 	$(PYTHON) -m pip install -q --group lint --group test

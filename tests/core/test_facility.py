@@ -141,6 +141,30 @@ def test_legacy_tos():
     assert froms(state) == [4, 3, 6, 5]
 
 
+@pytest.mark.parametrize("depth", [4, 16])
+def test_every_move_of_tos_leaves_the_physical_registers(depth):
+    for old in range(depth):
+        for new in range(depth):
+            state = LbrState(LbrConfig.legacy(depth))
+            state.enable = True
+            for i in range(depth + old):
+                state.record_one(i + 1, 100, BranchClass.COND)
+            before, start = froms(state), state.tos
+            state.tos = new
+            assert state.tos == new
+            physical = {(start - i) % depth: address for i, address in enumerate(before)}
+            assert froms(state) == [physical[(new - i) % depth] for i in range(depth)]
+
+
+def test_a_counter_that_stops_logging_forgets_what_it_counted():
+    state = facility(event_counters=3, info_mask=INFO_ALL)
+    state.record_one(1, 2, BranchClass.NOT_TAKEN, events=(2, 1, 0, 0))
+    state.event_mask = 2
+    state.event_mask = 3
+    state.record_one(3, 4, BranchClass.COND)
+    assert state.read_entry(0)[2] >> 32 & 0xFF == 0b01_00
+
+
 def test_addresses_are_read_canonical():
     state = facility()
     state.write_entry(0, 1 << 47, 0x1234_0000_0000_0001, MANY)
