@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pylbr.embed.machine import MIB, Ending, Machine
+from pylbr.embed.multiprocessor import Multiprocessor
 from pylbr.linux import debian
 from pylbr.linux.boot import boot
 from pylbr.linux.booted import COMMAND_LINE
@@ -25,7 +26,7 @@ LAST = b"Run /init as init process"
 MEMORY = 512
 
 
-def ours(kernel: Path, initrd: bytes) -> float:
+def ours(kernel: Path, initrd: bytes, processors: int = 1) -> float:
     """CPU seconds of the machine; its LBRs are those of Sapphire Rapids."""
     shown = bytearray()
 
@@ -35,7 +36,8 @@ def ours(kernel: Path, initrd: bytes) -> float:
             machine.stop(Ending("exit", 0, "there"))
 
     started = time.process_time()
-    machine = Machine(memory=MEMORY * MIB, console=console)
+    machine = (Machine(memory=MEMORY * MIB, console=console) if processors == 1 else
+               Multiprocessor(processors=processors, memory=MEMORY * MIB, console=console))
     boot(machine, load(kernel), initrd, COMMAND_LINE)
     assert machine.run(2_000_000_000).kind == "exit"
     return time.process_time() - started
@@ -69,4 +71,15 @@ def test_kernel_to_init(benchmark, tmp_path):
     mine, other = map(min, zip(*seconds, strict=True))
     benchmark.extra_info.update({
         "CPU s": mine, "CPU s of QEMU": other, "ratio (goal 2.5)": mine / other})
+    print({name: round(value, 2) for name, value in benchmark.extra_info.items()})
+
+
+def test_two_processors(benchmark):
+    """The same start with two processors, beside one."""
+    kernel, initrd = debian.kernel(), initramfs()
+    seconds: list[tuple[float, float]] = []
+    benchmark.pedantic(lambda: seconds.append((ours(kernel, initrd, 2), ours(kernel, initrd))),
+                       rounds=1 if QUICK else 3)
+    two, one = map(min, zip(*seconds, strict=True))
+    benchmark.extra_info.update({"CPU s": two, "CPU s of one": one, "ratio": two / one})
     print({name: round(value, 2) for name, value in benchmark.extra_info.items()})

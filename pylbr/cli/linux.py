@@ -52,6 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=int, default=512, metavar="MIB", help="memory (default: %(default)s)")
     parser.add_argument(
+        "--cpus", type=int, default=1, metavar="N",
+        help="processors, 1 to 4; with more than one it boots again each time "
+             "(default: %(default)s)")
+    parser.add_argument(
         "--kernel", metavar="FILE", help="kernel (default: Debian's linux-image-cloud-amd64)")
     parser.add_argument(
         "--package", metavar="NAME", action="append", default=[],
@@ -82,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--limit: must be at least 1, not {args.limit}")
     if args.seconds is not None and not args.seconds > 0:
         raise CommandError(f"--seconds: must be more than 0, not {args.seconds}")
+    if not 1 <= args.cpus <= 4:
+        raise CommandError(f"--cpus: must be 1 to 4, not {args.cpus}")
     needed("unicorn")
     from pylbr.embed.time_limit import time_limit
     from pylbr.linux.booted import NotBooted, booted
@@ -124,7 +130,7 @@ def _guest(args: argparse.Namespace) -> Guest:
 
     kernel = Path(args.kernel) if args.kernel else debian.kernel()
     return Guest(kernel, initramfs(args.package), args.model, args.memory, args.append,
-                 args.seed)
+                 args.seed, args.cpus)
 
 
 def _output(data: bytes) -> None:

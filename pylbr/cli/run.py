@@ -66,6 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=int, metavar="MIB", help="memory (default: 64, of --kernel 512)")
     parser.add_argument(
+        "--cpus", type=int, default=1, metavar="N",
+        help="processors, 1 to 4, of --kernel (default: %(default)s)")
+    parser.add_argument(
         "--limit", type=int, default=1_000_000_000, metavar="N",
         help="stop after N instructions, or as long asleep (default: %(default)s)")
     parser.add_argument(
@@ -104,6 +107,15 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--initrd, --own-decompressor: they belong to --kernel")
     if (args.pause is None) != (args.save is None):
         raise CommandError("--pause and --save belong together")
+    if not 1 <= args.cpus <= 4:
+        raise CommandError(f"--cpus: must be 1 to 4, not {args.cpus}")
+    if args.cpus != 1:
+        if args.kernel is None:
+            raise CommandError("--cpus: it belongs to --kernel")
+        alone = [f"--{name}" for name in ("trace", "contention", "save") if getattr(args, name)]
+        if alone:
+            raise CommandError(f"{alone[0]}: of a machine with one processor only, not --cpus "
+                               f"{args.cpus}")
     needed("unicorn")
     from pylbr.embed.savefile import is_saved
     from pylbr.embed.time_limit import time_limit
@@ -164,6 +176,7 @@ def _linux(
     args: argparse.Namespace, trace: Callable[..., Any] | None, contention: Any, console: Console
 ) -> Machine:
     from pylbr.embed.machine import MIB, Machine
+    from pylbr.embed.multiprocessor import Multiprocessor
     from pylbr.linux.boot import boot
     from pylbr.linux.kernel import load
 
@@ -171,9 +184,14 @@ def _linux(
         raise CommandError("--module: a Linux kernel has --initrd")
     kernel = load(args.kernel, own_decompressor=args.own_decompressor)
     initrd = Path(args.initrd).read_bytes() if args.initrd else b""
-    model = args.model or DEFAULT_MODEL
-    machine = Machine(model, memory=(args.memory or 512) * MIB, console=console,
-                      trace=trace, contention=contention, seed=args.seed)
+    model, memory = args.model or DEFAULT_MODEL, (args.memory or 512) * MIB
+    machine: Machine
+    if args.cpus == 1:
+        machine = Machine(model, memory=memory, console=console, trace=trace,
+                          contention=contention, seed=args.seed)
+    else:
+        machine = Multiprocessor(model, processors=args.cpus, memory=memory, console=console,
+                                 seed=args.seed)
     boot(machine, kernel, initrd, args.append)
     console.watch(machine)
     if "console=" not in args.append and "earlyprintk" not in args.append:

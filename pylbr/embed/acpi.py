@@ -81,9 +81,10 @@ def _dsdt() -> bytes:
     return _table(b"DSDT", _package(b"\x10", b"\\_SB_" + devices), 2)
 
 
-def _madt() -> bytes:
+def _madt(processors: int) -> bytes:
     body = struct.pack("<II", BASE, 0)
-    body += struct.pack("<BBBBI", 0, 8, 0, 0, _ENABLED)
+    for n in range(processors):
+        body += struct.pack("<BBBBI", 0, 8, n, n, _ENABLED)
     body += struct.pack("<BBBBII", 1, 12, _IOAPIC_ID, 0, IOAPIC_BASE, 0)
     body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # LINT1 is NMI
     return _table(b"APIC", body, 4)
@@ -100,8 +101,8 @@ def _fadt(dsdt: int) -> bytes:
     return _table(b"FACP", bytes(fadt[36:]), 6)
 
 
-def tables() -> dict[int, bytes]:
-    """What is to be written where; the root pointer at `RSDP`."""
+def tables(processors: int = 1) -> dict[int, bytes]:
+    """What is to be written where, for so many processors; the root pointer at `RSDP`."""
     out: dict[int, bytes] = {}
     at = RSDP + 0x100
 
@@ -111,7 +112,8 @@ def tables() -> dict[int, bytes]:
         at = at + len(table) + 63 & ~63
         return place
 
-    xsdt = put(_table(b"XSDT", struct.pack("<QQ", put(_fadt(put(_dsdt()))), put(_madt())), 1))
+    fadt, madt = put(_fadt(put(_dsdt()))), put(_madt(processors))
+    xsdt = put(_table(b"XSDT", struct.pack("<QQ", fadt, madt), 1))
     root = struct.pack("<8sB6sBIIQB3s", b"RSD PTR ", 0, b"PYLBR ", 2, 0, 36, xsdt, 0, b"")
     out[RSDP] = _summed(_summed(root, 8, slice(20)), 32, slice(None))
     return out

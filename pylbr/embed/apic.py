@@ -1,9 +1,7 @@
-"""The local APIC as far as interrupts to oneself go: the LVT, the PMI's entry above all, and
-the timer.
+"""The local APIC: the LVT, the PMI's entry above all, the timer, and interprocessor interrupts.
 
-Source: SDM vol. 3, chapter 11.  There are no other processors: what is sent to them is lost.  The
-registers stay where they are: IA32_APIC_BASE takes no other address.  The timer's bus clock is
-the machine's only one: an instruction.
+Source: SDM vol. 3, chapter 11.  The registers stay where they are: IA32_APIC_BASE takes no other
+address.  The timer's bus clock is the machine's only one: an instruction.
 """
 
 from __future__ import annotations
@@ -20,21 +18,24 @@ X2APIC_MSRS = range(0x800, 0x840)
 APIC_BASE_MSR = 0x1B
 NMI = 2
 
-ID, VERSION, TPR, EOI, LDR, SVR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xF0
+ID, VERSION, TPR, EOI, LDR, DFR, SVR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xE0, 0xF0
 ISR, TMR, IRR, ICR, ICR_HIGH, SELF_IPI = 0x100, 0x180, 0x200, 0x300, 0x310, 0x3F0
 LVT_TIMER, LVT_PMI, LVT_ERROR = 0x320, 0x340, 0x370
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
 _PERIODIC, _MODES = 1 << 17, 3 << 17
 _MASKED = 1 << 16
-_FIXED, _LOWEST, _NMI = 0, 1, 4
+_FIXED, _LOWEST, _NMI, _INIT, _SIPI = 0, 1, 4, 5, 6
+#: Of a command: the destination is logical, asserts, level-triggered; and destination shorthands.
+_LOGICAL, _ASSERT, _LEVEL = 1 << 11, 1 << 14, 1 << 15
 _SELF, _ALL = 1, 2
+_BROADCAST, _X2_BROADCAST = 0xFF, 0xFFFFFFFF
+_FLAT, _ALL_ONES = 0xF, 0xFFFFFFFF
 _READ_ONLY = frozenset({VERSION, CURRENT_COUNT, *range(ISR, ICR, 0x10)})
 #: Of IA32_APIC_BASE (SDM vol. 3, 11.12.1): this is the boot processor, x2APIC mode, enabled.
 _BSP, _EXTD, _EN = 1 << 8, 1 << 10, 1 << 11
 #: Registers that x2APIC mode makes read-only, and those that it lacks (table 11-6).
 _X2_READ_ONLY = _READ_ONLY | {ID, LDR}
 _X2_ABSENT = frozenset({0x00, 0x10, 0xE0, ICR_HIGH})
-_X2_LOGICAL_ID = 1
 
 
 class Apic:
@@ -44,9 +45,12 @@ class Apic:
     ----------
     clock : callable
         The time, in bus clocks.
+    identity : int
+        APIC ID; 0 is the boot processor.
 
     Attributes
     ----------
+    identity : int
     registers : dict of int to int
         What was written, by offset; the LVT is masked at first.
     requested, in_service : int
@@ -59,19 +63,33 @@ class Apic:
         When the timer does.
     ended : callable
         Takes the vector of an interrupt that the processor has ended.
+    send : callable
+        ``send(command, destination)`` delivers an interprocessor interrupt; without other
+        processors it reaches this one or is lost.
+    initialized, started : callable
+        INIT has arrived; SIPI, with its vector.
     """
 
-    def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], int] = lambda: 0, identity: int = 0) -> None:
+        self._clock, self.identity = clock, identity
+        self.ended: Callable[[int], object] = lambda vector: None
+        self.send: Callable[[int, int], object] = self._send
+        self.initialized: Callable[[], object] = lambda: None
+        self.started: Callable[[int], object] = lambda vector: None
+        self.reset()
+
+    def reset(self) -> None:
+        """The state after power-up."""
         self.expires: int | None = None
         self.registers = {
             VERSION: 0x50014, SVR: 0xFF,
             **dict.fromkeys(range(LVT_TIMER, LVT_ERROR + 0x10, 0x10), _MASKED),
         }
+        if self.identity:
+            self.registers[ID] = self.identity << 24
         self.requested = self.in_service = 0
         self.nmi = False
-        self.base = BASE | _EN | _BSP
-        self.ended: Callable[[int], object] = lambda vector: None
+        self.base = BASE | _EN | (0 if self.identity else _BSP)
 
     def write_base(self, value: int) -> None:
         """WRMSR of IA32_APIC_BASE.
@@ -109,7 +127,7 @@ class Apic:
         if offset == EOI:
             self._end()
         elif offset == ICR:
-            self._command(value, self.registers.get(ICR_HIGH, 0) >> 24)
+            self.send(value, self.registers.get(ICR_HIGH, 0) >> 24)
         elif offset == SELF_IPI:
             self.request(value & 0xFF)
         elif offset == INITIAL_COUNT:
@@ -153,24 +171,47 @@ class Apic:
             raise GeneralProtection(f"x2APIC {offset:#x}", index, value, 0,
                                     "not in x2APIC mode, or no such register")
         if value is None:
+            if offset == ID:
+                return self.identity
             if offset == LDR:
-                return _X2_LOGICAL_ID
+                return self._logical
             high = self.registers.get(ICR_HIGH, 0) if offset == ICR else 0
             return high << 32 | self.read(offset)
         if offset == ICR:
             self.registers[ICR_HIGH] = value >> 32
             self.registers[ICR] = value & 0xFFFFFFFF
-            self._command(value & 0xFFFFFFFF, value >> 32)
+            self.send(value & 0xFFFFFFFF, value >> 32)
         elif value >> 32 or offset in _X2_READ_ONLY:
             raise GeneralProtection(f"x2APIC {offset:#x}", index, value, 0, "32 bits, writable")
         else:
             self.write(offset, value)
         return 0
 
-    def _command(self, command: int, destination: int) -> None:
-        """An interprocessor interrupt; there is only this processor, number 0."""
-        shorthand = command >> 18 & 3
-        if shorthand in (_SELF, _ALL) or shorthand == 0 and destination == 0:
+    @property
+    def _logical(self) -> int:
+        """Logical ID in x2APIC mode (SDM vol. 3, 11.12.10.2)."""
+        return self.identity >> 4 << 16 | 1 << (self.identity & 15)
+
+    def addressed(self, command: int, destination: int, sender: Apic | None = None) -> bool:
+        """A command or redirection entry, sent by `sender`, is for this APIC."""
+        shorthand = command >> 18 & 3 if sender else 0
+        if shorthand:
+            return shorthand == _ALL or (shorthand == _SELF) == (sender is self)
+        wide = bool(self.base & _EXTD)
+        if destination == (_X2_BROADCAST if wide else _BROADCAST):
+            return True
+        if not command & _LOGICAL:
+            return destination == self.identity
+        if wide:
+            return destination >> 16 == self._logical >> 16 and bool(
+                destination & self._logical & 0xFFFF)
+        own = self.registers.get(LDR, 0) >> 24
+        if self.registers.get(DFR, _ALL_ONES) >> 28 == _FLAT:
+            return bool(own & destination)
+        return own >> 4 == destination >> 4 and bool(own & destination & 0xF)
+
+    def _send(self, command: int, destination: int) -> None:
+        if self.addressed(command, destination, self):
             self.accept(command)
 
     def accept(self, entry: int) -> None:
@@ -180,6 +221,10 @@ class Apic:
             self.nmi = True
         elif mode in (_FIXED, _LOWEST):
             self.request(entry & 0xFF)
+        elif mode == _INIT and entry & (_LEVEL | _ASSERT) != _LEVEL:  # de-assertion does nothing
+            self.initialized()
+        elif mode == _SIPI:
+            self.started(entry & 0xFF)
 
     def request(self, vector: int) -> None:
         """An interrupt arrives; vectors below 16 are illegal and lost."""

@@ -56,7 +56,7 @@ class Channel:
         machine.ports.attach(range(PORT, PORT + 1), None, self._operate)
 
     def _operate(self, number: int, operation: int) -> None:
-        uc = self._machine.uc
+        uc = self._machine.running.uc
         address, size = (uc.reg_read(r) for r in (reg.UC_X86_REG_RDI, reg.UC_X86_REG_RSI))
         if operation == _READY:
             uc.reg_write(reg.UC_X86_REG_RAX, 0)
@@ -71,12 +71,12 @@ class Channel:
 
     def _receive(self, address: int, size: int) -> int:
         part = self.inbox[self._received:self._received + size]
-        self._machine.link.engine.write(address, part)
+        self._machine.running.link.engine.write(address, part)
         self._received += len(part)
         return len(part)
 
     def _send(self, address: int, size: int) -> int:
         if len(self.outbox) + size > _LARGEST_OUTBOX:
             return _FAILED
-        self.outbox += self._machine.link.engine.read(address, size)
+        self.outbox += self._machine.running.link.engine.read(address, size)
         return size

@@ -1,6 +1,6 @@
 """The I/O APIC: registers, and the interrupts of what is attached to its pins.
 
-Source: Intel 82093AA data sheet.  There is one processor: whatever the destination, it is that.
+Source: Intel 82093AA data sheet.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class IoApic:
     Parameters
     ----------
     deliver : callable, optional
-        Takes the low half of the redirection entry of a pin that interrupts.
+        Takes the low half of the redirection entry of a pin that interrupts, and its destination.
     """
 
-    def __init__(self, deliver: Callable[[int], object] | None = None) -> None:
-        self._deliver = deliver or (lambda entry: None)
+    def __init__(self, deliver: Callable[[int, int], object] | None = None) -> None:
+        self._deliver = deliver or (lambda entry, destination: None)
         self._selected = 0
         self._identity = 0
         self._pins = [_MASKED, 0] * PINS
@@ -39,7 +39,7 @@ class IoApic:
         self._lines = self._lines & ~(1 << pin) | level << pin
         entry = self._pins[2 * pin]
         if rises and not entry & (_MASKED | _LEVEL):
-            self._deliver(entry)
+            self._deliver(entry, self._pins[2 * pin + 1] >> 24)
         self._levels()
 
     def _levels(self) -> None:
@@ -48,7 +48,7 @@ class IoApic:
             entry = self._pins[2 * pin]
             if self._lines >> pin & 1 and entry & _LEVEL and not entry & (_MASKED | _REMOTE_IRR):
                 self._pins[2 * pin] |= _REMOTE_IRR
-                self._deliver(entry)
+                self._deliver(entry, self._pins[2 * pin + 1] >> 24)
 
     def end(self, vector: int) -> None:
         """The processor has ended the interrupt `vector`."""

@@ -143,6 +143,9 @@ class Machine:
         Of the exceptions at privilege level 0, the last.
     """
 
+    #: APIC ID, and how many processors the machine has.
+    identity, processors = 0, 1
+
     def __init__(
         self, model: CpuModel | ProcessorState | str = "sapphire-rapids", *, memory: int = 64 * MIB,
         console: Callable[[bytes], object] | None = None,
@@ -156,13 +159,13 @@ class Machine:
         self._output = output or (lambda data: None)
         self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64)
         uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
-        uc.mem_map(0, memory)
+        self._map_memory()
         uc.ctl_exits_enabled(True)  # and none set: an address to stop at would be translated
-        self.apic, self.ioapic = Apic(lambda: self.clock), IoApic(self._pin)
+        self.apic, self.ioapic = Apic(lambda: self.clock, self.identity), IoApic(self._pin)
         self.apic.ended = self.ioapic.end
         self.uart = Uart(self._console, lambda level: self.ioapic.line(_COM1_PIN, level))
         self.uart2 = Uart(self._output, lambda level: self.ioapic.line(_COM2_PIN, level))
-        self.firmware = FirmwareConfig(memory)
+        self.firmware = FirmwareConfig(memory, self.processors)
         self.cmos = Cmos(lambda: self.clock / FREQUENCY)
         self.image: Image | None = None
         uc.mmio_map(BASE, 0x1000, self._apic_read, None, self._apic_write, None)
@@ -182,7 +185,8 @@ class Machine:
         self.stamp = TimeStamp(self.link.recorder, self.link.engine.register_write, (
             reg.UC_X86_REG_RIP, reg.UC_X86_REG_RAX, reg.UC_X86_REG_RDX))
         self.stamp.idle = 0 if seed is None else time_on(seed)
-        self.platform = Platform(self.stamp, self.processor.cpuid(0)[0])
+        self.platform = Platform(self.stamp, self.processor.cpuid(0)[0], self.identity,
+                                 self.processors)
         self.link.own_msrs |= {APIC_BASE_MSR, *self.platform.msrs}
         self.link.surroundings = self.platform.cpuid
         for instruction in (reg.UC_X86_INS_RDTSC, reg.UC_X86_INS_RDTSCP):
@@ -192,6 +196,9 @@ class Machine:
         uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
         uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
         uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there)
+
+    def _map_memory(self) -> None:
+        self.uc.mem_map(0, self.memory)
 
     def _attached(self) -> Ports:
         ports = Ports()
@@ -257,6 +264,11 @@ class Machine:
     # Running
 
     @property
+    def running(self) -> Machine:
+        """The processor that executes."""
+        return self
+
+    @property
     def clock(self) -> int:
         """The time: instructions, and what was slept through in HLT."""
         return self.stamp.clock()
@@ -267,19 +279,23 @@ class Machine:
         self._limit = None if limit is None else self.clock + limit
         self._arm()
         while self._ending is None:
-            try:
-                self.uc.emu_start(self.uc.reg_read(reg.UC_X86_REG_RIP), 0)
-                self.link.settle()
-            except UcError as error:
-                self._stuck(error)
-            except idt.TripleFault as fault:
-                self._ending = Ending("shutdown", 0, str(fault))
-            except idt.DeliveryError as error:
-                self._ending = Ending("stuck", 0, str(error))
-            else:
-                self._halted()
+            self._go()
         self.link.settle()
         return self._ending
+
+    def _go(self) -> None:
+        """Run until the engine stops, and see why it did."""
+        try:
+            self.uc.emu_start(self.uc.reg_read(reg.UC_X86_REG_RIP), 0)
+            self.link.settle()
+        except UcError as error:
+            self._stuck(error)
+        except idt.TripleFault as fault:
+            self._ending = Ending("shutdown", 0, str(fault))
+        except idt.DeliveryError as error:
+            self._ending = Ending("stuck", 0, str(error))
+        else:
+            self._halted()
 
     def _stuck(self, error: UcError) -> None:
         rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
@@ -311,12 +327,15 @@ class Machine:
             self._ending = Ending(
                 "halt", 0, f"halted at {rip:#x} with nothing that could wake it")
 
-    def _arm(self) -> None:
+    def _deadlines(self) -> list[int]:
+        """When `_boundary` is to be called, in instructions retired in all."""
         host = self.contention.next if self.contention else None
         deadlines = [at for at in (self.pause_at, host) if at is not None]
-        deadlines += [at - self.stamp.idle for at in (self._limit, self.apic.expires)
-                      if at is not None]
-        self.link.deadline = min(deadlines, default=None)
+        return deadlines + [at - self.stamp.idle for at in (self._limit, self.apic.expires)
+                            if at is not None]
+
+    def _arm(self) -> None:
+        self.link.deadline = min(self._deadlines(), default=None)
         self.link.arm()
 
     def stop(self, ending: Ending) -> None:
@@ -460,8 +479,8 @@ class Machine:
     def _out(self, uc: Uc, port: int, size: int, value: int, data: Any) -> None:
         self.ports.write(port, value)
 
-    def _pin(self, entry: int) -> None:
-        """A pin of the I/O APIC interrupts."""
+    def _pin(self, entry: int, destination: int) -> None:
+        """A pin of the I/O APIC interrupts; there is one processor, whatever the destination."""
         self.apic.accept(entry)
         if self.apic.waiting:
             self.link.ask()

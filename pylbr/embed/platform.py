@@ -67,6 +67,8 @@ CPUID_ROWS = (
       for register, mhz in ((EAX, _MHZ), (EBX, _MHZ), (ECX, _MHZ), (EDX, 0))),
     CpuidRow(0x80000007, None, EDX, 1 << 8, 1 << 8, "the TSC is invariant"),
 )
+#: Topology: a bit of leaf 1, and the leaf with its types of level.
+_HTT, _TOPOLOGY_LEAF, _SMT, _CORE = 1 << 28, 0xB, 1, 2
 #: The highest basic leaf is at least the last of these.
 _EXTENDED = 0x80000000
 _HIGHEST = max(row.leaf for row in CPUID_ROWS if row.leaf < _EXTENDED)
@@ -127,10 +129,16 @@ class Platform:
     stamp : TimeStamp
     highest : int
         Highest basic leaf of CPUID of the processor alone.
+    identity : int
+        APIC ID.
+    processors : int
+        Of the machine: cores of one package.
     """
 
-    def __init__(self, stamp: TimeStamp, highest: int) -> None:
+    def __init__(self, stamp: TimeStamp, highest: int, identity: int = 0,
+                 processors: int = 1) -> None:
         self._stamp, self._highest = stamp, highest
+        self._identity, self._processors = identity, processors
         self._rows = {row.index: row for row in MSR_ROWS if row.since <= highest}
         self._values = {index: row.reset for index, row in self._rows.items()}
 
@@ -153,7 +161,20 @@ class Platform:
             if row.leaf == leaf and row.subleaf in (None, subleaf) and (
                     row.since <= self._highest):
                 out[row.register] = out[row.register] & ~row.mask | row.value
+        if self._processors > 1:
+            self._topology(leaf, subleaf, out)
         return out
+
+    def _topology(self, leaf: int, subleaf: int, out: list[int]) -> None:
+        """One package, a core per processor, a thread per core (SDM vol. 3, 9.9)."""
+        if leaf == 1:
+            out[EBX] = out[EBX] & 0xFFFF | self._processors << 16 | self._identity << 24
+            out[EDX] |= _HTT
+        elif leaf == _TOPOLOGY_LEAF <= self._highest:
+            shift = (self._processors - 1).bit_length()
+            level = ((0, 1, _SMT), (shift, self._processors, _CORE))[subleaf:subleaf + 1]
+            eax, ebx, kind = level[0] if level else (0, 0, 0)
+            out[:] = eax, ebx, kind << 8 | subleaf & 0xFF, self._identity
 
     def msr(self, index: int, value: int | None) -> int:
         """RDMSR, or WRMSR of `value`; what is read.

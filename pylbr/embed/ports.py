@@ -49,13 +49,14 @@ class FirmwareConfig:
     ----------
     memory : int
         Bytes.
+    processors : int
     """
 
-    def __init__(self, memory: int) -> None:
-        one = struct.pack("<H", 1)
+    def __init__(self, memory: int, processors: int = 1) -> None:
+        count = struct.pack("<H", processors)
         self._items = {
             0x0000: b"QEMU", 0x0001: struct.pack("<I", 1), 0x0003: struct.pack("<Q", memory),
-            0x0005: one, 0x000F: one, 0x0019: bytes(4),  # processors, most of them; no files
+            0x0005: count, 0x000F: count, 0x0019: bytes(4),  # processors, most of them; no files
         }
         self._selected = b""
 

@@ -33,8 +33,12 @@ def report(machine: Machine, ending: Ending, fault: Fault | None = None) -> str:
     fault : Fault, optional
         What has brought the kernel to its end: the branch records of that time are shown.
     """
+    image, machine = machine.image, machine.running
+    machine.image = image
     rip = _value(machine, "rip")
     lines = [f"{ending.kind}: {ending.reason}"]
+    if machine.processors > 1:
+        lines.append(f"processor {machine.identity} of {machine.processors}")
     if fault is not None:
         lines.append(f"the kernel's exception: {fault.vector} at {_place(machine, fault.rip)}")
     elif machine.last_exception:

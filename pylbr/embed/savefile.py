@@ -62,10 +62,12 @@ def save(machine: Machine, path: str | Path) -> None:
     Raises
     ------
     StateError
-        The guest is not in long mode.
+        The guest is not in long mode, or the machine has several processors.
     TraceError
         The file cannot be written.
     """
+    if machine.processors > 1:
+        raise StateError(f"a machine with {machine.processors} processors cannot be saved")
     uc = machine.uc
     if not uc.msr_read(EFER) & LMA:
         raise StateError("the guest is not in long mode yet: run it further, then save")

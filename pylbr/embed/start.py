@@ -11,7 +11,7 @@ from unicorn import x86_const as reg
 
 from pylbr.embed.image import Image, ImageError
 
-__all__ = ["COLUMNS", "FIRMWARE", "ROWS", "SCREEN", "prepare"]
+__all__ = ["COLUMNS", "FIRMWARE", "ROWS", "SCREEN", "prepare", "real_mode"]
 
 #: At the top of memory: tables of ours, reported to the guest as reserved.
 FIRMWARE = 0x10000
@@ -34,6 +34,14 @@ _LOADED = 0x2BADB002
 _LONGEST_COMMAND, _MOST_MODULES = 2047, 32
 #: MOV SS, CX.  Written from outside, the register keeps a stack of 16 bits.
 _LOAD_SS = b"\x8e\xd1"
+#: Null, 16-bit code and data, 32-bit code.
+_GDT16 = (0, 0x008F9B000000FFFF, 0x000093000000FFFF, 0x00CF9B000000FFFF)
+#: In 16-bit protected mode: MOV EAX, CR0; AND AL, 0FEH; MOV CR0, EAX; XOR AX, AX; MOV to DS, ES,
+#: SS, FS, GS; JMP FAR to offset 0 of the segment that follows.
+_TO_REAL_MODE = bytes.fromhex("0f20c0 24fe 0f22c0 31c0 8ed8 8ec0 8ed0 8ee0 8ee8 ea0000")
+_TO_REAL_MODE_LENGTH = 10
+_GENERAL = tuple(getattr(reg, f"UC_X86_REG_{name}") for name in (
+    "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", *(f"R{n}" for n in range(8, 16))))
 _SEGMENTS = (reg.UC_X86_REG_DS, reg.UC_X86_REG_ES, reg.UC_X86_REG_FS, reg.UC_X86_REG_GS)
 
 
@@ -92,14 +100,42 @@ def _place_modules(
     return places
 
 
+def real_mode(uc: Uc, memory: int, vector: int) -> None:
+    """The state in which SIPI with `vector` starts a processor (SDM vol. 3, 9.4.4)."""
+    table = memory - FIRMWARE + 0xE00
+    _leave_long_mode(uc)
+    uc.mem_write(table, struct.pack(f"<{len(_GDT16)}Q", *_GDT16))
+    uc.reg_write(reg.UC_X86_REG_GDTR, (0, table, 8 * len(_GDT16) - 1, 0))
+    uc.reg_write(reg.UC_X86_REG_CS, 0x18)
+    for register in (reg.UC_X86_REG_SS, *_SEGMENTS):
+        uc.reg_write(register, 0x10)
+    uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
+    # The guest's own way: written from outside, CS keeps its size, and in real mode its base.
+    code = table + 0x40
+    jump = struct.pack("<BIH", 0xEA, code + 7, 0x08)
+    uc.mem_write(code, jump + _TO_REAL_MODE + struct.pack("<H", vector << 8))
+    uc.emu_start(code, 0, count=1 + _TO_REAL_MODE_LENGTH)
+    for register in _GENERAL:
+        uc.reg_write(register, 0)
+    for register in (reg.UC_X86_REG_GDTR, reg.UC_X86_REG_IDTR):
+        uc.reg_write(register, (0, 0, 0xFFFF, 0))
+    uc.reg_write(reg.UC_X86_REG_RFLAGS, 2)
+    uc.reg_write(reg.UC_X86_REG_RIP, 0)
+
+
+def _leave_long_mode(uc: Uc) -> None:
+    """Into protected mode; the engine begins in long mode."""
+    uc.reg_write(reg.UC_X86_REG_CR0, _PG | _ET | _PE)
+    uc.reg_write(reg.UC_X86_REG_CR0, _ET | _PE)
+    uc.msr_write(_EFER, 0)
+    uc.reg_write(reg.UC_X86_REG_CR4, 0)
+
+
 def _protected_mode(
     uc: Uc, top: int, memory: int, text: bytes, modules: list[tuple[int, int]]
 ) -> None:
     """As the Multiboot specification 0.6.96, 3.2 and 3.3, has it."""
-    uc.reg_write(reg.UC_X86_REG_CR0, _PG | _ET | _PE)  # the engine begins in long mode
-    uc.reg_write(reg.UC_X86_REG_CR0, _ET | _PE)
-    uc.msr_write(_EFER, 0)
-    uc.reg_write(reg.UC_X86_REG_CR4, 0)
+    _leave_long_mode(uc)
     for register, selector in (
             (reg.UC_X86_REG_CS, _CODE32), (reg.UC_X86_REG_SS, _DATA),
             *((register, _DATA) for register in _SEGMENTS)):

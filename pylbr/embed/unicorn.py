@@ -44,6 +44,7 @@ __all__ = ["Link", "attach"]
 DEBUG, UNDEFINED, PROTECTION = 1, 6, 13
 _TF, _DR6_BS = 1 << 8, 1 << 14
 _LOG = 1 << 12
+_REAL_MODE_END = 0x110000
 #: Instructions that the engine executes by itself in ring 0.
 _PRIVILEGED = frozenset({"rdmsr", "wrmsr", "xsetbv"})
 _MSR_OPCODES = {b"\x0f\x30": True, b"\x0f\x32": False}
@@ -290,8 +291,14 @@ class Link:
             self._python.append(self._uc.hook_add(
                 UC_HOOK_CODE, self._privileged, None, start, start))
         self._uc.ctl_remove_cache(address, address + size)
-        self._uc.reg_write(reg.UC_X86_REG_RIP, address)
+        self._continue_at(address)
         return None
+
+    def _continue_at(self, address: int) -> None:
+        """Set RIP to a linear address; in real mode RIP is relative to CS."""
+        if address < _REAL_MODE_END and self.engine.internal_state().bits == 16:
+            address -= self._uc.reg_read(reg.UC_X86_REG_CS) << 4
+        self._uc.reg_write(reg.UC_X86_REG_RIP, address)
 
     # Instructions
 
@@ -359,7 +366,7 @@ class Link:
     def _went_on(self, address: int) -> None:
         """An instruction was served here: it retires, and execution continues after it."""
         self.recorder.retired(1)
-        self._uc.reg_write(reg.UC_X86_REG_RIP, address)
+        self._continue_at(address)
 
     @own
     def _cpuid(self, uc: Uc, data: Any) -> bool:

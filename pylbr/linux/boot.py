@@ -56,7 +56,7 @@ def boot(machine: Machine, kernel: Kernel, initrd: bytes = b"", command_line: st
             f"{machine.memory >> 20} MiB: give the machine more memory")
     machine.load(kernel.image)
     uc = machine.uc
-    for address, table in acpi.tables().items():
+    for address, table in acpi.tables(machine.processors).items():
         uc.mem_write(address, table)
     if initrd:
         uc.mem_write(at, initrd)

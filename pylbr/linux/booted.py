@@ -12,9 +12,10 @@ from pathlib import Path
 from pylbr.embed.channel import Channel
 from pylbr.embed.contention import Contention
 from pylbr.embed.machine import MIB, Ending, Machine
+from pylbr.embed.multiprocessor import Multiprocessor
 from pylbr.embed.savefile import restore, save
 from pylbr.embed.time_limit import time_limit
-from pylbr.errors import LbrError, StateError
+from pylbr.errors import ConfigurationError, LbrError, StateError
 from pylbr.linux.boot import boot
 from pylbr.linux.console import Console
 from pylbr.linux.kernel import load
@@ -44,6 +45,8 @@ class Guest:
         After `COMMAND_LINE`.
     seed : int or None
         Of the machine; such a guest is not kept, as each seed would have one of its own.
+    processors : int
+        A guest with more than one is not kept.
     """
 
     kernel: Path
@@ -52,6 +55,7 @@ class Guest:
     memory: int = 512
     append: str = ""
     seed: int | None = None
+    processors: int = 1
 
     @property
     def saved(self) -> Path:
@@ -103,14 +107,14 @@ def booted(
     ImageError, ConfigurationError
         The kernel or initrd cannot be booted on this machine.
     """
-    kept, keep = guest.saved, contention is None and guest.seed is None
+    kept = guest.saved
+    keep = contention is None and guest.seed is None and guest.processors == 1
     if not fresh and keep and kept.is_file():
         with suppress(StateError):  # of another version, or damaged: boot again
             machine = restore(kept, console=console, output=output)
             console.watch(machine)
             return machine, Channel(machine)
-    machine = Machine(guest.model, memory=guest.memory * MIB, console=console, output=output,
-                      contention=contention, seed=guest.seed)
+    machine = _machine(guest, console, output, contention)
     console.watch(machine)
     channel = Channel(machine)
     boot(machine, load(guest.kernel), guest.initrd, f"{COMMAND_LINE} {guest.append}".strip())
@@ -122,3 +126,16 @@ def booted(
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         save(machine, kept)
     return machine, channel
+
+
+def _machine(
+    guest: Guest, console: Console, output: Sink, contention: Contention | None
+) -> Machine:
+    memory = guest.memory * MIB
+    if guest.processors == 1:
+        return Machine(guest.model, memory=memory, console=console, output=output,
+                       contention=contention, seed=guest.seed)
+    if contention is not None:
+        raise ConfigurationError("contention: of a machine with one processor only")
+    return Multiprocessor(guest.model, processors=guest.processors, memory=memory,
+                          console=console, output=output, seed=guest.seed)

@@ -64,7 +64,7 @@ class Console:
     def _ended(self, line: str) -> None:
         self.lines.append(line)
         if self.fault is None and self._machine is not None and _OOPS.search(line):
-            self.fault = self._machine.fault
+            self.fault = self._machine.running.fault
         if _PANIC in line and _PANIC_ENDS not in line:
             self.panic = line[line.index(_PANIC):]
         elif _PANIC_ENDS in line and self._machine is not None:
