@@ -1,8 +1,8 @@
 """Pages with code that an engine has translated, in memory that other engines write, too.
 
 An engine notices its own writes to code that it has translated, and not those of another engine
-over the same memory.  So its pages are copied when it stops running, and compared when it continues:
-if one has changed meanwhile, the engine translates everything again.
+over the same memory.  So its pages are copied when it stops running, and compared when it
+continues: if one has changed meanwhile, the engine translates everything again.
 """
 
 from __future__ import annotations

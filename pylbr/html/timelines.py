@@ -19,7 +19,7 @@ _LONGEST: Final = 300
 
 
 def read_timeline(path: str, number: int) -> dict[str, Any]:
-    """Lanes, spans and marks of a file that ``pylbr verify --out`` or ``pylbr run --timeline``
+    """Lanes, spans and marks of a file that ``pylbr verify --out``
     has written.
 
     Parameters

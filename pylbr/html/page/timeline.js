@@ -5,7 +5,7 @@ const LANE_HEIGHT = 26;
 function timelineView(view) {
   if (!profile.timelines.length) {
     view.append(element("p", {}, "No timeline was given: ", element("code", {}, "pylbr report --timeline FILE.trace.json --html out.html"),
-      " draws one that pylbr run --timeline or pylbr verify --out has written."));
+      " draws one that pylbr verify --out has written."));
     return;
   }
   for (const one of profile.timelines) view.append(drawnTimeline(one, view));
