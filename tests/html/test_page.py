@@ -105,7 +105,7 @@ def test_the_flame_graph_is_searched_and_walked(pages, show):
     assert shown.page.locator("#details").text_content().startswith("collatz")
     shown.page.keyboard.press("Enter")
     width = "document.querySelector('g.frame:focus rect').getBoundingClientRect().width"
-    assert shown.page.evaluate(width) > 1000
+    shown.page.wait_for_function(f"{width} > 1000")
     shown.page.keyboard.press("Escape")
 
 
