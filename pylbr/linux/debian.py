@@ -9,12 +9,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pylbr.errors import UnsupportedFeature
 from pylbr.record.toolchain import cache_directory
 
-__all__ = ["KERNEL", "fetch", "kernel", "root_of"]
+__all__ = ["KERNEL", "dependencies", "fetch", "kernel", "root_of"]
 
 #: Debian's kernel for virtual machines.
 KERNEL = "linux-image-cloud-amd64"
@@ -48,11 +49,18 @@ def fetch(package: str) -> Path:
     UnsupportedFeature
         apt does not have it, or this is no Debian.
     """
-    version = _run("apt-cache", "show", "--no-all-versions", package)
-    found = re.search(r"^Version: (\S+)$", version, re.M)
-    if not found:
+    return _fetched(package, _versions([package]).get(package))
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    shown = _run("apt-cache", "show", "--no-all-versions", *packages)
+    return dict(re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", shown, re.M | re.S))
+
+
+def _fetched(package: str, version: str | None) -> Path:
+    if version is None:
         raise UnsupportedFeature(f"apt has no package {package}: run apt-get update")
-    place = cache_directory() / "debian" / f"{package}_{found[1].replace(':', '%')}"
+    place = cache_directory() / "debian" / f"{package}_{version.replace(':', '%')}"
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,6 +75,26 @@ def fetch(package: str) -> Path:
             if not place.is_dir():  # another process was faster
                 raise
     return place
+
+
+def dependencies(package: str) -> Iterator[Path]:
+    """Directories of the libraries' packages that a package needs, nearest first, each fetched
+    when it is asked for.
+
+    Raises
+    ------
+    UnsupportedFeature
+        As `fetch`.
+    """
+    level, seen = [package], {package}
+    while level:
+        listed = _run("apt-cache", "depends", *level)
+        found = re.findall(r"^\s*(?:Pre)?Depends: (z?lib\S+)$", listed, re.M)
+        level = [name for name in dict.fromkeys(found) if name not in seen]
+        seen.update(level)
+        versions = _versions(level) if level else {}
+        for name in level:
+            yield _fetched(name, versions.get(name))
 
 
 def kernel(package: str = KERNEL) -> Path:

@@ -14,7 +14,9 @@ _FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/li
             "usr/lib")
 
 
-def libraries(programs: Iterable[Path], roots: Sequence[Path] = (Path("/"),)) -> dict[str, Path]:
+def libraries(
+    programs: Iterable[Path], roots: Sequence[Path] = (Path("/"),), more: Iterable[Path] = (),
+) -> dict[str, Path]:
     """Path in the guest to file of the host, of all that the programs need.
 
     Parameters
@@ -23,6 +25,8 @@ def libraries(programs: Iterable[Path], roots: Sequence[Path] = (Path("/"),)) ->
         ELF files of x86-64; others need nothing.
     roots : sequence of Path
         Where file systems of Debian lie; those first are preferred.
+    more : iterable of Path
+        Further ones, taken one by one as long as a library is in none so far.
 
     Raises
     ------
@@ -30,6 +34,7 @@ def libraries(programs: Iterable[Path], roots: Sequence[Path] = (Path("/"),)) ->
         A library is nowhere.
     """
     found: dict[str, Path] = {}
+    places, further = list(roots), iter(more)
     waiting, seen = list(programs), set[str]()
     while waiting:
         program = waiting.pop()
@@ -37,13 +42,18 @@ def libraries(programs: Iterable[Path], roots: Sequence[Path] = (Path("/"),)) ->
             if name in seen:
                 continue
             seen.add(name)
-            place, file = _find(name, roots, program)
-            found[place] = file
-            waiting.append(file)
+            while (at := _find(name, places)) is None:
+                place = next(further, None)
+                if place is None:
+                    raise UnsupportedFeature(
+                        f"{program}: needs {name}, which is in none of the usual folders")
+                places.append(place)
+            found[at[0]] = at[1]
+            waiting.append(at[1])
     return found
 
 
-def _find(name: str, roots: Sequence[Path], program: Path) -> tuple[str, Path]:
+def _find(name: str, roots: Sequence[Path]) -> tuple[str, Path] | None:
     if name.startswith("/"):
         candidates = [name]
     else:
@@ -53,7 +63,7 @@ def _find(name: str, roots: Sequence[Path], program: Path) -> tuple[str, Path]:
             file = root / place[1:]
             if file.is_file():
                 return place, file
-    raise UnsupportedFeature(f"{program}: needs {name}, which is in none of the usual folders")
+    return None
 
 
 def _needs(program: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from pylbr.linux import debian
@@ -50,7 +51,8 @@ def initramfs(packages: Sequence[str] = ()) -> bytes:
         roots.append(unpacked)
         programs += [path for path in unpacked.rglob("*") if path.is_file()
                      and not path.is_symlink() and path.stat().st_mode & 0o111]
-    for place, file in libraries(programs, (*roots, Path("/"))).items():
+    needed = chain.from_iterable(map(debian.dependencies, ("linux-perf", *packages)))
+    for place, file in libraries(programs, (*roots, Path("/")), needed).items():
         if place not in archive:
             archive.copy(place, file)
     return archive.pack()
