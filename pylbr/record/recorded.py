@@ -37,7 +37,8 @@ _SOME: Final = 20
 _FEW: Final = 1009
 #: Suffixes of forms that a recording is not written in: tests hold them to `pylbr.trace.formats`.
 OTHER_FORMS: Final = (
-    ".lbrt", ".parquet", ".arrow", ".csv", ".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz",
+    ".lbrt", ".parquet", ".arrow", ".champsimtrace", ".champsimtrace.gz", ".champsimtrace.xz",
+    ".csv", ".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz",
     ".folded", ".speedscope.json", ".fdata", ".perfscript")
 
 

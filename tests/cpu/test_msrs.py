@@ -51,7 +51,9 @@ def _samples(register, model):
     if register.row.accessor == "canonical" and model.linear_width == 32:
         return [0, 0xFFFFF000]
     mask = register.writable & ~register.free
-    if register.row.accessor in ("canonical", "lbr.from", "lbr.to", "ler.from", "ler.to"):
+    if register.row.accessor == "canonical":
+        return [0, 0x7F0012345678 & mask, 0xFFFFFFFF81000000 & mask]
+    if register.row.accessor in ("lbr.from", "lbr.to", "ler.from", "ler.to"):
         return [0, 0x7F0012345678, 0xFFFFFFFF81000000]
     return [mask, 0, *(1 << bit for bit in range(64) if mask >> bit & 1)]
 
