@@ -1,7 +1,7 @@
 """A facility and the counters that sample it, driven by a trace."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,5 +58,6 @@ class Replay:
         first: int = 0, last: int | None = None,
     ) -> tuple[Summary, tuple[int, ...]]: ...
     def skip(self, summary: Summary, counts: Sequence[int]) -> None: ...
+    def restore(self, key: tuple[Any, ...]) -> None: ...
     @property
-    def key(self) -> tuple[Hashable, ...]: ...
+    def key(self) -> tuple[Any, ...]: ...

@@ -22,8 +22,8 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from lbrcore.lbr cimport (
-    INFO_CLASS_SHIFT, LBR_LEGACY, MODE_CALL_STACK, MODE_OFF, lbr_branch, lbr_copy,
-    lbr_read_records, lbr_record,
+    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_CLASS_SHIFT, LBR_LEGACY, MODE_CALL_STACK, MODE_OFF, lbr_branch,
+    lbr_copy, lbr_find_quick, lbr_read_records, lbr_record, lbr_slot,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_advance, lbr_look_at, lbr_summarize
@@ -410,9 +410,47 @@ cdef class Replay:
         self.pending = -1
         summary.apply(self.lbr)
 
+    def restore(self, key not None):
+        """Continue from where a replay of the same set-up had this `key`.
+
+        Raises
+        ------
+        ValueError
+            It is of another set-up, or no key.
+        """
+        cdef lbr_state* state = self.lbr.state
+        cdef const lbr_entry* records
+        cdef uint32_t i
+        counters, pending, ctl, frozen, data, cycles, valid, events, rest = key
+        if (len(counters) != self.count or ctl != self.lbr.ctl or (rest is None) == self.whole
+                or not isinstance(data, bytes) or len(data) != <Py_ssize_t> (state.depth * sizeof(lbr_entry))):
+            raise ValueError("key: is of a replay that is set up differently")
+        for left, _, overflowed in counters:
+            if not 0 <= overflowed <= HAPPENED or abs(left) > <int64_t> 1 << 62:
+                raise ValueError("key: a counter that cannot be")
+        if not -1 <= pending <= <int64_t> 1 << 62 or max(events) > EVENT_COUNT_MAX:
+            raise ValueError("key: a count that cannot be")
+        lbr_set_frozen(state, bool(frozen))
+        if rest is not None:
+            if state.config.flavour == LBR_LEGACY:  # the other shows nothing of its head
+                state.head = rest[0]
+            state.ler.from_, state.ler.to, state.ler.info = rest[1]
+        records = <const lbr_entry*> <const char*> data
+        for i in range(state.depth):
+            lbr_slot(state, state.head - i)[0] = records[i]
+        state.cycles, state.cycles_valid = min(cycles, CYC_CNT_MAX), bool(valid)
+        for i in range(4):
+            state.events[i] = events[i]
+        lbr_find_quick(state)
+        for i in range(<uint32_t> self.count):
+            self.counters[i].left, self.counters[i].ordinal, self.counters[i].overflowed = (
+                counters[i])
+            self.counters[i].period = _period_at(&self.counters[i], self.counters[i].ordinal)
+        self.pending = pending
+
     @property
     def key(self):
-        """All that decides what comes next, for comparison."""
+        """All that decides what comes next, as numbers and bytes: to compare, to `restore`."""
         cdef lbr_state* state = self.lbr.state
         counters = tuple(
             (self.counters[i].left, self.counters[i].ordinal, self.counters[i].overflowed)

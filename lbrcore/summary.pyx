@@ -220,6 +220,15 @@ cdef void lbr_summary_apply(const lbr_summary* summary, lbr_state* state) noexce
 
 # ---------------------------------------------------------------- Python
 
+cdef bint _counted(uint64_t events) noexcept nogil:
+    """Whether these are four counts, none too large."""
+    cdef int i
+    for i in range(4):
+        if (events >> (8 * i)) & 0xFF > EVENT_COUNT_MAX:
+            return False
+    return not events >> 32
+
+
 @cython.final
 cdef class Summary:
     """Summary(lbr, branches=None)\n--\n
@@ -290,6 +299,37 @@ cdef class Summary:
                 or lbr.state.config.info_mask != self.summary.info_mask):
             raise ValueError("lbr: is set up differently from the facility of the summary")
         lbr_summary_apply(&self.summary, lbr.state)
+
+    def to_bytes(self):
+        """All of it as bytes, for another process of the same build; see `from_bytes`."""
+        cdef lbr_summary copy = self.summary
+        memset(&copy.entries[copy.n], 0, (32 - copy.n) * sizeof(lbr_entry))
+        return PyBytes_FromStringAndSize(<char*> &copy, sizeof(lbr_summary))
+
+    @classmethod
+    def from_bytes(cls, bytes data not None):
+        """The summary of `to_bytes`.
+
+        Raises
+        ------
+        ValueError
+            The bytes are none of a summary.
+        """
+        cdef Summary result = Summary.__new__(Summary)
+        cdef lbr_summary* s = &result.summary
+        if <size_t> len(data) != sizeof(lbr_summary):
+            raise ValueError(f"data: {len(data)} bytes; a summary has {sizeof(lbr_summary)}")
+        memcpy(s, <const char*> data, sizeof(lbr_summary))
+        if (not 1 <= s.depth <= 32 or s.n > s.depth or s.keep > s.depth - s.n
+                or s.pops > s.depth or (s.open and not s.n) or s.ler_earlier >> (s.depth - 1) > 1
+                or max(s.lead.cycles, s.tail.cycles) > CYC_CNT_MAX
+                or max(s.ended, s.open, s.cycles_valid, s.ler_loaded) > 1
+                or not _counted(s.lead.events) or not _counted(s.tail.events)):
+            raise ValueError("data: contradicts itself")
+        return result
+
+    def __reduce__(self):
+        return Summary.from_bytes, (self.to_bytes(),)
 
     @property
     def complete(self):

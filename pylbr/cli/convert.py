@@ -9,8 +9,9 @@ import sys
 from pylbr.cli import perf_options
 from pylbr.cli.fdata import FDATA, add_bolt
 from pylbr.cli.inputs import add_inputs, named_inputs
-from pylbr.cli.merge import SUMS, add_jobs, write_sum
+from pylbr.cli.merge import SUMS, write_sum
 from pylbr.cli.progress import print_notes, progress
+from pylbr.cli.workers import add_workers
 from pylbr.errors import CommandError
 from pylbr.files.format import WriteOptions
 from pylbr.profile.merge import is_preaggregated
@@ -45,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     add_inputs(parser, "IN", "what to read (default perf.data)")
-    add_jobs(parser)
+    add_workers(parser, "count inputs that are added up", "-j")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT",

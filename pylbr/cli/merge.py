@@ -5,18 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from pylbr.cli.fdata import FDATA, add_bolt, write_fdata
 from pylbr.cli.inputs import absolute, add_inputs, named_inputs
 from pylbr.cli.progress import progress
+from pylbr.cli.workers import add_workers, workers
 from pylbr.errors import CommandError
-from pylbr.extras import needed
 from pylbr.files.elf import ElfImage
 from pylbr.profile.formats import LINKED, write_linked
 from pylbr.profile.merge import Counts, merge_inputs
@@ -26,10 +22,6 @@ HELP = "add up recordings of one binary into one profile"
 
 #: Suffixes of the forms that inputs are added up in.
 SUMS: Final = (*LINKED, FDATA)
-#: Seconds to wait for a scheduler.
-_PATIENCE: Final = 10
-#: How often a part is counted again whose worker was lost.
-_RETRIES: Final = 10
 
 EPILOG = f"""
 Inputs are files of stacks, traces, and pre-aggregated text, in any mixture; a pattern in quotes
@@ -54,10 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
     parser.add_argument("--binary", metavar="ELF", required=True,
                         help="the binary that the profile is about")
-    add_jobs(parser)
-    parser.add_argument("--dask", metavar="ADDRESS",
-                        help="the workers of a dask.distributed cluster count, whose scheduler has "
-                        "this address, which must see the same files (pip install 'pylbr[dask]')")
+    add_workers(parser, "count inputs", "-j")
     parser.add_argument("--resume", metavar="DIRECTORY",
                         help="keep the counts of each input there, and use those that are there: "
                         "an interrupted merge continues")
@@ -66,27 +55,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="lines of .preagg, as pylbr convert has them")
 
 
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """The number of processes."""
-    parser.add_argument("-j", "--jobs", metavar="N", type=int, default=1,
-                        help="processes that count inputs (default: 1)")
-
-
 def run(args: argparse.Namespace) -> int:
     """Count the inputs and write their sum."""
     if not (args.inputs or args.inputs_more or args.weighted_input):
         raise CommandError("no input is named")
     count = Parts(os.path.abspath(args.resume)).count if args.resume else None
-    return write_sum(args, named_inputs(args), args.dask, count)
+    return write_sum(args, named_inputs(args), count)
 
 
 def write_sum(
-    args: argparse.Namespace, named: list[tuple[str, int]], dask: str | None = None,
+    args: argparse.Namespace, named: list[tuple[str, int]],
     count: Callable[[str, str], Counts] | None = None,
 ) -> int:
-    """Write the sum of the inputs `named`; output, binary, form and jobs as `args` have them."""
-    if args.jobs < 1:
-        raise CommandError("--jobs: at least 1")
+    """Write the sum of the inputs `named`; output, binary, form and workers as `args` have them."""
     if not args.output.lower().endswith(SUMS):
         raise CommandError(f"{args.output}: the suffix chooses the form: {', '.join(SUMS)}")
     if args.binary is None:
@@ -100,14 +81,9 @@ def write_sum(
         raise CommandError(
             f"{args.binary}: cannot be read as a 64-bit ELF file: {error}") from error
     with progress(len(inputs), "inputs", os.path.basename(args.output)) as bar, \
-            _executor(dask, args.jobs, len(inputs)) as executor:
-        try:
-            counts = merge_inputs(inputs, os.path.abspath(args.binary), executor,
-                                  lambda path: bar.update(1), count)
-        except BrokenProcessPool as error:
-            raise CommandError(
-                "a worker process was ended from outside (was there enough memory?); nothing was "
-                "written; fewer --jobs need less") from error
+            workers(args, len(inputs)) as found:
+        counts = merge_inputs(inputs, os.path.abspath(args.binary), found.executor,
+                              lambda path: bar.update(1), count, found.number)
     if not counts.edges and not counts.ips:
         raise CommandError(f"none of the {counts.branches:,} branches is in {args.binary}")
     if args.output.lower().endswith(FDATA):
@@ -118,47 +94,3 @@ def write_sum(
         print(f"{counts.branches:,} branches of {len(inputs)} inputs -> {args.output}",
               file=sys.stderr)
     return 0
-
-
-@contextmanager
-def _executor(dask: str | None, jobs: int, inputs: int) -> Iterator[Executor | None]:
-    """What counts the inputs."""
-    if dask:
-        with _cluster(dask) as executor:
-            yield executor
-    elif min(jobs, inputs) == 1:
-        yield None
-    else:
-        with ProcessPoolExecutor(min(jobs, inputs)) as executor:
-            yield executor
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[Executor]:
-    """The workers of a dask.distributed scheduler."""
-    distributed = needed("distributed")
-    try:
-        client = distributed.Client(address, timeout=_PATIENCE)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise CommandError(f"--dask {address}: no scheduler answers there ({error})") from error
-    with client:
-        versions = _versions(client)
-        if len(versions) != 1:
-            raise CommandError(f"--dask {address}: pylbr is of several versions there, or missing: "
-                               + "; ".join(sorted(versions)))
-        yield client.get_executor(pure=False, retries=_RETRIES)
-
-
-def _versions(client: Any) -> set[str]:
-    """Versions of pylbr here and on the workers."""
-    found = client.run(_version)
-    if not found:
-        raise CommandError("--dask: the scheduler has no workers")
-    return {_version(), *found.values()}
-
-
-def _version() -> str:
-    try:
-        return version("pylbr")
-    except PackageNotFoundError:
-        return "none"

@@ -12,13 +12,17 @@ from pylbr.cli import perf_words
 from pylbr.cli.convert import add_binary
 from pylbr.cli.cpu_option import add_cpu
 from pylbr.cli.progress import print_notes, progress
+from pylbr.cli.workers import add_workers, workers
 from pylbr.errors import CommandError, TraceError
 from pylbr.files.format import WriteOptions
+from pylbr.files.module import Module
 from pylbr.perf.branch_filter import BRANCH_WORDS
 from pylbr.profile.replayed import replayed
 from pylbr.sample import SampleSetup
+from pylbr.sample.job import PART_ROWS, ReplayJob
 from pylbr.sample.quirks import QUIRKS
 from pylbr.sample.sample_setup import DEFAULT_MODEL
+from pylbr.sample.schedule import sample_parts
 from pylbr.trace import open_any
 from pylbr.trace.formats import output_format, output_suffixes, readable
 from pylbr.trace.modules import parse_module
@@ -38,6 +42,8 @@ examples:
 """
 
 _DEFAULT_PERIOD = 100003
+#: Options that decide who replays and not what comes out.
+_HOW = ("--jobs", "--dask", "--part", "--resume", "--threads")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +87,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how it is done; the samples are the same")
     add("--threads", type=int, metavar="N", default=1,
         help="default 1; the architectural engine always has one")
+    add_workers(parser, "replay parts of the trace")
+    add("--part", type=int, metavar="N", default=PART_ROWS,
+        help=f"branches that a worker replays at a time (default {PART_ROWS:,})")
+    add("--resume", metavar="DIRECTORY",
+        help="keep what each part gives there, and use what is there: an interrupted replay "
+        "continues")
     add("--from", dest="format", metavar="FORMAT",
         help=f"format of TRACE, if its content misleads: {', '.join(f.name for f in readable())}")
     add("--module", metavar="FILE[@ADDRESS]", action="append", default=[],
@@ -108,9 +120,12 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.input}: holds samples, not a trace; between them branches are missing")
         if os.path.exists(args.output) and os.path.samefile(source.path, args.output):
             raise TraceError(args.output, "is the file that is read; name another")
-        with progress(source.count, "branches", os.path.basename(args.input)) as bar:
+        job = _job(args, source, setup, modules)
+        with progress(source.count, "branches", os.path.basename(args.input)) as bar, \
+                workers(args, job.parts if job else 1) as found:
+            batches = sample_parts(job, *found, bar.update) if job else None
             stacks = replayed(source, setup, threads=args.threads, update=bar.update,
-                              command_line=["pylbr", *sys.argv[1:]])
+                              command_line=["pylbr", *_told()], batches=batches)
             try:
                 count = chosen.write(stacks, args.output, options)
             except KeyboardInterrupt:
@@ -122,6 +137,37 @@ def run(args: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print(f"{bar.n:,} branches, {count:,} samples -> {args.output}", file=sys.stderr)
     return 0
+
+
+def _told() -> list[str]:
+    """The command line for the file's head, without who did it: the bytes are the same."""
+    words, left = [], iter(sys.argv[1:])
+    for word in left:
+        name, equals, _ = word.partition("=")
+        if name in _HOW:
+            if not equals:
+                next(left, None)
+        else:
+            words.append(word)
+    return words
+
+
+def _job(
+    args: argparse.Namespace, source: Trace, setup: SampleSetup, modules: list[Module]
+) -> ReplayJob | None:
+    """The replay in parts; None if one process does it in one."""
+    if args.part < 1:
+        raise CommandError(f"--part {args.part}: at least 1 branch")
+    if args.jobs == 1 and not args.dask and not args.resume:
+        return None
+    if setup.engine != "lazy" or args.threads != 1:
+        raise CommandError("--jobs, --dask, --resume: go with the lazy engine and one thread each")
+    if source.count is None:
+        raise CommandError(f"{args.input}: can be read from its beginning alone, and not in parts; "
+                           "pylbr convert it to .lbrt first")
+    return ReplayJob(
+        os.path.abspath(args.input), setup, source.count, args.part, args.format, tuple(modules),
+        not args.no_verify, os.path.abspath(args.resume) if args.resume else None)
 
 
 def _setup(args: argparse.Namespace) -> SampleSetup:

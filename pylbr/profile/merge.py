@@ -31,6 +31,9 @@ _LINE: Final = re.compile(
     rb"(?:T (X:0|[0-9a-f]+) (X:0|[0-9a-f]+) ([0-9a-f]+) (\d+)"
     rb"|B (X:0|[0-9a-f]+) (X:0|[0-9a-f]+) (\d+) (\d+)|([Ff]) ([0-9a-f]+) ([0-9a-f]+) (\d+))\s*$")
 _STEP: Final = 1 << 20
+#: Inputs that a worker adds up at most, and how often each worker is asked at least.
+_GROUP: Final = 16
+_SHARES: Final = 4
 
 
 @dataclass(slots=True)
@@ -151,9 +154,11 @@ def _address(text: bytes) -> int:
 def merge_inputs(
     inputs: Iterable[tuple[str, int]], binary: str, executor: Executor | None = None,
     update: Callable[[str], object] = lambda path: None,
-    count: Callable[[str, str], Counts] | None = None,
+    count: Callable[[str, str], Counts] | None = None, workers: int = 1,
 ) -> Counts:
     """Counts of all inputs, each times its weight.
+
+    Each worker adds up what it counts; of some inputs one after the other one sum arrives here.
 
     Parameters
     ----------
@@ -167,6 +172,8 @@ def merge_inputs(
         Called with the path of each input once it is counted.
     count : callable, optional
         Counts one input, as `count_input` does, the default.
+    workers : int
+        Inputs that the executor counts at a time.
 
     Raises
     ------
@@ -181,12 +188,25 @@ def merge_inputs(
             total.add(count(path, binary), weight)
             update(path)
         return total
-    futures = [executor.submit(count, path, binary) for path, _ in pairs]
+    size = max(1, min(_GROUP, len(pairs) // (_SHARES * workers)))
+    groups = [pairs[i:i + size] for i in range(0, len(pairs), size)]
+    futures = [executor.submit(_count_group, group, binary, count) for group in groups]
     try:
-        for future, (path, weight) in zip(futures, pairs, strict=True):
-            total.add(future.result(), weight)
-            update(path)
+        for future, group in zip(futures, groups, strict=True):
+            total.add(future.result())
+            for path, _ in group:
+                update(path)
     finally:
         for future in futures:
             future.cancel()
+    return total
+
+
+def _count_group(
+    pairs: list[tuple[str, int]], binary: str, count: Callable[[str, str], Counts]
+) -> Counts:
+    """The sum of some inputs."""
+    total = Counts()
+    for path, weight in pairs:
+        total.add(count(path, binary), weight)
     return total

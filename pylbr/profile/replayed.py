@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _UPPER_HALF = 1 << 63
 def replayed(
     trace: Trace, setup: SampleSetup, *, threads: int = 1, command_line: Sequence[str] = (),
     update: Callable[[int], object] | None = None,
+    batches: Iterable[SampleBatch] | None = None,
 ) -> Stacks:
     """Replay a trace as the stream is read.
 
@@ -36,6 +38,8 @@ def replayed(
         For the head of a file.
     update : callable, optional
         Called with the number of branches done, chunk by chunk.
+    batches : iterable of SampleBatch, optional
+        The samples, where others take them: `pylbr.sample.schedule.sample_parts`.
 
     Returns
     -------
@@ -59,11 +63,13 @@ def replayed(
         spaces = _Spaces(trace.metadata)
         yield from spaces.beginnings()
         samples = entries = 0
-        for batch in sample(trace, setup, threads=threads, update=update):
-            yield from spaces.newcomers(batch)
-            for part in perf_batches([batch], setup.branch_sample_type):
-                samples, entries = samples + len(part), entries + len(part.entries)
-                yield part
+        found = sample(trace, setup, threads=threads, update=update)
+        for batch in found if batches is None else batches:
+            for piece, new in spaces.newcomers(batch):
+                yield from new
+                for part in perf_batches([piece], setup.branch_sample_type):
+                    samples, entries = samples + len(part), entries + len(part.entries)
+                    yield part
         if not samples:
             periods = ", ".join(f"{event.name} {event.counted.period:,}" for event in setup.events)
             raise TraceError(trace.path, "no sample: no event came as often as its period asks "
@@ -91,12 +97,17 @@ class _Spaces:
         for task in self._metadata.tasks:
             yield from self._add(task.pid, task.tid, task.name)
 
-    def newcomers(self, batch: SampleBatch) -> Iterator[Record]:
-        """Tasks that only their branches show."""
-        for tid in np.unique(batch.tid).tolist():
-            if tid not in self._tasks:
-                pid = int(batch.pid[np.flatnonzero(batch.tid == tid)[0]])
-                yield from self._add(pid, tid, "")
+    def newcomers(self, batch: SampleBatch) -> Iterator[tuple[SampleBatch, list[Record]]]:
+        """Pieces of a batch, each with the tasks that only its first branch shows."""
+        tids, firsts = np.unique(batch.tid, return_index=True)
+        cuts = sorted(int(row) for tid, row in zip(tids.tolist(), firsts.tolist(), strict=True)
+                      if tid not in self._tasks)
+        new: list[Record] = []
+        for first, last in pairwise([0, *cuts, len(batch)]):
+            if first < last:
+                yield batch.select(slice(first, last)), new
+            if last < len(batch):
+                new = list(self._add(int(batch.pid[last]), int(batch.tid[last]), ""))
 
     def _add(self, pid: int, tid: int, name: str) -> Iterator[Record]:
         self._tasks.add(tid)

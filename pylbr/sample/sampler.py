@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from lbrcore import Flavour
 from lbrcore.events import Unit
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
+from lbrcore.summary import Summary
 from pylbr.arch.bits import INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
 from pylbr.errors import ConfigurationError
 from pylbr.perf.abi import BranchSample
@@ -24,7 +26,7 @@ from pylbr.sample.sample_setup import SampleSetup
 from pylbr.sample.streams import Stream, Streams
 from pylbr.trace import Chunk, Metadata, Trace
 
-__all__ = ["Sampler", "branch_columns", "sample"]
+__all__ = ["Columns", "Sampler", "SamplerState", "branch_columns", "sample"]
 
 #: Samples handled at once: 3 MiB of records at depth 32.
 _CAPACITY = 4096
@@ -35,6 +37,22 @@ _STREAM_STEP = 0x9E3779B97F4A7C15
 _MEASURED = {"flags": INFO_MISPRED, "cycles": INFO_CYC_CNT | INFO_CYC_CNT_VALID}
 
 Columns = Mapping[str, NDArray[np.generic] | int | str]
+
+
+class SamplerState(NamedTuple):
+    """What a sampler's next samples follow from, besides the branches.
+
+    Attributes
+    ----------
+    last_task, last_cpu : dict of int to int
+        The last task on each CPU, and the last CPU of each task.
+    keys : dict of int to tuple
+        `Replay.key` of each facility, by task or CPU.
+    """
+
+    last_task: dict[int, int]
+    last_cpu: dict[int, int]
+    keys: dict[int, tuple[Any, ...]]
 
 
 class Sampler:
@@ -60,7 +78,7 @@ class Sampler:
         if not setup.events:
             raise ConfigurationError("no event to sample")
         self.setup, self.threads = setup, threads
-        self._streams = Streams(setup.scope)
+        self.streams = Streams(setup.scope)
         self._replays: dict[int, Replay | ProcessorReplay] = {}
         self._places = assign(setup.events, setup.processor)
         config = setup.config()
@@ -92,12 +110,9 @@ class Sampler:
         neither MISPRED nor the cycles if the trace has no such column: the facility's zeros
         would mean that every branch was predicted, and that no time passed.
         """
-        self._measured = self._info_mask
-        for name, bits in _MEASURED.items():
-            if name not in columns:
-                self._measured &= ~bits
+        self.measure(columns)
         count = len(columns["from"])  # type: ignore[arg-type]
-        streams = self._streams.split(count, task, cpu)
+        streams = self.streams.split(count, task, cpu)
         if len(streams) == 1:
             yield from self._take_stream(streams[0], columns, start, task, cpu)
             return
@@ -109,7 +124,37 @@ class Sampler:
             joined = SampleBatch.concat(batches)
             yield joined.select(np.argsort(joined.time, kind="stable"))
 
-    def _replay(self, key: int) -> Replay | ProcessorReplay:
+    def measure(self, columns: Columns) -> None:
+        """Note what the trace has for INFO."""
+        self._measured = self._info_mask
+        for name, bits in _MEASURED.items():
+            if name not in columns:
+                self._measured &= ~bits
+
+    def state(self) -> SamplerState:
+        """What the next samples follow from; of the lazy engine alone."""
+        return SamplerState(
+            dict(self.streams.last_task), dict(self.streams.last_cpu),
+            {key: replay.key for key, replay in sorted(self._replays.items())
+             if isinstance(replay, Replay)})
+
+    def restore(self, state: SamplerState) -> None:
+        """Continue from where a sampler of the same setup had this state."""
+        self.streams.last_task = dict(state.last_task)
+        self.streams.last_cpu = dict(state.last_cpu)
+        self._replays = {}
+        for key, value in state.keys.items():
+            replay = self.replay_of(key)
+            assert isinstance(replay, Replay)
+            replay.restore(value)
+
+    @property
+    def looks_at_all(self) -> bool:
+        """The samples depend on more than the branches before them: no row can be left out."""
+        return self._hw_idx
+
+    def replay_of(self, key: int) -> Replay | ProcessorReplay:
+        """What replays the branches of a task or CPU."""
         if key not in self._replays:
             events = [
                 replace(event.counted, seed=(event.counted.seed + key * _STREAM_STEP) % (1 << 64))
@@ -123,12 +168,11 @@ class Sampler:
                     whole=self._hw_idx)
         return self._replays[key]
 
-    def _take_stream(
-        self, stream: Stream, columns: Columns, start: int,
-        task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
-    ) -> Iterator[SampleBatch]:
-        """Sample the rows of one facility."""
-        replay = self._replay(stream.key)
+    def stream_rows(
+        self, stream: Stream, columns: Columns
+    ) -> tuple[Replay | ProcessorReplay, Rows, NDArray[np.int64] | None]:
+        """The replay of a stream, its rows, and their places in the columns (None: all)."""
+        replay = self.replay_of(stream.key)
         places = stream.rows
         if places is not None:
             columns = {
@@ -137,20 +181,30 @@ class Sampler:
             }
         if self.setup.logs and isinstance(replay, Replay):
             columns = {**columns, "events": logged(columns, replay.events, self._places)}
-        rows = Rows(columns)
+        return replay, Rows(columns), places
+
+    def _take_stream(
+        self, stream: Stream, columns: Columns, start: int,
+        task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
+    ) -> Iterator[SampleBatch]:
+        """Sample the rows of one facility."""
+        replay, rows, places = self.stream_rows(stream, columns)
+        to = np.asarray(columns["to"])
         first = 0
         for last in [*stream.switches.tolist(), len(rows)]:
-            for out in self._run(replay, rows, first, last):
+            for out in self.run(replay, rows, first, last):
                 row = out.row[:out.count]
                 where = row if places is None else places[row]
-                yield self._batch(out, np.asarray(columns["to"])[row], where, start, task, cpu)
+                yield self.batch(out, to[where], where + start, *(
+                    None if column is None else column[where] for column in (task, cpu)))
             if last < len(rows):
-                self._switch_in(replay)
+                self.switch_in(replay)
             first = last
 
-    def _run(
+    def run(
         self, replay: Replay | ProcessorReplay, rows: Rows, first: int, last: int
     ) -> Iterator[SampleBuffer]:
+        """Samples of rows of one facility, between which its task is not switched."""
         if self.threads > 1 and isinstance(replay, Replay):
             yield from run_parallel(replay, rows, first, last, self.threads)
             return
@@ -161,9 +215,19 @@ class Sampler:
             if out.count:
                 yield out
 
-    def _switch_in(self, replay: Replay | ProcessorReplay) -> None:
+    def switched_in(self, replay: Replay) -> Summary:
+        """What `switch_in` does, as a summary."""
+        restart = Summary.restart(replay.lbr)
+        return restart if self._keeps else Summary.clear(replay.lbr).then(restart)
+
+    @property
+    def _keeps(self) -> bool:
+        """Records outlive a switch of tasks."""
+        return self.setup.call_stack and self.setup.scope == "task"
+
+    def switch_in(self, replay: Replay | ProcessorReplay) -> None:
         """The LBRs were off; they come back as they were, or reset."""
-        reset = not (self.setup.call_stack and self.setup.scope == "task")
+        reset = not self._keeps
         if isinstance(replay, ProcessorReplay):
             replay.switch_in(reset)
             return
@@ -173,21 +237,23 @@ class Sampler:
             replay.lbr.frozen = True
             replay.lbr.frozen = False
 
-    def _batch(
-        self, out: SampleBuffer, to: NDArray[np.uint64], where: NDArray[np.int64], start: int,
+    def batch(
+        self, out: SampleBuffer, to: NDArray[np.uint64], time: NDArray[np.int64],
         task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None,
     ) -> SampleBatch:
+        """A buffer's samples, of branches `time` of the trace, to whose targets, tasks and CPUs
+        the others are."""
         n = out.count
         pid, tid = (np.full(n, number, "i4") for number in self._task)
         if task is not None:
-            tid = task[where].astype("i4")
+            tid = task.astype("i4")
             pid = np.array([self._process.get(t, t) for t in tid.tolist()], "i4")
         if self.setup.quirks:
             seed = self.setup.events[0].counted.seed
-            double_newest(out, (where + start).astype(np.uint64), seed)
+            double_newest(out, time.astype(np.uint64), seed)
         return SampleBatch.build(
             to, out.entries[:n], nr=out.nr[:n], pid=pid, tid=tid,
-            cpu=0 if cpu is None else cpu[where], time=where + start, period=out.period[:n],
+            cpu=0 if cpu is None else cpu, time=time, period=out.period[:n],
             event=out.event[:n], hw_idx=out.hw_idx[:n] if self._hw_idx else None,
             classes=out.classes[:n], info_mask=self._measured,
         )

@@ -41,11 +41,13 @@ class Streams:
     ----------
     scope : {"task", "cpu"}
         Whose the facilities are.  By CPU needs that column; a trace without has one CPU.
+    last_task, last_cpu : dict of int to int
+        The last task on each CPU, and the last CPU of each task.
     """
 
     scope: Literal["task", "cpu"] = "task"
-    _last_task: dict[int, int] = field(default_factory=dict)  # by CPU
-    _last_cpu: dict[int, int] = field(default_factory=dict)  # by task
+    last_task: dict[int, int] = field(default_factory=dict)  # by CPU
+    last_cpu: dict[int, int] = field(default_factory=dict)  # by task
 
     def split(
         self, count: int, task: NDArray[np.uint32] | None, cpu: NDArray[np.uint32] | None
@@ -71,7 +73,7 @@ class Streams:
             return np.zeros(count, bool)
         if cpu is None:
             cpu = np.zeros(count, np.uint32)
-        return _changes(cpu, task, self._last_task) | _changes(task, cpu, self._last_cpu)
+        return _changes(cpu, task, self.last_task) | _changes(task, cpu, self.last_cpu)
 
 
 def _changes(

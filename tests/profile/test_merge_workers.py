@@ -10,6 +10,7 @@ import pytest
 from pylbr.profile.inputs import inputs_of
 from pylbr.profile.merge import Counts, count_input, merge_inputs
 from pylbr.profile.resume import Parts
+from tests.clusters import local_cluster
 from tests.profile.test_merge import LIBRARY, fleet, merge, recording  # noqa: F401
 
 
@@ -63,11 +64,7 @@ def test_a_part_of_another_input_or_a_damaged_one_is_not_used(tmp_path, capfd):
 @pytest.fixture(scope="module")
 def cluster():
     """Three workers, each a process of its own."""
-    needs_dask()
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None,
-                      memory_limit=0) as found:
+    with local_cluster() as found:
         yield found
 
 
@@ -121,7 +118,7 @@ def test_an_error_of_a_worker_is_one_line(fleet, tmp_path, cluster, capfd):  # n
 @pytest.mark.slow
 def test_no_scheduler(fleet, tmp_path, capfd, monkeypatch):  # noqa: F811
     needs_dask()
-    from pylbr.cli import merge as command
+    from pylbr.cli import workers as command
 
     monkeypatch.setattr(command, "_PATIENCE", 1)
     assert merge(fleet, "-o", tmp_path / "o.preagg", "--dask", "tcp://127.0.0.1:9") == 2
