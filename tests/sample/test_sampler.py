@@ -39,7 +39,7 @@ class PlainSampler:
     def replay(self, key):
         if key not in self.replays:
             sampler = Sampler(self.setup)
-            events = sampler._replay(key).events  # seeds differ by stream
+            events = sampler.replay_of(key).events  # seeds differ by stream
             self.replays[key] = ReferenceReplay(
                 self.setup.facility(), events, bool(self.setup.freeze))
         return self.replays[key]
