@@ -198,7 +198,7 @@ def test_what_is_for_x86_alone_is_refused(program, tmp_path):
         (["--engine", "native"], "only x86-64 can be recorded by this engine"),
         (["--depth", "24"], "--depth 24: "),
     ):
-        out = tmp_path / "out.parquet"
+        out = tmp_path / ("out.parquet" if options == ["--full"] else "perf.data")
         done = pylbr("record", *options, "-o", out, "--", program)
         assert done.returncode, options
         assert words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
