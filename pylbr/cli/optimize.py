@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pylbr.errors import CommandError
@@ -61,17 +63,34 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or f"{command[0]}.bolt"
     if os.path.exists(output) and os.path.samefile(output, program):
         raise CommandError(f"-o {output}: is the program itself; name another file")
-    with tempfile.TemporaryDirectory(prefix="pylbr-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="pylbr-") as temporary, _aside(args.json):
         folder = args.keep or temporary
         os.makedirs(folder, exist_ok=True)
         _lay_out(bolt, program, command, folder, output, args.freq)
-    found = _measure(program, output, command, args)
+        found = _measure(program, output, command, args)
     if args.json:
         json.dump(found, sys.stdout, indent=2)
         print()
     else:
         _print(found)
     return 0
+
+
+@contextmanager
+def _aside(json_follows: bool) -> Iterator[None]:
+    """Let the program print to standard error, where standard output is to be JSON alone."""
+    if not json_follows:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _lay_out(

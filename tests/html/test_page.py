@@ -11,6 +11,15 @@ pytestmark = pytest.mark.peer
 VIEWS = ["functions", "code", "flow", "flame", "tables", "timeline", "compare"]
 
 
+def until(shown, condition):
+    """Wait for what the page draws later; the page's policy refuses playwright's own way."""
+    for _ in range(400):
+        if shown.page.evaluate(condition):
+            return
+        shown.page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
 def test_every_view_is_drawn(pages, show):
     shown = show(pages["all"])
     drawn = {"functions": "tbody tr[tabindex]", "code": ".listing .row[data-row]",
@@ -84,7 +93,7 @@ def test_control_flow_has_each_block_and_can_be_enlarged(pages, show):
         assert after != before
         before = after
     shown.page.locator("select").select_option(index=1)
-    shown.page.wait_for_function("document.querySelector('h2').textContent === 'main'")
+    until(shown, "document.querySelector('h2').textContent === 'main'")
 
 
 def test_the_flame_graph_is_searched_and_walked(pages, show):
@@ -105,7 +114,7 @@ def test_the_flame_graph_is_searched_and_walked(pages, show):
     assert shown.page.locator("#details").text_content().startswith("collatz")
     shown.page.keyboard.press("Enter")
     width = "document.querySelector('g.frame:focus rect').getBoundingClientRect().width"
-    shown.page.wait_for_function(f"{width} > 1000")
+    until(shown, f"{width} > 1000")
     shown.page.keyboard.press("Escape")
 
 
