@@ -140,7 +140,8 @@ def test_a_signal_leaves_nothing(command, number, files, tmp_path):
     words = long_run(command, tmp_path, files)
     before = set(tmp_path.iterdir())
     process = subprocess.Popen([sys.executable, "-m", "pylbr", *words], preexec_fn=heed,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONFAULTHANDLER": "1"})
     workers = []
     if command == "verify":
         workers = wait_for(lambda: len(found := children(process.pid)) >= 2 and found, process)
@@ -149,8 +150,12 @@ def test_a_signal_leaves_nothing(command, number, files, tmp_path):
     process.send_signal(number)
     try:
         _, error = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it writes where each of its threads is
+        _, error = process.communicate(timeout=60)
     finally:
         process.kill()  # one that does not end would fill the disk
+        process.wait()
     assert process.returncode == 128 + number, error
     assert error.count("\n") == 1 and error.startswith(f"pylbr {command}: "), error
     assert set(tmp_path.iterdir()) == before

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Array, active_children, parent_process
 from pathlib import Path
@@ -79,6 +79,13 @@ def _signals_later() -> Iterator[None]:
             signal.raise_signal(late)
 
 
+def _ended(future: Future) -> bool:
+    """Wait a little.  A signal that raised here could leave a lock of the future's taken for good,
+    and the pool's own thread would then never end."""
+    with _signals_later():
+        return not wait([future], timeout=0.2).not_done
+
+
 def _in_worker(run: Callable[[Task, Progress], Answer], number: int, task: Task) -> Answer:
     def report(done: int) -> None:
         _done[number] = done  # type: ignore[index]
@@ -107,8 +114,7 @@ def in_parallel(
             with _signals_later():  # a pool cannot be interrupted while it starts
                 futures = [pool.submit(_in_worker, run, n, task) for n, task in enumerate(tasks)]
             for future in futures:
-                while not future.done():
-                    wait([future], timeout=0.2)
+                while not _ended(future):
                     report(sum(done))
                 answer = future.result()
                 report(sum(done))

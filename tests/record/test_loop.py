@@ -1,5 +1,7 @@
 """A program with a bad layout loses half of its taken branches and more, by every tool."""
 
+import re
+
 import pytest
 
 from tests.record import loop
@@ -23,7 +25,10 @@ def test_bolt(qemu, tmp_path, version):
 
 def test_llvm_profgen_and_clang(qemu, tmp_path):
     outcome = loop.profgen(tmp_path, SOURCE)
-    assert outcome.said.startswith("run:") and "warning" not in outcome.said.lower()
+    # A sample may begin in the start-up code or a stub of the PLT, which are no functions.
+    said = re.sub(r"^warning: 0\.00%\(\d+/\d+\) of samples are from ranges that do not belong to "
+                  r"any functions\.\n", "", outcome.said)
+    assert said.startswith("run:") and "warning" not in said.lower()
     halved(outcome)
 
 

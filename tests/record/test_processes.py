@@ -182,9 +182,10 @@ class TestReservedMemory:
     def test_too_much_ends_the_program(self, reserve, qemu, tmp_path, full):
         """As an AddressSanitizer's shadow would, with far less memory used than it needs."""
         usage = tmp_path / "usage"
+        out = tmp_path / ("out.arrow" if full else "out.perf.data")
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, usage, sys.executable, "-m", "pylbr", "record",
-             "--engine", "qemu", *["--full"] * full, "-o", tmp_path / "out.arrow", "--", reserve,
+             "--engine", "qemu", *["--full"] * full, "-o", out, "--", reserve,
              "60000"], capture_output=True, timeout=120,
             env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert done.returncode == 137
@@ -193,7 +194,7 @@ class TestReservedMemory:
             r"reserve was killed: it reserves 60000 GiB of address space, for which QEMU needs "
             r"3614\d\d MB of memory, and \d+ MB are available\n", said), said
         assert int(usage.read_text()) < 2_000_000  # KiB
-        assert (tmp_path / "out.arrow").exists()
+        assert out.exists()
 
     def test_what_the_kernel_refuses_is_the_programs_affair(self, reserve, pylbr_record):
         run = pylbr_record(reserve, "60000", "now")
