@@ -78,12 +78,13 @@ OPT_OUT_ENCLAVE_STOPS_COUNTERS = True
 #: FRED: event delivery is OTHER_BRANCH with the class of what it delivers (interrupt, exception,
 #: software interrupt, SYSCALL), ERETU and ERETS have that of IRET: all have BR_TYPE 8.  No text on
 #: FRED and LBRs was found; the filter bit covers whatever enters and leaves a handler otherwise.
+#: UNCONFIRMED.  The decoders of `pylbr.x86` have the class IRET for both returns.
 FRED_IS_OTHER_BRANCH = True
-#: FRED: #DB by FRED makes no record and clears LBREn, as by the IDT.
+#: FRED: #DB by FRED makes no record and clears LBREn, as by the IDT.  UNCONFIRMED.
 FRED_DB_CLEARS_LBREN = True
 
 #: Architectural PEBS: bits above 31 of what a counter continues with are ones where CFG_C.RELOAD is
-#: not 0, as those of a negated period are; Linux writes the low half of one there.
+#: not 0, as those of a negated period are; Linux writes the low half of one there.  UNCONFIRMED.
 ARCH_PEBS_RELOAD_EXTENDS = True
 
 #: Skylake: a share of the samples finds the newest record twice, equal in FROM and TO, as 966 of

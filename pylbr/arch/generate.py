@@ -42,7 +42,7 @@ def constants() -> Iterator[tuple[str, int, str]]:
     """Name, value and register of every constant, in the order of the rows."""
     for row in REGISTERS:
         if not callable(row.index):
-            yield row.name.format(0), row.index, ""
+            yield row.name.format(row.first), row.index, ""
     masks: dict[str, int] = {}
     for row in REGISTERS:
         for field in row.fields if row.name in PREFIXES else ():

@@ -51,6 +51,8 @@ class Register:
     access : Access
     stride : int
         Distance of the run's MSR numbers.
+    first : int
+        Number of the first in its name.
     survives_warm_reset : bool
     per_core : callable, optional
         Models on which the threads of a core have it once; left out: none.
@@ -67,6 +69,7 @@ class Register:
     reset: int | PerModel = 0
     access: Access = Access.RW
     stride: int = 1
+    first: int = 0
     survives_warm_reset: bool = False
     per_core: Offered = lambda model: False
     rule: str = ""
@@ -82,7 +85,7 @@ class MsrRegister:
     name : str
     index : int
     n : int
-        Number in the row's run.
+        Place in the row's run, from 0.
     writable, free : int
         Bits that hold what is written, and bits that may be written but need not.
     reserved : int
@@ -106,7 +109,7 @@ class MsrRegister:
         reset = row.reset(model) if callable(row.reset) else row.reset
         known = mask_of(row.fields, model)
         return cls(
-            row, row.name.format(n), base + n * row.stride, n,
+            row, row.name.format(row.first + n), base + n * row.stride, n,
             mask_of(row.fields, model, FieldKind.RW, FieldKind.FREE),
             mask_of(row.fields, model, FieldKind.FREE), ~known, reset,
         )

@@ -72,7 +72,7 @@ _FRED_ROWS = (
     Register(
         "IA32_FRED_SSP{}", 0x1D1, "canonical", "Intel FRED specification; Linux msr-index.h",
         lambda m: 3 if m.fred else 0, (Field("SSP", 63, 3, "shadow stack of level 1 and up"),),
-        rule="#GP unless canonical; the registers of levels 1 to 3",
+        first=1, rule="#GP unless canonical; that of level 0 is IA32_PL0_SSP",
     ),
     Register(
         "IA32_FRED_CONFIG", 0x1D4, "canonical",

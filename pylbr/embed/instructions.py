@@ -169,6 +169,8 @@ _NOT_EXECUTED = {
     (0x7, 2): 1 << 1 | 1 << 6 | 0x1F << 8 | 1 << 14,
     (0x7, 3): 0xFFFFFFFF,
 }
+#: FRED and LKGS, CPUID.7.1:EAX: the engine has neither.
+_FRED = 1 << 17 | 1 << 18
 _OSXSAVE = 1 << 27
 
 
@@ -180,6 +182,8 @@ def cpuid(engine: Engine, processor: Processor, leaf: int, subleaf: int) -> tupl
         native = _native_cpuid(engine.uc.ctl_get_cpu_model(), leaf, subleaf)
         for n in range(1 if leaf == 1 else 0, 4):
             out[n] |= native[n] & ~known[n] & ~_NOT_EXECUTED.get((leaf, n), 0)
+    if leaf == 0x7 and subleaf == 1:
+        out[0] &= ~_FRED
     if leaf == 0x1 and not engine.uc.reg_read(reg.UC_X86_REG_CR4) & _CR4_OSXSAVE:
         out[2] &= ~_OSXSAVE
     return tuple(out)

@@ -35,6 +35,12 @@ _CONDITIONAL = {
     x86.X86_INS_JECXZ, x86.X86_INS_JRCXZ,
 }
 
+#: 0F 01 with that prefix and ModRM, in 64-bit mode, which capstone has as CLAC or not at all:
+#: ERETU and ERETS (`pylbr.arch.choices.FRED_IS_OTHER_BRANCH`), UIRET.
+_EVENT_RETURNS = frozenset({(0xF3, 0xCA), (0xF2, 0xCA), (0xF3, 0xEC)})
+_REPEATS = frozenset({0xF2, 0xF3})
+_IGNORED = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67})
+
 
 class Decoded(NamedTuple):
     """A branch instruction.
@@ -76,7 +82,11 @@ def classify(code: bytes, address: int, bits: int = 64) -> Decoded | None:
     -----
     A conditional branch is COND whether taken or not, and a near relative CALL to the next
     instruction is ZERO_CALL: the facility records no branch for it (SDM vol. 3, 20.1.3).
+    ERETU and ERETS are decoded whatever the processor has: one without FRED raises #UD, so that
+    no branch leaves from there.
     """
+    if length := _event_return(code[:_MAX_INSTRUCTION], bits):
+        return Decoded(BranchClass.IRET, length, None) if bits == 64 else None
     found = next(_disassembler(bits).disasm(code[:_MAX_INSTRUCTION], address, 1), None)
     if found is None:
         return None
@@ -88,6 +98,20 @@ def classify(code: bytes, address: int, bits: int = 64) -> Decoded | None:
         if branch == BranchClass.NEAR_REL_CALL and target == address + found.size:
             branch = BranchClass.ZERO_CALL
     return Decoded(branch, found.size, target)
+
+
+def _event_return(code: bytes, bits: int) -> int:
+    """Length of ERETU, ERETS or UIRET at the head of `code`; 0: none of them."""
+    at = 0
+    repeats = set()
+    while at < len(code) and (code[at] in _IGNORED or code[at] in _REPEATS):
+        repeats |= {code[at]} & _REPEATS
+        at += 1
+    if bits == 64 and at < len(code) and code[at] & 0xF0 == 0x40:
+        at += 1  # REX
+    if len(repeats) != 1 or code[at:at + 2] != b"\x0f\x01":
+        return 0
+    return at + 3 if (*repeats, *code[at + 2:at + 3]) in _EVENT_RETURNS else 0
 
 
 def _near(found: capstone.CsInsn) -> tuple[BranchClass, int | None] | None:

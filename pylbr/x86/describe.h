@@ -79,6 +79,9 @@ static inline void x86_branch_0f(const uint8_t *bytes, struct x86_insn *out) {
     else if (op == 0x01 && out->modrm == 0xec && out->prefix == 2) {
         out->cls = LBR_IRET;
         out->flags |= X86_UIRET;
+    } else if (op == 0x01 && out->modrm == 0xca && out->prefix >= 2) {
+        out->cls = LBR_IRET; /* ERETU, ERETS; choices.FRED_IS_OTHER_BRANCH */
+        out->flags |= X86_FAR;
     }
 }
 

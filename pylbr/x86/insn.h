@@ -46,7 +46,7 @@ enum x86_flag {
     X86_STACK = 1 << 9,       /* pushes or pops */
     X86_X87 = 1 << 10,        /* opcodes D8 to DF, FWAIT */
     X86_VECTOR = 1 << 11,     /* has an MMX, XMM, YMM, ZMM, mask or tile operand */
-    X86_FAR = 1 << 12,        /* far JMP, CALL, RET, and IRET */
+    X86_FAR = 1 << 12,        /* far JMP, CALL, RET, IRET, ERETU, ERETS */
     X86_XBEGIN = 1 << 13,     /* `displacement` names where aborts go */
     X86_XEND = 1 << 14,
     X86_XABORT = 1 << 15,

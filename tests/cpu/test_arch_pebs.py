@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lbrcore import BranchClass
-from pylbr.arch import architectural, model
+from pylbr.arch import architectural, find, model
 from pylbr.arch.cpuid import cpuid
 from pylbr.cli import main
 from pylbr.cpu import Processor, fred
@@ -176,6 +176,25 @@ def test_reserved_bits_and_registers_that_are_not_there(index, value):
 def test_other_models_have_none_of_the_registers(index):
     with pytest.raises(GeneralProtection):
         Processor("sierra-forest").rdmsr(index)
+
+
+def test_shadow_stacks_are_numbered_from_1():
+    assert [find(model(NAME), f"IA32_FRED_SSP{n}").index for n in (1, 2, 3)] == [
+        FRED_SSP, FRED_SSP + 1, FRED_SSP + 2]
+    for level in (0, 4):
+        with pytest.raises(ConfigurationError):
+            find(model(NAME), f"IA32_FRED_SSP{level}")
+
+
+@pytest.mark.parametrize("bit", range(12))
+def test_reserved_bits_of_the_configuration_are_those_of_other_sources(bit):
+    cpu = Processor(NAME)
+    if 0x834 >> bit & 1:
+        with pytest.raises(GeneralProtection):
+            cpu.wrmsr(FRED_CFG, 1 << bit)
+    else:
+        cpu.wrmsr(FRED_CFG, 1 << bit)
+        assert cpu.rdmsr(FRED_CFG) == 1 << bit
 
 
 def test_cpuid():

@@ -317,6 +317,21 @@ def test_cpuid_tells_of_lbrs():
     assert tuple(answer) == link.processor.cpuid(0x1C, 0)
 
 
+@pytest.mark.parametrize("name", ["sapphire-rapids", "arch-pebs-2025"])
+@pytest.mark.parametrize("code", ["0xf3", "0xf2"])
+def test_returns_of_fred_are_undefined_and_not_offered(name, code):
+    """The engine has no FRED: ERETU and ERETS raise #UD, no branch leaves from there."""
+    uc, end = engine(f"mov $7, %eax\nmov $1, %ecx\ncpuid\njmp 1f\n1: .byte {code}, 0x0f, 1, 0xca")
+    processor = Processor(name)
+    processor.wrmsr(IA32_LBR_CTL, ALL)
+    link = attach(uc, processor)
+    with pytest.raises(UcError):
+        uc.emu_start(CODE, end)
+    assert uc.reg_read(reg.UC_X86_REG_RIP) == end - 4
+    assert not uc.reg_read(reg.UC_X86_REG_RAX) >> 17 & 3
+    assert [int(r["from"]) for r in link.records()[:2]] == [end - 6, 0]
+
+
 def test_counters_count_and_overflow_at_the_branch():
     """BR_INST_RETIRED.ALL_BRANCHES in PMC0, set to overflow after five branches."""
     class Told:

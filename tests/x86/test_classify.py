@@ -12,9 +12,19 @@ import numpy as np
 import pytest
 
 from lbrcore import BranchClass as C
+from pylbr.cpu import Processor, fred
 from pylbr.trace.modules import elf_modules
 from pylbr.x86 import Decoded, classify
-from tests.x86.decoder import constants, decode
+from pylbr.x86.compiled_facts import facts_of
+from pylbr.x86.facts import decode_block
+from tests.manual import (
+    CTL_LBREN,
+    CTL_OS,
+    CTL_OTHER_BRANCH,
+    CTL_USR,
+    IA32_LBR_CTL,
+)
+from tests.x86.decoder import constants, decode, decode_one
 
 AT = 0x401000
 
@@ -45,6 +55,9 @@ AT = 0x401000
         ("0f07", (C.SYSRET, 2, None)), ("480f07", (C.SYSRET, 3, None)),
         ("0f35", (C.SYSRET, 2, None)), ("480f35", (C.SYSRET, 3, None)),
         ("cf", (C.IRET, 1, None)), ("48cf", (C.IRET, 2, None)), ("66cf", (C.IRET, 2, None)),
+        ("f30f01ca", (C.IRET, 4, None)), ("f20f01ca", (C.IRET, 4, None)),   # ERETU, ERETS
+        ("f3480f01ca", (C.IRET, 5, None)), ("0f01ca", (None, 3, None)),     # CLAC
+        ("f30f01ec", (C.IRET, 4, None)),               # UIRET
         ("cd80", (C.SOFT_INT, 2, None)), ("cc", (C.SOFT_INT, 1, None)),
         ("f1", (C.EXCEPTION, 1, None)),                # INT1 raises #DB
         ("90", (None, 1, None)), ("f390", (None, 2, None)), ("4889e5", (None, 3, None)),
@@ -74,6 +87,34 @@ def test_instructions(code, expected):
 )
 def test_other_modes(code, bits, expected):
     assert classify(bytes.fromhex(code), AT, bits).branch == expected
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("code", ["f30f01ca", "f20f01ca", "f30f01ec"])
+def test_returns_of_64_bit_mode_are_undefined_elsewhere(code, bits):
+    assert classify(bytes.fromhex(code), AT, bits) is None
+
+
+BR_TYPE_OTHER_BRANCH = 8
+FORMS = [rep + prefix + rex + "0f01ca" for rep in ("f3", "f2")
+         for prefix in ("", "2e", "65", "67") for rex in ("", "40", "48", "4f")]
+
+
+@pytest.mark.parametrize("code", FORMS)
+def test_every_decoder_has_the_class_that_fred_records(code):
+    """ERETU and ERETS: the recorder's decoder, the readers', the blocks' and their twin."""
+    cpu = Processor("arch-pebs-2025")
+    cpu.wrmsr(IA32_LBR_CTL, CTL_LBREN | CTL_OS | CTL_USR | CTL_OTHER_BRANCH)
+    (fred.eretu if code.startswith("f3") else fred.erets)(cpu, AT, AT + 64)
+    [record] = [entry for entry in cpu.records() if entry["from"] == AT]
+    own = C.IRET
+    assert int(record["info"]) >> 56 & 15 == BR_TYPE_OTHER_BRANCH
+    string, size = bytes.fromhex(code), len(code) // 2
+    mine = decode_one(code)
+    assert (mine["length"], mine["cls"]) == (size, own)
+    assert classify(string, AT) == Decoded(own, size, None)
+    assert decode_block(b"\x90" + string, AT).facts == facts_of(b"\x90" + string, AT)[0] == (
+        2, AT + 1, own, None, 0, 0)
 
 
 @pytest.mark.peer
@@ -133,7 +174,7 @@ def every_opcode():
     strings = [
         bytes.fromhex(prefix) + escape + bytes([opcode, modrm])
         for prefix in prefixes for escape in (b"", b"\x0f") for opcode in range(256)
-        for modrm in (*modrms, 0xF8, 0xEC)
+        for modrm in (*modrms, 0xF8, 0xEC, 0xCA)
     ]
     table = np.zeros((len(strings), 16), np.uint8)
     for row, string in zip(table, strings, strict=True):

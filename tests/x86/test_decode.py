@@ -92,7 +92,8 @@ def test_a_truncated_instruction_is_refused(available):
     ("48 ff 28", 3, "FAR_BRANCH", 0), ("ff 18", 2, "FAR_BRANCH", 0), ("cb", 1, "FAR_BRANCH", 0),
     ("0f 05", 2, "SYSCALL", 0), ("0f 34", 2, "SYSCALL", 0), ("48 0f 07", 3, "SYSRET", 0),
     ("cd 80", 2, "SOFT_INT", 0), ("cc", 1, "SOFT_INT", 0), ("f1", 1, "EXCEPTION", 0),
-    ("48 cf", 2, "IRET", 0), ("f3 0f 01 ec", 4, "IRET", 0), ("c6 f8 01", 3, "TSX_ABORT", 0),
+    ("48 cf", 2, "IRET", 0), ("f3 0f 01 ec", 4, "IRET", 0),
+    ("f3 0f 01 ca", 4, "IRET", 0), ("f2 0f 01 ca", 4, "IRET", 0), ("c6 f8 01", 3, "TSX_ABORT", 0),
 ])
 def test_branches(code, length, cls, displacement):
     found = decode_one(code)

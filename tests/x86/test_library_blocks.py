@@ -20,7 +20,8 @@ BODY = [bytes.fromhex(code) for code in ("90", "4889c8", "0f1f440000", "f3a4", "
 #: What a block ends in; a relative operand is filled in.
 ENDS = [bytes.fromhex(code) for code in (
     "75", "eb", "e2", "0f84", "e9", "e8", "e800000000", "c3", "c20800", "ffe0", "ffd0",
-    "ff15aabbccdd", "0f05", "cc", "cd80", "48cf", "0f07", "f3a4", "f2ae", "90")]
+    "ff15aabbccdd", "0f05", "cc", "cd80", "48cf", "f30f01ca", "f20f01ca", "0f07",
+    "f3a4", "f2ae", "90")]
 
 
 class Block(ctypes.Structure):
