@@ -31,7 +31,8 @@ typedef struct lbr_perfdata_event {
     uint32_t reserved;
     uint64_t config;             /* RAW: event select and unit mask */
     uint64_t period;
-    uint64_t branch_sample_type; /* PERF_SAMPLE_BRANCH_*; 9 is ANY of USER */
+    uint64_t branch_sample_type; /* PERF_SAMPLE_BRANCH_*; 9 is ANY of USER; with COUNTERS (1 << 19)
+                                    the events that each record logged are written, too */
 } lbr_perfdata_event;
 
 typedef struct lbr_perfdata_sample_head {

@@ -28,9 +28,12 @@ enum {
     PERF_FEATURE_ARCH = 6,
     PERF_FEATURE_EVENT_DESC = 12,
     PERF_FEATURE_BRANCH_STACK = 15,
+    PERF_FEATURE_CPU_PMU_CAPS = 28,
     PERF_RECORD_MOST = 8192,
     PERF_BRANCH_USER = 1,
     PERF_BRANCH_KERNEL = 2,
+    PERF_BRANCH_HW_INDEX = 1 << 17,
+    PERF_BRANCH_COUNTERS = 1 << 19,
     PERF_PROT_EXEC_READ = 5,
     PERF_MAP_PRIVATE = 2
 };
@@ -41,7 +44,7 @@ struct lbr_perfdata {
     uint8_t attr[PERF_ATTR_BYTES];
     char event[64];
     char *path, *part; /* the file, and its name until it is whole */
-    int failed, user_only;
+    int failed, user_only, indexed, logged;
 };
 
 /* A record, or the header, under construction. */
@@ -140,6 +143,8 @@ LBRCORE_PUBLIC int lbr_perfdata_open(lbr_perfdata **file, const char *path,
     perf_make_attr(made, event);
     made->user_only = (event->branch_sample_type & (PERF_BRANCH_USER | PERF_BRANCH_KERNEL)) ==
                       PERF_BRANCH_USER;
+    made->indexed = (event->branch_sample_type & PERF_BRANCH_HW_INDEX) != 0;
+    made->logged = (event->branch_sample_type & PERF_BRANCH_COUNTERS) != 0;
     strncpy(made->event, event->name, sizeof made->event - 1);
     made->stream = fopen(made->part, "wb");
     if (!made->stream || perf_write(made, nothing, PERF_DATA_AT) != LBR_OK) {
@@ -204,7 +209,7 @@ static uint64_t perf_flags(uint64_t info) {
 LBRCORE_PUBLIC int lbr_perfdata_sample(lbr_perfdata *file, const lbr_perfdata_sample_head *head,
                                        const lbr_entry *entries, uint32_t count) {
     perf_bytes out;
-    uint64_t used = 0;
+    uint64_t used = 0, counters[LBR_MAX_DEPTH];
     if (!file || !head || !entries) return LBR_ENULL;
     if (count > LBR_MAX_DEPTH) return LBR_EINVAL;
     perf_begin(&out, PERF_RECORD_SAMPLE, head->kernel ? PERF_MISC_KERNEL : PERF_MISC_USER);
@@ -216,13 +221,15 @@ LBRCORE_PUBLIC int lbr_perfdata_sample(lbr_perfdata *file, const lbr_perfdata_sa
     perf_put64(&out, head->period);
     size_t at = out.size;
     perf_put64(&out, 0);
+    if (file->indexed) perf_put64(&out, UINT64_MAX); /* not known */
     for (uint32_t i = 0; i < count && entries[i].from; i++) {
         if (entries[i].from == UINT64_MAX || (file->user_only && entries[i].from >> 63)) continue;
         perf_put64(&out, entries[i].from);
         perf_put64(&out, entries[i].to);
         perf_put64(&out, perf_flags(entries[i].info));
-        used++;
+        counters[used++] = entries[i].info >> 32 & 0xFF; /* four of two bits */
     }
+    if (file->logged) perf_put(&out, counters, 8 * used);
     memcpy(out.bytes + at, &used, 8);
     return perf_record(file, &out);
 }
@@ -233,10 +240,17 @@ static void perf_put_string(perf_bytes *out, const char *text) {
     perf_put_text(out, text, size, PERF_STRING);
 }
 
-/* The feature table and the bodies: ARCH, EVENT_DESC, BRANCH_STACK (empty). */
+/* CPU_PMU_CAPS: without the width of counters perf does not show what they logged. */
+static void perf_put_caps(perf_bytes *out) {
+    static const char *const words[4] = {"branch_counter_nr", "4", "branch_counter_width", "2"};
+    perf_put32(out, 2);
+    for (int i = 0; i < 4; i++) perf_put_string(out, words[i]);
+}
+
+/* The feature table and the bodies: ARCH, EVENT_DESC, BRANCH_STACK (empty), CPU_PMU_CAPS. */
 static int perf_put_features(lbr_perfdata *file) {
-    perf_bytes arch = {.size = 0}, event = {.size = 0}, table = {.size = 0};
-    uint64_t at = PERF_DATA_AT + file->written + 3 * 16;
+    perf_bytes arch = {.size = 0}, event = {.size = 0}, table = {.size = 0}, caps = {.size = 0};
+    uint64_t at = PERF_DATA_AT + file->written + (3 + (uint64_t)file->logged) * 16;
     perf_put_string(&arch, "x86_64");
     perf_put32(&event, 1);
     perf_put32(&event, PERF_ATTR_BYTES);
@@ -250,9 +264,15 @@ static int perf_put_features(lbr_perfdata *file) {
     perf_put64(&table, event.size);
     perf_put64(&table, at + arch.size + event.size);
     perf_put64(&table, 0);
+    if (file->logged) {
+        perf_put_caps(&caps);
+        perf_put64(&table, at + arch.size + event.size);
+        perf_put64(&table, caps.size);
+    }
     perf_write(file, table.bytes, table.size);
     perf_write(file, arch.bytes, arch.size);
-    return perf_write(file, event.bytes, event.size);
+    perf_write(file, event.bytes, event.size);
+    return perf_write(file, caps.bytes, caps.size);
 }
 
 static int perf_put_header(lbr_perfdata *file) {
@@ -267,7 +287,8 @@ static int perf_put_header(lbr_perfdata *file) {
     perf_put64(&out, 0);
     perf_put64(&out, 0);
     perf_put64(&out, 1ull << PERF_FEATURE_ARCH | 1ull << PERF_FEATURE_EVENT_DESC |
-                         1ull << PERF_FEATURE_BRANCH_STACK);
+                         1ull << PERF_FEATURE_BRANCH_STACK |
+                         (uint64_t)file->logged << PERF_FEATURE_CPU_PMU_CAPS);
     for (int i = 0; i < 3; i++) perf_put64(&out, 0);
     perf_put(&out, file->attr, PERF_ATTR_BYTES);
     perf_put64(&out, PERF_ID_AT);

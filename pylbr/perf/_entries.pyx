@@ -23,6 +23,7 @@ cdef enum:
     CALL_STACK = 1 << 11
     TYPE_SAVE = 1 << 16
     COUNTERS = 1 << 19
+    LOGGED = 0xFF  # BRANCH_COUNTERS of BRANCH_COUNTER_BITS, pylbr.perf.abi
     IRET = 11  # BranchClass
 
 cdef uint64_t[16] TYPE_OF_CLASS
@@ -63,7 +64,7 @@ def convert(batch, uint64_t branch_sample_type):
     offsets : ndarray of i8, shape (n + 1,)
     entries : ndarray of abi.BRANCH_ENTRY_DTYPE, shape (k,)
     counters : ndarray of u8, shape (k,), or None
-        Bits 32..47 of INFO, if COUNTERS is asked for.
+        PMC0_CNT to PMC3_CNT of INFO, two bits each, if COUNTERS is asked for: Linux keeps four.
     """
     cdef const uint32_t[::1] nr = batch.nr
     cdef const int64_t[::1] starts = batch.starts
@@ -113,7 +114,7 @@ def convert(batch, uint64_t branch_sample_type):
                             entry[j].word, mask,
                             classes[starts[i] + j] if classes is not None else -1)
                     if out_counters is not None:
-                        out_counters[used] = (entry[j].word >> 32) & 0xFFFF
+                        out_counters[used] = (entry[j].word >> 32) & LOGGED
                     used += 1
             out_offsets[i + 1] = used
     return offsets, entries[:used], None if counters is None else counters[:used]

@@ -15,7 +15,8 @@ import numpy as np
 from lbrcore import BranchClass
 
 __all__ = [
-    "ATTR_SIZES", "BRANCH_TYPE_NAMES", "BRANCH_ENTRY_DTYPE", "MISC_CPUMODE", "MISC_EXEC",
+    "ATTR_SIZES", "BRANCH_COUNTERS", "BRANCH_COUNTER_BITS", "BRANCH_ENTRY_DTYPE",
+    "BRANCH_TYPE_NAMES", "MISC_CPUMODE", "MISC_EXEC",
     "MISC_KERNEL", "MISC_MMAP_BUILD_ID", "MISC_USER", "NEW_TYPE_NAMES", "NEW_TYPE_SHIFT",
     "PERF_MAGIC", "PIPE_HEADER_SIZE", "PRIV_SHIFT", "SPEC_NAMES", "SPEC_SHIFT", "TYPE_SHIFT",
     "AttrFlag", "BranchSample", "BranchType", "EntryFlag", "Feature", "ReadFormat", "Record",
@@ -149,6 +150,11 @@ class BranchSample(IntFlag):
     HW_INDEX = 1 << 17
     PRIV_SAVE = 1 << 18
     COUNTERS = 1 << 19
+
+
+#: COUNTERS: counters in a word, and bits of each, as Linux has them on Intel's processors.
+BRANCH_COUNTERS: Final = 4
+BRANCH_COUNTER_BITS: Final = 2
 
 
 class AttrFlag(IntFlag):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pylbr.files.format import Format, WriteOptions
+from pylbr.perf.abi import BranchSample
 from pylbr.perf.data_reader import PerfData, is_perf_data
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.script_reader import PerfScript, is_perf_script
@@ -17,6 +18,8 @@ def _write_data(source: Stacks, path: str, options: WriteOptions) -> int:
 
 
 def _write_script(source: Stacks, path: str, options: WriteOptions) -> int:
+    if any(event.branch_sample_type & BranchSample.COUNTERS for event in source.metadata.events):
+        options.note(f"{path}: perf script prints no branch counters; the text is without them")
     return write_perf_script(
         path, source, fields=measured_fields(source.metadata), mmap_events=True, task_events=True)
 

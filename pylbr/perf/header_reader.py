@@ -210,6 +210,13 @@ def _command(cursor: Cursor, metadata: StacksMetadata) -> dict[str, Any]:
     return {"command_line": tuple(cursor.text() for _ in range(count))}
 
 
+def _capabilities(cursor: Cursor, metadata: StacksMetadata) -> dict[str, Any]:
+    count = cursor.number("I")
+    if count * 8 > cursor.left():
+        cursor.take(count * 8)
+    return {"pmu_capabilities": tuple((cursor.text(), cursor.text()) for _ in range(count))}
+
+
 def _descriptions(cursor: Cursor, metadata: StacksMetadata) -> dict[str, Any]:
     """EVENT_DESC: names of the events; they stand in the order of the attributes."""
     count, size = cursor.number("I"), cursor.number("I")
@@ -262,4 +269,5 @@ _PARSERS: Final[dict[int, Callable[[Cursor, StacksMetadata], dict[str, Any]]]] =
     Feature.TOTAL_MEM: _memory,
     Feature.CMDLINE: _command,
     Feature.EVENT_DESC: _descriptions,
+    Feature.CPU_PMU_CAPS: _capabilities,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from pylbr.perf.abi import Feature
+from pylbr.perf.abi import BRANCH_COUNTER_BITS, BRANCH_COUNTERS, BranchSample, Feature
 from pylbr.perf.event_names import event_name
 from pylbr.perf.record_writer import padded
 from pylbr.perf.stacks import BuildId, StacksMetadata
@@ -43,6 +43,16 @@ def _event_desc(metadata: StacksMetadata, attrs: Sequence[bytes]) -> bytes:
     return body
 
 
+def _capabilities(metadata: StacksMetadata) -> bytes:
+    """CPU_PMU_CAPS: without the width of counters perf does not show what they logged."""
+    found = dict(metadata.pmu_capabilities)
+    if any(event.branch_sample_type & BranchSample.COUNTERS for event in metadata.events):
+        found.setdefault("branch_counter_nr", str(BRANCH_COUNTERS))
+        found.setdefault("branch_counter_width", str(BRANCH_COUNTER_BITS))
+    words = [word for pair in found.items() for word in pair]
+    return struct.pack("<I", len(found)) + b"".join(map(_string, words)) if found else b""
+
+
 def feature_bodies(metadata: StacksMetadata, attrs: Sequence[bytes]) -> dict[Feature, bytes]:
     """Bodies by feature, in ascending order of their bits.
 
@@ -67,4 +77,6 @@ def feature_bodies(metadata: StacksMetadata, attrs: Sequence[bytes]) -> dict[Fea
         Feature.EVENT_DESC: _event_desc(metadata, attrs),
     }  # fmt: skip
     present = {feature: body for feature, body in bodies.items() if body}
-    return present | {Feature.BRANCH_STACK: b""}
+    present |= {Feature.BRANCH_STACK: b""}
+    capabilities = _capabilities(metadata)
+    return present | ({Feature.CPU_PMU_CAPS: capabilities} if capabilities else {})

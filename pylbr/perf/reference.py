@@ -17,6 +17,8 @@ from pylbr.arch.bits import (
     INFO_TSX_ABORT,
 )
 from pylbr.perf.abi import (
+    BRANCH_COUNTER_BITS,
+    BRANCH_COUNTERS,
     BRANCH_ENTRY_DTYPE,
     BRANCH_TYPE_NAMES,
     NEW_TYPE_NAMES,
@@ -80,7 +82,7 @@ def convert(
                         break
                     continue
             entries.append((source, target, _flags(info, batch.info_mask, known, typed)))
-            counters.append(info >> 32 & 0xFFFF)
+            counters.append(info >> 32 & (1 << BRANCH_COUNTERS * BRANCH_COUNTER_BITS) - 1)
         offsets.append(len(entries))
     logged = branch_sample_type & BranchSample.COUNTERS
     return (

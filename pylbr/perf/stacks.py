@@ -123,7 +123,8 @@ class Samples:
     hw_idx : (n,) uint64 array or None
         Present if the event asked for HW_INDEX.
     counters : (k,) uint64 array or None
-        Present if the event asked for COUNTERS.
+        Present if the event asked for COUNTERS: what each of the logged events counted in the
+        entry, two bits each, saturated at 3; the event of the lowest counter is in bits 1:0.
     chain_offsets : (n + 1,) int64 array or None
         Call chains: sample ``i`` owns ``chain[chain_offsets[i]:chain_offsets[i + 1]]``.
     chain : (c,) uint64 array or None
@@ -257,6 +258,8 @@ class StacksMetadata:
     cpus_available: int = 0
     total_memory: int = 0
     build_ids: tuple[BuildId, ...] = ()
+    #: Names and values of what the processor's PMU can do.
+    pmu_capabilities: tuple[tuple[str, str], ...] = ()
     #: Features present in the source whose content is not kept, by name.
     other_features: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)

@@ -37,12 +37,12 @@ SAMPLE_ROW_DTYPE = np.dtype(
 )  # fmt: skip
 
 #: One row an entry: its sample, its place in the stack (0 is the newest), and the fields of
-#: ``perf_branch_entry``.
+#: ``perf_branch_entry``; `counters` as `Samples` has them, 0 without.
 ENTRY_ROW_DTYPE = np.dtype(
     [
         ("sample", "u8"), ("position", "u4"), ("from", "u8"), ("to", "u8"), ("mispred", "?"),
         ("predicted", "?"), ("in_tx", "?"), ("abort", "?"), ("cycles", "u2"), ("type", "u1"),
-        ("spec", "u1"), ("new_type", "u1"), ("priv", "u1"), ("not_taken", "?"),
+        ("spec", "u1"), ("new_type", "u1"), ("priv", "u1"), ("not_taken", "?"), ("counters", "u8"),
     ]
 )  # fmt: skip
 
@@ -85,6 +85,8 @@ def entry_rows(samples: Samples, first_sample: int = 0) -> NDArray[np.void]:
         ("new_type", NEW_TYPE_SHIFT, 4), ("priv", PRIV_SHIFT, 3),
     ):  # fmt: skip
         rows[name] = flags >> np.uint64(shift) & np.uint64((1 << width) - 1)
+    rows["counters"] = 0 if samples.counters is None else samples.counters[
+        samples.offsets[0] : samples.offsets[-1]]
     return rows
 
 

@@ -46,6 +46,7 @@ def _count(source: Trace, update: Callable[[int], object]) -> dict[str, Any]:
     classes, tasks, cpus = Counter[int](), set[int](), set[int]()
     branches = 0
     sums = {"instructions": 0, "cycles": 0, "mispredicted": 0}
+    logged = np.zeros(4, np.uint64)
     low, high = 2**64, 0
     for chunk in source.chunks():
         counts = np.bincount(chunk.column("class"), minlength=16)
@@ -53,6 +54,8 @@ def _count(source: Trace, update: Callable[[int], object]) -> dict[str, Any]:
         branches += len(chunk)
         for name in ("instructions", "cycles"):
             sums[name] += int(chunk.column(name).sum(dtype=np.uint64))
+        if "events" in source.columns:
+            logged += chunk.column("events").sum(axis=0, dtype=np.uint64)
         missed = chunk.column("flags") & np.uint8(BranchFlag.MISPRED)
         sums["mispredicted"] += int(np.count_nonzero(missed))
         tasks |= set() if chunk.task is None else set(np.unique(chunk.task).tolist())
@@ -69,6 +72,7 @@ def _count(source: Trace, update: Callable[[int], object]) -> dict[str, Any]:
                     if count},
         **{name: total if _COLUMN.get(name, name) in source.columns else None
            for name, total in sums.items()},
+        "logged": logged.tolist() if "events" in source.columns else None,
         "addresses": f"{low:#x}-{high:#x}" if branches else "",
         "task_ids": sorted(tasks), "cpus": sorted(cpus),
     }
@@ -81,12 +85,13 @@ def describe_stacks(
     head = source.metadata
     kinds, depths, names = Counter[str](), Counter[int](), dict[int, str]()
     mapped: dict[str, int] = {}
-    samples = entries = 0
+    samples = entries = logged = 0
     first, last = 2**64, 0
     for record in source:
         if isinstance(record, Samples):
             samples += len(record)
             entries += len(record.entries)
+            logged += 0 if record.counters is None else int(np.count_nonzero(record.counters))
             depths.update(np.diff(record.offsets).tolist())
             if len(record):
                 first, last = min(first, int(record.time.min())), max(last, int(record.time.max()))
@@ -98,7 +103,7 @@ def describe_stacks(
         elif isinstance(record, Mmap):
             mapped[record.path] = mapped.get(record.path, 0) + 1
     return {
-        "samples": samples, "entries": entries,
+        "samples": samples, "entries": entries, "logged": logged,
         "stacks": [{"depth": f"{count:,} of depth {depth}"}
                    for depth, count in sorted(depths.items())],
         "seconds": f"{(last - first) / 1e9:.6f}" if samples and last else "",

@@ -23,6 +23,7 @@ from tests.once import needs
 
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 ANY_USER = int(abi.BranchSample.ANY | abi.BranchSample.USER)
+INDEX, LOGGED = int(abi.BranchSample.HW_INDEX), int(abi.BranchSample.COUNTERS)
 
 
 class LibraryEvent(ctypes.Structure):
@@ -70,7 +71,9 @@ def records():
 
 
 @settings(max_examples=50)
-@given(records(), st.sampled_from([ANY_USER, ANY_USER | 2, 0x808, 8]),
+@given(records(), st.sampled_from([
+    ANY_USER, ANY_USER | 2, 0x808, 8, ANY_USER | INDEX, ANY_USER | LOGGED,
+    ANY_USER | INDEX | LOGGED]),
        st.text("ab/\u00e4", max_size=70), st.binary(max_size=20).filter(lambda b: 0 not in b))
 def test_the_file_is_the_one_that_python_writes(tmp_path_factory, samples, branches, path, name):
     place = tmp_path_factory.mktemp("perfdata")
@@ -138,5 +141,9 @@ def test_the_source_has_the_numbers_of_the_abi():
     for name, value in (("RECORD_COMM", abi.Record.COMM), ("RECORD_SAMPLE", abi.Record.SAMPLE),
                         ("RECORD_MMAP2", abi.Record.MMAP2), ("FEATURE_ARCH", abi.Feature.ARCH),
                         ("FEATURE_EVENT_DESC", abi.Feature.EVENT_DESC),
-                        ("FEATURE_BRANCH_STACK", abi.Feature.BRANCH_STACK)):
-        assert re.search(rf"PERF_{name} = {int(value)},", text), name
+                        ("FEATURE_BRANCH_STACK", abi.Feature.BRANCH_STACK),
+                        ("FEATURE_CPU_PMU_CAPS", abi.Feature.CPU_PMU_CAPS),
+                        ("BRANCH_HW_INDEX", abi.BranchSample.HW_INDEX),
+                        ("BRANCH_COUNTERS", abi.BranchSample.COUNTERS)):
+        found = re.search(rf"PERF_{name} = ([^,/]+),", text)
+        assert found and eval(found[1]) == int(value), name

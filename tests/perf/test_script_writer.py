@@ -165,9 +165,9 @@ def test_tables_hold_every_field():
     ]  # fmt: skip
     entries = tables.entry_rows(SAMPLES, first_sample=10)
     assert entries.tolist() == [
-        (10, 0, 0x401005, 0x1, False, True, False, False, 12, 1, 0, 0, 0, False),
-        (10, 1, 0xFFFF_FFFF_8100_0000, 0, True, True, True, True, 65535, 0, 0, 0, 0, False),
-        (10, 2, 0x10, 0x2, True, False, False, False, 0, 15, 3, 2, 0, False),
+        (10, 0, 0x401005, 0x1, False, True, False, False, 12, 1, 0, 0, 0, False, 0),
+        (10, 1, 0xFFFF_FFFF_8100_0000, 0, True, True, True, True, 65535, 0, 0, 0, 0, False, 0),
+        (10, 2, 0x10, 0x2, True, False, False, False, 0, 15, 3, 2, 0, False, 0),
     ]  # fmt: skip
 
 
