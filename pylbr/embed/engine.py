@@ -18,8 +18,13 @@ from typing import Any
 
 from unicorn import (
     UC_ARCH_X86,
+    UC_CTL_IO_WRITE,
+    UC_CTL_TLB_FLUSH,
+    UC_HOOK_EDGE_GENERATED,
     UC_HOOK_INTR,
+    UC_HOOK_MEM_WRITE_PROT,
     UC_MODE_64,
+    UC_PROT_EXEC,
     UC_PROT_READ,
     UC_PROT_WRITE,
     Uc,
@@ -28,6 +33,7 @@ from unicorn import (
 from unicorn import unicorn_py3 as _binding
 from unicorn import x86_const as reg
 
+from pylbr.embed.code_pages import CodePages
 from pylbr.errors import UnsupportedFeature
 
 __all__ = ["Engine", "GuestFault", "InternalState"]
@@ -168,6 +174,9 @@ class Engine:
         self.register_read: int = self._address(library.uc_reg_read)
         self.register_write: int = self._address(library.uc_reg_write)
         self._read_register = library.uc_reg_read
+        self._memory_functions = (
+            self._address(library.uc_vmem_translate), self._address(library.uc_hook_add),
+            self._address(library.uc_hook_del), self._address(library.uc_ctl))
         self._read_virtual = library.uc_vmem_read
         self._read_virtual.argtypes = [
             ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
@@ -198,6 +207,19 @@ class Engine:
         if status:
             raise UnsupportedFeature(f"Unicorn refuses a hook of kind {kind:#x}: error {status}")
         return handle.value
+
+    def code_pages(self, memory: int) -> CodePages:
+        """Watch the code that is translated from now on, of `memory` bytes from address 0."""
+        pages = CodePages(self.handle, memory, self._memory_functions, UC_HOOK_MEM_WRITE_PROT,
+                          UC_PROT_EXEC, UC_CTL_TLB_FLUSH | UC_CTL_IO_WRITE << 30)
+        self.hook(UC_HOOK_EDGE_GENERATED, *pages.hook)
+        return pages
+
+    def enter(self, pages: CodePages, address: int) -> None:
+        """The engine is about to run from `address`."""
+        register = self._cr2()
+        if not pages.enter(address):
+            self._not_the_guest(register)
 
     def unhook(self, handle: int) -> None:
         """Take a hook of `hook` away."""

@@ -195,7 +195,9 @@ class Machine:
         uc.hook_add(UC_HOOK_INSN, self._in, None, 1, 0, reg.UC_X86_INS_IN)
         uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, reg.UC_X86_INS_OUT)
         uc.hook_add(UC_HOOK_INSN, self._syscall, None, 1, 0, reg.UC_X86_INS_SYSCALL)
-        uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there)
+        self.code = self.link.engine.code_pages(self.memory)
+        # Not for the memory, where stores would take the slow way.
+        uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._nothing_there, None, self.memory, 2 ** 64 - 1)
 
     def _map_memory(self) -> None:
         self.uc.mem_map(0, self.memory)
@@ -286,7 +288,9 @@ class Machine:
     def _go(self) -> None:
         """Run until the engine stops, and see why it did."""
         try:
-            self.uc.emu_start(self.uc.reg_read(reg.UC_X86_REG_RIP), 0)
+            rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+            self.link.engine.enter(self.code, rip)
+            self.uc.emu_start(rip, 0)
             self.link.settle()
         except UcError as error:
             self._stuck(error)

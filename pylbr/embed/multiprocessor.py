@@ -16,9 +16,9 @@ from unicorn import UC_PROT_ALL
 from unicorn import x86_const as reg
 
 from pylbr.arch import CpuModel
-from pylbr.embed.code_pages import CodePages
 from pylbr.embed.machine import MIB, Ending, Machine
 from pylbr.embed.platform import FREQUENCY
+from pylbr.embed.shared_code import SharedCode
 from pylbr.embed.start import real_mode
 from pylbr.errors import ConfigurationError
 
@@ -38,12 +38,12 @@ class _Sharing(Machine):
     ----------
     asleep, waiting : bool
         It executes HLT; it waits for SIPI.
-    code : CodePages
+    shared_code : SharedCode
     """
 
     asleep = waiting = _over = False
     _turn_end: int | None = None
-    code: CodePages
+    shared_code: SharedCode
 
     def _deadlines(self) -> list[int]:
         end = self._turn_end
@@ -176,7 +176,7 @@ class Multiprocessor(_Sharing):
         super().__init__(model, memory=memory, console=console, output=output, seed=seed)
         self.cpus += [_Further(self, n, model) for n in range(1, processors)]
         for cpu in self.cpus:
-            cpu.code = CodePages(cpu.link.engine, self._shared)
+            cpu.shared_code = SharedCode(cpu.link.engine, cpu.code, self._shared)
             cpu.apic.send = partial(self._send, cpu)
             cpu.apic.ended = self.ioapic.end
 
@@ -252,8 +252,8 @@ class Multiprocessor(_Sharing):
     def _turn(self, cpu: _Sharing, others: bool) -> None:
         clock = self.clock
         if cpu is not self.running:
-            self.running.code.leave()
-            cpu.code.enter()
+            self.running.shared_code.leave()
+            cpu.shared_code.enter()
             cpu.stamp.idle = clock - cpu.link.recorder.instructions
             self._current = cpu.identity
             self.turns += 1

@@ -9,12 +9,12 @@ import pytest
 from unicorn import UC_ARCH_X86, UC_MODE_64, UC_PROT_ALL, Uc
 from unicorn import x86_const as reg
 
-from pylbr.embed.code_pages import CodePages
 from pylbr.embed.engine import Engine
 from pylbr.embed.image import Image
 from pylbr.embed.machine import MIB
 from pylbr.embed.multiprocessor import MOST_PROCESSORS, QUANTUM, Multiprocessor
 from pylbr.embed.savefile import save
+from pylbr.embed.shared_code import SharedCode
 from pylbr.errors import ConfigurationError, StateError
 from tests.embed.assembler import assemble
 
@@ -27,7 +27,7 @@ PATCH = b"\xc6\x04\x25\x01\x10\0\0\x02\xf4"  # MOV BYTE [CODE + 1], 2; HLT
 
 @pytest.fixture
 def shared():
-    """Two engines over the same memory, and their code pages."""
+    """Two engines over the same memory, and what each knows of its code."""
     memory = np.zeros((64, 512), np.uint64)
     engines = []
     for _ in range(2):
@@ -37,7 +37,16 @@ def shared():
         engines.append(uc)
     engines[0].mem_write(CODE, RETURN_ONE)
     engines[0].mem_write(STORE, PATCH)
-    return engines, [CodePages(Engine(uc), memory) for uc in engines]
+    return engines, [Shared(Engine(uc), memory) for uc in engines]
+
+
+class Shared(SharedCode):
+    def __init__(self, engine, memory):
+        super().__init__(engine, engine.code_pages(memory.nbytes), memory)
+
+    def enter(self):
+        super().enter()
+        self._engine.enter(self._pages, self._engine.uc.reg_read(reg.UC_X86_REG_RIP))
 
 
 def _run(uc, at=CODE):
@@ -46,7 +55,7 @@ def _run(uc, at=CODE):
 
 
 def test_an_engine_keeps_translations_of_code_that_another_one_changes(shared):
-    """What `CodePages` is for."""
+    """What `SharedCode` is for."""
     (first, second), _ = shared
     assert (_run(first), _run(second)) == (1, 1)
     _run(first, STORE)
@@ -253,7 +262,7 @@ def test_locked_instructions_lose_nothing(ended):
 
 def test_code_that_the_other_processor_changes(ended):
     """The second one's loop ended when the first had patched its jump; so it was seen."""
-    assert ended.cpus[1].code.flushes >= 1
+    assert ended.cpus[1].shared_code.flushes >= 1
 
 
 def test_each_processor_records_its_own_branches(ended):
