@@ -95,10 +95,10 @@ def test_timeline_is_a_chrome_trace(story):
     slices = [e for e in trace["traceEvents"] if e["ph"] == "X"]
     assert {e["ph"] for e in trace["traceEvents"]} == {"M", "X", "i"}
     assert all(e["dur"] > 0 and e["ts"] >= 0 for e in slices)
-    owners = [e["name"] for e in slices if e["tid"] == 2]
+    owners = [e["name"] for e in slices if e["tid"] == 3]
     assert owners[0] == "unowned" and "host" in owners
     total = len(story.actions)
-    for track in (0, 1, 2, 4):
+    for track in (1, 2, 3, 5):
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices if e["tid"] == track)
         assert spans[0][0] == 0 and spans[-1][1] == total
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
@@ -109,10 +109,11 @@ def test_timeline_is_a_chrome_trace(story):
     lambda events: events.append({**events[-1], "ts": 0}),
     lambda events: events.append({**slice_of(events), "dur": 1.5}),
     lambda events: events.append({**slice_of(events), "tid": 9}),
-    lambda events: events.append({"ph": "B", "name": "open", "pid": 0, "tid": 3, "ts": 10**6}),
-    lambda events: events.append(events[0])],
+    lambda events: events.append({"ph": "B", "name": "open", "pid": 1, "tid": 4, "ts": 10**6}),
+    lambda events: events.append(events[0]),
+    lambda events: slice_of(events).update(tid=0)],
     ids=["time as text", "no process", "time goes back", "overlap", "no name of the track",
-         "never ends", "two names"])
+         "never ends", "two names", "the idle thread"])
 def test_a_timeline_that_is_no_trace_is_told(story, damage):
     """The check itself sees types, names, order, overlaps and slices without an end."""
     trace = json.loads(timeline(story))
@@ -123,17 +124,20 @@ def test_a_timeline_that_is_no_trace_is_told(story, damage):
 
 
 def slice_of(events):
-    return [event for event in events if event["ph"] == "X" and event["tid"] == 3][-1]
+    return [event for event in events if event["ph"] == "X" and event["tid"] == 4][-1]
 
 
-def test_the_timeline_of_two_processors():
+def two_processors():
     configuration = Configuration("lease", ("no-wipe",), depth=1, guests=1, cpus=2,
                                   features=(), kinds=("cpu-exclude",))
-    story = Story.from_json(json.dumps({
+    return Story.from_json(json.dumps({
         "format": "pylbr story", "version": 2, "property": "P20b",
         "configuration": configuration.to_dict(), "actions": [
             "CPU 0: switch to vCPU A", "CPU 1: IPI opens cpu-exclude", "CPU 1: irq-return",
             "CPU 0: task-in", "CPU 1: host branch", "CPU 1: IPI closes cpu event 0"]}))
-    tracks = check(timeline(story))
-    assert {pid for pid, _ in tracks} == {0, 1} and len(tracks) == 10
-    assert [name for _, _, name in tracks[1, 2]] == ["unowned", "host", "unowned"][:2]
+
+
+def test_the_timeline_of_two_processors():
+    tracks = check(timeline(two_processors()))
+    assert {pid for pid, _ in tracks} == {1, 2} and len(tracks) == 10
+    assert [name for _, _, name in tracks[2, 3]] == ["unowned", "host", "unowned"][:2]

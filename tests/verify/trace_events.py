@@ -1,8 +1,7 @@
 """The Trace Event Format, as the JSON importer of Perfetto's trace processor takes it.
 
-The wheel `perfetto` (0.59.1) has no trace processor: it contains the addresses from which its
-package downloads one, and no package of npm is one in WebAssembly.  What that importer rejects or
-draws wrongly is looked for here instead.
+What that importer rejects or draws wrongly, without it, for every timeline; `test_perfetto.py` asks
+the trace processor itself about a few.
 """
 
 import json
@@ -55,6 +54,7 @@ def check(text):
         phase = event["ph"]
         _typed(event, event, SCHEMA[phase])
         track = event["pid"], event.get("tid")
+        assert event["pid"] > 0 and event.get("tid") != 0, event  # thread 0 is the idle one
         if phase == "M":
             _typed(event, event["args"], _METADATA[event["name"]])
             assert (track, event["name"]) not in names, event
