@@ -6,7 +6,7 @@ help:  ## this list
 $(PYTHON):
 	tools/environment
 
-.PHONY: help build lib install-lib wheels test quick test-safe cover bench fuzz faults asan ubsan lint docs manual report-libraries
+.PHONY: help build lib install-lib wheels test quick test-safe cover bench bench-more fuzz faults asan ubsan lint docs manual report-libraries
 
 build: $(PYTHON)  ## build in place, with the test dependencies
 	$(PYTHON) -m pip install -q --group test -e .
@@ -39,7 +39,10 @@ cover: $(PYTHON)  ## line coverage, of the .pyx too
 	$(PYTHON) -m pytest -q -m "not slow and not peer" --cov --cov-report=term-missing:skip-covered
 	$(PYTHON) setup.py -q build_ext --inplace --force
 
-bench: build  ## benchmarks; PYLBR_BENCH=quick for the short form
+bench: build  ## the published suite into build/bench.md, .json, .svg; QUICK=1 for the short form
+	$(PYTHON) -m pylbr bench $(if $(QUICK),,--full) -o build/bench
+
+bench-more: build  ## benchmarks beyond the suite; PYLBR_BENCH=quick for the short form
 	$(PYTHON) -m pytest bench --benchmark-enable --benchmark-columns=min,median,rounds -q
 
 fuzz: build  ## ten minutes of mutants of every target

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.programs import commands, record
 from lbrcore import BranchClass
+from pylbr.bench.programs import commands, record
 from pylbr.record.engine import Request
 from pylbr.record.wire_numbers import Counted
 

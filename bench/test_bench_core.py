@@ -6,16 +6,13 @@ from collections import deque
 
 import pytest
 
-from bench.conftest import QUICK, random_branches
-from lbrcore import BranchClass, LbrConfig, LbrState, xsave
+from bench.conftest import QUICK
+from lbrcore import LbrConfig, LbrState, xsave
+from pylbr.bench.streams import MIX, UNIFORM, random_branches
 from tests.manual import RECORD_ALL
 
 N = 4096
 ALL, FILTERED, CALL_STACK = RECORD_ALL, 0x3A0005, 0x38000D
-UNIFORM = dict.fromkeys(range(6), 1)
-#: 60 % conditional, 25 % calls and returns, the rest jumps.
-MIX = {BranchClass.COND: 60, BranchClass.NEAR_REL_CALL: 9, BranchClass.NEAR_IND_CALL: 3.5,
-       BranchClass.NEAR_RET: 12.5, BranchClass.NEAR_REL_JMP: 10, BranchClass.NEAR_IND_JMP: 5}
 
 
 def facility(ctl):

@@ -4,9 +4,10 @@ from contextlib import suppress
 
 import pytest
 
-from bench.conftest import QUICK, best_of, random_branches
+from bench.conftest import QUICK, best_of
 from lbrcore import LbrConfig, LbrState
 from pylbr.arbitration import make_policy
+from pylbr.bench.streams import random_branches
 from pylbr.cpu import NO_EVENTS, Processor, Vmcs, decode, encode
 from pylbr.embed.machine import executable_model
 from pylbr.embed.vcpu import VirtualProcessor, guest_model

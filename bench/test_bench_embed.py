@@ -10,16 +10,16 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_MODE_64, Uc
+from unicorn import UC_HOOK_BLOCK
 from unicorn import x86_const as reg
 
+from pylbr.bench.rows_guest import CODE, LOOP, loop_engine
 from pylbr.cpu import Processor
 from pylbr.embed.engine import Engine
 from pylbr.embed.unicorn import attach
@@ -32,26 +32,12 @@ QUICK = os.environ.get("PYLBR_BENCH") == "quick"
 ROUNDS = 2_000_000 if QUICK else 20_000_000
 PYTHON_ROUNDS = 20_000 if QUICK else 100_000
 TAKEN = 1.5
-CODE = 0x10000
-# 1: test $1, %ecx; jz 2f; nop; 2: dec %ecx; jnz 1b
-LOOP = bytes.fromhex("f7c101000000" "7401" "90" "ffc9" "75f3")
 CTL = RECORD_ALL
 
 EMPTY = """
 #include <stdint.h>
 void empty(void *uc, uint64_t address, uint32_t size, void *last) { (void)uc; (void)address; }
 """
-
-
-def engine():
-    uc = Uc(UC_ARCH_X86, UC_MODE_64)
-    uc.mem_map(0, 0x100000)
-    uc.mem_write(0x1000, struct.pack("<3Q", 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF))
-    uc.reg_write(reg.UC_X86_REG_GDTR, (0, 0x1000, 0x17, 0))
-    uc.reg_write(reg.UC_X86_REG_CS, 8)
-    uc.reg_write(reg.UC_X86_REG_SS, 16)
-    uc.mem_write(CODE, LOOP)
-    return uc
 
 
 def seconds(uc, rounds):
@@ -77,21 +63,21 @@ def empty_hook(tmp_path_factory):
 
 def test_unicorn(benchmark, empty_hook):
     """No hook, an empty C hook, ours, and the Python twin of ours."""
-    bare = seconds(engine(), ROUNDS) / ROUNDS
+    bare = seconds(loop_engine(), ROUNDS) / ROUNDS
 
-    uc = engine()
+    uc = loop_engine()
     low = Engine(uc)
     low.hook(UC_HOOK_BLOCK, ctypes.cast(empty_hook.empty, ctypes.c_void_p).value, 0)
     empty = seconds(uc, ROUNDS) / ROUNDS
 
-    uc = engine()
+    uc = loop_engine()
     processor = Processor("sapphire-rapids")
     processor.wrmsr(IA32_LBR_CTL, CTL)
     attach(uc, processor)
     compiled = benchmark.pedantic(seconds, (uc, ROUNDS), rounds=1) / ROUNDS
     assert processor.records()["from"].all()
 
-    uc = engine()
+    uc = loop_engine()
     twin = Processor("sapphire-rapids")
     twin.wrmsr(IA32_LBR_CTL, CTL)
     blocks = ReferenceBlocks(

@@ -12,6 +12,7 @@ import zstandard
 
 from lbrcore import BRANCH_DTYPE
 from pylbr import trace
+from pylbr.bench.programs import record
 from pylbr.files.format import WriteOptions
 from pylbr.record.engine import Request
 from pylbr.record.trace_output import TraceOutput
@@ -21,7 +22,6 @@ from pylbr.trace.lbrt_graph import Graph, pack_graph, starts_of
 from pylbr.trace.lbrt_layout import PIECE_ROWS
 
 from .conftest import QUICK, best_of
-from .programs import record
 from .six import commands
 
 #: Program -> bits per branch that its container may take.

@@ -14,8 +14,10 @@ import time
 import pytest
 
 from bench.conftest import QUICK
-from bench.programs import commands, record
-from bench.test_bench_record import Nothing, seconds_of, used
+from bench.test_bench_record import seconds_of
+from pylbr.bench.child import used
+from pylbr.bench.programs import commands, record
+from pylbr.bench.rows_record import Counting
 from pylbr.errors import UnsupportedFeature
 from pylbr.record.engine import Request
 from pylbr.record.native.engine import usable
@@ -43,7 +45,7 @@ def no_windows():
 
 def recorded(command, hertz, overhead, windows=True):
     """(elapsed, CPU seconds of the program, those of pylbr, number of stacks)."""
-    sink, before = Nothing(), used()
+    sink, before = Counting(), used()
     request = Request(command, counted=Counted.TIME, period=1_000_000_000 // hertz,
                       overhead=overhead)
     own = time.process_time()

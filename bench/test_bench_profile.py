@@ -14,46 +14,29 @@ import numpy as np
 import pytest
 
 from bench.conftest import QUICK, best_of
-from lbrcore import ENTRY_DTYPE
+from pylbr.bench.rows_files import DEPTH, METADATA, stacks
 from pylbr.perf import _script_writer, reference
 from pylbr.perf.abi import SampleType
-from pylbr.perf.batch import SampleBatch
 from pylbr.perf.data_writer import PerfDataWriter, write_perf_data
 from pylbr.perf.entries import perf_batches, perf_samples
 from pylbr.perf.sample_layout import SampleLayout
-from pylbr.perf.stacks import Comm, Event, Mmap, StacksMetadata
+from pylbr.perf.stacks import Comm, Mmap
 from pylbr.profile import _aggregate
 from pylbr.profile.aggregate import collect
 from pylbr.trace.formats import open_stacks
 
-DEPTH = 32
 SAMPLES = 20_000 if QUICK else 200_000
 FEW = 200
 ROUNDS = 3 if QUICK else 7
 USER_ANY = 9
 KIND = int(SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.PERIOD
            | SampleType.BRANCH_STACK)  # fmt: skip
-METADATA = StacksMetadata(
-    events=(Event(name="branches:u", sample_type=KIND, branch_sample_type=USER_ANY),)
-)
 
 
 @pytest.fixture(scope="module")
 def batch():
     """Stacks whose branches come from 5,000 places, the near ones oftener."""
-    random = np.random.default_rng(3)
-    entries = np.zeros((SAMPLES, DEPTH), ENTRY_DTYPE)
-    places = random.geometric(1 / 800, (SAMPLES, DEPTH)) % 5000
-    entries["from"] = 0x401000 + places * 13
-    entries["to"] = 0x401000 + random.permutation(5000)[places] * 13
-    entries["info"] = (
-        np.uint64(1 << 60) | random.integers(0, 6, entries.shape).astype("u8") << np.uint64(56)
-        | random.integers(1, 200, entries.shape).astype("u8")
-        | (random.random(entries.shape) < 0.05).astype("u8") << np.uint64(63)
-    )
-    return SampleBatch.build(
-        np.full(SAMPLES, 0x401000), entries, pid=7, tid=7, time=np.arange(SAMPLES) * 1000
-    )
+    return stacks(SAMPLES)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ many times slower; the best of the rounds counts.  Goals: sampled at most 1.5 x 
 at most 2.5 x.
 """
 
-import resource
 import shutil
 import subprocess
 import threading
@@ -15,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import QUICK
-from bench.programs import commands, record
+from pylbr.bench.child import used
+from pylbr.bench.programs import commands, record
+from pylbr.bench.rows_record import Counting, Discarding
 from pylbr.record.engine import Request
 from pylbr.record.toolchain import tools
 
@@ -23,25 +24,6 @@ HERE = Path(__file__).parent
 ROUNDS = 5 if QUICK else 9
 #: Of the programs' work: half a second and more under QEMU, so that starts weigh little.
 SCALE = 4 if QUICK else 8
-
-class Nothing:
-    """A sink that counts."""
-
-    def __init__(self):
-        self.count = 0
-
-    def record(self, record):
-        pass
-
-    def samples(self, batch):
-        self.count += len(batch)
-
-    def expect(self, count, kept, ended):
-        pass
-
-    def branches(self, task, branches):
-        self.count += int((branches["class"] != 6).sum())
-        return True
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +43,6 @@ def plugins(tmp_path_factory):
     return built
 
 
-def used():
-    """CPU seconds of the children so far: on a busy machine steadier than the clock."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def seconds_of(*command):
     """(elapsed, CPU) seconds of a command."""
     start, before = time.perf_counter(), used()
@@ -76,7 +52,7 @@ def seconds_of(*command):
 
 def recorded(command, full):
     """(elapsed and CPU seconds from the program's start to its end, what the sink counted)."""
-    sink, before = Nothing(), used()
+    sink, before = Counting(), used()
     outcome = record(Request(command, full=full), sink)
     return (outcome.seconds, used() - before), sink.count
 
@@ -171,22 +147,6 @@ def test_memory(benchmark, programs, tmp_path, name):
     benchmark.pedantic(lambda: None, rounds=1, iterations=1)
 
 
-class Discarded:
-    """Takes the blocks of a full recording, and drops them."""
-
-    streams, size, count = True, 0, 0
-
-    def record(self, record):
-        pass
-
-    def expect(self, count, kept, ended):
-        pass
-
-    def blocks(self, task, walk, words):
-        self.count += len(words)
-        return True
-
-
 @pytest.mark.parametrize("name", ["gzip", "sqlite3", "python3"])
 def test_compact_trace(benchmark, tmp_path, name):
     """A full recording into .lbrt, beside one that drops all: elapsed, and CPU time of each side.
@@ -207,7 +167,7 @@ def test_compact_trace(benchmark, tmp_path, name):
                     record(request, sink)
                 rows = sink.count
             else:
-                record(request, Discarded())
+                record(request, Discarding())
             took = (time.perf_counter() - start, used() - child, time.process_time() - own)
             best[kind] = tuple(map(min, best.get(kind, took), took))
     (plain, program, _), (full, _, encoder) = best["dropped"], best["written"]
@@ -218,4 +178,4 @@ def test_compact_trace(benchmark, tmp_path, name):
     print(f"\n{name}: {rows / 1e6:.0f} M branches; elapsed {full:.2f} s, without output "
           f"{plain:.2f} s: {full / plain:.2f} x (goal 1.2); CPU time per branch: program "
           f"{info['program CPU ns']:.0f} ns, encoder {info['encoder CPU ns']:.0f} ns")
-    benchmark.pedantic(lambda: record(request, Discarded()), rounds=1, iterations=1)
+    benchmark.pedantic(lambda: record(request, Discarding()), rounds=1, iterations=1)

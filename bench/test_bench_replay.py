@@ -3,7 +3,6 @@
 ``extra_info`` has ns a branch of both sides, their ratio, and the goals beside them.
 """
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -21,6 +20,9 @@ from lbrcore.events import ALL_CLASSES, CountedEvent
 from lbrcore.replay import Replay, SampleBuffer
 from lbrcore.rows import Rows
 from pylbr import trace
+from pylbr.bench import streams
+from pylbr.bench.floors import replay_ring
+from pylbr.bench.rows_core import replayed
 from pylbr.cli import main
 from pylbr.sample import LbrIndex, SampleSetup, lbr_at
 from pylbr.sample.architectural import ProcessorReplay
@@ -31,31 +33,10 @@ ALL, CALLS_AND_RETURNS, CALL_STACK = RECORD_ALL, 0x380007, 0x38000D
 HERE = Path(__file__).parent
 
 
-def call_tree(n, seed=1):
-    """Classes and cycles of a program that calls, loops and returns; half of all is COND."""
-    rng = np.random.default_rng(seed)
-    classes = np.empty(n, np.uint8)
-    draws, depth = rng.random(n), 1
-    for i, draw in enumerate(draws.tolist()):
-        call = 0.11 if depth < 24 else 0.0
-        back = 0.11 if depth > 1 else 0.0
-        if draw < call:
-            classes[i], depth = (4 if draw < 0.09 else 3), depth + 1
-        elif draw < call + back:
-            classes[i], depth = 5, depth - 1
-        else:
-            classes[i] = 0 if draw < 0.6 else 6 if draw < 0.88 else 2 if draw < 0.96 else 1
-    return classes, rng.integers(1, 40, n, dtype=np.uint32)
-
-
 @pytest.fixture(scope="module")
 def columns():
     """2**26 branches: 1.4 GB."""
-    classes, cycles = call_tree(1 << 18)
-    start = np.arange(N, dtype=np.uint64) * np.uint64(12) + np.uint64(0x400000)
-    flags = np.where(np.random.default_rng(2).random(1 << 18) < 0.03, 4, 0).astype(np.uint8)
-    return {"from": start, "to": start + np.uint64(96), "class": np.resize(classes, N),
-            "cycles": np.resize(cycles, N), "flags": np.resize(flags, N)}
+    return streams.columns(N)
 
 
 @pytest.fixture(scope="module")
@@ -69,37 +50,9 @@ def array(columns):
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory):
+def ring():
     """The naive C ring."""
-    target = tmp_path_factory.mktemp("replay") / "floor.so"
-    subprocess.run(["gcc", "-O3", "-shared", "-fPIC", str(HERE / "replay_floor.c"), "-o",
-                    str(target)], check=True)
-    call = ctypes.CDLL(str(target)).replay_ring
-    call.restype = ctypes.c_size_t
-    call.argtypes = [ctypes.c_void_p] * 5 + [
-        ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p]
-
-    def run(columns, n, counted, period):
-        out = np.empty((n // period + 1, 32), ENTRY_DTYPE)
-        pointers = [columns[name].ctypes.data
-                    for name in ("from", "to", "class", "flags", "cycles")]
-        return out[:call(*pointers, n, counted, period, out.ctypes.data)]
-
-    return run
-
-
-def replayed(rows, ctl, event, *, n=None):
-    """Stacks of all samples, buffer by buffer."""
-    lbr = LbrState(LbrConfig())
-    lbr.ctl = ctl
-    replay = Replay(lbr, [event])
-    n = len(rows) if n is None else n
-    parts, row = [], 0
-    while row < n:
-        out = SampleBuffer(2048, 32)
-        row = replay.run(rows, out, row, n)
-        parts.append(out.entries[:out.count])
-    return parts
+    return replay_ring
 
 
 @pytest.fixture
@@ -310,7 +263,7 @@ def test_command_against_perf_script(benchmark, file, tmp_path):
 MEMORY = """
 import sys
 import numpy as np
-from bench.test_bench_replay import call_tree
+from pylbr.bench.streams import call_tree
 from pylbr.sample import SampleSetup, Sampler
 
 n, chunk = int(sys.argv[1]), 1 << 20

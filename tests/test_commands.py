@@ -125,7 +125,7 @@ TABLES = {
 }
 #: Those whose tests of JSON are their own: they run for long, or need other programs.
 OWN_TESTS = {"optimize": "tests/optimize/test_optimize.py", "verify": "tests/verify",
-             "selftest": None}
+             "selftest": None, "bench": "tests"}
 #: Those that print no table on standard output.
 NONE = {"record", "replay", "convert", "merge", "run", "linux"}
 

@@ -40,6 +40,7 @@ CALLS = {
     "verify": (["--ownership", "lease"], ""),
     "selftest": (["--group", "msrs"], "unicorn"),
     "arbitrate": (["--branches", "2000", "lease"], ""),
+    "bench": (["unicorn.loop"], ""),
     "msr": (["--cpu", "skylake"], ""),
     "cpuid": (["--cpu", "skylake"], ""),
 }

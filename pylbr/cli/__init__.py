@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "verify": "search every interleaving of host and guests for leaks and losses",
     "selftest": "run selftests of guests, saved states, MSRs and contention; print KTAP",
     "arbitrate": "compare the arbitration policies on one workload",
+    "bench": "measure this pylbr beside alternatives on this machine",
     "msr": "show the registers of a processor, their fields, and what a value means",
     "cpuid": "show what CPUID answers on a processor",
 }

@@ -110,7 +110,7 @@ class _Counter:
 
 def taken(program, *arguments):
     """Taken branches of a run, every one counted."""
-    from bench.programs import record as record_quietly
+    from pylbr.bench.programs import record as record_quietly
 
     counter = _Counter()
     record_quietly(Request([str(program), *arguments], True, Counted.TAKEN), counter)

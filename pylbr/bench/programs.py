@@ -1,10 +1,16 @@
 """Programs that the recorder is measured on, and recording them without a command line."""
 
+from __future__ import annotations
+
 import os
 import random
 from pathlib import Path
 
+from pylbr.bench.contest import Setting
 from pylbr.record.engine import Outcome, Request, Sink, engine
+from pylbr.record.trace_output import TraceOutput
+
+__all__ = ["commands", "record", "recorded_trace"]
 
 SQL = ("with recursive c(x) as (values(1) union all select x+1 from c where x<{n}) "
        "select sum(x*x%7), count(distinct x%1000) from c;")
@@ -37,3 +43,19 @@ def record(request: Request, sink: Sink, name: str = "qemu") -> Outcome:
     if outcome.exit_code or outcome.gaps:
         raise RuntimeError(f"{request.command[0]}: {outcome}")
     return outcome
+
+
+def recorded_trace(setting: Setting) -> Path:
+    """A program's every branch, conditional branches that fell through included.
+
+    Raises
+    ------
+    UnsupportedFeature
+        There is no QEMU with plugins.
+    """
+    request = Request(tuple(commands(setting.directory, 1 if setting.quick else 4)["python3"]),
+                      full=True)
+    path = setting.directory / "recorded.lbrt"
+    with TraceOutput(str(path), request, engine("qemu")) as out:
+        record(request, out)
+    return path
