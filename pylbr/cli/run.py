@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus != 1:
         if args.kernel is None:
             raise CommandError("--cpus: it belongs to --kernel")
-        alone = [f"--{name}" for name in ("trace", "contention", "save") if getattr(args, name)]
+        alone = [f"--{name}" for name in ("trace", "save") if getattr(args, name)]
         if alone:
             raise CommandError(f"{alone[0]}: of a machine with one processor only, not --cpus "
                                f"{args.cpus}")
@@ -191,7 +191,7 @@ def _linux(
                           contention=contention, seed=args.seed)
     else:
         machine = Multiprocessor(model, processors=args.cpus, memory=memory, console=console,
-                                 seed=args.seed)
+                                 contention=contention, seed=args.seed)
     boot(machine, kernel, initrd, args.append)
     console.watch(machine)
     if "console=" not in args.append and "earlyprintk" not in args.append:
@@ -224,6 +224,8 @@ def _conclude(
         print(report(machine, ending, console.fault if console else None), file=sys.stderr)
     elif ending.kind != "exit":
         print(f"pylbr run: {ending.reason}", file=sys.stderr)
-    if machine.contention:
-        print(machine.contention.summary(), file=sys.stderr)
+    for number, cpu in enumerate(machine.cpus):
+        if cpu.contention:
+            name = f"processor {number}: " if len(machine.cpus) > 1 else ""
+            print(name + cpu.contention.summary(), file=sys.stderr)
     return _CODES.get(ending.kind, min(ending.code, 255))

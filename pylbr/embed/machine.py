@@ -157,6 +157,7 @@ class Machine:
             raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
         self.memory, self._console = memory, console or (lambda data: None)
         self._output = output or (lambda data: None)
+        self.cpus: list[Machine] = [self]
         self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64)
         uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
         self._map_memory()
@@ -216,12 +217,16 @@ class Machine:
             Ending("exit", value, f"exit code {value}")))
         ports.attach(range(POWER_PORT, POWER_PORT + 1), None, lambda n, value: self.stop(
             Ending("exit", 0, "switched off")))
-        if contention := self.contention:
-            ports.attach(range(HOST_PORT, HOST_PORT + 1),
-                         lambda n: contention.flags(), self._host_port)
+        if self.contention:
+            ports.attach(range(HOST_PORT, HOST_PORT + 1), lambda n: self.running._host_flags(),
+                         lambda n, value: self.running._tell_host(value))
         return ports
 
-    def _host_port(self, number: int, value: int) -> None:
+    def _host_flags(self) -> int:
+        assert self.contention is not None
+        return self.contention.flags()
+
+    def _tell_host(self, value: int) -> None:
         assert self.contention is not None
         self.link.sync()
         self.contention.written(value & 0xFF)

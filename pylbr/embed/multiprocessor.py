@@ -16,6 +16,7 @@ from unicorn import UC_PROT_ALL
 from unicorn import x86_const as reg
 
 from pylbr.arch import CpuModel
+from pylbr.embed.contention import Contention
 from pylbr.embed.machine import MIB, Ending, Machine
 from pylbr.embed.platform import FREQUENCY
 from pylbr.embed.shared_code import SharedCode
@@ -101,7 +102,9 @@ class _Further(_Sharing):
         self._first, self.identity, self.waiting = first, identity, True
         self.processors = first.processors
         self._start: int | None = None
-        super().__init__(model, memory=first.memory)
+        beside = first.contention
+        super().__init__(model, memory=first.memory,
+                         contention=Contention(beside.script) if beside else None)
         self.ioapic, self.uart, self.uart2 = first.ioapic, first.uart, first.uart2
         self.firmware, self.cmos, self.ports = first.firmware, first.cmos, first.ports
         self.apic.initialized, self.apic.started = self._initialize, self._started
@@ -154,6 +157,9 @@ class Multiprocessor(_Sharing):
         2 to `MOST_PROCESSORS`.
     memory, console, output, seed
         As of `Machine`.
+    contention : Contention, optional
+        The host's side of the first; the others have one each, by the same script: every
+        processor is a vCPU on a processor of its own.
 
     Attributes
     ----------
@@ -166,14 +172,16 @@ class Multiprocessor(_Sharing):
     def __init__(
         self, model: CpuModel | str = "sapphire-rapids", *, processors: int = 2,
         memory: int = 64 * MIB, console: Callable[[bytes], object] | None = None,
-        output: Callable[[bytes], object] | None = None, seed: int | None = None,
+        output: Callable[[bytes], object] | None = None,
+        contention: Contention | None = None, seed: int | None = None,
     ) -> None:
         if not 2 <= processors <= MOST_PROCESSORS:
             raise ConfigurationError(f"processors: must be 2 to {MOST_PROCESSORS}")
         self.processors, self.turns, self._current = processors, 0, 0
         self.cpus: list[_Sharing] = [self]
         self._shared = np.empty((0, 512), np.uint64)
-        super().__init__(model, memory=memory, console=console, output=output, seed=seed)
+        super().__init__(model, memory=memory, console=console, output=output,
+                         contention=contention, seed=seed)
         self.cpus += [_Further(self, n, model) for n in range(1, processors)]
         for cpu in self.cpus:
             cpu.shared_code = SharedCode(cpu.link.engine, cpu.code, self._shared)

@@ -15,7 +15,7 @@ from pylbr.embed.machine import MIB, Ending, Machine
 from pylbr.embed.multiprocessor import Multiprocessor
 from pylbr.embed.savefile import restore, save
 from pylbr.embed.time_limit import time_limit
-from pylbr.errors import ConfigurationError, LbrError, StateError
+from pylbr.errors import LbrError, StateError
 from pylbr.linux.boot import boot
 from pylbr.linux.console import Console
 from pylbr.linux.kernel import load
@@ -135,7 +135,6 @@ def _machine(
     if guest.processors == 1:
         return Machine(guest.model, memory=memory, console=console, output=output,
                        contention=contention, seed=guest.seed)
-    if contention is not None:
-        raise ConfigurationError("contention: of a machine with one processor only")
     return Multiprocessor(guest.model, processors=guest.processors, memory=memory,
-                          console=console, output=output, seed=guest.seed)
+                          console=console, output=output, contention=contention,
+                          seed=guest.seed)

@@ -3,6 +3,7 @@
     python -m tests.linux.matrix models
     python -m tests.linux.matrix kernels FILE...
     python -m tests.linux.matrix contention [POLICY...]
+    python -m tests.linux.matrix processors [POLICY...]
     python -m tests.linux.matrix seeds [N...]
 """
 
@@ -42,6 +43,11 @@ LIMIT = 6_000_000_000
 #: Call stacks of a task that shares its CPU: Linux leaves them in the LBRs, or restores them.
 STACKS = ("mount -o bind /dev/null /proc/kallsyms; (while :; do :; done) & "
           "perf record -q -BN --call-graph lbr -e branches:u -c 5003 ./calls 50000; kill $!")
+#: A program of that kind on each of two processors, which wait for work beside it.
+STACKS_OF_TWO = (
+    "mount -o bind /dev/null /proc/kallsyms; "
+    "perf record -q -BN -a --call-graph lbr -e cycles:u -c 1009 "
+    "sh -c 'taskset 1 ./calls & taskset 2 ./calls & wait'")
 #: Models on which a policy of each kind works, and one of them to boot under.
 FIRST = {"sapphire-rapids": "lease", "haswell": "kvm-legacy"}
 #: Policies that keep host and guest apart.
@@ -163,20 +169,22 @@ def recorded_beside(saved: Path, host: Contention, command: str, program: Path) 
     return result.files.get("perf.data", b"")
 
 
-def of_the_host(data: bytes) -> int:
-    """Entries of a guest's perf.data that are the host's branches."""
+def branches(data: bytes) -> list[list[tuple[int, int]]]:
+    """The stacks of a perf.data."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "perf.data")
         path.write_bytes(data)
-        return sum(source >> 32 == HOST_FROM >> 32 for stack in stacks(path) for source, _ in stack)
+        return stacks(path)
+
+
+def of_the_host(data: bytes) -> int:
+    """Entries of a guest's perf.data that are the host's branches."""
+    return sum(source >> 32 == HOST_FROM >> 32 for stack in branches(data) for source, _ in stack)
 
 
 def entries(data: bytes) -> int:
     """Branches in the stacks of a perf.data."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "perf.data")
-        path.write_bytes(data)
-        return sum(map(len, stacks(path)))
+    return sum(map(len, branches(data)))
 
 
 def contention(names: Sequence[str], work: Path) -> bool:
@@ -205,6 +213,28 @@ def contention(names: Sequence[str], work: Path) -> bool:
     return well
 
 
+def processors(names: Sequence[str], work: Path) -> bool:
+    """Call stacks of two processors, each a vCPU beside a host of its own."""
+    heading("", "host's read by the guest", "host's in perf.data", "branches as alone", "entries")
+    calls, alone, well = build("calls", work.parent), b"", True
+    kernel, initrd = debian.kernel(), initramfs()
+    for policy in ("", *(names or (*KEEP, "arch-lbr-v2"))):
+        host = Contention(Script(policy or "lease", OTHERS if policy else ()))
+        machine, channel = booted(
+            Guest(kernel, initrd, processors=2), Console(), lambda data: None, limit=LIMIT,
+            contention=host)
+        result = execute(machine, channel, STACKS_OF_TWO, {"calls": calls}, LIMIT)
+        data = result.files.get("perf.data", b"")
+        alone = alone or data
+        read = [cpu.contention.leaked for cpu in machine.cpus if cpu.contention]
+        row(policy or "alone", " and ".join(map(str, read)), of_the_host(data),
+            "yes" if branches(data) == branches(alone) else "no",
+            f"{entries(data)} of {entries(alone)}")
+        well &= policy not in KEEP or not any(read) and not of_the_host(data)
+        well &= policy not in ("lease", "mediated") or branches(data) == branches(alone)
+    return well
+
+
 def seeds(names: Sequence[str], work: Path) -> bool:
     """Two boots and recordings with each seed."""
     heading("", "date", "random number", "samples", "wrong", "second run")
@@ -224,7 +254,8 @@ def seeds(names: Sequence[str], work: Path) -> bool:
     return well and len(shown) == len(numbers)
 
 
-COMMANDS = {"contention": contention, "models": models, "kernels": kernels, "seeds": seeds}
+COMMANDS = {"contention": contention, "models": models, "kernels": kernels,
+            "processors": processors, "seeds": seeds}
 
 
 def main() -> int:

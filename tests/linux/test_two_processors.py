@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from pylbr.cli import main
+from pylbr.embed.contention import Act, Contention, Point, Script
 from pylbr.embed.machine import MIB
 from pylbr.embed.multiprocessor import Multiprocessor
 from pylbr.linux.boot import boot
@@ -29,17 +30,35 @@ COMMAND = (
     "grep -c ^processor /proc/cpuinfo; grep -e NMI -e RES -e CAL /proc/interrupts")
 
 
-@pytest.fixture(scope="module")
-def recorded(kernel, work):
-    """The recording, what the console showed, and what the command printed."""
+def record(kernel, work, contention=None):
+    """The machine, the recording, what the console showed, and what the command printed."""
     shown, printed = bytearray(), bytearray()
     machine, channel = booted(
         Guest(kernel, initramfs(), processors=2), Console(shown.extend), printed.extend,
-        limit=2_000_000_000)
+        limit=2_000_000_000, contention=contention)
     result = execute(machine, channel, COMMAND, {"work": work}, 2_000_000_000)
     assert (result.ending.kind, result.ending.code) == ("exit", 0), printed
     assert all(cpu.link.recorder.unexplained == 0 for cpu in machine.cpus)
-    return result.files["perf.data"], shown.decode(errors="replace"), printed.decode()
+    return machine, result.files["perf.data"], shown.decode(errors="replace"), printed.decode()
+
+
+@pytest.fixture(scope="module")
+def recorded(kernel, work):
+    """The recording, what the console showed, and what the command printed."""
+    return record(kernel, work)[1:]
+
+
+def test_a_host_beside_each_processor_changes_nothing(kernel, work, recorded):
+    """Under a lease, while the host of each has an event open, samples, closes and migrates."""
+    machine, data, *_ = record(kernel, work, Contention(Script("lease", (
+        Point("at", 1000, Act("open", 3)), Point("every", 200_000, Act("sample")),
+        Point("every", 3_000_000, Act("close")), Point("every", 3_100_000, Act("open", 3)),
+        Point("every", 7_000_000, Act("migrate"))))))
+    hosts = [cpu.contention for cpu in machine.cpus]
+    assert hosts[0] is not hosts[1] and all(host.samples > 500 for host in hosts)
+    assert all(host.own > 5000 for host in hosts)
+    assert [(host.leaked, host.breaches) for host in hosts] == [(0, 0), (0, 0)]
+    assert data == recorded[0]
 
 
 def test_the_kernel_brings_both_up(recorded):
