@@ -25,10 +25,18 @@ struct Machine {
     World w{};
     Size size{};
     bool legacy = false;
+    bool host_freezes = false;      // perf sets FREEZE_LBRS_ON_PMI with architectural LBRs
     Seen seen{};
 
     Context &context(Cpu &c) { return c.task ? w.thread[c.task - 1] : c.host_task; }
     Running running_on(Cpu &c) { return running(c.events, context(c)); }
+    // perf turns its LBRs on.  A call stack is not frozen.
+    void program(Cpu &c, const Running &now) const {
+        c.regs.control = c.programmed = control_for(now);
+        if (!host_freezes) return;
+        c.asks_freeze = !now.call_stack();
+        c.regs.debugctl = c.asks_freeze ? DEBUG_FREEZE : 0;
+    }
     void touch(const Cpu &c, Byte owner) { seen.misuse |= c.owner != owner; }
     void show(Exposure exposure, const Bank &bank, Byte control, bool cut) {
         seen.exposure = exposure, seen.bank = bank, seen.control = control, seen.cut = cut;

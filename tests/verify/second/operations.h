@@ -16,10 +16,17 @@ inline void vm_exit(Cpu &c, Vcpu &v, bool legacy) {
     if (v.clear) c.regs.control = 0;
 }
 
-// PMI: the records freeze, the handler reads them and acknowledges.
-inline void pmi(Machine &m, Cpu &c, Design &design) {
-    c.regs.freeze(m.legacy);
+// The handler of the host's counters reads the records and acknowledges.
+inline void handler(Machine &m, Cpu &c, Design &design) {
     design.sample(m, c);
+    c.overflowed = 0;
+}
+
+// PMI: the records freeze at the overflow, now or before.  Counters stand still while a mediated
+// guest has the PMU.
+inline void pmi(Machine &m, Cpu &c, Design &design) {
+    if (!c.overflowed && (c.attached || !design.mediated)) c.regs.freeze(m.legacy);
+    handler(m, c, design);
 }
 
 inline void begin(Cpu &c, Step step, Byte arg) {
@@ -90,7 +97,8 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         break;
 
     case EXIT_OUT:
-        if (now.arg == COUNTER || now.arg == HOST_COUNTER) c.regs.freeze(m.legacy);
+        if (now.arg == COUNTER || (now.arg == HOST_COUNTER && !c.overflowed))
+            c.regs.freeze(m.legacy);
         vm_exit(c, m.w.vcpu[g], m.legacy);
         c.guest = 0;
         go(EXIT_TAKE);
@@ -99,8 +107,8 @@ inline void advance(Machine &m, Cpu &c, Design &design) {
         after(design.take_back(m, c, g, now.part), EXIT_ON);
         break;
     case EXIT_ON:
+        if (now.arg == HOST_COUNTER || (now.arg == COUNTER && c.overflowed)) handler(m, c, design);
         if (now.arg == COUNTER) design.guest_pmi(m, c, g);
-        if (now.arg == HOST_COUNTER) design.sample(m, c);
         c.interrupts = 1;
         over = now.arg == INTERRUPT || now.arg == HOST_COUNTER;
         go(EXIT_EMULATE);

@@ -17,7 +17,7 @@ struct Owned : Design {
     virtual void attach(Machine &m, Cpu &c) {
         m.seen.twice |= c.attached;
         c.owner = HOST, c.attached = 1, c.wanted = 0;
-        c.regs.control = c.programmed = control_for(m.running_on(c));
+        m.program(c, m.running_on(c));
     }
     void detach(Cpu &c) {
         if (!has("keep-enabled")) c.regs.control = 0;
@@ -48,7 +48,16 @@ struct Owned : Design {
         return part == 2;
     }
 
-    void let_in(Cpu &c, Vcpu &v) {
+    // The guest enters as owner: no overflow of the host freezes its records, and none did.
+    void let_in(Machine &m, Cpu &c, Vcpu &v) {
+        if (m.host_freezes) {
+            v.snapshot = c.regs.debugctl;
+            if (!has("late-thaw")) c.regs.debugctl = 0;
+        }
+        if (c.regs.frozen) {
+            c.stash_frozen = m.host_freezes;
+            if (!has("host-frozen")) c.regs.frozen = 0;
+        }
         if (v.frozen && !has("no-refreeze")) c.regs.frozen = 1;
         v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
         v.passthrough = v.pebs_lbrs = 1, v.xsaves_exit = 0;
@@ -59,6 +68,7 @@ struct Owned : Design {
         if (!has("keep-passthrough")) v.passthrough = 0;
         v.xsaves_exit = !has("no-xss-exiting");
         v.pebs_lbrs = has("guest-pebs-lbrs");
+        if (m.host_freezes) v.snapshot = c.regs.debugctl;
         v.entry_debugctl = has("drop-debugctl") ? 0 : v.debugctl;
         if (v.control & EN && !v.frozen && !has("no-pause-clear")) {
             v.image.clear();
@@ -76,7 +86,7 @@ struct Owned : Design {
             if (!has("keep-wanted")) c.wanted = 0;
         } else if (c.attached) {
             if (now.other && !has("no-reset-at-change")) c.regs.bank.clear_records();
-            if (c.programmed != control_for(now)) c.regs.control = c.programmed = control_for(now);
+            if (c.programmed != control_for(now)) m.program(c, now);
         } else if (c.owner == EMPTY || has("take-in-ipi")) {
             attach(m, c);
         } else {
@@ -115,6 +125,10 @@ struct Owned : Design {
     bool take_back(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
         v.entry_debugctl = 0;
+        if (m.host_freezes) {
+            if (!has("drop-host-debugctl")) c.regs.debugctl = v.snapshot;
+            v.snapshot = 0;
+        }
         if (c.owner == GUEST + g) {
             if (!has("drop-ctl")) v.control = v.entry_control;
             v.entry_control = 0;
@@ -162,8 +176,10 @@ struct Owned : Design {
     }
     void sample(Machine &m, Cpu &c) override {
         read_for_host(m, c, c.attached && m.running_on(c).handled);
+        c.stash_frozen = 0;
         if (lazy && mediated && !c.attached) return;  // the PMU is the guest's, LBRs or not
-        if (c.owner < GUEST || has("ack-by-host")) c.regs.frozen = 0;
+        bool of_host = c.owner < GUEST || c.regs.debugctl & DEBUG_FREEZE;
+        if (of_host || has("ack-by-host")) c.regs.frozen = 0;
     }
     void pebs_sample(Machine &m, Cpu &c) override {
         read_for_host(m, c, c.attached || has("keep-pebs"));
@@ -213,7 +229,7 @@ struct Request : Owned {
     bool prepare(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
         if (c.owner == EMPTY && wants(v)) give_to_guest(c, g, v);
-        if (c.owner == GUEST + g) let_in(c, v);
+        if (c.owner == GUEST + g) let_in(m, c, v);
         else keep_out(m, c, v);
         return true;
     }
@@ -224,10 +240,17 @@ struct Request : Owned {
 struct Mediated : Owned {
     Mediated() { refuses_tracing = mediated = true; }
 
+    // With the counters goes their status: what has overflowed is forgotten, and LBR_FRZ.
+    void switch_status(Cpu &c) {
+        if (c.attached) detach(c), c.wanted = 1;
+        c.overflowed = 0;
+        if (!has("status-kept")) c.regs.frozen = 0;
+    }
+
     bool load(Machine &m, Cpu &c, int g, int part) override {
         if (part == 0) {
             c.interrupts = 0;
-            if (c.attached) detach(c), c.wanted = 1;
+            switch_status(c);
             return false;
         }
         if (!lazy || wants(m.w.vcpu[g])) give_to_guest(c, g, m.w.vcpu[g]);
@@ -236,13 +259,10 @@ struct Mediated : Owned {
     }
     bool prepare(Machine &m, Cpu &c, int g, int part) override {
         Vcpu &v = m.w.vcpu[g];
-        if (lazy && part == 0 && c.attached) {
-            detach(c), c.wanted = 1;
-            return false;
-        }
+        if (lazy && part == 0 && c.attached) return switch_status(c), false;
         if (lazy && c.owner == EMPTY && wants(v)) give_to_guest(c, g, v);
         if (lazy && c.owner == EMPTY) keep_out(m, c, v);
-        else let_in(c, v);
+        else let_in(m, c, v);
         return true;
     }
     bool put(Machine &m, Cpu &c, int g, int part) override {
@@ -253,18 +273,16 @@ struct Mediated : Owned {
 };
 
 // The guest has them from VM entry to VM exit, whether it uses them or not.
-struct MediatedMerged : Owned {
-    MediatedMerged() { refuses_tracing = mediated = true; }
+struct MediatedMerged : Mediated {
+    bool load(Machine &, Cpu &, int, int) override { return true; }
+    bool put(Machine &m, Cpu &c, int g, int part) override { return Owned::put(m, c, g, part); }
 
     bool prepare(Machine &m, Cpu &c, int g, int part) override {
         Vcpu &v = m.w.vcpu[g];
-        if (part == 0) {
-            if (c.attached) detach(c), c.wanted = 1;
-            return false;
-        }
+        if (part == 0) return switch_status(c), false;
         if (lazy && !wants(v)) return keep_out(m, c, v), true;
         give_to_guest(c, g, v);
-        let_in(c, v);
+        let_in(m, c, v);
         return true;
     }
     bool take_back(Machine &m, Cpu &c, int g, int part) override {
@@ -283,14 +301,18 @@ struct Lease : Request {
 
     void attach(Machine &m, Cpu &c) override {
         Stash &stash = c.events.stash;
-        if (stash.valid) c.regs.bank = stash.bank, c.regs.control = stash.control;
-        else if (!has("silent-cut")) c.cut |= c.wanted;
-        stash = Stash{};
+        if (stash.valid) {
+            c.regs.bank = stash.bank, c.regs.control = stash.control;
+            if (c.stash_frozen && !has("thawed-image")) c.regs.frozen = 1;
+        } else if (!has("silent-cut")) {
+            c.cut |= c.wanted;
+        }
+        stash = Stash{}, c.stash_frozen = 0;
         Owned::attach(m, c);
     }
     void events_changed(Machine &m, Cpu &c, const Running &now) override {
         if (!now.hosts) {
-            c.cut = 0;
+            c.cut = c.stash_frozen = 0;
             if (!has("keep-host-image")) c.events.stash = Stash{};
         }
         Owned::events_changed(m, c, now);
@@ -344,6 +366,7 @@ struct MediatedArchLbr : MediatedMerged {
         Vcpu &v = m.w.vcpu[g];
         if (part == 0) {
             if (c.attached) perf_leaves(c), c.wanted = 1;
+            c.overflowed = c.regs.frozen = 0;
             return false;
         }
         if (v.passthrough) {
@@ -351,6 +374,7 @@ struct MediatedArchLbr : MediatedMerged {
             c.regs.initialise();
             if (v.uses) c.regs.bank = v.image;
         }
+        if (m.host_freezes) v.snapshot = c.regs.debugctl;
         if (v.frozen) c.regs.frozen = 1;
         v.pebs_lbrs = v.passthrough || has("guest-pebs-lbrs");
         v.xsaves_exit = !v.passthrough && !has("no-xss-exiting");
@@ -362,6 +386,7 @@ struct MediatedArchLbr : MediatedMerged {
         if (part == 0) {
             v.control = v.entry_control, v.entry_control = v.entry_debugctl = 0;
             v.frozen = c.regs.frozen, c.regs.frozen = 0;
+            if (m.host_freezes) c.regs.debugctl = v.snapshot, v.snapshot = 0;
         }
         if (part == 0 && v.passthrough) {
             m.touch(c, GUEST + g);
@@ -380,6 +405,7 @@ struct MediatedArchLbr : MediatedMerged {
     }
     void sample(Machine &m, Cpu &c) override {
         read_for_host(m, c, c.attached && m.running_on(c).handled);
+        c.stash_frozen = 0;
         if (c.attached) c.regs.frozen = 0;  // else the PMU is the guest's
     }
     bool emulate(Machine &m, Cpu &c, int g, int part, Instruction what) override {

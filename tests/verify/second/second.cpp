@@ -80,6 +80,7 @@ int main(int argc, char **argv) {
     start.size = {number("cpus", 1, MAX_CPUS), number("guests", 1, MAX_GUESTS),
                   number("depth", 1, MAX_DEPTH)};
     start.legacy = design->legacy;
+    start.host_freezes = spectator.features & F_HOST_FREEZE;
 
     std::unordered_set<std::string> known{name_of(start.w, start.size)};
     std::vector<Machine> level{start}, next;

@@ -6,19 +6,20 @@ enum Feature : unsigned { F_NMI = 1, F_MIGRATE = 2, F_XSAVES = 4, F_WRITE = 8, F
                           F_KERNEL = 32, F_FAULT = 64, F_SMM = 128, F_INIT = 256, F_DB = 512,
                           F_NMI_BRANCH = 1024, F_ROTATE = 2048, F_ENABLE = 4096,
                           F_XRSTORS = 8192, F_RESET = 16384, F_NESTED = 32768,
-                          F_VPMI = 65536, F_PEBS = 131072 };
+                          F_VPMI = 65536, F_PEBS = 131072, F_HOST_FREEZE = 262144 };
 
 // In the order of their bits.
 constexpr const char *FEATURES[] = {"nmi", "migrate", "xsaves", "write", "depth", "kernel", "fault",
                                     "smm", "init", "db", "nmi-branch", "rotate", "enable",
-                                    "xrstors", "reset", "nested", "vpmi", "pebs"};
+                                    "xrstors", "reset", "nested", "vpmi", "pebs",
+                                    "host-freeze"};
 
 enum Property { P1, P2, P3, P4, P5, P6, P7, P1N, P20, P20B, P21, P22, P23, PROPERTIES };
 constexpr const char *NAMES[] = {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P1'", "P20", "P20b",
                                  "P21", "P22", "P23"};
 
 enum Kind : Byte { STEP, HOST_BRANCH, SWITCH, ENTER, GUEST_BRANCH, INSTRUCT, LEAVE, OPEN, CLOSE,
-                   PMI, STRAY, MIGRATE, REENABLE, ROTATE, HOST_PEBS };
+                   PMI, STRAY, MIGRATE, REENABLE, ROTATE, HOST_PEBS, OVERFLOW };
 
 struct Action {
     Kind kind;
@@ -52,6 +53,10 @@ struct Spectator {
             bool idle = c.doing.empty();
             if (c.guest && idle) {
                 branch(GUEST_BRANCH);
+                if (c.overflowed) {  // its PMI comes before anything that takes long
+                    add(LEAVE, HOST_COUNTER);
+                    continue;
+                }
                 add(LEAVE);
                 if (features & F_VPMI && m.running_on(c).handled && !design.mediated)
                     add(LEAVE, HOST_COUNTER);
@@ -62,16 +67,18 @@ struct Spectator {
                 add(STEP);
             } else {
                 branch(HOST_BRANCH);
-                if (c.task) {
+                if (c.task && !c.overflowed) {
                     add(ENTER);
                     if (features & F_MIGRATE) add(MIGRATE);
                 }
-                for (int task = 0; task <= m.size.guests; task++)
+                for (int task = 0; task <= m.size.guests && !c.overflowed; task++)
                     if (task != c.task && !(task && taken(m, task))) add(SWITCH, task);
             }
-            if (c.interrupts && c.doing.size() < 2) ipis(m, c, add);
+            if (c.interrupts && c.doing.size() < 2 && !c.overflowed) ipis(m, c, add);
             Running now = m.running_on(c);
-            if (features & F_NMI && now.handled) add(PMI);
+            if ((features & F_NMI && now.handled) || c.overflowed) add(PMI);
+            bool counts = now.handled && (c.attached || !design.mediated);
+            if (features & F_HOST_FREEZE && counts && !c.overflowed) add(OVERFLOW);
             if (features & F_PEBS && now.hosts > now.handled) add(HOST_PEBS);
             if (features & F_NMI_BRANCH && !idle) add(STRAY);
         }
@@ -335,7 +342,10 @@ struct Spectator {
                 broken |= bit(P20);
             if (c.owner == EMPTY && c.attached) broken |= bit(P20);
             else if (c.owner == EMPTY && !clean) broken |= bit(P20B);
-            if (!c.guest && c.interrupts && c.regs.frozen) {
+            bool pending = c.regs.frozen && !c.overflowed;
+            bool freeze_lost = m.host_freezes &&
+                               ((c.regs.debugctl & DEBUG_FREEZE) != 0) != (c.asks_freeze != 0);
+            if (!c.guest && c.interrupts && (pending || freeze_lost)) {
                 broken |= bit(P5);
             } else if (!c.guest && c.interrupts) {
                 Byte wanted = c.attached ? c.programmed : 0;
@@ -348,6 +358,9 @@ struct Spectator {
                 const Ghost &ghost = m.w.guest[c.guest - 1];
                 if (features & (F_VPMI | F_DB) && c.regs.debugctl != debugctl_of(ghost, m.legacy))
                     broken |= bit(P5);
+                Byte status = design.mediated ? c.regs.frozen : v.frozen;
+                if (m.host_freezes && !design.freeze_clears_enable && status != ghost.frozen)
+                    broken |= bit(P5) | bit(P1N);
                 if (v.passthrough)
                     broken |= exposed_by(m, c.guest - 1, BY_MSR, bank, c.regs.control, v.lost);
                 if (features & F_XSAVES && !v.xsaves_exit)
@@ -373,6 +386,11 @@ struct Spectator {
         case GUEST_BRANCH: guest_branch(m, action.cpu, action.arg); break;
         case INSTRUCT: instruct(m, c, Instruction(action.arg)); break;
         case PMI: pmi(m, c, design); break;
+        case OVERFLOW:
+            c.overflowed = 1;
+            m.w.window[action.cpu].frozen = (c.regs.debugctl & DEBUG_FREEZE) != 0;
+            c.regs.freeze(m.legacy);
+            break;
         case SWITCH:
             kept(m, action.cpu) = before.call_stack() ? m.w.window[action.cpu] : Ghost{};
             operation(SWITCH_OUT);
@@ -387,6 +405,7 @@ struct Spectator {
         case ROTATE: operation(IPI_ROTATE); break;
         }
         host_window(m, action.cpu, old_task, before);
+        if (!c.overflowed) m.w.window[action.cpu].frozen = 0;
         if (m.seen.misuse) broken |= bit(P6);
         if (m.seen.ignored) broken |= bit(P22);
         if (m.seen.twice) broken |= bit(P23);

@@ -5,17 +5,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pylbr.arbitration import POLICIES, make_policy
-from pylbr.verify.models import NEEDS, STANDARD, Configuration, explore
+from pylbr.verify.models import KINDS, NEEDS, STANDARD, Configuration, explore
 from pylbr.verify.mutants import flaws_of
 from pylbr.verify.properties import NAMES
-from pylbr.verify.suites import CORRECT, EQUIVALENT, of_legacy
+from pylbr.verify.suites import CORRECT, EQUIVALENT, EXTENDED, of_legacy
 from tests.peers.peer_tools import need
 from tests.verify.explored import explored
-from tests.verify.second.compare import KNOWS, OPENS, SETS, build, first, ignored, second
+from tests.verify.second.compare import KNOWS, build, first, ignored, second
 
 pytestmark = pytest.mark.peer
 
-KINDS = STANDARD["kinds"]
+OPENED = STANDARD["kinds"]
 SMALL = ("nmi", "migrate")
 
 
@@ -27,17 +27,16 @@ def _needs(policy, flaw):
 #: Every flaw of every policy: (policy, flaw).
 FLAWS = [(policy, flaw) for policy in POLICIES for flaw in flaws_of(policy)
          if flaw not in getattr(make_policy(policy), "flaws", ())]
-#: Of them, those that need what the second model does not have.
-UNKNOWN = {(policy, flaw) for policy, flaw in FLAWS if not {*KNOWS, "stack"}.issuperset(
-    _needs(policy, flaw))}
 #: What a flaw needs -> features and events that show it.
 SHOWN = {
     "pebs": {"features": ("pebs",), "kinds": ("cpu-exclude", "cpu-pebs")},
     "stack": {"features": (), "kinds": ("task-stack", "cpu-exclude")},
 }
+#: What a flaw needs -> what else is searched with it.
+BESIDE = {"stack": (("nmi",),), "host-freeze": (("nmi",), ("nmi", "nmi-branch"))}
 GROUNDS = {
-    "standard": {"features": STANDARD["features"], "kinds": KINDS},
-    "LER": {"features": ("nmi", "nmi-branch", "fault", "xsaves"), "kinds": KINDS},
+    "standard": {"features": STANDARD["features"], "kinds": OPENED},
+    "LER": {"features": ("nmi", "nmi-branch", "fault", "xsaves"), "kinds": OPENED},
     "filters": {"features": ("nmi", "kernel", "xsaves"), "kinds": ("cpu-exclude", "cpu-user")},
     "events": {"features": ("migrate", "init", "smm", "db"), "kinds": ()},
 }
@@ -62,7 +61,7 @@ def same(program):
 @pytest.mark.parametrize(("guests", "features"), [
     (1, ()), (1, SMALL), (1, STANDARD["features"]), (2, SMALL), (2, STANDARD["features"])])
 def test_same_states(same, policy, guests, features):
-    count = same(Configuration(policy, depth=1, guests=guests, features=features, kinds=KINDS))
+    count = same(Configuration(policy, depth=1, guests=guests, features=features, kinds=OPENED))
     assert count.states > (2000 if guests == 2 else 400)
     assert not count.broken or policy not in CORRECT
 
@@ -81,7 +80,7 @@ def test_same_states_at_depth_2(same, policy):
 
 @pytest.mark.parametrize("policy", CORRECT)
 @pytest.mark.parametrize("ground", [
-    {"features": STANDARD["features"], "kinds": KINDS},
+    {"features": STANDARD["features"], "kinds": OPENED},
     {"features": ("nmi", "vpmi", "migrate"), "kinds": ("cpu-exclude",)},
     {"features": ("nmi", "pebs", "fault", "xsaves"), "kinds": ("cpu-pebs", "cpu-exclude")},
     {"features": ("nested", "reset", "xrstors"), "kinds": ("cpu-exclude",)},
@@ -96,10 +95,10 @@ def test_same_states_of_lazy_pass_through(same, policy, ground):
 
 
 @pytest.mark.parametrize("policy", CORRECT)
-@pytest.mark.parametrize("name", [name for name in SETS if name not in ("tasks", "all")])
+@pytest.mark.parametrize("name", [name for name in EXTENDED if name not in ("tasks", "all")])
 def test_same_states_in_the_extended_sets(same, policy, name):
     """`tasks` and `all` are too large for every day."""
-    same(Configuration(policy, depth=1, **{**SETS[name], "guests": 1}))
+    same(Configuration(policy, depth=1, **{**EXTENDED[name], "guests": 1}))
 
 
 @pytest.mark.parametrize("policy", ["mediated", "kvm-legacy-designed"])
@@ -108,18 +107,14 @@ def test_same_states_with_events_of_tasks(same, policy):
                        kinds=("task-exclude", "task-flexible", "cpu")))
 
 
-def test_only_flaws_of_the_hosts_freeze_are_not_compared():
-    assert {need for name in UNKNOWN for need in _needs(*name)} == {"host-freeze"}
-
-
-@pytest.mark.parametrize(("policy", "flaw"), [name for name in FLAWS if name not in UNKNOWN])
+@pytest.mark.parametrize(("policy", "flaw"), FLAWS)
 def test_same_verdict_on_every_flaw(same, policy, flaw):
     """As many states, the same properties broken, each by a way as short."""
     for what in _needs(policy, flaw):
-        shown = SHOWN.get(what, {"features": (what,), "kinds": KINDS})
+        shown = SHOWN.get(what, {"features": (what,), "kinds": OPENED})
         counts = [same(Configuration(policy, (flaw,), depth=1, guests=1, **{
             **shown, "features": (*shown["features"], *more)}))
-            for more in ((("nmi",),) if what == "stack" else (("nmi",), ("migrate", "xsaves")))]
+            for more in BESIDE.get(what, (("nmi",), ("migrate", "xsaves")))]
         assert any(count.broken for count in counts)
         return
     for ground in GROUNDS.values():
@@ -130,7 +125,7 @@ def test_same_verdict_on_every_flaw(same, policy, flaw):
 
 @pytest.mark.parametrize("policy", ["kvm-legacy", "kvm-legacy-designed"])
 def test_a_legacy_guest_that_filters(same, policy):
-    same(Configuration(policy, depth=1, guests=1, features=("kernel",), kinds=KINDS))
+    same(Configuration(policy, depth=1, guests=1, features=("kernel",), kinds=OPENED))
 
 
 @pytest.mark.parametrize("policy", ["request", "kvm-legacy-2024"])
@@ -144,7 +139,7 @@ def test_same_states_of_any_small_configuration(program, data):
     """Policies, flaws, features and events as they come."""
     policy = data.draw(st.sampled_from(list(POLICIES)))
     some = {"unique": True, "max_size": 4}
-    kinds = set(data.draw(st.lists(st.sampled_from(sorted(OPENS)), **some)))
+    kinds = set(data.draw(st.lists(st.sampled_from(sorted(KINDS)), **some)))
     flaws = data.draw(st.lists(st.sampled_from(
         [flaw for of, flaw in FLAWS if of == policy] or [None]), unique=True, max_size=2))
     flaws = [flaw for flaw in flaws if flaw]

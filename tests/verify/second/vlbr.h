@@ -37,14 +37,14 @@ struct Vlbr : Design {
         c.regs.bank.clear_records();
         if (legacy && m.running_on(c).vlbr) c.regs.control = 0;
     }
-    void enable(Cpu &c, const Running &now) {
+    void enable(Machine &m, Cpu &c, const Running &now) {
         if (legacy) {
             c.programmed = now.call_stack() ? DEBUG_LBR : Byte(DEBUG_LBR | DEBUG_FREEZE);
             c.regs.control = now.call_stack() ? SELECT_STACK
                              : now.asked & USER_ONLY ? NO_KERNEL : 0;
             c.regs.debugctl |= c.programmed;
         } else {
-            c.regs.control = c.programmed = control_for(now);
+            m.program(c, now);
         }
     }
     void disable(Cpu &c) {
@@ -55,7 +55,7 @@ struct Vlbr : Design {
     void events_changed(Machine &m, Cpu &c, const Running &now) override {
         if (c.programmed) disable(c);
         if (now.newcomer) reset(m, c);
-        if (now.hosts && !now.vlbr) enable(c, now);
+        if (now.hosts && !now.vlbr) enable(m, c, now);
         c.attached = now.hosts != 0;
         c.owner = now.vlbr ? Byte(GUEST + c.task - 1) : now.hosts ? HOST : EMPTY;
     }
@@ -221,12 +221,14 @@ struct ArchLbrV2 : Vlbr {
         if (!has("ler-kept")) c.regs.bank.ler = Record{};
     }
     bool load(Machine &m, Cpu &c, int g, int part) override {
+        if (m.host_freezes && has("stale-debugctl")) m.w.vcpu[g].snapshot = c.regs.debugctl;
         return has("lazy-release") ? Vlbr::load(m, c, g, part) : true;
     }
     bool prepare(Machine &m, Cpu &c, int g, int) override {
         Vcpu &v = m.w.vcpu[g];
         Running now = m.running_on(c);
         bool anyway = has("ctl-loaded-when-reclaimed");
+        if (m.host_freezes && !has("stale-debugctl")) v.snapshot = c.regs.debugctl;
         v.passthrough = active(m, g);
         v.pebs_lbrs = offers_pebs();
         v.xsaves_exit = !v.passthrough && !has("no-xss-exiting");
@@ -237,7 +239,10 @@ struct ArchLbrV2 : Vlbr {
         return true;
     }
     bool take_back(Machine &m, Cpu &c, int g, int) override {
-        m.w.vcpu[g].entry_control = m.w.vcpu[g].entry_debugctl = 0;
+        Vcpu &v = m.w.vcpu[g];
+        v.entry_control = v.entry_debugctl = 0;
+        if (v.snapshot) c.regs.debugctl = v.snapshot;
+        if (!has("stale-debugctl")) v.snapshot = 0;
         if (c.programmed && !has("exit-clear-always")) c.regs.control = c.programmed;
         return true;
     }

@@ -56,6 +56,9 @@ struct Cpu {
     Byte owner = EMPTY;             // EMPTY, HOST, GUEST + g
     Byte interrupts = 1, wanted = 0;
     Byte attached = 0, cut = 0, programmed = 0;
+    Byte overflowed = 0;            // a counter of the host; its PMI has not come
+    Byte asks_freeze = 0;           // how perf last set bit 11 of IA32_DEBUGCTL
+    Byte stash_frozen = 0;          // the records of events.stash wait for a PMI
     Byte noted = 0;                 // kvm-legacy's «is it ACTIVE?», when asked too early
     Record operand{};
     std::vector<Activity> doing{};  // the last is on top
@@ -135,7 +138,8 @@ template <class V> void see(V &v, Cpu &c, int depth) {
     see(v, c.events, depth);
     see(v, c.host_task, depth);
     for (Byte *cell : {&c.regs.control, &c.regs.debugctl, &c.regs.frozen, &c.interrupts, &c.wanted,
-                       &c.attached, &c.cut, &c.programmed, &c.noted})
+                       &c.attached, &c.cut, &c.programmed, &c.overflowed, &c.asks_freeze,
+                       &c.stash_frozen, &c.noted})
         v.number(*cell);
     v.who(c.task, 1), v.who(c.guest, 1), v.who(c.owner, GUEST);
     v.record(c.operand);
