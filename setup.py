@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -53,20 +54,23 @@ HEADERS = {
 }
 #: Modules that liblbrcore alone has a use for.
 OF_LIBRARY = [name for name in EXTENSIONS if ".compiled." in name or name == "pylbr.x86.describe"]
+#: Compiled in half the time: no loop runs there. The library's C is compiled on its own, with -O3.
+COLD = {"lbrcore._cyutility", "lbrcore.choices", *OF_LIBRARY}
 
 
-def extension(name: str) -> Extension:
+def extension(name: str, suffix: str = ".pyx") -> Extension:
     return Extension(
         name,
-        [name.replace(".", "/") + ".pyx"],
+        [name.replace(".", "/") + suffix],
         include_dirs=["lbrcore/include", *HEADERS.get(name, [])],
         depends=["lbrcore/include/lbrcore.h",
                  *(str(header) for place in HEADERS.get(name, [])
                    for header in [*Path(place).glob("*.h"), *Path(place).glob("models.c")]),
                  *(["lbrcore/include/lbrcore_cpu.h"] if name in OF_LIBRARY else [])],
-        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
+        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE and suffix == ".pyx" else [],
         # No debug information: it would double the time and the size.
-        extra_compile_args=["-O3", "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]
+        extra_compile_args=["-O1" if name in COLD else "-O3", "-g0", "-Wall",
+                            "-Wno-unused-function", "-Wno-cpp"]
         + FLAGS.get(name, []) + os.environ.get("LBRCORE_FLAGS", "").split(),
     )
 
@@ -85,18 +89,23 @@ class BuildExtensions(build_ext):
     """
 
     _done = 0
+    _begun = 0.0
 
     def build_extension(self, ext: Extension) -> None:
         super().build_extension(ext)
         self._done += 1
-        report(f"compiled {self._done} of {len(self.extensions)}: {ext.name}")
+        number = len(self.extensions)
+        left = (time.monotonic() - self._begun) / self._done * (number - self._done)
+        report(f"compiled {self._done} of {number}, {left:.0f} s left: {ext.name}")
 
     def run(self) -> None:
+        self._begun = time.monotonic()
         super().run()
         if TRACE:  # traced C names Python
             return
         if not self.inplace:
             runpy.run_path("pylbr/record/parts.py")["main"](Path(self.build_lib, "pylbr"))
+        report("compiling liblbrcore")
         target = Path("." if self.inplace else self.build_lib, "lbrcore", "lib").resolve()
         subprocess.run([sys.executable, "lbrcore/library/amalgamate.py", str(target)], check=True)
         if shutil.which("make") is None:
@@ -119,7 +128,7 @@ def modules() -> list[Extension]:
     report(f"making C of {len(EXTENSIONS)} modules")
     return cythonize(
         [extension(name) for name in EXTENSIONS]
-        + [Extension("lbrcore._cyutility", ["lbrcore/_cyutility.c"])],
+        + [extension("lbrcore._cyutility", ".c")],
         shared_utility_qualified_name="lbrcore._cyutility",
         nthreads=os.cpu_count(),
         force="--force" in sys.argv,  # other directives make other C of the same source
