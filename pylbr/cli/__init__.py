@@ -11,7 +11,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pylbr
 from pylbr.cli.exit_codes import listed
@@ -117,6 +117,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + signals[0] if signals and code else code  # whatever failed on its way out
 
 
+def _shown(args: argparse.Namespace) -> int:
+    """Run the command, and show what it prints as its options say."""
+    run: Callable[[argparse.Namespace], int] = importlib.import_module(
+        f"pylbr.cli.{args.command}").run
+    if not hasattr(args, "no_pager"):
+        return run(args)
+    from pylbr.cli.pager import paged  # with what tables need
+
+    with paged(args):
+        return run(args)
+    return 0  # its reader left the pager
+
+
 def _run(name: str, command: str, arguments: Sequence[str]) -> int:
     """Run the command; what goes wrong is a line on standard error."""
     try:
@@ -130,7 +143,7 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
                             if isinstance(action, argparse._SubParsersAction))
             commands[args.command].error(
                 f"unrecognized arguments: {' '.join(unknown)}; see {name} --help")
-        return importlib.import_module(f"pylbr.cli.{args.command}").run(args)
+        return _shown(args)
     except CommandError as error:
         print(f"{name}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -14,6 +14,7 @@ import numpy as np
 from lbrcore import BranchClass
 from pylbr import trace
 from pylbr.arbitration import POLICIES, named
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.tables import print_table
@@ -60,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true",
                         help="print JSON instead of tables: counts and profile overlaps of each "
                         "policy, and of each length of the sweep")
+    add_terminal_options(parser)
 
 
 def _workload(args: argparse.Namespace, **changes: int) -> Workload:

@@ -16,6 +16,7 @@ from pylbr.bench.history import add_run, commit_of
 from pylbr.bench.report import as_json, floor_lines, markdown, table
 from pylbr.bench.suite import Result, chosen
 from pylbr.bench.suite import run as run_suite
+from pylbr.cli.pager import add_terminal_options
 from pylbr.errors import CommandError
 from pylbr.files.output import AtomicFile
 from pylbr.tables import print_table
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "and test whether the rows differ")
     parser.add_argument("--history", metavar="DIRECTORY",
                         help="keep the results there in the form that asv publishes")
+    add_terminal_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

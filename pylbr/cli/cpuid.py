@@ -10,6 +10,7 @@ from typing import Any
 from pylbr.arch import CPUID_FIELDS, FEATURE_SETS, MODELS, CpuModel, cpuid, leaves, model
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.pager import add_terminal_options
 from pylbr.errors import CommandError
 from pylbr.tables import Table, print_table
 
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", action="store_true", help="list the processors")
     parser.add_argument("--raw", action="store_true", help="register values only")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_terminal_options(parser)
 
 
 def _number(text: str, name: str) -> int:

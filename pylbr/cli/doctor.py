@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pylbr.cli import perf_words
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.perf.stacks import Stacks
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     perf_words.add_input(parser, "FILE", "recording with branch stacks (default perf.data)")
     parser.add_argument("--binary", metavar="ELF", help="the binary that a profile is wanted of")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_terminal_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

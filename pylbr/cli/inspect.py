@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from pylbr.cli import perf_words
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import print_notes, progress
 from pylbr.printable import printable
 from pylbr.tables import Table, print_table
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="read a trace to its end: check it and count its classes",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_terminal_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pylbr.arch import FEATURE_SETS, MODELS, CpuModel, find, model, registers
 from pylbr.arch.describe import decode, fields_of, reference
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cpu import Processor
 from pylbr.errors import CommandError, GeneralProtection
 from pylbr.files.output import AtomicFile
@@ -31,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the reference of all registers, as Markdown")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-o", "--output", metavar="FILE", help="with --reference: write it there")
+    add_terminal_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

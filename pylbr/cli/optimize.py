@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pylbr.cli.pager import add_terminal_options
 from pylbr.errors import CommandError
 from pylbr.files.output import AtomicFile
 from pylbr.optimize import measure
@@ -42,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--bolt", metavar="FOLDER", help="where perf2bolt and llvm-bolt are (default: the newest)")
     add("--keep", metavar="FOLDER", help="leave perf.data, the profile and BOLT's data here")
     add("--json", action="store_true", help="print JSON")
+    add_terminal_options(parser)
     add("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
 

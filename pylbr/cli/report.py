@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pylbr.cli import perf_options
 from pylbr.cli.html_page import write_page
 from pylbr.cli.inputs import add_inputs, named_inputs
-from pylbr.cli.pager import add_terminal_options, paged
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import print_notes, progress
 from pylbr.errors import CommandError
 from pylbr.printable import printable
@@ -107,13 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.by == "code" and args.csv:
         raise CommandError("--by code is no table: text or --json")
     profile = _profile(args, named)
-    with paged(args):
-        if before is not None:
-            _print_difference(args, before, profile)
-        elif args.by == "code":
-            _print_code(args, profile)
-        else:
-            _print_view(args, profile, named)
+    if before is not None:
+        _print_difference(args, before, profile)
+    elif args.by == "code":
+        _print_code(args, profile)
+    else:
+        _print_view(args, profile, named)
     for problem in profile.symbols.problems:
         print(f"pylbr report: {printable(problem)}", file=sys.stderr)
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pylbr.arbitration import POLICIES, make_policy, named
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.tables import print_table
@@ -74,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="print the hand-overs of the registers as a Mermaid diagram")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1),
                         help="processes (default: %(default)s)")
+    add_terminal_options(parser)
 
 
 def _configurations(args: argparse.Namespace) -> list[Configuration]:
