@@ -21,6 +21,7 @@ GZIP = str(Path(__file__).parent.parent / "examples" / "gzip.parquet")
 #: Command -> words of a call that answers on standard output; None: it writes files alone.
 ANSWERS = {
     "record": None, "replay": None, "convert": None, "optimize": None, "linux": None,
+    "bench": ["--list"],
     "report": ["{stacks}"], "inspect": [GZIP], "merge": None, "doctor": ["{stacks}"],
     "run": ["{machine}", "--limit", "1000", "--report"],
     "verify": ["--ownership", "lease"], "selftest": ["--group", "msrs"],

@@ -76,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_binary(parser: argparse.ArgumentParser) -> None:
     """Options of the forms that are about one binary."""
     parser.add_argument(
-        "--binary", metavar="ELF", help="the binary that .preagg and .afdo.txt are about"
+        "--binary", metavar="ELF", help="the binary that .preagg and other sums are about"
     )
     parser.add_argument(
         "--preagg-form", choices=("traces", "branches"),

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
@@ -41,8 +41,8 @@ _GLOB_DAT, _JUMP_SLOT, _RELATIVE, _IRELATIVE = 6, 7, 8, 37
 _NOTE_BUILD_ID = "NT_GNU_BUILD_ID"
 _PF_X = 1
 #: What pyelftools raises at offsets, sizes and names that make no sense.
-DAMAGE: Final = (ELFError, ValueError, LookupError, AttributeError, TypeError, struct.error,
-                 ArithmeticError, AssertionError, MemoryError, OSError)
+DAMAGE: Final = (ELFError, DWARFError, ValueError, LookupError, AttributeError, TypeError,
+                 struct.error, ArithmeticError, AssertionError, MemoryError, OSError)
 
 
 class Segment(NamedTuple):
@@ -165,6 +165,10 @@ class ElfImage:
             return self._stubs[at][1], address - self._stubs[at][0]
         return self._functions.at(address)
 
+    def names_at(self, address: int) -> set[str]:
+        """Names of the functions that begin at a link address, aliases too."""
+        return self._functions.names(address)
+
     def extent_at(self, address: int) -> Extent | None:
         """The function or stub that covers a link address; without symbols, what the file's table
         of call frames gives as one; None where there is neither."""
@@ -190,9 +194,10 @@ class ElfImage:
             Nothing of the file is at `start`.
         """
         offset = self.file_offset(start)
+        past = max(first + size for _, size, first, _ in self.segments if first <= start)
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return file.read(max(end - start, 0))
+            return file.read(max(min(end, past) - start, 0))
 
     @cached_property
     def _frame_starts(self) -> NDArray[np.uint64]:
@@ -227,8 +232,10 @@ class _Functions:
     def __init__(
         self, symbols: NDArray[np.void], names: bytes, ends: NDArray[np.uint64]
     ) -> None:
-        self._symbols, self._names, self._ends = symbols, names, ends
-        self._starts = np.ascontiguousarray(symbols["value"])
+        last = np.append(symbols["value"][1:] != symbols["value"][:-1], len(symbols) > 0)
+        self._all, self._symbols = symbols, symbols[last[:len(symbols)]]
+        self._names, self._ends = names, ends[last[:len(symbols)]]
+        self._starts = np.ascontiguousarray(self._symbols["value"])
 
     @classmethod
     def of(cls, elf: ELFFile) -> _Functions:
@@ -243,7 +250,6 @@ class _Functions:
                 # Of aliases the last one stays: sized before unsized, global before local.
                 table = table[np.lexsort((table["info"] >> 4, table["size"] > 0, table["value"]))]
                 if len(table):
-                    table = table[np.append(table["value"][1:] != table["value"][:-1], True)]
                     names = _content(elf, elf.get_section(section["sh_link"]))
                     return cls(table, names, _ends(elf, table))
         return cls(np.empty(0, _SYMBOL), b"", np.empty(0, np.uint64))
@@ -255,6 +261,13 @@ class _Functions:
             return None
         symbol = self._symbols[at]
         return self._name(symbol), address - int(symbol["value"])
+
+    def names(self, address: int) -> set[str]:
+        """Of all that begin at a link address."""
+        at = np.uint64(address)
+        first, past = (int(np.searchsorted(self._all["value"], at, side=side))
+                       for side in ("left", "right"))
+        return {self._name(symbol) for symbol in self._all[first:past]}
 
     def extent(self, address: int) -> Extent | None:
         """The function that covers a link address."""

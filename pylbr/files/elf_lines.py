@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pylbr.files.elf import DAMAGE, ELFFile
 
-__all__ = ["SourceLine", "source_lines"]
+__all__ = ["SourceLine", "opened_dwarf", "ranges_of", "source_lines", "units_of"]
 
 #: Compressed tables may claim any size: larger ones are not unpacked.
 _LARGEST: Final = 1 << 28
@@ -52,23 +52,35 @@ def source_lines(path: str | os.PathLike[str],
     found: dict[int, SourceLine] = {}
     with open(path, "rb") as file:
         try:
-            elf = ELFFile(file)
-            for section in elf.iter_sections():
-                if section.compressed and section.data_size > _LARGEST:
-                    raise ValueError(f"{section.name} would unpack to {section.data_size:,} bytes")
-            if not elf.has_dwarf_info(strict=True):
-                return found
-            dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-            if not dwarf.debug_line_sec:
-                return found
-            for unit in _units(dwarf, wanted):
+            dwarf = opened_dwarf(file)
+            for unit in units_of(dwarf, wanted) if dwarf else ():
                 found.update(_rows(dwarf, unit, wanted))
         except DAMAGE as error:
             raise ValueError(f"{os.fspath(path)}: damaged debug information: {error}") from error
     return dict(sorted(found.items()))
 
 
-def _units(dwarf: Any, wanted: list[tuple[int, int]]) -> Iterator[Any]:
+def opened_dwarf(file: BinaryIO) -> Any:
+    """The debug information of an open ELF file; None without a line table.
+
+    Raises
+    ------
+    ValueError
+        It claims to unpack to more than 256 MiB a section.
+    DAMAGE
+        The file is no whole ELF file.
+    """
+    elf = ELFFile(file)
+    for section in elf.iter_sections():
+        if section.compressed and section.data_size > _LARGEST:
+            raise ValueError(f"{section.name} would unpack to {section.data_size:,} bytes")
+    if not elf.has_dwarf_info(strict=True):
+        return None
+    dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
+    return dwarf if dwarf.debug_line_sec else None
+
+
+def units_of(dwarf: Any, wanted: list[tuple[int, int]]) -> Iterator[Any]:
     """The units with code in what is wanted: by .debug_aranges where it has them, which spares
     reading all units."""
     table = dwarf.get_aranges()
@@ -93,14 +105,15 @@ def _units(dwarf: Any, wanted: list[tuple[int, int]]) -> Iterator[Any]:
         top = unit.get_top_DIE()
         if top.tag in ("DW_TAG_compile_unit", "DW_TAG_skeleton_unit") and any(
                 first < end and start < last
-                for first, last in _ranges(dwarf, unit, top) for start, end in rest):
+                for first, last in ranges_of(dwarf, unit, top) for start, end in rest):
             yield unit
 
 
-def _ranges(dwarf: Any, unit: Any, top: Any) -> list[tuple[int, int]]:
-    """Addresses of a unit, first and past the end."""
-    attributes = top.attributes
-    low = attributes["DW_AT_low_pc"].value if "DW_AT_low_pc" in attributes else 0
+def ranges_of(dwarf: Any, unit: Any, die: Any) -> list[tuple[int, int]]:
+    """Addresses of a unit, or of what is in it, first and past the end."""
+    attributes = die.attributes
+    top = unit.get_top_DIE().attributes
+    base = top["DW_AT_low_pc"].value if "DW_AT_low_pc" in top else 0
     if "DW_AT_ranges" in attributes:
         lists = dwarf.range_lists()
         entries = lists.get_range_list_at_offset(
@@ -108,14 +121,14 @@ def _ranges(dwarf: Any, unit: Any, top: Any) -> list[tuple[int, int]]:
         found = []
         for entry in entries:
             if hasattr(entry, "base_address"):
-                low = entry.base_address
+                base = entry.base_address
                 continue
-            base = 0 if getattr(entry, "is_absolute", False) else low
-            found.append((base + entry.begin_offset, base + entry.end_offset))
+            added = 0 if getattr(entry, "is_absolute", False) else base
+            found.append((added + entry.begin_offset, added + entry.end_offset))
         return found
-    if "DW_AT_high_pc" not in attributes:
+    if "DW_AT_high_pc" not in attributes or "DW_AT_low_pc" not in attributes:
         return []
-    high = attributes["DW_AT_high_pc"]
+    low, high = attributes["DW_AT_low_pc"].value, attributes["DW_AT_high_pc"]
     return [(low, high.value if high.form == "DW_FORM_addr" else low + high.value)]
 
 

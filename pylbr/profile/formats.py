@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pylbr.profile.link import LinkProfile
     from pylbr.trace.trace import Trace
 
-__all__ = ["AUTOFDO", "ENTRIES_CSV", "FOLDED", "LINKED", "PPROF", "PREAGG", "PROFGEN",
-           "SPEEDSCOPE", "SPEEDSCOPE_TRACE", "write_linked"]
+__all__ = ["AUTOFDO", "ENTRIES_CSV", "FOLDED", "GO_PROFILE", "LINKED", "LLVM_PROFILE", "PPROF",
+           "PREAGG", "PROFGEN", "SPEEDSCOPE", "SPEEDSCOPE_TRACE", "write_linked"]
 
 #: Suffixes of the forms that are about one binary.
-LINKED: Final = (".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz", ".folded")
+LINKED: Final = (".preagg", ".afdo.txt", ".profgen.txt", ".prof.txt", ".pb.gz", ".pgo", ".folded")
 
 
 def _linked(source: Stacks, path: str, options: WriteOptions) -> tuple[LinkProfile, int]:
@@ -58,6 +58,8 @@ def write_linked(
         There is nothing that this form can show, or the file cannot be written.
     """
     from pylbr.profile.autofdo import write_autofdo
+    from pylbr.profile.go_profile import write_go_profile
+    from pylbr.profile.llvm_profile import write_llvm_profile
     from pylbr.profile.pprof import write_folded, write_pprof
     from pylbr.profile.preagg import FORMS, write_preagg
     from pylbr.profile.profgen import write_profgen
@@ -66,7 +68,8 @@ def write_linked(
     if name.endswith(".preagg"):
         write_preagg(path, profile, preagg_form or FORMS[0])
         return
-    writers = {".afdo.txt": write_autofdo, ".profgen.txt": write_profgen, ".pb.gz": write_pprof,
+    writers = {".afdo.txt": write_autofdo, ".profgen.txt": write_profgen,
+               ".prof.txt": write_llvm_profile, ".pb.gz": write_pprof, ".pgo": write_go_profile,
                ".folded": write_folded}
     next(write for suffix, write in writers.items() if name.endswith(suffix))(path, profile)
 
@@ -121,7 +124,14 @@ PROFGEN = Format(
     "profgen", "text profile for llvm-profgen --unsymbolized-profile", "stacks", write=_write,
     suffixes=(".profgen.txt",),
 )
+LLVM_PROFILE = Format(
+    "llvm-profile", "LLVM's sample profile as text, for clang -fprofile-sample-use", "stacks",
+    write=_write, suffixes=(".prof.txt",),
+)
 PPROF = Format("pprof", "profile for pprof", "stacks", write=_write, suffixes=(".pb.gz",))
+GO_PROFILE = Format(
+    "go-profile", "calls for go build -pgo", "stacks", write=_write, suffixes=(".pgo",)
+)
 FOLDED = Format(
     "folded", "collapsed stacks for flame graphs", "stacks", write=_write,
     suffixes=(".folded",),

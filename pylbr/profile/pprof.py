@@ -16,7 +16,8 @@ from pylbr.files.output import AtomicFile
 from pylbr.profile.demangle import demangled
 from pylbr.profile.link import OUTSIDE, LinkProfile
 
-__all__ = ["folded_lines", "pprof_bytes", "write_folded", "write_pprof"]
+__all__ = ["Strings", "folded_lines", "message", "packed", "pprof_bytes", "write_folded",
+           "write_pprof"]
 
 
 def _varint(value: int) -> bytes:
@@ -29,8 +30,8 @@ def _varint(value: int) -> bytes:
     return bytes(found)
 
 
-def _message(*fields: tuple[int, int | bytes]) -> bytes:
-    """Fields by number: integers as varints, bytes with their length."""
+def message(*fields: tuple[int, int | bytes]) -> bytes:
+    """Bytes of a message, of fields by number: integers as varints, bytes with their length."""
     return b"".join(
         _varint(number << 3) + _varint(value) if isinstance(value, int)
         else _varint(number << 3 | 2) + _varint(len(value)) + value
@@ -38,24 +39,26 @@ def _message(*fields: tuple[int, int | bytes]) -> bytes:
     )
 
 
-def _packed(values: Iterable[int]) -> bytes:
+def packed(values: Iterable[int]) -> bytes:
+    """Integers as one field of varints."""
     return b"".join(map(_varint, values))
 
 
-class _Strings:
+class Strings:
     """The string table: "" first."""
 
     def __init__(self) -> None:
         self.numbers = {"": 0}
 
     def __getitem__(self, text: str) -> int:
+        """Its number, a new one if it is new."""
         return self.numbers.setdefault(text, len(self.numbers))
 
 
 def pprof_bytes(profile: LinkProfile) -> bytes:
     """The message, not compressed."""
-    strings, image = _Strings(), profile.image
-    kinds = [_message((1, strings[name]), (2, strings["count"]))
+    strings, image = Strings(), profile.image
+    kinds = [message((1, strings[name]), (2, strings["count"]))
              for name in ("taken_branches", "mispredicted")]
     functions: dict[str, int] = {}
     locations: dict[int, int] = {}
@@ -64,26 +67,26 @@ def pprof_bytes(profile: LinkProfile) -> bytes:
         if first == OUTSIDE:
             continue
         where = locations.setdefault(first, len(locations) + 1)
-        label = [(3, _message((1, target), (3, last)))] if last != OUTSIDE else []
-        samples.append(_message((1, _packed([where])), (2, _packed([count, mispredicted])), *label))
+        label = [(3, message((1, target), (3, last)))] if last != OUTSIDE else []
+        samples.append(message((1, packed([where])), (2, packed([count, mispredicted])), *label))
     places = []
     for address, number in locations.items():
         found = image.function_at(address)
         line = []
         if found is not None:
             function = functions.setdefault(found[0], len(functions) + 1)
-            line = [(4, _message((1, function)))]
-        places.append(_message((1, number), (2, 1), (3, address), *line))
+            line = [(4, message((1, function)))]
+        places.append(message((1, number), (2, 1), (3, address), *line))
     code = next(s for s in image.segments if s.executable)
-    mapping = _message(
+    mapping = message(
         (1, 1), (2, code.address), (3, code.address + code.size), (4, code.offset),
         (5, strings[os.path.realpath(image.path)]), (6, strings[image.build_id.hex()]), (7, 1))
-    names = [_message((1, number), (2, strings[demangled(name)]), (3, strings[name]))
+    names = [message((1, number), (2, strings[demangled(name)]), (3, strings[name]))
              for name, number in functions.items()]
     parts = [(1, kind) for kind in kinds] + [(2, sample) for sample in samples]
     parts += [(3, mapping)] + [(4, place) for place in places] + [(5, name) for name in names]
     parts.append((14, strings["taken_branches"]))  # type: ignore[arg-type]
-    return _message(*parts, *[(6, text.encode()) for text in strings.numbers])
+    return message(*parts, *[(6, text.encode()) for text in strings.numbers])
 
 
 def folded_lines(profile: LinkProfile) -> list[str]:

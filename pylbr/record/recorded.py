@@ -38,7 +38,7 @@ _FEW: Final = 1009
 #: Suffixes of forms that a recording is not written in: tests hold them to `pylbr.trace.formats`.
 OTHER_FORMS: Final = (
     ".lbrt", ".parquet", ".arrow", ".champsimtrace", ".champsimtrace.gz", ".champsimtrace.xz",
-    ".csv", ".preagg", ".afdo.txt", ".profgen.txt", ".pb.gz",
+    ".csv", ".preagg", ".afdo.txt", ".profgen.txt", ".prof.txt", ".pb.gz", ".pgo",
     ".folded", ".speedscope.json", ".fdata", ".perfscript")
 
 

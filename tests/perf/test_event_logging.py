@@ -24,7 +24,8 @@ from pylbr.trace.formats import formats, open_trace
 
 CHOSEN = int(BranchSample.USER | BranchSample.ANY | BranchSample.COUNTERS)
 #: They add entries up, or have call stacks only: no entry is left that could say it.
-SUMS = {"preagg", "autofdo", "profgen", "pprof", "folded", "speedscope", "speedscope-trace"}
+SUMS = {"preagg", "autofdo", "profgen", "llvm-profile", "pprof", "go-profile", "folded",
+        "speedscope", "speedscope-trace"}
 #: Formats of others without a place for it; the writer says what is missing.
 WITHOUT = {"champsim", "perfscript"}
 

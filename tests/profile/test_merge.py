@@ -4,6 +4,7 @@ import gzip
 import os
 import pickle
 import signal
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -24,10 +25,12 @@ from pylbr.profile.pprof import pprof_bytes
 LIBRARY = some_module.__file__
 
 
-def recording(path, seed, base, samples=40, depth=6):
+def recording(path, seed, base, samples=40, depth=6, library=LIBRARY):
     """Stacks in some functions of a library that lies elsewhere in each process."""
     rng = np.random.default_rng(seed)
-    starts = sorted(start for start, _ in ElfImage(LIBRARY).functions().values())[:12]
+    image = ElfImage(library)
+    starts = sorted(start for name, (start, _) in image.functions().items()
+                    if library == LIBRARY or name.startswith("f"))[:12]
     n = samples * depth
     entries = np.zeros(n, BRANCH_ENTRY_DTYPE)
     to = base + rng.choice(starts, n).astype(np.uint64)
@@ -40,8 +43,8 @@ def recording(path, seed, base, samples=40, depth=6):
     offsets = np.arange(0, n + 1, depth)
     pid = 100 + seed
     batch = Samples.build(offsets, entries, ip=to[::depth], pid=pid, tid=pid)
-    maps = [Mmap(pid, pid, base + vaddr, size, offset, LIBRARY)
-            for offset, size, vaddr, _ in ElfImage(LIBRARY).segments]
+    maps = [Mmap(pid, pid, base + vaddr, size, offset, library)
+            for offset, size, vaddr, _ in image.segments]
     metadata = StacksMetadata(events=(Event(name="branches:u", branch_sample_type=9),))
     write_perf_data(path, (metadata, [Comm(pid, pid, "x", True), *maps, batch]))
     return str(path)
@@ -50,14 +53,30 @@ def recording(path, seed, base, samples=40, depth=6):
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     """A directory with five recordings."""
-    place = tmp_path_factory.mktemp("fleet")
+    return recordings(tmp_path_factory.mktemp("fleet"))
+
+
+def recordings(place, **kwargs):
     for seed in range(5):
-        recording(place / f"{seed}.perf.data", seed, 0x7F00_0000_0000 + (seed << 32))
+        recording(place / f"{seed}.perf.data", seed, 0x7F00_0000_0000 + (seed << 32), **kwargs)
     return place
 
 
-def merge(*words):
-    return main(["merge", *map(str, words), "--binary", LIBRARY])
+@pytest.fixture(scope="module")
+def with_lines(tmp_path_factory):
+    """A directory with five recordings of a library with debug information, and its path."""
+    place = tmp_path_factory.mktemp("lines")
+    source, library = place / "x.c", place / "x.so"
+    source.write_text("".join(
+        f"int f{i}(int a) {{ volatile int b = a; while (b > {i}) b -= 3; return b * {i + 7}; }}\n"
+        for i in range(16)))
+    subprocess.run(["gcc", "-O1", "-g", "-shared", "-fPIC", "-o", library, source], check=True)
+    (place / "fleet").mkdir()
+    return recordings(place / "fleet", library=str(library)), str(library)
+
+
+def merge(*words, binary=LIBRARY):
+    return main(["merge", *map(str, words), "--binary", binary])
 
 
 def summed(names):
@@ -70,12 +89,13 @@ def summed(names):
 
 
 @pytest.mark.parametrize("suffix", LINKED)
-def test_any_number_of_jobs_and_any_order_give_the_same_bytes(fleet, tmp_path, suffix):
+def test_any_number_of_jobs_and_any_order_give_the_same_bytes(with_lines, tmp_path, suffix):
+    fleet, library = with_lines
     names = sorted(map(str, fleet.iterdir()))
     found = set()
     for jobs, order in ((1, names), (1, names[::-1]), (2, names), (5, names)):
         out = tmp_path / f"{jobs}{suffix}"
-        assert merge(*order, "-o", out, "-j", jobs) == 0
+        assert merge(*order, "-o", out, "-j", jobs, binary=library) == 0
         found.add(out.read_bytes())
     assert len(found) == 1 and found.pop()
 
