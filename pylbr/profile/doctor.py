@@ -277,6 +277,10 @@ def _of_file(source: Stacks) -> Iterable[Finding]:
         yield Finding("empty", "it is in perf's form for pipes, which perf2bolt and llvm-profgen "
                       "do not read", f"pylbr convert {source.path} -o OUT.perf.data",
                       ("perf2bolt", "llvm-profgen"))
+    elif head.startswith(b"PERFILE2") and "BRANCH_STACK" not in source.metadata.other_features:
+        yield Finding("empty", "its header does not list BRANCH_STACK: perf report "
+                      "--branch-history refuses it", f"pylbr convert {source.path} -o "
+                      "OUT.perf.data", ("perf report",))
 
 
 def _of_binary(
@@ -306,6 +310,12 @@ def _of_binary(
     elif version > 4:
         yield Finding("empty", f"{path} has DWARF {version}, which AutoFDO 0.19 does not read: an "
                       "empty profile with exit code 0", "compile with -gdwarf-4", ("AutoFDO",))
+    code = next((s for s in image.segments if s.executable), None)
+    if code is not None and image.base_offset(code.address) != code.offset:
+        yield Finding("empty", f"the code of {path} lies elsewhere in its file than in memory, as "
+                      "lld and mold link: AutoFDO 0.19 takes the one for the other", f"pylbr "
+                      f"convert FILE -o x.afdo.txt --binary {path}, and create_llvm_prof "
+                      "--profiler=text --profile=x.afdo.txt", ("AutoFDO",))
     if ".symtab" not in sections:
         yield Finding("poor", f"{path} is stripped: no names of local functions",
                       "keep the file before strip, or install its debug file",

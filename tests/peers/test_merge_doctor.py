@@ -1,11 +1,12 @@
 """Tools make of merged profiles what they make of recordings, of bad ones what doctor says."""
 
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from peer_tools import LLVM, VERSIONS, checked, llvm_prof, need, perf2bolt, profgen, run, totals
-from peer_workload import EVENT, METADATA, sample
+from peer_workload import EVENT, HERE, METADATA, sample
 
 from pylbr.cli import main
 from pylbr.perf.abi import BranchSample
@@ -111,6 +112,36 @@ def test_doctor_foretells_what_is_empty(workload, tmp_path, name):
                            and totals((tmp_path / "x.afdo").read_text(errors="replace")))
     said = {consumer: found.verdict(consumer) != "empty" for consumer in made}
     assert made == said, [f.what for f in found.findings]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_doctor_foretells_what_perf_report_refuses(workload, tmp_path, listed):
+    path = tmp_path / "perf.data"
+    write_perf_data(path, workload.stream(sample(workload, 7)))
+    if not listed:  # the bitmap of features; this one has no content, and its place is last
+        data = bytearray(path.read_bytes())
+        data[72 + 1] &= ~0x80
+        path.write_bytes(data)
+    done = run(need("perf"), "report", "-i", path, "--branch-history", "--stdio")
+    with open_any(path) as source:
+        verdict = examine(source).verdict("perf report")
+    refused = "But no callchain or branch data" in done.stderr  # and exits with 0
+    assert refused != listed == (verdict != "empty")
+
+
+@pytest.mark.parametrize("linker", ["bfd", "mold"])
+def test_doctor_foretells_what_autofdo_makes_of_a_linkers_file(tmp_path, linker):
+    binary, data, out = tmp_path / "program", tmp_path / "perf.data", tmp_path / "x.afdo"
+    checked(need("gcc"), "-O1", "-gdwarf-4", "-w", f"-fuse-ld={linker}", "-Wl,--build-id", "-o",
+            binary, HERE / "linked.c")
+    checked(sys.executable, "-m", "pylbr", "record", "-q", "-e", "taken", "-c", "211",
+            "-o", data, "--", binary)
+    run(need("create_llvm_prof"), f"--binary={binary}", f"--profile={data}", f"--out={out}",
+        "--format=text")
+    with open_any(data) as source:
+        verdict = examine(source, str(binary)).verdict("AutoFDO")
+    assert bool(totals(out.read_text(errors="replace"))) == (linker == "bfd")
+    assert (verdict == "empty") == (linker == "mold")
 
 
 def test_bolt_reads_what_was_merged(parts, workload):
