@@ -26,15 +26,14 @@ KERNEL = np.uint64(1 << 63)
 LAYOUT = Path(__file__).parents[1] / "tests" / "record" / "programs" / "layout.c"
 
 
-def edges(source, target):
-    """{edge: times}."""
+def edges(source, target, weights=None):
+    """{edge: times, or sum of the weights}; user mode only."""
     user = (source < KERNEL) & (target < KERNEL)
-    pairs = np.empty(int(user.sum()), "u8,u8")
-    pairs["f0"], pairs["f1"] = source[user], target[user]
     # One number an edge: multiplied by an odd number, no two pairs of a program's meet.
-    key = pairs["f0"] * np.uint64(0x9E3779B97F4A7C15) + pairs["f1"]
-    return Counter(dict(zip(*(x.tolist() for x in np.unique(key, return_counts=True)),
-                            strict=True)))
+    keys, place = np.unique(source[user] * np.uint64(0x9E3779B97F4A7C15) + target[user],
+                            return_inverse=True)
+    counts = np.bincount(place, None if weights is None else weights[user])
+    return Counter(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
 
 
 class Truth:

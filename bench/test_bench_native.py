@@ -1,11 +1,10 @@
 """What recording natively costs, beside the program alone; each round runs every contender once.
 
 Elapsed and CPU time are those of the program, from its start to its end, recorder apart; pylbr's
-own CPU time is listed beside them.  "ticks alone": no windows, what the clock and its signal cost.
+own CPU time is listed beside them.  "a tick each": no tick makes more than one window.
 Goals: 1,000 stacks per second at most 1.05 x, 10,000 at most 1.3 x.
 """
 
-import contextlib
 import shutil
 import statistics
 import subprocess
@@ -21,36 +20,30 @@ from pylbr.bench.rows_record import Counting
 from pylbr.errors import UnsupportedFeature
 from pylbr.record.engine import Request
 from pylbr.record.native.engine import usable
-from pylbr.record.native.image import Image
 from pylbr.record.wire_numbers import Counted
 
 ROUNDS = 5 if QUICK else 15
-SCALE = 8 if QUICK else 16
-NAMES = ("gzip", "sqlite3", "python3")
+SCALE = 32
+NAMES = ("gzip", "sqlite3", "python3", "sort")
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
-    """{name: command}."""
-    return commands(tmp_path_factory.mktemp("native"), SCALE)
+    """{name: command}; sort has two threads."""
+    place = tmp_path_factory.mktemp("native")
+    lines = place / "lines"
+    lines.write_text("".join(f"{n * 0x9E3779B1 % (1 << 32):08x}\n" for n in range(30_000 * SCALE)))
+    return {**commands(place, SCALE),
+            "sort": ["/usr/bin/sort", "--parallel=2", "-S", "200M", lines]}
 
 
-@contextlib.contextmanager
-def no_windows():
-    """The blob knows of no code, so that it makes no stacks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image, "publish", lambda self, ranges: None)
-        yield
-
-
-def recorded(command, hertz, overhead, windows=True):
+def recorded(command, hertz, overhead, burst=0):
     """(elapsed, CPU seconds of the program, those of pylbr, number of stacks)."""
     sink, before = Counting(), used()
     request = Request(command, counted=Counted.TIME, period=1_000_000_000 // hertz,
-                      overhead=overhead)
+                      overhead=overhead, burst=burst)
     own = time.process_time()
-    with contextlib.nullcontext() if windows else no_windows():
-        outcome = record(request, sink, "native")
+    outcome = record(request, sink, "native")
     return outcome.seconds, used() - before, time.process_time() - own, sink.count
 
 
@@ -67,7 +60,8 @@ def test_overhead(benchmark, programs, name):
         "alone": lambda: (*seconds_of(*command), 0, 0),
         "1000 Hz": lambda: recorded(command, 1000, 5),
         "10000 Hz": lambda: recorded(command, 10_000, 100),
-        "10000 Hz, ticks alone": lambda: recorded(command, 10_000, 100, windows=False),
+        "10000 Hz, a tick each": lambda: recorded(command, 10_000, 100, burst=1),
+        "50000 Hz": lambda: recorded(command, 50_000, 100),
         "10000 Hz, 5 %": lambda: recorded(command, 10_000, 5),
     }
     found = {key: [] for key in contenders}

@@ -65,6 +65,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-overhead", type=_percent, default=5.0, metavar="PERCENT",
                         help="share of its time that recording may cost a thread (default 5%%); "
                              "the native engine takes fewer stacks rather")
+    parser.add_argument("--burst", type=int, default=0, metavar="N", choices=range(1, 9),
+                        help="stacks per tick of the native engine, some 128 taken branches "
+                             "apart: 1 to 8 (default: 1 up to 2,000 stacks per second, then as "
+                             "many as keep ticks rare)")
     perf_options.answer(parser, perf_options.RECORD)
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
@@ -103,8 +107,8 @@ def _record(
         command, args.output, frequency=args.freq, count=args.count, event=args.event,
         full=args.full, branch_filter=args.branch_filter, depth=args.depth, engine=args.engine,
         cycles=args.cycles, mispredicts=args.mispredicts, max_size=args.max_size,
-        max_overhead=args.max_overhead, pid=args.pid, tid=args.tid, seconds=args.duration,
-        live=args.live, arguments=["pylbr", *sys.argv[1:]],
+        max_overhead=args.max_overhead, burst=args.burst, pid=args.pid, tid=args.tid,
+        seconds=args.duration, live=args.live, arguments=["pylbr", *sys.argv[1:]],
         chosen=_ignore if args.quiet else _chosen,
         announce=_ignore if args.quiet else _announce,
         progress=reach)

@@ -57,6 +57,8 @@ class Request:
         How long to record a process that runs already; 0: until it ends or pylbr is interrupted.
     overhead : float
         Percent of a thread's time that windows may take (native engine).
+    burst : int
+        Stacks of a tick (native engine); 0: as many as the rate needs.
     most_bytes : int
         The largest file that a full trace may make; 0 for any.
     target : Target
@@ -75,6 +77,7 @@ class Request:
     tid: int = 0
     seconds: float = 0.0
     overhead: float = 5.0
+    burst: int = 0
     most_bytes: int = 0
     target: Target = X86_64
 

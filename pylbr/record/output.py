@@ -21,6 +21,7 @@ from pylbr.perf.entries import perf_samples
 from pylbr.perf.stacks import Comm, Event, Exit, Fork, Lost, Mmap, Record, StacksMetadata
 from pylbr.record.engine import Engine, Request
 from pylbr.record.events import declared_event
+from pylbr.record.native.bursts import described
 from pylbr.record.wire_numbers import Counted
 
 __all__ = ["PerfDataOutput", "describe"]
@@ -31,10 +32,12 @@ _NS: Final = 1_000_000_000
 def describe(request: Request, engine: Engine) -> dict[str, str]:
     """Where the numbers come from, for the head of a file."""
     timed = request.cycles or request.counted is Counted.CYCLES
+    windows = {"windows": described(request)} if engine.name == "native" else {}
     return {
         "engine": engine.name, "command": " ".join(request.command),
         "cycles": f"model: {engine.cycles}" if timed else "none",
         "mispredicts": f"model: {request.mispredicts}" if request.mispredicts else "none",
+        **windows,
     }  # fmt: skip
 
 

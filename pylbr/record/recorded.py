@@ -86,7 +86,7 @@ def record_program(
     *, frequency: int | str | None = None, count: int | None = None, event: str | None = None,
     full: bool = False, branch_filter: str = "any,u", depth: int | None = None,
     engine: str | None = None, cycles: bool = False, mispredicts: str = "", max_size: int = 0,
-    max_overhead: float = 5.0, pid: int | None = None, tid: int | None = None,
+    max_overhead: float = 5.0, burst: int = 0, pid: int | None = None, tid: int | None = None,
     seconds: float = 0.0, live: bool = False, arguments: Sequence[str] = (),
     chosen: Callable[[str], object] = _ignore, announce: Callable[[str], object] = _ignore,
     progress: Callable[[int, int], object] = _uncounted,
@@ -124,6 +124,9 @@ def record_program(
         Bytes of the largest full trace to write; 0 for any.
     max_overhead : float
         Percent of a thread's time that the native engine may cost.
+    burst : int
+        Stacks that the native engine takes per tick, some branches apart; 0: as many as a rate
+        above 2,000 per second needs.
     pid, tid : int, optional
         A process that runs already, or one thread of it.
     seconds : float
@@ -175,6 +178,7 @@ def record_program(
         words, full, counted, period, control=lbr_ctl(filter_), cycles=cycles,
         mispredicts=mispredicts, most_bytes=max_size, seconds=seconds,
         pid=process_of(tid) if tid else pid or 0, tid=tid or 0, overhead=max_overhead,
+        burst=burst,
         depth=depth or 32, target=target,
     )
     path = os.fspath(output) if output else "trace.parquet" if full else "perf.data"

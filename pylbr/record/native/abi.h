@@ -55,10 +55,10 @@ struct record {
     uint64_t cost;     /* TSC cycles, from the tick to the end of the window */
     uint32_t key;      /* si_fd of the tick: which thread */
     uint32_t cpu;
-    uint32_t ticks;    /* that this stack stands for */
+    uint64_t weight;   /* nanoseconds that this stack stands for */
     uint16_t count;
     uint8_t end;       /* enum end */
-    uint8_t reserved;
+    uint8_t reserved[5];
     uint8_t classes[NATIVE_DEPTH];
     uint64_t from[NATIVE_DEPTH], to[NATIVE_DEPTH];
 } __attribute__((aligned(128)));
@@ -83,8 +83,13 @@ struct shared {
     uint64_t cycles_max;/* of a window, TSC */
     uint32_t rest;      /* a window of n cycles is followed by n * rest / 256 cycles without */
     uint32_t tick_cost; /* TSC cycles of a tick outside its handler */
+    uint32_t burst;     /* windows of a tick */
+    uint32_t gap;       /* taken branches between two: gap / 2 up to gap * 3 / 2, at random */
+    uint64_t period;    /* nanoseconds between ticks */
     uint64_t head;      /* next position of the ring */
     uint64_t full;      /* windows that found the ring full */
+    uint64_t ticks;     /* that began a window */
+    uint64_t left_out;  /* windows that these did not come to */
     uint64_t skipped[SKIP_KINDS];
     uint64_t ended[END_KINDS];
     uint64_t generation;/* raised when translations may have become void */

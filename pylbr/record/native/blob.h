@@ -72,8 +72,7 @@ struct thread {
     u8 stack[ALTERNATE_STACK];
     u64 ended;           /* TSC at the end of the last window */
     u64 rest;            /* cycles to leave the program alone from then on */
-    u32 ticks;           /* since the last stack */
-    u32 reserved;
+    u64 weight;          /* nanoseconds that no stack stands for yet */
     u64 restorer;        /* struct rt_sigframe begins here */
     struct ucontext uc;
     u8 fpstate[] __attribute__((aligned(64)));
@@ -122,7 +121,10 @@ struct lane {
     u64 epoch, generation;           /* of the fork page, of the ranges */
     u32 flushes, reserved;
     struct thread *thread;
-    u32 key, count, blocks;
+    u32 key, count, blocks;          /* blocks: of this window or gap */
+    u32 left, gap;                   /* windows to make, this one too; branches before it */
+    u64 part;                        /* nanoseconds that a window stands for */
+    u64 all_blocks;                  /* of this tick, before this window or gap */
     u32 pkru;
     u64 began, deadline;
     u64 wanted, rsp;                 /* block that is looked for; the program's stack pointer */
@@ -200,7 +202,7 @@ __attribute__((noreturn)) void window_end(struct lane *lane, u64 pc, u64 rsp, en
 void window_close(struct lane *lane, u64 pc, enum end why);
 void store_registers(struct gregs *to, const struct registers *from);
 /* ring.c */
-void ring_write(const struct lane *lane, u64 pc, enum end why);
+void ring_write(const struct lane *lane, u64 pc, enum end why, u64 kept);
 /* entry.S */
 __attribute__((noreturn)) void resume(struct registers *regs);
 __attribute__((noreturn)) void resume_signal(void *frame, void *fpstate, u64 xfeatures, u32 *busy,

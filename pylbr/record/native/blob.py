@@ -37,12 +37,12 @@ SKIP_NAMES: Final = (
 
 #: Structures of abi.h: names of the members in the order of `layout` in blob.c.
 _STRUCTURES: Final = {
-    "record": ("sequence", "tsc", "ip", "cost", "key", "cpu", "ticks", "count", "end", "classes",
+    "record": ("sequence", "tsc", "ip", "cost", "key", "cpu", "weight", "count", "end", "classes",
                "from", "to"),
     "range": ("start", "end", "kind"),
     "shared": ("stopped", "depth", "accept", "blocks_max", "cycles_max", "rest", "tick_cost",
-               "head", "full", "skipped", "ended", "generation", "version", "range_count",
-               "ranges"),
+               "burst", "gap", "period", "head", "full", "ticks", "left_out", "skipped",
+               "ended", "generation", "version", "range_count", "ranges"),
     "region": ("start", "alias"),
     "slot": ("handler", "flags", "restorer", "mask", "number", "ready"),
     "state": ("shared", "ring", "ring_mask", "threads", "thread_count", "thread_size", "lanes",

@@ -20,6 +20,7 @@ from pylbr.perf.stacks import Lost
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.filters import accepted_classes
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, blob
+from pylbr.record.native.bursts import GAP, TICK_SECONDS, Pace
 from pylbr.record.native.clock import Clock
 from pylbr.record.native.image import RING, Limits
 from pylbr.record.native.launched import Launched
@@ -41,9 +42,6 @@ _IDLE_SECONDS: Final = 0.1
 _LOADER_SECONDS: Final = 60.0
 _BLOCKS: Final = 4096
 _WINDOW_SECONDS: Final = 0.001
-#: CPU time of a tick and of the window after it, as measured on a virtual machine.
-_TICK_SECONDS: Final = 20e-6
-_STACK_SECONDS: Final = 25e-6
 _TYPE_SHIFT: Final = 56
 _SHORTEST: Final = 20_000
 _REST_MAX: Final = 1 << 24
@@ -117,11 +115,6 @@ def _rest(overhead: float) -> int:
     return min(int(256 * (100 / overhead - 1)), _REST_MAX) if overhead < 100 else 0
 
 
-def _least_period(overhead: float) -> int:
-    """Nanoseconds between ticks that cost so many percent of a thread's time."""
-    return int(_STACK_SECONDS * 1e9 * 100 / overhead) if overhead < 100 else 0
-
-
 def _pause(period: int) -> float:
     """Seconds between readings of the ring: each wakes pylbr, which takes CPU time, too."""
     shortest, longest = _POLL_SECONDS
@@ -149,15 +142,13 @@ class _Run:
         limits = Limits(
             depth=request.depth, accept=accepted_classes(request.control), blocks=_BLOCKS,
             cycles=int(rate * _WINDOW_SECONDS), rest=_rest(request.overhead),
-            tick_cost=int(rate * _TICK_SECONDS),
+            tick_cost=int(rate * TICK_SECONDS), gap=GAP,
         )  # fmt: skip
         self._request, self._sink = request, sink
         self._ticks, self._why = make_ticks()
-        period = max(
-            request.period, _least_period(request.overhead), _SECOND // self._ticks.most
-        )
-        self._session = Session(blob(), limits, self._ticks, period, sink)
-        self._pause = _pause(period) if self._ticks.exact else _POLL_SECONDS[0]
+        pace = Pace(request, _SECOND // self._ticks.most)
+        self._session = Session(blob(), limits, self._ticks, pace, sink)
+        self._pause = _pause(request.period) if self._ticks.exact else _POLL_SECONDS[0]
         self._outcome = Outcome()
         self._stacks = 0
         self._started = time.monotonic()
@@ -203,7 +194,7 @@ class _Run:
             if now >= next_idle:
                 next_idle = now + _IDLE_SECONDS
                 self._clock.update()
-                self._session.pace()
+                self._session.keep_pace()
                 idle()
         self._outcome.seconds = time.monotonic() - self._started
 
@@ -220,10 +211,10 @@ class _Run:
                 f"{self._why}: stacks by a timer, at most {self._ticks.most:,} per second, "
                 "weighed by the CPU time of their threads"
             )
-        elif self._session.period > self._request.period:
+        elif self._session.pace.each > self._request.period:
             self._outcome.remarks.append(
-                f"at the end a stack per {self._session.period / 1e6:.3g} ms, to cost at most "
-                f"{self._request.overhead:g} % of the time (--max-overhead)"
+                f"at the end a stack per {self._session.pace.each / 1e6:.3g} ms, to cost at "
+                f"most {self._request.overhead:g} % of the time (--max-overhead)"
             )
         if not self._stacks:
             self._outcome.nothing = (
@@ -264,15 +255,22 @@ class _Run:
         total = self._session.total
         ended, skipped = total("ended"), total("skipped")
         result = []
-        lost = int(skipped.sum()) + int(total("full").sum())
+        ticks, left_out = int(total("ticks").sum()), int(total("left_out").sum())
+        lost = int(skipped.sum()) + int(total("full").sum()) + left_out
         if lost:
             self._sink.record(Lost(lost, time.monotonic_ns()))
+        if int(ended.sum()) > ticks:
+            result.append(
+                f"{int(ended.sum()):,} windows of {ticks:,} ticks: those of one tick follow each "
+                "other closely, and tell less than as many ticks would"
+            )
         cut = _listed(ended[1:], END_NAMES[1:])
         if cut:
             result.append(f"{int(ended.sum()):,} windows, of which cut: {cut}")
         if skipped.any():
             result.append(f"ticks without a window: {_listed(skipped, SKIP_NAMES)}")
         for count, what in (
+            (left_out, "windows left out: their tick ended before them"),
             (int(total("full").sum()), "stacks found no room"),
             (int(total("damaged").sum()), "stacks were damaged"),
             (self._session.unreached, "processes ended before they were reached"),

@@ -18,6 +18,8 @@ __all__ = ["RING", "Image", "Limits"]
 
 #: Stacks that wait for pylbr.
 RING: Final = 4096
+#: Nanoseconds that no stack stands for: a day.
+_HEAVIEST: Final = 86_400_000_000_000
 _PAGE: Final = 4096
 
 
@@ -37,6 +39,8 @@ class Limits:
         A window of n cycles is followed by n * rest / 256 without one.
     tick_cost : int
         TSC cycles of a tick beyond its handler.
+    gap : int
+        Taken branches between two windows of a tick, on average.
     """
 
     depth: int
@@ -45,6 +49,7 @@ class Limits:
     cycles: int
     rest: int
     tick_cost: int
+    gap: int = 0
 
 
 class Image:
@@ -82,7 +87,7 @@ class Image:
         for name, value in (
             ("depth", limits.depth), ("accept", limits.accept), ("blocks_max", limits.blocks),
             ("cycles_max", limits.cycles), ("rest", limits.rest),
-            ("tick_cost", limits.tick_cost), ("generation", 1),
+            ("tick_cost", limits.tick_cost), ("gap", limits.gap), ("generation", 1),
         ):  # fmt: skip
             self._shared[name] = value
 
@@ -96,8 +101,12 @@ class Image:
         """Make no more windows."""
         self._shared["stopped"] = 1
 
+    def tick(self, burst: int, period: int) -> None:
+        """Each tick makes `burst` windows, and comes `period` ns after the one before."""
+        self._shared["burst"], self._shared["period"] = burst, period
+
     def counts(self, name: str) -> np.ndarray:
-        """`skipped`, `ended` or `full` of abi.h: a copy."""
+        """`skipped`, `ended`, `full`, `ticks` or `left_out` of abi.h: a copy."""
         return np.array(self._shared[name][0])
 
     def publish(self, ranges: Iterable[tuple[int, int, int]]) -> None:
@@ -133,7 +142,7 @@ class Image:
 
     def _checked(self, records: np.ndarray) -> np.ndarray:
         good = (records["count"] <= self._shared["depth"][0]) & (records["count"] > 0)
-        good &= records["ticks"] > 0
+        good &= (records["weight"] > 0) & (records["weight"] < _HEAVIEST)
         good &= (records["classes"] < 16).all(axis=1)
         self.damaged += int(len(good) - good.sum())
         return records[good]

@@ -32,7 +32,8 @@ static struct record *claim(u64 *position) {
     }
 }
 
-void ring_write(const struct lane *lane, u64 pc, enum end why) {
+/* `kept`: nanoseconds of the tick that stacks still to come stand for. */
+void ring_write(const struct lane *lane, u64 pc, enum end why, u64 kept) {
     u64 position;
     struct record *r = claim(&position);
     if (!r) {
@@ -44,12 +45,12 @@ void ring_write(const struct lane *lane, u64 pc, enum end why) {
     r->cost = r->tsc - lane->began;
     r->key = lane->key;
     r->cpu = cpu();
-    r->ticks = lane->thread->ticks;
+    r->weight = lane->thread->weight - kept;
     r->count = (u16)lane->count;
     r->end = (u8)why;
     copy(r->classes, lane->classes, sizeof r->classes);
     copy(r->from, lane->from, lane->count * 8);
     copy(r->to, lane->to, lane->count * 8);
-    lane->thread->ticks = 0;
+    lane->thread->weight = kept;
     __atomic_store_n(&r->sequence, position / (state.ring_mask + 1) * 2 + 1, __ATOMIC_RELEASE);
 }

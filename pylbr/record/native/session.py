@@ -16,6 +16,7 @@ import numpy as np
 from pylbr.perf.stacks import Comm, Exit, Fork, Lost
 from pylbr.record.engine import Sink
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, SKIP_RESTING, Blob
+from pylbr.record.native.bursts import Pace
 from pylbr.record.native.image import Image, Limits
 from pylbr.record.native.inject import Injection, give_stack, inject
 from pylbr.record.native.masked import Masked
@@ -38,10 +39,10 @@ _LOST, _COMM, _EXIT, _FORK, _MMAP2 = 2, 3, 4, 7, 10
 _COMM_EXEC: Final = 1 << 13
 _PROT_WRITE: Final = 2
 #: What is counted in each image, and how many numbers that is.
-_COUNTS: Final = {"ended": len(END_NAMES), "skipped": len(SKIP_NAMES), "full": 1, "damaged": 1}
-#: From so many ticks on their pace is looked at; shares of skipped ones to change it for.
-_PACED_TICKS: Final = 100
-_TOO_MANY, _FEW = 0.2, 0.02
+_COUNTS: Final = {
+    "ended": len(END_NAMES), "skipped": len(SKIP_NAMES), "full": 1, "ticks": 1, "left_out": 1,
+    "damaged": 1,
+}  # fmt: skip
 #: How long threads may take to leave the blob, and for how long each runs between two looks.
 _LEAVE_SECONDS: Final = 5.0
 _STEP_SECONDS: Final = 0.002
@@ -77,25 +78,23 @@ class Session:
     blob : Blob
     limits : Limits
     ticks : Ticks
-    period : int
-        Nanoseconds between ticks.
+    pace : Pace
     sink : Sink
 
     Attributes
     ----------
-    period : int
-        Nanoseconds between ticks, as they are now.
+    pace : Pace
+        Of the ticks, as they are now.
     unreached : int
         Processes that ended before they could be recorded.
     remarks : list of str
     """
 
     def __init__(
-        self, blob: Blob, limits: Limits, ticks: Ticks, period: int, sink: Sink
+        self, blob: Blob, limits: Limits, ticks: Ticks, pace: Pace, sink: Sink
     ) -> None:
         self._blob, self._limits, self._ticks, self._sink = blob, limits, ticks, sink
-        self.period = self._shortest = period
-        self._paced = 0, 0
+        self.pace = pace
         self._lanes = min(2 * (os.cpu_count() or 1), 16)
         self._processes: dict[int, _Process] = {}
         self._images: list[Image] = []
@@ -105,7 +104,7 @@ class Session:
         self._side: Side | None = None
         self._numbers = Numbers()
         self._weights = Weights(ticks)
-        self._masked = Masked(period, ticks.spent)
+        self._masked = Masked(pace.period, ticks.spent)
         self._root, self._started, self._only = 0, False, 0
         self.unreached = 0
         self.remarks: list[str] = []
@@ -114,7 +113,7 @@ class Session:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def total(self, name: str) -> np.ndarray:
-        """`ended`, `skipped`, `full` or `damaged` of all processes that were recorded."""
+        """`ended`, `skipped`, `full`, `ticks`, `left_out` or `damaged` of all processes."""
         result = self._retired.get(name, np.zeros(_COUNTS[name], np.uint64))
         for image in self._images:
             result = result + _count(image, name)
@@ -149,7 +148,7 @@ class Session:
         if self._side:
             self._side.entered(pid)
         process.injected = time.monotonic_ns()
-        self._images.append(process.injection.image)
+        self._add(process.injection.image)
         self._publish(process)
         if fd >= 0:
             self._ticks.enable(fd)
@@ -178,7 +177,7 @@ class Session:
                 tracees[0], self._blob, self._limits, self._lanes, keys.get(tracees[0].tid, -1)
             )
             process.injected = time.monotonic_ns()
-            self._images.append(injection.image)
+            self._add(injection.image)
             for tracee in tracees[1:]:
                 give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
             settle((tracee, injection.moved(registers)) for tracee, registers in saved)
@@ -189,6 +188,10 @@ class Session:
         self._publish(process)
         for fd in process.threads.values():
             self._ticks.enable(fd)
+
+    def _add(self, image: Image) -> None:
+        image.tick(self.pace.burst, self.pace.period)
+        self._images.append(image)
 
     def _describe(self, process: _Process) -> None:
         """Names and mappings that were there before perf was asked."""
@@ -274,7 +277,7 @@ class Session:
 
     def _tick(self, process: _Process, tid: int) -> int:
         try:
-            fd = self._ticks.add(process.pid, tid, self.period)
+            fd = self._ticks.add(process.pid, tid, self.pace.period)
         except ProcessLookupError:
             return -1
         process.threads[tid] = fd
@@ -344,7 +347,7 @@ class Session:
         pid, tid = np.array(tasks, np.int32).reshape(-1, 2).T
         known = np.isin(stacks["key"], list(self._keys)) & (pid > 0)
         stacks = stacks[known]
-        weights = self._weights.of(stacks["key"], stacks["ticks"], self.period)
+        weights = self._weights.of(stacks["key"], stacks["weight"])
         return stacks, pid[known], tid[known], weights
 
     def _retire(self) -> None:
@@ -357,23 +360,17 @@ class Session:
             self._images.remove(image)
             image.close()
 
-    def pace(self) -> None:
-        """Tick less often where windows are skipped to keep the overhead low: ticks cost, too."""
-        made, skipped = int(self.total("ended").sum()), self.total("skipped")
-        resting = int(skipped[SKIP_RESTING])
-        (made_before, resting_before), self._paced = self._paced, (made, resting)
-        ticks = made - made_before + resting - resting_before
-        if ticks < _PACED_TICKS:
-            self._paced = made_before, resting_before
+    def keep_pace(self) -> None:
+        """Change the pace of the ticks by what they have made."""
+        if not self.pace.adapt(
+            int(self.total("ended").sum()), int(self.total("ticks").sum()),
+            int(self.total("skipped")[SKIP_RESTING]),
+        ):
             return
-        share = (resting - resting_before) / ticks
-        wanted = self.period / (1 - min(share, 0.75)) if share > _TOO_MANY else (
-            self.period * 0.9 if share < _FEW else self.period)
-        wanted = max(int(wanted), self._shortest)
-        if wanted != self.period:
-            self.period = wanted
-            for fd in self._keys:
-                self._ticks.change(fd, wanted)
+        for image in self._images:
+            image.tick(self.pace.burst, self.pace.period)
+        for fd in self._keys:
+            self._ticks.change(fd, self.pace.period)
 
     def stop(self) -> None:
         """Make no more windows."""

@@ -23,7 +23,7 @@ class Weights:
         self._spent: dict[int, int] = {}
 
     def of(
-        self, keys: NDArray[np.uint32], ticks: NDArray[np.uint32], period: int
+        self, keys: NDArray[np.uint32], weights: NDArray[np.uint64]
     ) -> NDArray[np.uint64]:
         """Nanoseconds of each stack.
 
@@ -31,21 +31,19 @@ class Weights:
         ----------
         keys : ndarray of u4, shape (n,)
             Whose ticks they are.
-        ticks : ndarray of u4, shape (n,)
-            Since the stack before.
-        period : int
-            Nanoseconds between two.
+        weights : ndarray of u8, shape (n,)
+            Nanoseconds by the clock that ticks.
         """
-        weights = ticks.astype(np.uint64) * np.uint64(period)
         if self._ticks.exact:
             return weights
+        weights = weights.copy()
         for key in np.unique(keys).tolist():
             mine = keys == key
             now = self._ticks.spent(key)
             used = now - self._spent.get(key, now)
             self._spent[key] = now
             if used > 0:
-                share = ticks[mine] / ticks[mine].sum()
+                share = weights[mine] / weights[mine].sum()
                 weights[mine] = np.maximum(used * share, 1).astype(np.uint64)
         return weights
 

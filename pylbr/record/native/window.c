@@ -1,4 +1,8 @@
-/* A window: from a tick to `depth` accepted branches later.
+/* A window: `depth` accepted branches, from a tick or from the end of a gap.
+ *
+ * A tick makes `burst` windows.  In the gaps between them the thread stays in copied code, and
+ * nothing is noted: a signal for each window would cost much more.  What ends a window early
+ * ends the tick.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -39,9 +43,13 @@ static void skip(enum skip why) { add(&shared()->skipped[why]); }
 static void begin(struct lane *lane, struct thread *thread, u32 key, u64 began) {
     lane->thread = thread;
     lane->key = key;
-    lane->count = lane->blocks = 0;
+    lane->count = lane->blocks = lane->gap = 0;
+    lane->all_blocks = 0;
+    lane->left = shared()->burst ? shared()->burst : 1;
+    lane->part = shared()->period / lane->left;
     lane->began = began;
     lane->deadline = began + shared()->cycles_max;
+    add(&shared()->ticks);
 }
 
 /* Program code whose trap flag is set is being stepped; a window would hide the steps. */
@@ -87,7 +95,7 @@ void tick(const struct siginfo *info, struct ucontext *uc) {
     if (info->code == TICK_CODE)
         restart_call(&uc->regs);
     struct thread *thread = (struct thread *)(state.threads + (u64)key * state.thread_size);
-    thread->ticks++;
+    thread->weight += shared()->period;
     give_stack(thread, uc);
     if (__atomic_load_n(&shared()->stopped, __ATOMIC_RELAXED))
         return skip(SKIP_STOPPED);
@@ -126,13 +134,55 @@ void window_run(struct lane *lane, struct block *block, u64 rsp) {
     lane->regs.leave = face->leave;
 }
 
+static void next_stretch(struct lane *lane) {
+    lane->all_blocks += lane->blocks;
+    lane->blocks = 0;
+}
+
+/* A branch was taken. */
 static void note(struct lane *lane, const struct exit *x, u64 to) {
+    if (lane->gap) {
+        if (!--lane->gap)
+            next_stretch(lane);
+        return;
+    }
     if (!(shared()->accept >> x->cls & 1))
         return;
     u32 n = lane->count++;
     lane->from[n] = x->from;
     lane->to[n] = to;
     lane->classes[n] = x->cls;
+}
+
+/* ---- window after window ---- */
+
+/* Hand the stack over; `kept`: nanoseconds of this tick that are the next windows'. */
+static void hand_over(const struct lane *lane, u64 pc, enum end why, u64 kept) {
+    add(&shared()->ended[why]);
+    if (lane->count)
+        ring_write(lane, pc, why, kept);
+}
+
+/* The share of the longest time of a tick after which no more windows begin: the last one is not
+ * to be cut by the clock. */
+#define BURST_SHARE 4u
+
+static int is_last(const struct lane *lane) {
+    return lane->left <= 1 || tsc() - lane->began > shared()->cycles_max / BURST_SHARE;
+}
+
+/* Gaps of one length would keep the step of a loop. */
+static u32 gap(void) {
+    u64 length = shared()->gap, random = tsc() * 0x9e3779b97f4a7c15u >> 32;
+    return (u32)(length / 2 + (random * (length + 1) >> 32));
+}
+
+static void next_window(struct lane *lane, u64 pc) {
+    lane->left--;
+    hand_over(lane, pc, END_FULL, lane->left * lane->part);
+    lane->count = 0;
+    lane->gap = gap();
+    next_stretch(lane);
 }
 
 #define CLOCK_BLOCKS 16u /* the clock is looked at once in so many */
@@ -164,8 +214,11 @@ __attribute__((used)) void dispatch(struct registers *regs) {
         window_end(lane, pc, rsp, x->end);
     if (x->kind != EXIT_GO_ON)
         note(lane, x, pc);
-    if (lane->count == shared()->depth)
-        window_end(lane, pc, rsp, END_FULL);
+    if (lane->count == shared()->depth) {
+        if (is_last(lane))
+            window_end(lane, pc, rsp, END_FULL);
+        next_window(lane, pc);
+    }
     if (++lane->blocks > shared()->blocks_max ||
         (lane->blocks % CLOCK_BLOCKS == 0 && tsc() > lane->deadline))
         window_end(lane, pc, rsp, END_LONG);
@@ -183,16 +236,17 @@ __attribute__((used)) void dispatch(struct registers *regs) {
  * no more than its blocks can have taken, some of them translated. */
 #define BLOCK_CYCLES 1500u
 static u64 cost(const struct lane *lane, u64 now) {
-    u64 most = (lane->blocks + 32ul) * BLOCK_CYCLES, taken = now - lane->began;
+    u64 most = (lane->all_blocks + lane->blocks + 32ul) * BLOCK_CYCLES, taken = now - lane->began;
     return taken < most ? taken : most;
 }
 
-/* Hand the stack over. */
+/* The end of a tick. */
 void window_close(struct lane *lane, u64 pc, enum end why) {
     struct thread *thread = lane->thread;
-    add(&shared()->ended[why]);
-    if (lane->count)
-        ring_write(lane, pc, why);
+    u32 made = !lane->gap;
+    if (made)
+        hand_over(lane, pc, why, 0);
+    __atomic_fetch_add(&shared()->left_out, lane->left - made, __ATOMIC_RELAXED);
     thread->ended = tsc();
     thread->rest = (cost(lane, thread->ended) + shared()->tick_cost) * shared()->rest / 256;
 }

@@ -5,7 +5,9 @@
 PROGRAM is linked with -Wl,--emit-relocs.  The first table: overlap of edge profiles within the
 program (the sum over all edges of the smaller share) for every k-th of the stacks, and for as many
 branches drawn from the truth independently; then the same without the stacks that were cut, and of
-stacks that are not weighed.  The second: taken branches of BOLT's program by each profile.
+stacks that are not weighed.  It comes twice: of stacks with a tick each, and of four per tick,
+which follow each other closely; of these whole ticks are left out.  The last table: taken branches
+of BOLT's program by each profile.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.convergence import edges, overlap
 from lbrcore import BranchClass
 from pylbr import trace
 from pylbr.files.elf import ElfImage
@@ -28,19 +31,6 @@ from tests.record.loop import taken
 STRIDES = (300, 100, 30, 10, 3, 1)
 DEPTH = 32
 VERSION = 19
-
-
-def edges(source, target, weights=None):
-    """{edge: weight}."""
-    pairs, place = np.unique(np.stack([source, target]), axis=1, return_inverse=True)
-    counts = np.bincount(place.reshape(-1), weights)
-    return Counter(dict(zip(map(tuple, pairs.T.tolist()), counts.tolist(), strict=True)))
-
-
-def overlap(one, other):
-    """Share of weight that two profiles have in common."""
-    total, all_ = sum(one.values()), sum(other.values())
-    return sum(min(n / total, other[edge] / all_) for edge, n in one.items())
 
 
 def own(image, path, mappings, addresses):
@@ -88,16 +78,17 @@ def stacks_of(path, program):
     return [column[inside] for column in columns], number
 
 
-def convergence(truth, columns, number):
-    """Print the first table."""
+def convergence(truth, columns, number, burst):
+    """Print the table of stacks of which so many share a tick."""
     source, target, weights, of, length = columns
     names, draw = list(truth), np.random.default_rng(1)
     shares = np.array([truth[name] for name in names], float)
     shares /= shares.sum()
-    print(f"{len(truth):,} edges, {int(sum(truth.values())):,} branches in the truth\n"
+    print(f"{len(truth):,} edges, {int(sum(truth.values())):,} branches in the truth; {burst} "
+          "stacks per tick\n"
           "| stacks | branches in the program | overlap | independent draws |\n|---|---|---|---|")
     for stride in STRIDES:
-        rows = of % stride == stride // 2
+        rows = of // burst % stride == stride // 2
         if rows.sum() < 10:
             continue
         ideal = Counter(dict(zip(names, draw.multinomial(rows.sum(), shares).tolist(),
@@ -133,12 +124,15 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         alone = run(program, *arguments).stdout
-        full, stacks, rare = (place / name for name in ("full.arrow", "stacks.data", "rare.data"))
+        full, stacks, bursts, rare = (
+            place / name for name in ("full.arrow", "stacks.data", "bursts.data", "rare.data"))
         run(*record, "--full", "-o", full, "--", program, *arguments)
-        for path, hertz in ((stacks, 20_000), (rare, 1000)):
-            run(*record, "--engine", "native", "-F", hertz, "--max-overhead", 100, "-o", path, "--",
-                program, *arguments)
-        convergence(truth_of(full, program), *stacks_of(stacks, program))
+        truth = truth_of(full, program)
+        for path, hertz, burst in ((rare, 1000, 1), (bursts, 20_000, 4), (stacks, 20_000, 1)):
+            run(*record, "--engine", "native", "-F", hertz, "--burst", burst, "--max-overhead", 100,
+                "-o", path, "--", program, *arguments)
+            if path != rare:
+                convergence(truth, *stacks_of(path, program), burst)
         dense = place / "dense.data"
         run(*record, "-e", "taken", "-c", 509, "-o", dense, "--", program, *arguments)
         before = taken(program, *arguments)
@@ -146,7 +140,7 @@ def main():
               f"| none | | | {before:,} |")
         for name, profile in (
             ("one in 16 of all branches", dense), ("native, 20 kHz", stacks),
-            ("native, 1 kHz", rare),
+            ("native, 20 kHz, four per tick", bursts), ("native, 1 kHz", rare),
         ):
             better, wrong = optimised(program, place, profile)
             assert run(better, *arguments).stdout == alone

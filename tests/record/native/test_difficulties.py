@@ -29,10 +29,10 @@ def built(tmp_path_factory):
     return compiled
 
 
-def same(native_record, *command, hertz=5000):
+def same(native_record, *command, hertz=10_000):
     """The recording of a command that does what it does alone."""
     alone = subprocess.run(command, capture_output=True, timeout=120)
-    options = ("-F", str(hertz), "--max-overhead", "100")
+    options = ("-F", str(hertz), "--max-overhead", "100", "--burst", "2")
     path, result = native_record(*command, options=options, check=alone.returncode)
     assert result.stdout == alone.stdout
     return read(path), result.stderr.decode()
@@ -40,7 +40,7 @@ def same(native_record, *command, hertz=5000):
 
 @pytest.mark.parametrize("name", ["faults.c", "throws.cc"])
 def test_faults_are_seen_at_the_instruction_of_the_program(native_record, built, name):
-    found, said = same(native_record, built(name, "-fnon-call-exceptions"))
+    found, said = same(native_record, built(name, "-fnon-call-exceptions"), hertz=50_000)
     assert found.count > 20
     assert " fault" in said  # some lay in windows
 

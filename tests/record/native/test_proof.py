@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pylbr.trace.modules import elf_modules
 from tests.peers.peer_tools import perf2bolt
 from tests.record.conftest import PROGRAMS as RECORDED
 from tests.record.conftest import need
@@ -40,27 +41,60 @@ seq 1 3000 | xargs -n 300 echo | cksum; bash -c 'for i in {1..3000}; do s=$((s+i
 """
 
 
-def test_windows_equal_single_steps_of_the_processor(native_record, tmp_path):
-    """Each stack, reversed, is a piece of the sequence of taken branches that ptrace gives."""
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory):
+    """A program whose rounds are all alike, and its taken branches in three rounds, by ptrace."""
     need(shutil.which("gcc"), "no gcc")
-    stepper, program, out = tmp_path / "step", tmp_path / "cycle", tmp_path / "rips"
+    place = tmp_path_factory.mktemp("cycle")
+    stepper, program, out = place / "step", place / "cycle", place / "rips"
     peers = RECORDED.parents[1] / "peers"
     subprocess.run(["gcc", "-O2", "-o", stepper, peers / "step.c"], check=True)
     subprocess.run(["gcc", "-O2", *BARE, "-o", program, PROGRAMS / "cycle.c"], check=True)
     code = subprocess.run([stepper, out, program, "3"], timeout=300).returncode
     need(code == 0, "single-stepping is not allowed here")
-    path, _ = native_record(program, "150000", options=("-F", "5000", "--max-overhead", "100"))
-    found = read(path)
-    ((task, stacks),) = found.stacks.items()
-    files = Code(found.modules[task])
+    files = Code(elf_modules(program))
     rips = np.fromfile(out, "<u8").tolist()
-    taken = [pair for pair in pairwise(rips)
-             if files.at(pair[0])[1] and pair[1] != pair[0] + files.at(pair[0])[0]]
+    return program, [pair for pair in pairwise(rips)
+                     if files.at(pair[0])[1] and pair[1] != pair[0] + files.at(pair[0])[0]]
+
+
+def recorded_cycle(native_record, program, rounds, *options):
+    """Stacks, oldest branch first, as bytes; and their weights."""
+    path, _ = native_record(program, rounds, options=("--max-overhead", "100", *options))
+    found = read(path)
+    ((_, stacks),) = found.stacks.items()
+    return [np.array(stack[::-1], "<u8").tobytes() for stack in stacks], found.weights
+
+
+def test_windows_equal_single_steps_of_the_processor(native_record, cycle):
+    """Each stack, reversed, is a piece of the sequence of taken branches that ptrace gives."""
+    program, taken = cycle
     sequence = np.array(taken, "<u8").tobytes()
-    windows = {np.array(stack[::-1], "<u8").tobytes() for stack in stacks}
+    windows = set(recorded_cycle(native_record, program, "150000", "-F", "5000")[0])
     assert len(windows) > 300
     assert not [window for window in windows if sequence.find(window) % 16]
     assert sum(len(window) == 32 * 16 for window in windows) > 0.95 * len(windows)
+
+
+def test_windows_of_a_tick_are_as_far_apart_as_is_stated(native_record, cycle):
+    """Three in four windows begin 64 to 192 branches after the one before, none nearer."""
+    program, taken = cycle
+    sequence = np.array(taken, "<u8").tobytes()
+    first = next(i for i, edge in enumerate(taken) if taken.count(edge) == 3)
+    length = taken.index(taken[first], first + 1) - first
+    windows, weights = recorded_cycle(native_record, program, "150000", "-F", "5000", "--burst",
+                                      "4")
+    assert len(windows) > 300
+    # A round holds some windows twice: then nothing is said of what lies between.
+    at = [sequence.find(window) // 16 if sequence.count(window) <= 3 else None
+          for window in windows]
+    assert not [window for window in windows if sequence.find(window) % 16]
+    apart = [(then - now - 32) % length for now, then in pairwise(at) if None not in (now, then)]
+    assert len(apart) > 0.5 * len(windows)
+    within = sum(64 <= n <= 192 for n in apart) / len(apart)
+    assert 0.6 < within < 0.95  # 129 of so many branches of a round, where the ticks differ
+    assert sum(n < 64 for n in apart) < 0.1 * len(apart) and 0.2 * length > 129
+    assert set(weights) >= {200_000} and sum(weights) == 200_000 * round(sum(weights) / 200_000)
 
 
 @pytest.mark.parametrize("name", ["sorting.c", "exceptions.cc"])
