@@ -24,6 +24,7 @@ from pylbr.cpu import Processor
 from pylbr.embed.engine import Engine
 from pylbr.embed.unicorn import attach
 from pylbr.x86.blocks_reference import ReferenceBlocks
+from pylbr.x86.compiled_facts import facts_of
 from pylbr.x86.facts import decode_block
 from tests.core.library import prefix
 from tests.manual import IA32_LBR_CTL, RECORD_ALL
@@ -32,6 +33,8 @@ QUICK = os.environ.get("PYLBR_BENCH") == "quick"
 ROUNDS = 2_000_000 if QUICK else 20_000_000
 PYTHON_ROUNDS = 20_000 if QUICK else 100_000
 TAKEN = 1.5
+#: Where guest_work.c begins, and its stack.
+WORK, STACK = 0x8000, 0x80000
 CTL = RECORD_ALL
 
 EMPTY = """
@@ -99,6 +102,80 @@ def test_unicorn(benchmark, empty_hook):
     info["time over an empty C hook"] = compiled / empty
     info["ns a recorded branch above an empty C hook (target: at most 10)"] = (
         (compiled - empty) / TAKEN * 1e9)
+    print({name: round(value, 3) for name, value in info.items()})
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Machine code of guest_work.c; EDI is the number of its rounds."""
+    directory = tmp_path_factory.mktemp("work")
+    for command in (
+            ["gcc", "-O2", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-mno-sse",
+             "-mcmodel=large", "-nostdlib", "-static", f"-Wl,-Ttext={CODE:#x},-e,start",
+             "-Wl,--section-start=.start=0x8000,--build-id=none,--no-warn-rwx-segments,-N",
+             "-o", "work", Path(__file__).parent / "guest_work.c"],
+            ["objcopy", "-O", "binary", "work", "work.bin"]):
+        subprocess.run(command, cwd=directory, check=True, timeout=60)
+    return (directory / "work.bin").read_bytes()
+
+
+def working_engine(code):
+    uc = loop_engine()
+    uc.mem_write(WORK, code)
+    return uc
+
+
+def work_seconds(uc, rounds):
+    best = None
+    for _ in range(3):
+        uc.reg_write(reg.UC_X86_REG_RSP, STACK)
+        uc.reg_write(reg.UC_X86_REG_RDI, rounds)
+        start = time.thread_time()
+        uc.emu_start(WORK, 0)
+        spent = time.thread_time() - start
+        best = spent if best is None else min(best, spent)
+    return best, uc.reg_read(reg.UC_X86_REG_EAX)
+
+
+def test_compiled_code(benchmark, work):
+    """All branches of a compiled program recorded, beside the engine alone."""
+    rounds = 5 if QUICK else 40
+    bare, expected = work_seconds(working_engine(work), rounds)
+    uc = working_engine(work)
+    processor = Processor("sapphire-rapids")
+    processor.wrmsr(IA32_LBR_CTL, CTL)
+    link = attach(uc, processor)
+    spent, result = benchmark.pedantic(work_seconds, (uc, rounds), rounds=1)
+    link.settle()
+    assert result == expected and processor.records()["from"].all()
+    info = benchmark.extra_info
+    info["instructions/s, all branches recorded"] = link.recorder.instructions / 3 / spent
+    info["instructions per taken branch"] = link.recorder.instructions / link.recorder.taken
+    info["time over no hook (goal: at most 2)"] = spent / bare
+    print({name: round(value, 3) for name, value in info.items()})
+
+
+def test_classification(benchmark, work):
+    """What the recorder has to know of a block, compiled, beside the Python twin."""
+    blocks: dict[tuple[int, int], bytes] = {}
+    uc = working_engine(work)
+    uc.hook_add(UC_HOOK_BLOCK, lambda uc, address, size, data: blocks.setdefault(
+        (address, size), bytes(uc.mem_read(address, size))))
+    work_seconds(uc, 1)
+    known = [(code, address) for (address, _), code in blocks.items()]
+
+    def seconds_of(describe, repeat):
+        start = time.thread_time()
+        for _ in range(repeat):
+            for code, address in known:
+                describe(code, address)
+        return (time.thread_time() - start) / repeat / len(known)
+
+    compiled = benchmark.pedantic(seconds_of, (facts_of, 200), rounds=1)
+    info = benchmark.extra_info
+    info["blocks"] = len(known)
+    info["us a block, compiled, with the call (goal: at most 4)"] = compiled * 1e6
+    info["us a block, Python"] = seconds_of(decode_block, 10) * 1e6
     print({name: round(value, 3) for name, value in info.items()})
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pylbr.errors import UnsupportedFeature
+from pylbr.linux import apt
 from pylbr.record.toolchain import cache_directory
 
 __all__ = ["KERNEL", "dependencies", "fetch", "kernel", "root_of"]
@@ -53,7 +54,7 @@ def fetch(package: str) -> Path:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    shown = _run("apt-cache", "show", "--no-all-versions", *packages)
+    shown = apt.answer(("show", "--no-all-versions", *packages), _run)
     return dict(re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", shown, re.M | re.S))
 
 
@@ -88,7 +89,7 @@ def dependencies(package: str) -> Iterator[Path]:
     """
     level, seen = [package], {package}
     while level:
-        listed = _run("apt-cache", "depends", *level)
+        listed = apt.answer(("depends", *level), _run)
         found = re.findall(r"^\s*(?:Pre)?Depends: (z?lib\S+)$", listed, re.M)
         level = [name for name in dict.fromkeys(found) if name not in seen]
         seen.update(level)
@@ -100,7 +101,7 @@ def dependencies(package: str) -> Iterator[Path]:
 def kernel(package: str = KERNEL) -> Path:
     """The kernel image of a package, or of the package that a meta-package depends on."""
     depends = re.findall(r"^\s*Depends: (linux-image-\S+)$",
-                         _run("apt-cache", "depends", package), re.M)
+                         apt.answer(("depends", package), _run), re.M)
     folder = fetch(depends[0] if depends else package)
     images = sorted(folder.glob("boot/vmlinuz-*"))
     if not images:

@@ -20,9 +20,9 @@ from pylbr.x86.block_flags cimport BLOCK_FLUSH, BLOCK_REP, NO_BRANCH
 from pylbr.x86.compiled_facts cimport block_facts, count_instructions, decode_block
 from pylbr.x86.guest_code cimport LONGEST_BLOCK, code_read, context_save, guest_code
 from pylbr.x86.tracker cimport (
-    FIRST_PLACES, LONGEST, NEVER, STALE, block_at, block_info,
-    block_tracker, condition_holds, cut_short, flush_blocks, is_known, new_place, register_read,
-    register_value, remember, set_aside, set_look,
+    FIRST_PLACES, LONGEST, NEVER, block_at, block_info, block_tracker, condition_holds, cut_short,
+    flush_blocks, is_known, is_same_code, keep_code, new_place, register_read, register_value,
+    remember, set_aside, set_facts, set_look,
 )
 
 from lbrcore.dtypes import BRANCH_DTYPE
@@ -78,21 +78,21 @@ cdef inline void _leave(
         ):
             t.not_taken += 1
             if cython.unlikely(t.logging):
-                _emit(t, old.last, to, LBR_NOT_TAKEN, t.cpl)
+                _emit(t, old.start + old.last, to, LBR_NOT_TAKEN, t.cpl)
         elif cython.unlikely(old.direct and to != old.target):
             t.unexplained += 1
         else:
             t.taken += 1
-            _emit(t, old.last, to, cls, t.cpl)
+            _emit(t, old.start + old.last, to, cls, t.cpl)
     elif cls == NO_BRANCH or cls == LBR_ZERO_CALL:
-        if old.flags & BLOCK_REP and to == old.last:
+        if old.flags & BLOCK_REP and to == old.start + old.last:
             t.instructions -= 1  # one more round; it retires with the last
         elif to != (old.target if cls == LBR_ZERO_CALL else old.end):
             t.unexplained += 1
     elif to == old.end and (cls == LBR_SYSCALL or cls == LBR_SOFT_INT):
         pass  # the emulator did the guest kernel's work
     else:
-        _far(t, old.last, to, cls)
+        _far(t, old.start + old.last, to, cls)
 
 
 cdef inline void _finish_event(block_tracker* t, uint64_t to) noexcept nogil:
@@ -133,7 +133,7 @@ cdef void blocks_enter(
             if cython.likely(new != NULL and new.start == address and is_known(t, new, size)):
                 t.instructions += old.instructions
                 t.taken += 1
-                _emit(t, old.last, address, old.cls, t.cpl)
+                _emit(t, old.start + old.last, address, old.cls, t.cpl)
                 t.previous = new
                 if cython.unlikely(t.instructions >= t.look_at):
                     _look(t, address)
@@ -190,7 +190,7 @@ cdef void blocks_translated(
     if found.size:
         if t.previous == found:
             set_aside(t)
-        found.size = STALE
+        found.epoch = t.epoch - 1
 
 
 # ---------------------------------------------------------------- the rare ways into Python
@@ -198,17 +198,18 @@ cdef void blocks_translated(
 cdef block_info* _classified(block_tracker* t, uint64_t address, uint32_t size) noexcept nogil:
     cdef uint8_t code[LONGEST_BLOCK]
     cdef block_facts facts
-    cdef block_info* place
-    if not (guest_code(&t.code, t.engine, address, size, code)
-            and decode_block(code, size, address, &facts)) or facts.privileged:
-        return _asked(t, address, size)
-    place = new_place(t, address, size)
-    if place == NULL:
-        return _asked(t, address, size)  # which reports it
-    place.last, place.target, place.direct = facts.last, facts.target, facts.direct
-    place.instructions, place.condition = facts.instructions, facts.condition
-    place.flags, place.cls = facts.flags, facts.cls
-    return place
+    cdef block_info* place = block_at(t, address)
+    if guest_code(&t.code, t.engine, address, size, code):
+        if is_same_code(t, place, code, size):
+            place.epoch = t.epoch
+            return place
+        if decode_block(code, size, address, &facts) and not facts.privileged:
+            place = new_place(t, address, size)
+            if place != NULL:
+                set_facts(place, &facts)
+                keep_code(t, place, code)
+                return place
+    return _asked(t, address, size)  # which also reports a lack of memory
 
 
 cdef block_info* _asked(block_tracker* t, uint64_t address, uint32_t size) noexcept with gil:
@@ -219,17 +220,19 @@ cdef block_info* _asked(block_tracker* t, uint64_t address, uint32_t size) noexc
         if found is None:
             return NULL
         count, last, cls, target, condition, flags = found
-        if not (cls is None or 0 <= cls <= LBR_TSX_ABORT) or not 0 <= condition < 64:
-            raise ValueError(f"classify: no class {cls!r} or no condition {condition!r}")
+        if not ((cls is None or 0 <= cls <= LBR_TSX_ABORT) and 0 <= condition < 64
+                and 0 <= last - address < size):
+            raise ValueError(f"classify: no class {cls!r} or no condition {condition!r}, or no "
+                             f"instruction of this block at {last:#x}")
         place = new_place(t, address, size)
         if place == NULL:
             raise MemoryError("no memory for the table of blocks")
-        place.size = STALE  # until all of it is there
-        place.last = last
+        place.epoch = t.epoch - 1  # until all of it is there
+        place.last = last - address
         place.target, place.direct = (0, 0) if target is None else (target, 1)
         place.instructions, place.condition, place.flags = count, condition, flags
         place.cls = NO_BRANCH if cls is None else cls
-        place.size = size
+        place.epoch = t.epoch
         return place
     except BaseException as error:
         owner._failed(error)
@@ -354,6 +357,7 @@ read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0))\n--\n
 
     def __dealloc__(self):
         free(self.tracker.table)
+        free(self.tracker.kept)
         free(self.tracker.log)
 
     def _failed(self, error):
@@ -418,7 +422,7 @@ read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0))\n--\n
         if old != NULL and kind == LBR_SOFT_INT and at == old.end:
             t.instructions += old.instructions
             t.previous = NULL
-            at = old.last
+            at = old.start + old.last
         elif old != NULL and old.start <= at < old.end:
             t.previous = NULL
             if at > old.start:
@@ -549,3 +553,8 @@ read=0, registers=(0, 0, 0), log=0, code=(0, 0, 0, 0))\n--\n
     def known(self):
         """Blocks in the table."""
         return self.tracker.used
+
+    @property
+    def classified(self):
+        """Blocks that were described: once each, and again when their code had changed."""
+        return self.tracker.classified

@@ -2,16 +2,19 @@
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
 
 from lbrcore.lbr cimport LBR_COND, LBR_NEAR_RET, lbr_branch, lbr_state
 from pylbr.x86.block_flags cimport BLOCK_STORE, NO_BRANCH
+from pylbr.x86.compiled_facts cimport block_facts
 from pylbr.x86.condition cimport condition_of
 from pylbr.x86.guest_code cimport code_source
 
 cdef enum:
-    STALE = 0xFFFFFFFF
+    NOT_KEPT = 0xFFFFFFFF
+    FIRST_CODE = 1 << 16
+    MOST_CODE = 1 << 26
     FIRST_PLACES = 1 << 12
     # A guest that writes code for ever must not fill the memory: 64 MB, then start afresh.
     MOST_PLACES = 1 << 20
@@ -26,11 +29,12 @@ cdef extern from *:
 ctypedef struct block_info:
     uint64_t start
     uint64_t end
-    uint64_t last       # its last instruction
     uint64_t target     # of a direct branch, else 0
-    uint32_t size       # 0: empty place of the table; STALE: to be classified again
+    uint32_t size       # 0: empty place of the table
     uint32_t instructions
-    uint32_t epoch      # of the tracker when it was classified
+    uint32_t last       # its last instruction, from `start` on
+    uint32_t epoch      # of the tracker when it was classified or compared
+    uint32_t code       # where its bytes are kept, or NOT_KEPT
     uint8_t cls         # enum lbr_class, or NO_BRANCH
     uint8_t condition
     uint8_t flags
@@ -46,7 +50,11 @@ ctypedef struct block_tracker:
     block_info* table
     uint64_t mask             # places of the table - 1
     uint64_t used
-    uint32_t epoch            # what was classified before has to be again
+    uint32_t epoch            # what was classified before has to be compared
+    uint8_t* kept             # bytes of blocks
+    uint32_t kept_size
+    uint32_t kept_used
+    uint64_t classified       # blocks, each time
     code_source code          # where a block's bytes come from without asking Python
     uint64_t instructions     # retired in all
     uint64_t marked           # of these, counted with a branch or by take_instructions
@@ -99,7 +107,7 @@ cdef inline void flush_blocks(block_tracker* t) noexcept nogil:
     """Forget all blocks."""
     set_aside(t)
     memset(t.table, 0, (t.mask + 1) * sizeof(block_info))
-    t.used = 0
+    t.used = t.kept_used = 0
 
 
 cdef inline bint is_known(
@@ -144,7 +152,37 @@ cdef inline block_info* new_place(
     t.used += place.size == 0
     place.start, place.end, place.size, place.epoch = address, address + size, size, t.epoch
     place.fell = place.went = NULL
+    place.code = NOT_KEPT
+    t.classified += 1
     return place
+
+
+cdef inline void set_facts(block_info* block, const block_facts* facts) noexcept nogil:
+    block.last, block.target = <uint32_t> (facts.last - block.start), facts.target
+    block.direct, block.instructions = facts.direct, facts.instructions
+    block.condition, block.flags, block.cls = facts.condition, facts.flags, facts.cls
+
+
+cdef inline void keep_code(block_tracker* t, block_info* block, const uint8_t* code) noexcept nogil:
+    """Keep the bytes that the facts of `block` are of; without memory it is classified again."""
+    cdef uint8_t* larger
+    if t.kept_used + block.size > t.kept_size:
+        if t.kept_size >= MOST_CODE:
+            return
+        larger = <uint8_t*> realloc(t.kept, 2 * t.kept_size + FIRST_CODE)
+        if larger == NULL:
+            return
+        t.kept, t.kept_size = larger, 2 * t.kept_size + FIRST_CODE
+    memcpy(t.kept + t.kept_used, code, block.size)
+    block.code = t.kept_used
+    t.kept_used += block.size
+
+
+cdef inline bint is_same_code(
+    const block_tracker* t, const block_info* block, const uint8_t* code, uint32_t size
+) noexcept nogil:
+    return block.size == size and block.code != NOT_KEPT and (
+        memcmp(t.kept + block.code, code, size) == 0)
 
 
 cdef inline uint64_t register_value(block_tracker* t, int which) noexcept nogil:
