@@ -16,6 +16,8 @@ from pylbr.arch.bits cimport CTL_LBREN
 from pylbr.cpu.hardware cimport hw_reset_records, hw_set_ctl
 from pylbr.host.perf cimport CALL_STACK, EXCLUDE_GUEST, FILTER_EXCLUSION, FRESH_FLAGS
 
+from pylbr.errors import ConfigurationError
+
 #: Values of `CpuView.owner`; a guest's is `UNOWNED` + 2 + its number.
 UNOWNED, HOST, FIRST_GUEST = OWNER_NONE, OWNER_HOST, OWNER_GUEST
 
@@ -307,6 +309,7 @@ cdef class PlainPolicy(SingleOwner):
     it returns None; interrupts may come in between where they are on, an NMI anywhere.  A policy
     keeps no state of its own: what outlives a micro-step is in `cpu` and `vcpu`.  A hook that is
     not defined is the default, that of the policies with one owner; ``cpu.default(name)`` runs it.
+    A function whose name does not begin with _ and is no hook's is refused.
 
     Hooks
     -----
@@ -360,10 +363,21 @@ cdef class PlainPolicy(SingleOwner):
         claims = getattr(kind, "claims")
         self.claims = claims if isinstance(claims, tuple) else None
         self.sharing = FILTER_EXCLUSION
+        self._refuse_what_is_no_hook()
         self.hook = {name: getattr(self, name) for name in HOOKS if hasattr(self, name)}
         self.system_view, self.cpu_view = SystemView(), CpuView()
         self.vcpu_view = VcpuView()
         self.cpu_view.policy = self
+
+    def _refuse_what_is_no_hook(self):
+        """A misspelt hook would never run."""
+        cdef object kinds = type(self).__mro__
+        for kind in kinds[:kinds.index(PlainPolicy)]:
+            for name, value in vars(kind).items():
+                if callable(value) and name[0] != "_" and name not in HOOKS:
+                    raise ConfigurationError(
+                        f"policy {self.name}: there is no hook {name!r}; hooks are "
+                        f"{', '.join(HOOKS)}; other functions begin with _")
 
     def _document(self, str attribute):
         if attribute == "guest_short":

@@ -18,6 +18,7 @@ from pylbr.embed.machine import MIB, Machine
 from pylbr.errors import ConfigurationError
 from pylbr.selftest.guest_images import build
 from pylbr.verify.story import Story
+from pylbr.verify.words import STEPS
 
 __all__ = ["Reproduced", "reproduce", "write"]
 
@@ -29,6 +30,8 @@ _OPENS = {"cpu": "pinned", "cpu-exclude": "pinned exclude-guest", "cpu-flexible"
 _HOST = {"host branch": "branches 1", "NMI": "sample", "PMI": "sample", "exit irq": "exit",
          "migrate": "migrate", "switch to host": "switch 2", "NMI branches": "branches 1",
          "IPI closes": "close"}
+#: What the machine does by itself.
+_FOLLOWS = ("switch to vCPU A", "enter")
 _LOOKS = {"rdmsr LBR": "look_by_rdmsr", "xsaves": "look_by_xsaves"}
 _VALUE = "0x{:x}ull"
 
@@ -180,9 +183,9 @@ def _act(words: str) -> str | None:
         return f"open {_OPENS[kind]}"
     if words in _HOST or words.startswith("IPI closes"):
         return _HOST.get(words, "close")
-    if words.startswith(("IPI", "timer", "PEBS", "exit pmi")):
-        raise ConfigurationError(f"counterexample: no contention script has {words!r}")
-    return None
+    if words in STEPS or words in _FOLLOWS:
+        return None
+    raise ConfigurationError(f"counterexample: no contention script has {words!r}")
 
 
 def write(story: Story, directory: Path, stem: str) -> tuple[Path, Path]:

@@ -119,6 +119,10 @@ class Configuration:
             if kind in self.kinds and feature not in self.features:
                 raise ConfigurationError(f"kind of event {kind!r} needs the feature {feature!r}")
         policy = policy or mutant(self.policy, self.flaws)
+        for name in policy.claims or ():
+            if name not in NAMES:
+                raise ConfigurationError(f"policy {policy.name} claims {name!r}, which is no "
+                                         f"property; properties are {', '.join(NAMES)}")
         if not 1 <= self.depth <= 3 or (policy.legacy and self.depth == 3):
             raise ConfigurationError(
                 f"depth: a model has 1 to 3 entries (legacy LBRs 1 or 2), not {self.depth}")

@@ -1,5 +1,8 @@
 """Counterexamples as guest programs: what the search found shows on a machine, too."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pylbr.cli import main
@@ -7,6 +10,7 @@ from pylbr.errors import ConfigurationError
 from pylbr.selftest.counterexample import reproduce, write
 from pylbr.verify import bugs
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "selftests.md"
 STORIES = {f"{n:02} {bug.what}": bugs.catch(bug).story for n, bug in enumerate(bugs.BUGS)
            if bug.policy in ("kvm-legacy", "kvm-legacy-6.12", "kvm-legacy-designed", "arch-lbr-v2",
                              "mediated-arch-lbr") and not bug.flaws}
@@ -48,11 +52,21 @@ def test_the_command(tmp_path, capsys):
                  str(tmp_path / "out" / "leak.elf")]) == 1
 
 
+def test_the_page_names_a_file_that_is_written():
+    name = re.search(r"--counterexample bugs/(\d\d)-([\w.-]+)-(P\d+)\.story", PAGE.read_text())
+    bug = bugs.BUGS[int(name[1]) - 1]
+    assert (bug.policy, bug.property) == (name[2], name[3])
+    assert bugs.catch(bug).story in SHOWN.values()
+
+
 def test_what_has_no_program_is_one_line(tmp_path):
     for story in STORIES.values():
         if story.property in ("P20", "P5", "P2", "P7"):
             with pytest.raises(ConfigurationError, match="does not show on a machine"):
                 write(story, tmp_path, "x")
+    late = next(s for s in STORIES.values() if s.property == "P1'")
+    with pytest.raises(ConfigurationError, match="no contention script has 'host counter over"):
+        write(late, tmp_path, "x")
     planted = bugs.catch(next(bug for bug in bugs.BUGS if bug.flaws and bug.property == "P1"
                               and not bug.policy.startswith("svm"))).story
     with pytest.raises(ConfigurationError, match="without flaws"):

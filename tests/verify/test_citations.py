@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pylbr.arch import bits
+from pylbr.arch.rows_pmu import PMU_ROWS
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "contract.md").read_text()
 SOURCES = (DOCS / "contract-source.md").read_text()
@@ -22,7 +25,8 @@ FILES = {
     "kernel/sched/core.c": "kernel/sched/core.c",
     **{name: f"arch/x86/kvm/vmx/{name}" for name in ("pmu_intel.c", "vmx.c", "vmx.h", "nested.c")},
     **{name: f"arch/x86/kvm/{name}" for name in (
-        "x86.c", "pmu.c", "pmu.h", "cpuid.c", "svm/svm.c", "svm/sev.c")}}
+        "x86.c", "pmu.c", "pmu.h", "cpuid.c", "svm/svm.c", "svm/sev.c")},
+    "msr-index.h": "arch/x86/include/asm/msr-index.h"}
 
 #: Place -> what must be found there: a name or two, enough to know the place again.
 EXPECTED = {
@@ -249,3 +253,19 @@ def test_kvm_does_not_offer_the_stack_of_amd(sources):
         text = (sources[release] / FILES[name]).read_text()
         assert re.search(there, text), (name, release, there)
         assert not re.search(absent, text), (name, release, absent)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_registers_that_no_manual_has_are_numbered_as_in_linux(sources):
+    """FRED and PMU version 6; those of architectural PEBS are in no package yet."""
+    text = (sources["6.12"] / FILES["msr-index.h"]).read_text()
+    numbers = {name: int(number, 0) for name, number in re.findall(
+        r"^#define MSR_(\w+)\s+(0x[0-9a-f]+|\d+)\b", text, re.M)}
+    fred = ("IA32_FRED_RSP0", "IA32_FRED_STKLVLS", "IA32_FRED_SSP1", "IA32_FRED_CONFIG")
+    v6 = ("GP0_CTR", "GP0_CFG_A", "FX0_CTR")
+    assert [getattr(bits, name) for name in fred] == [numbers[name] for name in fred]
+    assert [getattr(bits, f"IA32_PMC_{name}") for name in v6] == [
+        numbers[f"IA32_PMC_V6_{name}"] for name in v6]
+    assert {row.stride for row in PMU_ROWS if row.name.startswith("IA32_PMC_")} == {
+        numbers["IA32_PMC_V6_STEP"]}

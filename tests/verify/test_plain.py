@@ -94,6 +94,19 @@ def test_mistakes_in_hooks_are_told(hook, answer, message):
         count(broken())
 
 
+@pytest.mark.parametrize("name", ["pendign", "before_exit"])
+def test_a_misspelt_hook_is_refused(name):
+    with pytest.raises(ConfigurationError, match=f"there is no hook '{name}'; hooks are perf_"):
+        type("Broken", (Template,), {name: lambda *_: None})()
+    type("Fine", (Template,), {f"_{name}": lambda *_: None})()
+
+
+def test_a_claim_is_a_property():
+    claimed = type("Claimed", (Template,), {"claims": ("P1", "P99")})()
+    with pytest.raises(ConfigurationError, match="template claims 'P99', which is no property"):
+        count(claimed)
+
+
 def test_five_minutes(tmp_path, monkeypatch, capsys):
     """Write, run, break, run again, repair."""
     monkeypatch.chdir(tmp_path)

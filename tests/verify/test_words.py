@@ -1,6 +1,8 @@
 """Stories in words: what is printed is what is read, and what is written happens."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import of_legacy
 from pylbr.verify.words import INSTRUCTIONS, STEPS, action_of, normal, word_of
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SHORT = "guest wrmsr LBR_CTL; guest branch; IPI opens cpu-exclude; NMI after prepare-entry"
 
 
@@ -170,6 +173,17 @@ def test_mistakes_are_one_line(words, capsys):
     assert main(["verify", *words]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and err.startswith("pylbr verify: ")
+
+
+def test_stories_in_the_documents_run(capsys):
+    """Each `--story` and `--what-if` that a page has as text."""
+    lines = [line.strip() for page in sorted(DOCS.glob("*.md"))
+             for line in page.read_text().splitlines()
+             if re.match(r"    pylbr verify .*--(story|what-if) \"", line)]
+    assert len(lines) >= 2
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+        assert capsys.readouterr().out.count("\n") > 5
 
 
 def test_the_page_lists_every_word():
