@@ -2,10 +2,12 @@
 
 import io
 import re
+import time
 
 import pytest
 
 from pylbr.cli import progress
+from pylbr.cli.run import _Screen
 from pylbr.tables import Table, ends, print_table
 
 STYLE = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]")
@@ -106,3 +108,34 @@ def test_a_short_command_shows_no_bar(monkeypatch):
     with progress.progress(10, "branches") as bar:
         bar.update(10)
     assert stream.getvalue() == ""
+
+
+def test_a_thread_draws_the_bar_and_what_is_printed_stands_alone(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.001)
+    stream, printed = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("sys.stdout", printed)
+    count = iter(range(1, 1 << 30))
+    with progress.progress(None, "instructions", "guest") as bar:
+        screen = _Screen(bar)
+        with progress.drawn_meanwhile(bar, lambda: next(count)):
+            wait_until(lambda: "instructions/s" in stream.getvalue())
+            screen(b"a")                        # half a line: no bar until it has ended
+            before = stream.getvalue()
+            assert before.endswith("\x1b[2K")   # the bar was taken away
+            drawn = bar.n
+            wait_until(lambda: bar.n > drawn + 3)
+            assert stream.getvalue() == before and printed.getvalue() == "a"
+            screen(b"\n")
+            wait_until(lambda: len(stream.getvalue()) > len(before))
+    assert printed.getvalue() == "a\n"
+
+
+def wait_until(true):
+    for _ in range(6000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pylbr.cli.pager import add_terminal_options
+from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.files.output import AtomicFile
 from pylbr.optimize import measure
@@ -98,6 +99,7 @@ def _aside(json_follows: bool) -> Iterator[None]:
 def _lay_out(
     bolt: Bolt, program: str, command: list[str], folder: str, output: str, frequency: str
 ) -> None:
+    _say("recording")
     data, preagg, fdata = (os.path.join(folder, name)
                            for name in ("perf.data", "perf.preagg", "perf.fdata"))
     done = measure.commands("record", "-F", frequency, "-o", data, "--", program, *command[1:])
@@ -108,6 +110,7 @@ def _lay_out(
                             "--preagg-form", bolt.preagg_form)
     if done.returncode:
         raise CommandError("the recording gave no profile", 1)
+    _say("perf2bolt and llvm-bolt")
     mismatching = bolt.profile(preagg, program, fdata)
     if mismatching:
         _say(f"{mismatching} traces do not fit the program's code; was it rebuilt meanwhile?")
@@ -123,11 +126,16 @@ def _measure(
     program: str, output: str, command: list[str], args: argparse.Namespace
 ) -> dict[str, Any]:
     before, after = [program, *command[1:]], [os.path.abspath(output), *command[1:]]
-    runs = measure.compare(before, after, args.repeat)
+    number = 2 * args.repeat
+    _say(f"timing {number} runs")
+    with progress(number, "runs", "timing") as bar:
+        runs = measure.compare(before, after, args.repeat, bar.update)
     if remark := measure.check(*runs):
         _say(remark)
-    counts = (None, None) if args.no_count else tuple(
-        measure.taken_branches(words) for words in (before, after))
+    counts: tuple[int | None, ...] = (None, None)
+    if not args.no_count:
+        _say("counting taken branches under QEMU")
+        counts = tuple(measure.taken_branches(words) for words in (before, after))
     return {
         "program": program, "optimised": output, "runs": args.repeat,
         "taken_branches": counts,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +22,7 @@ from pylbr.printable import printable
 from pylbr.tables import terminal
 from pylbr.trace import Stacks, Trace
 
-__all__ = ["ProgressBar", "print_notes", "progress"]
+__all__ = ["ProgressBar", "drawn_meanwhile", "print_notes", "progress"]
 
 _DELAY: Final = 1.0      # seconds until it appears
 _INTERVAL: Final = 0.1   # between two refreshes
@@ -29,6 +32,7 @@ class ProgressBar:
     """Bar on standard error, if that is a terminal.
 
     It is drawn by `update`, not by a thread: processes that are forked meanwhile inherit none.
+    `drawn_meanwhile` draws it from one, where nothing is forked.
 
     Attributes
     ----------
@@ -49,7 +53,8 @@ class ProgressBar:
         self._task = self._bar.add_task(printable(description), total=total, rate="")
         self._begun = time.monotonic()
         self._next = self._begun + _DELAY
-        self._started = False
+        self._started = self._held = False
+        self._lock = threading.Lock()
 
     def update(self, n: int) -> None:
         """`n` further units are done."""
@@ -58,10 +63,13 @@ class ProgressBar:
         if now < self._next:
             return
         self._next = now + _INTERVAL
-        if not self._started:
-            self._bar.start()
-            self._started = True
-        self._bar.update(self._task, completed=self.n, rate=self._rate(now), refresh=True)
+        with self._lock:
+            if self._held:
+                return
+            if not self._started:
+                self._bar.start()
+                self._started = True
+            self._bar.update(self._task, completed=self.n, rate=self._rate(now), refresh=True)
 
     def _rate(self, now: float) -> str:
         """Units done, units per second and, with a total, the time left."""
@@ -79,6 +87,17 @@ class ProgressBar:
             self._bar.update(self._task, total=total)
         self.update(done - self.n)
 
+    def clear(self, *, held: bool = False) -> None:
+        """Take it off the terminal: something else is to be printed.
+
+        `update` draws it again, if it is not `held`: while half a line is printed.
+        """
+        with self._lock:
+            self._held = held
+            if self._started:
+                self._bar.stop()
+                self._started = False
+
     def set_description(self, text: str) -> None:
         """Text before the bar."""
         self._bar.update(self._task, description=printable(text))
@@ -90,8 +109,7 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None,
         where: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._started:
-            self._bar.stop()
+        self.clear()
 
 
 def progress(total: int | None, unit: str, description: str = "") -> ProgressBar:
@@ -100,6 +118,31 @@ def progress(total: int | None, unit: str, description: str = "") -> ProgressBar
     Silent when standard error is no terminal.
     """
     return ProgressBar(total, unit, description)
+
+
+@contextlib.contextmanager
+def drawn_meanwhile(bar: ProgressBar, done: Callable[[], int]) -> Iterator[None]:
+    """Draw `bar` several times per second from a thread.
+
+    Parameters
+    ----------
+    bar : ProgressBar
+    done : callable
+        Units done so far.
+    """
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(_INTERVAL):
+            bar.update(done() - bar.n)
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def print_notes(command: str, source: Trace | Stacks) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.progress import ProgressBar, drawn_meanwhile, progress
 from pylbr.errors import CommandError
 from pylbr.extras import needed
 from pylbr.trace import Metadata
@@ -121,11 +122,12 @@ def run(args: argparse.Namespace) -> int:
     from pylbr.embed.time_limit import time_limit
     from pylbr.x86.held_signals import signals_held
 
+    screen = _Screen(progress(args.pause, "instructions", args.guest or args.kernel))
     console = None
     if args.kernel:
         from pylbr.linux.console import Console
 
-        console = Console(_console)
+        console = Console(screen)
     with ExitStack() as stack:
         trace = None
         if args.trace:
@@ -135,16 +137,18 @@ def run(args: argparse.Namespace) -> int:
                 model=model, provenance={"guest": args.guest or args.kernel})
             trace = stack.enter_context(trace_writer(args.trace, metadata)).write
         with signals_held():  # the engine's set-up and its finalizers ignore exceptions
-            machine = _machine(args, trace, console)
+            machine = _machine(args, trace, console, screen)
         machine.pause_at = args.pause
-        with time_limit(machine, args.seconds):
+        with screen.bar, drawn_meanwhile(screen.bar, lambda: machine.clock), \
+                time_limit(machine, args.seconds):
             ending = machine.run(args.limit)
     sys.stdout.flush()
     return _conclude(args, machine, ending, console)
 
 
 def _machine(
-    args: argparse.Namespace, trace: Callable[..., Any] | None, console: Console | None
+    args: argparse.Namespace, trace: Callable[..., Any] | None, console: Console | None,
+    screen: _Screen,
 ) -> Machine:
     from pylbr.embed.image import load
     from pylbr.embed.machine import MIB, Machine
@@ -162,11 +166,11 @@ def _machine(
             raise CommandError("--append, --module: a saved machine has begun long ago")
         if args.seed is not None:
             raise CommandError("--seed: a saved machine keeps its clocks")
-        return restore(args.guest, console=_console, trace=trace, contention=contention,
+        return restore(args.guest, console=screen, trace=trace, contention=contention,
                        model=args.model)
     image = load(args.guest)
     model = args.model or DEFAULT_MODEL
-    machine = Machine(model, memory=(args.memory or 64) * MIB, console=_console,
+    machine = Machine(model, memory=(args.memory or 64) * MIB, console=screen,
                       trace=trace, contention=contention, seed=args.seed)
     machine.load(image, args.append, [Path(path).read_bytes() for path in args.module])
     return machine
@@ -200,10 +204,24 @@ def _linux(
     return machine
 
 
-def _console(data: bytes) -> None:
-    sys.stdout.write(data.decode("latin-1"))
-    if data == b"\n":
-        sys.stdout.flush()
+class _Screen:
+    """What a guest prints, and a bar below it while it prints nothing.
+
+    Parameters
+    ----------
+    bar : ProgressBar
+    """
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self.bar = bar
+
+    def __call__(self, data: bytes) -> None:
+        """Print a byte of the guest."""
+        ended = data == b"\n"
+        self.bar.clear(held=not ended)
+        sys.stdout.write(data.decode("latin-1"))
+        if ended:
+            sys.stdout.flush()
 
 
 def _conclude(

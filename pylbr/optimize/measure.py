@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -40,13 +40,18 @@ class Run:
 
 
 def compare(
-    before: Sequence[str], after: Sequence[str], repeat: int
+    before: Sequence[str], after: Sequence[str], repeat: int,
+    ran: Callable[[int], object] = lambda number: None,
 ) -> tuple[list[Run], list[Run]]:
-    """Run two commands in turn, `repeat` times each, so that both see the same machine."""
+    """Run two commands in turn, `repeat` times each, so that both see the same machine.
+
+    `ran` is called with 1 after each run.
+    """
     runs: tuple[list[Run], list[Run]] = ([], [])
     for _ in range(repeat):
         for command, found in zip((before, after), runs, strict=True):
             found.append(_run(command))
+            ran(1)
     return runs
 
 
