@@ -90,7 +90,8 @@ class LbrtWriter(Discarding):
         self.columns = tuple(name for name in COLUMNS if name in wanted)
         self.path, self.count = os.fspath(path), 0
         self.metadata = metadata or Metadata()
-        self._edges = Edges(*_masks(self.columns))
+        self._masks = _masks(self.columns)
+        self._edges = Edges(*self._masks)
         self._settled = (0, 1)
         self._graphs: list[bytes] = []
         self._walk: Walk | Small | None = None
@@ -157,7 +158,8 @@ class LbrtWriter(Discarding):
         if self._cpus is not None:
             self._cpus.add(_runs(cpu, n))
         if self._edges.differing != differing:
-            self._differ(branches, out, np.arange(first, first + n))
+            where = _places(branches, self._edges.rows_of(out), self._masks)
+            self._differ(branches[where], out[where], first + where)
         self._fill += n
 
     @property
@@ -329,6 +331,16 @@ def _masks(columns: Sequence[str]) -> tuple[int, int]:
         if name in (BRANCH_DTYPE.names or ()):
             every[name] = np.iinfo(BRANCH_DTYPE[name].base).max
     return struct.unpack("<2Q", every.tobytes()[16:])
+
+
+def _places(branches: np.ndarray, edges: np.ndarray, masks: tuple[int, int]) -> np.ndarray:
+    """Which of some rows have other values than their edges, in the columns that are kept."""
+    words, others = (np.ascontiguousarray(rows).view("<u8").reshape(-1, 4)
+                     for rows in (branches, edges))
+    differ = np.zeros(len(branches), np.uint64)
+    for at, mask in zip((2, 3), masks, strict=True):
+        differ |= (words[:, at] ^ others[:, at]) & np.uint64(mask)
+    return np.flatnonzero(differ)
 
 
 def _part_of(value: np.ndarray | int | None, part: slice) -> np.ndarray | int:
