@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -77,10 +78,7 @@ def _cluster(address: str) -> Iterator[Workers]:
     except (OSError, TimeoutError, ValueError) as error:
         raise CommandError(f"--dask {address}: no scheduler answers there ({error})") from error
     with client:
-        versions = _versions(client)
-        if len(versions) != 1:
-            raise CommandError(f"--dask {address}: pylbr is of several versions there, or missing: "
-                               + "; ".join(sorted(versions)))
+        _check_versions(client, address)
         try:
             executor = BackupExecutor(client.get_executor(pure=False, retries=_RETRIES))
             yield Workers(executor, sum(client.nthreads().values()))
@@ -90,16 +88,33 @@ def _cluster(address: str) -> Iterator[Workers]:
                 "nothing was written; --resume DIRECTORY keeps what is done") from error
 
 
-def _versions(client: Any) -> set[str]:
-    """Versions of pylbr here and on the workers."""
-    found = client.run(_version)
+def _check_versions(client: Any, address: str) -> None:
+    """Tasks are code of this pylbr: others might do something else, in silence.
+
+    Raises
+    ------
+    CommandError
+        There are no workers, or one of them has another pylbr or another Python.
+    """
+    try:
+        found = client.run(_version)
+    except (ImportError, AttributeError) as error:
+        raise CommandError(f"--dask {address}: the workers have no pylbr ({error}); install the "
+                           "same on all") from error
     if not found:
-        raise CommandError("--dask: the scheduler has no workers")
-    return {_version(), *found.values()}
+        raise CommandError(f"--dask {address}: the scheduler has no workers")
+    here = _version()
+    others = {worker: there for worker, there in sorted(found.items()) if there != here}
+    if others:
+        worker, there = next(iter(others.items()))
+        more = f", and {len(others) - 1} others differ" if len(others) > 1 else ""
+        raise CommandError(f"--dask {address}: the worker {worker} has {there}, and here is "
+                           f"{here}{more}; install the same on all")
 
 
 def _version() -> str:
     try:
-        return version("pylbr")
+        own = f"pylbr {version('pylbr')}"
     except PackageNotFoundError:
-        return "none"
+        own = "no installed pylbr"
+    return f"{own} on Python {sys.version_info.major}.{sys.version_info.minor}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,12 @@ from pylbr.files.module import Module
 from pylbr.trace.check import check_values
 from pylbr.trace.metadata import Metadata, decode_metadata, with_modules
 from pylbr.trace.parquet_part import MAX_GROUP_ROWS, GuardedPart, Part, PartError
+from pylbr.trace.place import DIGEST_KEY, PLACE_KEY, Place, check_places
 from pylbr.trace.schema import COLUMNS, REQUIRED, column_digest
 from pylbr.trace.seal import SealError, read_seal
 from pylbr.trace.trace import ColumnarTrace
 
-__all__ = ["DIGEST_KEY", "ParquetTrace"]
-
-DIGEST_KEY = b"pylbr.digests"
+__all__ = ["ParquetTrace"]
 
 
 class ParquetTrace(ColumnarTrace):
@@ -56,8 +56,13 @@ class ParquetTrace(ColumnarTrace):
             self._alone = len(paths) == 1
             self._parts = [self._open(part) for part in paths]
             first = self._parts[0]
-            if any(part[:2] != first[:2] for part in self._parts[1:]):
-                raise TraceError(path, "holds files of different traces; keep them apart")
+            for other, part in zip(paths[1:], self._parts[1:], strict=True):
+                if part[:2] != first[:2]:
+                    raise TraceError(path, f"holds files of different traces: {other.name} has "
+                                     f"{_difference(first, part)} than {paths[0].name}; keep "
+                                     "them apart")
+            if os.path.isdir(path):
+                check_places(path, paths, [file.keys for file in self._files])
             self.metadata, self.columns = with_modules(first[0], modules), first[1]
             self._paths = paths
             rows: list[int] = []
@@ -86,6 +91,8 @@ class ParquetTrace(ColumnarTrace):
             self._rest(part)
             found = decode_metadata(part.keys)
             digests = _digests(part.keys, len(part.rows)) if found else None
+            if PLACE_KEY in part.keys:
+                Place.decode(part.keys[PLACE_KEY])
             if found is None and part.has_our_fields:
                 raise ValueError("its metadata are missing")
         except (PartError, SealError, ValueError, TypeError, KeyError) as error:
@@ -145,6 +152,17 @@ class ParquetTrace(ColumnarTrace):
                 raise self._damaged(path, f"column {column!r}: its digest differs")
             check_values(path, column, values, None)
         return values
+
+
+def _difference(
+    one: tuple[Metadata, tuple[str, ...], Any], other: tuple[Metadata, tuple[str, ...], Any]
+) -> str:
+    """What differs first between two files that should be of one trace."""
+    if one[1] != other[1]:
+        return "other columns"
+    if one[0].model != other[0].model:
+        return f"another processor ({other[0].model or 'none'}, not {one[0].model or 'none'})"
+    return "other metadata"
 
 
 def _footer(path: Path) -> int | None:

@@ -13,6 +13,7 @@ from pylbr.errors import TraceError
 from pylbr.files.closing import Discarding
 from pylbr.files.incomplete import lock, remove_abandoned, temporary_name
 from pylbr.trace.metadata import Metadata
+from pylbr.trace.place import Place
 from pylbr.trace.writer import Writer
 
 __all__ = ["PartitionedWriter"]
@@ -54,7 +55,7 @@ class PartitionedWriter(Discarding):
         except OSError as error:
             raise TraceError(path, f"cannot be written: {error.strerror}") from error
         self._head, self._columns, self._rows = metadata, columns, rows
-        self._parts = 0
+        self._parts, self._before = 0, ""
         self._writer: Writer | None = None
 
     def _create(self) -> tuple[Path, int]:
@@ -95,14 +96,14 @@ class PartitionedWriter(Discarding):
     ) -> None:
         done = 0
         while done < len(branches):
+            if self._writer is not None and self._writer.count == self._rows:
+                self._finish(last=False)
             writer = self._writer or self._next()
             end = done + min(len(branches) - done, self._rows - writer.count)
             writer.write(
                 branches[done:end], None if task is None else task[done:end],
                 None if cpu is None else cpu[done:end],
             )
-            if writer.count == self._rows:
-                self._finish()
             done = end
 
     def _next(self) -> Writer:
@@ -111,17 +112,18 @@ class PartitionedWriter(Discarding):
         self._parts += 1
         return self._writer
 
-    def _finish(self) -> None:
+    def _finish(self, last: bool) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            place = Place(self._parts - 1, self._before, last)
+            self._before = writer.close_as(place)
 
     def close(self) -> None:
         """Complete the last file and give the directory its name."""
         try:
             if self._parts == 0:
                 self._next()
-            self._finish()
+            self._finish(last=True)
             self._folder.chmod(0o755)
             os.replace(self._folder, self.path)
             self._unlock()

@@ -17,7 +17,7 @@ from pylbr.files.closing import Discarding
 from pylbr.files.output import AtomicFile
 from pylbr.trace.check import check_branches
 from pylbr.trace.metadata import Metadata, encode_metadata
-from pylbr.trace.parquet_file import DIGEST_KEY
+from pylbr.trace.place import DIGEST_KEY, PLACE_KEY, Place, fingerprint
 from pylbr.trace.schema import (
     COLUMNS,
     REQUIRED,
@@ -132,6 +132,13 @@ class Writer(Discarding):
                 self._flush()
         self.count += len(branches)
 
+    def close_as(self, place: Place) -> str:
+        """Complete a Parquet file that is one of several of its trace; its fingerprint."""
+        keys: dict[bytes, bytes] = self._sink.keys  # type: ignore[attr-defined]
+        keys[PLACE_KEY] = place.encode()
+        self.close()
+        return fingerprint(keys)
+
     @property
     def size(self) -> int:
         """Bytes in the file so far; rows that wait for their batch are not among them."""
@@ -202,6 +209,7 @@ class _ArrowSink:
 class _ParquetSink:
     def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
         self._schema, self._file = schema, file.file
+        self.keys: dict[bytes, bytes] = {}
         self._digests: list[str] = []
         self._writer = pq.ParquetWriter(
             file.file, schema, compression="zstd", write_page_checksum=True,
@@ -217,8 +225,8 @@ class _ParquetSink:
     def close(self) -> None:
         if not self._writer.is_open:  # closing it has failed before
             return
-        self._writer.add_key_value_metadata({
-            DIGEST_KEY: ";".join(self._digests).encode(), KEY: b"1"})
+        self.keys |= {DIGEST_KEY: ";".join(self._digests).encode(), KEY: b"1"}
+        self._writer.add_key_value_metadata(self.keys)
         self._writer.close()
         self._file.flush()
         add_seal(self._file.fileno())

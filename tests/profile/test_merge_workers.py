@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pylbr.errors import CommandError
 from pylbr.profile.inputs import inputs_of
 from pylbr.profile.merge import Counts, count_input, merge_inputs
 from pylbr.profile.resume import Parts
@@ -124,3 +125,33 @@ def test_no_scheduler(fleet, tmp_path, capfd, monkeypatch):  # noqa: F811
     assert merge(fleet, "-o", tmp_path / "o.preagg", "--dask", "tcp://127.0.0.1:9") == 2
     assert "no scheduler answers there" in capfd.readouterr().err
 
+
+
+class Workers:
+    """A client whose workers have other versions."""
+
+    def __init__(self, *answers):
+        self._answers = {f"tcp://worker-{i}": answer for i, answer in enumerate(answers)}
+
+    def run(self, _):
+        if None in self._answers.values():
+            raise ModuleNotFoundError("No module named 'pylbr'")
+        return self._answers
+
+
+def test_a_worker_of_another_version_is_named():
+    from pylbr.cli.workers import _check_versions, _version
+
+    here = _version()
+    assert here.startswith("pylbr 0") and " on Python 3." in here
+    _check_versions(Workers(here, here), "tcp://x")
+    for answers, said in (
+        ((here, "pylbr 9.9 on Python 3.13"),
+         f"worker tcp://worker-1 has pylbr 9.9 on Python 3.13, and here is {here}"),
+        (("no installed pylbr on Python 3.11", "pylbr 9 on Python 3.11"),
+         "and 1 others differ; install the same"),
+        ((), "has no workers"), ((here, None), "the workers have no pylbr"),
+    ):
+        with pytest.raises(CommandError) as found:
+            _check_versions(Workers(*answers), "tcp://x")
+        assert said in str(found.value) and "--dask tcp://x" in str(found.value)

@@ -346,6 +346,29 @@ def test_a_damaged_part_ends_the_replay(file, tmp_path, capfd):
     assert not out.exists()
 
 
+def _swap(one, other):
+    one.rename(f"{one}.x")
+    other.rename(one)
+    one.with_name(f"{one.name}.x").rename(other)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda parts, _: parts[2].unlink(), lambda parts, _: _swap(parts[1], parts[2]),
+    lambda parts, _: parts[3].write_bytes(parts[1].read_bytes()),
+    lambda parts, others: parts[2].write_bytes(others[2].read_bytes()),
+], ids=["missing", "under another's name", "twice", "of another processor"])
+def test_parts_that_do_not_fit_are_made_again(file, whole, tmp_path, spoil):
+    """They count for the very place, setup and state that they were made of."""
+    out = tmp_path / "o.perf.data"
+    assert replay(file, out, "--resume", tmp_path / "parts") == 0
+    assert replay(file, tmp_path / "x.perf.data", "--cpu", "haswell", "--resume",
+                  tmp_path / "others") == 0
+    spoil(*(sorted((tmp_path / name).glob("*.samples")) for name in ("parts", "others")))
+    out.unlink()
+    assert replay(file, out, "--resume", tmp_path / "parts") == 0
+    assert out.read_bytes() == whole != (tmp_path / "x.perf.data").read_bytes()
+
+
 def _end(job, number, *_):
     os.kill(os.getpid(), signal.SIGKILL)
 
