@@ -142,6 +142,6 @@ cdef class KvmLegacy(PinnedEvent):
 POLICIES = {
     "kvm-legacy": KvmLegacy,
     "kvm-legacy-6.12": partial(KvmLegacy, keeps_debugctl=True),
-    "kvm-legacy-2024": partial(KvmLegacy, flaws={"stale-snapshot"}),
+    "kvm-legacy-2024": partial(KvmLegacy, flaws={"stale-snapshot", "pebs-baseline"}),
     "kvm-legacy-designed": partial(KvmLegacy, designed=True),
 }

@@ -41,7 +41,8 @@ class Bug:
     property : str
         What it breaks.
     policy : str
-        The code as it was; ``svm`` and ``svm-stack`` for `pylbr.verify.svm` and `svm_stack`.
+        The code as it was; ``svm-6.1`` and ``svm`` for `pylbr.verify.svm` of Linux 6.1 and 6.12,
+        ``svm-stack`` for `svm_stack`.
     flaws : tuple of str
         Left in code that has all other bugs fixed; empty: the code as it was.
     ground : dict
@@ -109,8 +110,9 @@ def _tree(what: str, broken: str, **ground: object) -> Bug:
     return Bug(what, _TREE, broken, "mediated-arch-lbr", (), ground)
 
 
-def _svm(what: str, source: str, broken: str, left_out: str, **ground: object) -> Bug:
-    return Bug(what, source, broken, "svm", (f"without-{left_out}",), ground)
+def _svm(what: str, source: str, broken: str, left_out: str = "", **ground: object) -> Bug:
+    return Bug(what, source, broken, "svm" if left_out else "svm-6.1",
+               (f"without-{left_out}",) if left_out else (), ground)
 
 
 def _stack(what: str, broken: str, **ground: object) -> Bug:
@@ -139,8 +141,8 @@ BUGS = (
             "found here, ds.c of 6.1", "P4", features=("pebs",), kinds=("cpu-pebs",)),
     _legacy("a #DB that is injected again leaves DEBUGCTL.LBR set", "found here, vmx.c of 6.1",
             "P5", features=("db",)),
-    Bug("a guest's PEBS records hold the LBRs of any owner", "CVE-2024-26992, 9e985cbf2942", "P1",
-        "kvm-legacy-designed", ("pebs-baseline",), {"features": ("pebs",), **_PINNED}),
+    _legacy("a guest's PEBS records hold the LBRs of any owner", "CVE-2024-26992, 9e985cbf2942",
+            "P1", "kvm-legacy-2024", features=("pebs",), **_PINNED),
     Bug("a PMI of the host clears the guest's LBR bit in the VMCS", "found here, vmx.h", "P5",
         "kvm-legacy-designed", ("host-pmi-freezes",), {"features": ("vpmi",), **_PINNED}),
     Bug("«ACTIVE?» and the access are two steps", "what pmu_intel.c:316 guards against", "P6",
@@ -184,17 +186,15 @@ BUGS = (
     _tree("the same loses all records of a vCPU that is restored", "P21", features=("migrate",)),
     _tree("LER cannot be saved", "P7", features=("migrate", "fault")),
     _tree("a reset leaves the records", "P21", features=("reset",)),
-    _svm("the guest runs with the host's DEBUGCTL while LBRV is off", "433265870ab3", "P5",
-         "debugctl"),
+    _svm("the guest runs with the host's DEBUGCTL while LBRV is off", "433265870ab3", "P5"),
     _svm("a write of DEBUGCTL does not mark VMCB_LBR dirty", f"dc55b3c3f612, {_SVM}", "P5",
          "dirty"),
-    _svm("intercepts stay as L2 left them: L1 reads the host's LBRs", f"fbe5e5f030c2, {_SVM}", "P1",
-         "intercepts"),
+    _svm("intercepts stay as L2 left them: L1 reads the host's LBRs", f"fbe5e5f030c2, {_SVM}",
+         "P1"),
     _svm("LBRs move between vmcb01 and vmcb02 only when LBRV is switched", f"8a4821412cf2, {_SVM}",
          "P21", "nested-copy"),
-    _svm("user space cannot save the LBR MSRs", _SVM, "P21", "saved"),
-    _svm("LBRV of an SEV-ES guest is switched off: VMRUN fails", "b7e4be0a224f", "P5", "sev-es",
-         sev_es=True),
+    _svm("user space cannot save the LBR MSRs", _SVM, "P21"),
+    _svm("LBRV of an SEV-ES guest is switched off: VMRUN fails", "b7e4be0a224f", "P5", sev_es=True),
     _stack("LBRV2EN of the host stays set: a guest's branches reach an excluding event", "P4"),
     _stack("VMRUN with LBRV loads the guest's stack, the host's records are lost", "P21"),
     _stack("every #VMEXIT of an SEV-ES guest clears the host's stack", "P21", sev_es=True),
@@ -209,12 +209,12 @@ def catch(bug: Bug) -> Caught:
     LbrError
         The search does not break the bug's property.
     """
-    if bug.policy in ("svm", "svm-stack"):
+    if bug.policy.startswith("svm"):
         left_out = {flaw.removeprefix("without-") for flaw in bug.flaws}
-        found = (svm.search(svm.FIXES.keys() - left_out, until=bug.property, **bug.ground)
-                 if bug.policy == "svm" else
-                 svm_stack.search(svm_stack.MERGED["6.12"], offered=False, until=bug.property,
-                                  **bug.ground))
+        found = (svm_stack.search(svm_stack.MERGED["6.12"], offered=False, until=bug.property,
+                                  **bug.ground) if bug.policy == "svm-stack" else
+                 svm.search(svm.MERGED["6.1" if bug.policy == "svm-6.1" else "6.12"] - left_out,
+                            until=bug.property, **bug.ground))
         if bug.property not in found.broken:
             raise LbrError(f"{bug.what}: {bug.property} is not broken")
         return Caught(bug, found.states, tuple(found.broken[bug.property]), None)

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Iterator
 
 from pylbr.verify import plain_search
 from pylbr.verify.plain_search import Found, Played, State
+from pylbr.verify.svm_nested import Nested, Vmcb
 
-__all__ = ["FIXES", "Found", "Played", "TITLES", "play", "search"]
+__all__ = ["FIXES", "Found", "MERGED", "Played", "TITLES", "play", "search"]
 
 #: Fix -> what it is, and its commit.
 FIXES = {
@@ -31,6 +32,8 @@ FIXES = {
     "debugctl": "without LBRV, KVM switches DEBUGCTL by hand (433265870ab3)",
     "sev-es": "LBRV of an SEV-ES guest is never switched off (b7e4be0a224f)",
 }
+#: What merged KVM has of them.
+MERGED = {"6.1": frozenset({"dirty"}), "6.12": frozenset(FIXES)}
 #: Properties, as in `pylbr.verify.properties`.
 TITLES = {
     "P1": "a guest reads a record of the host",
@@ -40,52 +43,26 @@ TITLES = {
 }
 
 
-class _Vmcb:
-    __slots__ = ("cached", "dbgctl", "dirty", "lbrv", "rec")
-
-    def __init__(self, cells: tuple) -> None:
-        self.dbgctl, self.rec, self.lbrv, self.dirty, self.cached = cells
-
-    def cells(self) -> tuple:
-        return self.dbgctl, self.rec, self.lbrv, self.dirty, None if self.dirty else self.cached
-
-    def copy_lbrs(self, other: _Vmcb) -> None:
-        """svm_copy_lbrs."""
-        self.dbgctl, self.rec = other.dbgctl, other.rec
-
-    def mark_dirty(self) -> None:
-        self.dirty = 1
-
-
-#: A VMCB: DEBUGCTL.LBR, the record, LBRV, whether VMCB_LBR is dirty, and what the processor holds
-#: of it (DEBUGCTL.LBR, record), or None.
-_NEW = (0, "", 0, 1, None)
-
-
-class _World:
-    """One state, unpacked.
-
-    `level` is 0 in the host, 1 or 2 in a guest; `nested` is is_guest_mode, `virt` the LBRV bit of
-    the vmcb12 that L2 was entered with; `l1` and `l2` are DEBUGCTL.LBR and the record that each
-    would have on a processor of its own.
-    """
+class _World(Nested):
+    """One state, unpacked."""
 
     def __init__(self, state: State, fixes: frozenset[str], sev_es: bool) -> None:
         (self.level, self.nested, self.virt, self.hw, self.host, self.kept, self.intercepted,
          one, two, self.vmcb12, self.l1, self.l2) = state
-        self.one, self.two = _Vmcb(one), _Vmcb(two)
+        self.one, self.two = Vmcb(*one), Vmcb(*two)
         self.fixes, self.sev_es = fixes, sev_es
-        self.broken: set[str] = set()
-        self.seen: str | None = None
+        self.copies, self.recalculates = "nested-copy" in fixes, "intercepts" in fixes
+        self.always = sev_es and "sev-es" in fixes
+        self.broken = set()
+        self.seen = None
 
     def state(self) -> State:
         return (self.level, self.nested, self.virt, self.hw, self.host, self.kept,
                 self.intercepted, self.one.cells(), self.two.cells(), self.vmcb12, self.l1,
                 self.l2)
 
-    @property
-    def current(self) -> _Vmcb:
-        return self.two if self.nested else self.one
+    def again(self) -> _World:
+        return _World(self.state(), self.fixes, self.sev_es)
 
     # ------------------------------------------------------------ the processor
 
@@ -122,117 +99,47 @@ class _World:
             self.broken.add("P5")
 
     def branch(self) -> None:
-        """Two names are enough to distinguish an owner's new record from its last."""
-        last = self.alone()[1]
-        tag = f"L{self.level}{'b' if last == f'L{self.level}a' else 'a'}" if self.level else "h"
+        tag = self.next_record()
         if self.hw[0]:
             self.hw = (self.hw[0], tag)
         if self.level and self.alone()[0]:
             self.set_alone((1, tag))
 
-    # ------------------------------------------------------------ L1 and L2 by themselves
-
-    def alone(self) -> tuple[int, str]:
-        return self.l2 if self.level == 2 and self.virt else self.l1
-
-    def set_alone(self, value: tuple[int, str]) -> None:
-        if self.level == 2 and self.virt:
-            self.l2 = value
-        else:
-            self.l1 = value
-
     # ------------------------------------------------------------ KVM
 
-    def update_lbrv(self) -> None:
-        """svm_update_lbrv."""
-        vmcb = self.current
-        asked = bool(self.nested and self.virt)
-        if "nested-copy" in self.fixes:
-            wanted = int(vmcb.dbgctl or asked)
-        else:
-            wanted = int((vmcb if vmcb.lbrv else self.one).dbgctl or asked)
-        if self.sev_es and "sev-es" in self.fixes:
-            wanted = 1
-        if wanted != vmcb.lbrv:
-            vmcb.lbrv = wanted
-            self.intercepted = int(not wanted)
-            if "nested-copy" not in self.fixes and self.nested:
-                to, of = (vmcb, self.one) if wanted else (self.one, vmcb)
-                to.copy_lbrs(of)
-                to.mark_dirty()
-        if "intercepts" in self.fixes:
-            self.intercepted = int(not vmcb.lbrv)
+    def copy(self, to: Vmcb, of: Vmcb) -> None:
+        to.dbgctl, to.rec, to.dirty = of.dbgctl, of.rec, 1
+
+    def load_vmcb12(self) -> None:
+        (self.two.dbgctl, self.two.rec), self.two.dirty = self.vmcb12, 1
+
+    def store_vmcb12(self) -> None:
+        self.vmcb12 = (self.two.dbgctl, self.two.rec)
+        if self.vmcb12 != self.l2:
+            self.broken.add("P21")
+        self.l2 = self.vmcb12
 
     def write_debugctl(self, value: int) -> None:
         """svm_set_msr; always intercepted, but of an SEV-ES guest."""
         self.set_alone((value, self.alone()[1]))
-        if self.sev_es and "sev-es" in self.fixes:
+        if self.always:
             self.hw = (value, self.hw[1])
             return
         self.exit()
-        vmcb = self.current
-        place = vmcb if "nested-copy" in self.fixes or vmcb.lbrv else self.one
-        if place.dbgctl != value:
-            place.dbgctl = value
+        if self.place().dbgctl != value:
+            self.place().dbgctl = value
             if "dirty" in self.fixes:
-                vmcb.mark_dirty()
+                self.current.dirty = 1
             self.update_lbrv()
         self.vmrun()
 
     def read(self) -> None:
         """RDMSR of LASTBRANCHFROMIP."""
-        level = self.level
-        if self.intercepted:
-            vmcb = self.current
-            place = vmcb if "nested-copy" in self.fixes or vmcb.lbrv else self.one
-            seen = place.rec
-        else:
-            seen = self.hw[1]
-        self.seen = seen
-        if seen == "h":
+        self.seen = self.read_lbr()
+        if self.seen == "h":
             self.broken.add("P1")
-        if seen != self.alone()[1] and level:
+        if self.seen != self.alone()[1]:
             self.broken.add("P21")
-
-    def enter_l2(self, virt: int) -> None:
-        """VMRUN of L1."""
-        self.exit()
-        self.nested, self.virt = 1, virt
-        two = self.two
-        if "nested-copy" not in self.fixes:
-            two.lbrv = self.one.lbrv | virt
-        if virt:
-            two.dbgctl, two.rec = self.vmcb12
-            two.mark_dirty()
-            self.update_lbrv()
-        elif "nested-copy" in self.fixes:
-            two.copy_lbrs(self.one)
-            two.mark_dirty()
-            self.update_lbrv()
-        elif self.one.lbrv:
-            two.copy_lbrs(self.one)
-            two.mark_dirty()
-        self.vmrun()
-
-    def exit_to_l1(self) -> None:
-        """#VMEXIT of L2 that L1 intercepts."""
-        self.exit()
-        two, virt = self.two, self.virt
-        self.nested = 0
-        if virt:
-            self.vmcb12 = (two.dbgctl, two.rec)
-            if self.vmcb12 != self.l2:
-                self.broken.add("P21")
-            self.l2 = self.vmcb12
-        if virt and "nested-copy" not in self.fixes:
-            self.update_lbrv()
-        elif not virt and ("nested-copy" in self.fixes or self.one.lbrv):
-            self.one.copy_lbrs(two)
-            self.one.mark_dirty()
-        self.virt = 0
-        if "nested-copy" in self.fixes or self.one.lbrv:
-            self.update_lbrv()
-        self.vmrun()
 
     def migrate(self) -> None:
         """Saved by user space, and restored into a new vCPU."""
@@ -246,11 +153,7 @@ class _World:
     # ------------------------------------------------------------ what can happen
 
     def successors(self) -> Iterator[tuple[str, _World]]:
-        def then(words: str, act: str, *arguments: int) -> tuple[str, _World]:
-            world = _World(self.state(), self.fixes, self.sev_es)
-            getattr(world, act)(*arguments)
-            return words, world
-
+        then = self.then
         if not self.level:
             yield then("host branch", "branch")
             yield then("VMRUN", "vmrun")
@@ -265,11 +168,7 @@ class _World:
         yield then(f"{guest} rdmsr LASTBRANCHFROMIP", "read")
         yield then(f"{guest} wrmsr DEBUGCTL {1 - self.alone()[0]}", "write_debugctl",
                    1 - self.alone()[0])
-        if self.level == 1 and not self.sev_es:
-            yield then("L1 vmrun", "enter_l2", 0)
-            yield then("L1 vmrun with LBRV", "enter_l2", 1)
-        elif self.level == 2:
-            yield then("L2 exits to L1", "exit_to_l1")
+        yield from self.nested_steps()
 
     def switch_host(self) -> None:
         self.host ^= 1
@@ -281,8 +180,8 @@ class _World:
 
 
 def _start(sev_es: bool) -> State:
-    lbrv = int(sev_es)
-    return (0, 0, 0, (0, ""), 0, (0, ""), int(not lbrv), (0, "", lbrv, 1, None), _NEW, (0, ""),
+    one, two = Vmcb(lbrv=int(sev_es)), Vmcb()
+    return (0, 0, 0, (0, ""), 0, (0, ""), int(not sev_es), one.cells(), two.cells(), (0, ""),
             (0, ""), (0, ""))
 
 

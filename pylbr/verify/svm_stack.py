@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 
 from pylbr.verify import plain_search
 from pylbr.verify.plain_search import Found, Played, State
+from pylbr.verify.svm_nested import Nested, Vmcb
 
 __all__ = ["FIXES", "MERGED", "TITLES", "play", "search"]
 
@@ -47,43 +48,31 @@ TITLES = {
 _FAULT = "#GP"
 
 
-class _Vmcb:
-    """DEBUGCTL.LBR, LBRV2EN, the record, LBRV."""
-
-    __slots__ = ("dbgctl", "ext", "lbrv", "rec")
-
-    def __init__(self, cells: tuple) -> None:
-        self.dbgctl, self.ext, self.rec, self.lbrv = cells
-
-    def cells(self) -> tuple:
-        return self.dbgctl, self.ext, self.rec, self.lbrv
-
-
-class _World:
+class _World(Nested):
     """One state, unpacked.
 
-    `level` is 0 in the host, 1 or 2 in a guest; `hw` is LBRV2EN and the record in the registers,
-    `kept` the host's LBRV2EN while the guest's is in, `aside` its record; `host` whether perf has
-    an event, and the record that its window ends with; `l1` and `l2` LBRV2EN and the record that
-    each would have alone; `vmcb12` DEBUGCTL.LBR, LBRV2EN and record of L2 as L1 sees them.
+    The enable bit of `hw`, `l1` and `l2` is LBRV2EN; `kept` is the host's while the guest's is in,
+    `aside` its record; `host` whether perf has an event, and the record that its window ends with;
+    `vmcb12` DEBUGCTL.LBR, LBRV2EN and record of L2 as L1 sees them.
     """
 
     def __init__(self, state: State, fixes: frozenset[str], offered: bool, sev_es: bool) -> None:
         (self.level, self.nested, self.virt, self.hw, self.kept, self.aside, self.host,
          self.intercepted, one, two, self.vmcb12, self.l1, self.l2) = state
-        self.one, self.two = _Vmcb(one), _Vmcb(two)
+        self.one, self.two = Vmcb(*one), Vmcb(*two)
         self.fixes, self.offered, self.sev_es = fixes, offered, sev_es
-        self.broken: set[str] = set()
-        self.seen: str | None = None
+        self.copies = self.recalculates = "series" in fixes
+        self.always = sev_es
+        self.broken = set()
+        self.seen = None
 
     def state(self) -> State:
         return (self.level, self.nested, self.virt, self.hw, self.kept, self.aside, self.host,
                 self.intercepted, self.one.cells(), self.two.cells(), self.vmcb12, self.l1,
                 self.l2)
 
-    @property
-    def current(self) -> _Vmcb:
-        return self.two if self.nested else self.one
+    def again(self) -> _World:
+        return _World(self.state(), self.fixes, self.offered, self.sev_es)
 
     # ------------------------------------------------------------ the processor
 
@@ -117,10 +106,7 @@ class _World:
             self.broken.add("P5")
 
     def branch(self) -> None:
-        """Two names are enough to distinguish a guest's new record from its last; the host's is
-        there or not."""
-        name = f"L{self.level}"
-        tag = name + ("b" if self.alone()[1] == name + "a" else "a") if self.level else "h"
+        tag = self.next_record()
         if self.hw[0]:
             self.hw = (1, tag)
         if self.level and self.alone()[0]:
@@ -128,42 +114,25 @@ class _World:
         elif not self.level and self.host[0]:
             self.host = (1, tag)
 
-    # ------------------------------------------------------------ L1 and L2 by themselves
-
-    def alone(self) -> tuple[int, str]:
-        return self.l2 if self.level == 2 and self.virt else self.l1
-
-    def set_alone(self, value: tuple[int, str]) -> None:
-        if self.level == 2 and self.virt:
-            self.l2 = value
-        else:
-            self.l1 = value
-
     # ------------------------------------------------------------ KVM
 
-    def copy(self, to: _Vmcb, of: _Vmcb) -> None:
-        """svm_copy_lbrs."""
+    def enables(self, vmcb: Vmcb) -> bool:
+        return bool(vmcb.dbgctl or ("enable" in self.fixes and vmcb.ext))
+
+    def copy(self, to: Vmcb, of: Vmcb) -> None:
         to.dbgctl = of.dbgctl
         if "nested-stack" in self.fixes:
             to.ext, to.rec = of.ext, of.rec
 
-    def update_lbrv(self) -> None:
-        """svm_update_lbrv."""
-        vmcb, series = self.current, "series" in self.fixes
-        looked_at = vmcb if series or vmcb.lbrv else self.one
-        wanted = int(bool(looked_at.dbgctl or self.nested and self.virt or self.sev_es
-                          or "enable" in self.fixes and looked_at.ext))
-        if wanted != vmcb.lbrv:
-            vmcb.lbrv = wanted
-            self.intercepted = int(not wanted)
-            if not series and self.nested:
-                self.copy(*((vmcb, self.one) if wanted else (self.one, vmcb)))
-        if series:
-            self.intercepted = int(not vmcb.lbrv)
+    def load_vmcb12(self) -> None:
+        self.two.dbgctl = self.vmcb12[0]
+        if "nested-stack" in self.fixes:
+            self.two.ext, self.two.rec = self.vmcb12[1:]
 
-    def place(self) -> _Vmcb:
-        """The VMCB whose LBRs are the guest's."""
-        return self.current if "series" in self.fixes or self.current.lbrv else self.one
+    def store_vmcb12(self) -> None:
+        two = self.two
+        self.vmcb12 = (two.dbgctl, two.ext, two.rec) if "nested-stack" in self.fixes else (
+            two.dbgctl, *self.vmcb12[1:])
 
     def write_debugctl(self) -> None:
         """WRMSR of DEBUGCTL.LBR, the switch of the one record that this model leaves out."""
@@ -192,43 +161,11 @@ class _World:
         if not self.offered:
             self.seen = _FAULT
             return
-        self.seen = self.place().rec if self.intercepted else self.hw[1]
+        self.seen = self.read_lbr()
         if self.seen == "h":
             self.broken.add("P1")
         if self.seen != self.alone()[1]:
             self.broken.add("P21")
-
-    def enter_l2(self, virt: int) -> None:
-        """VMRUN of L1."""
-        self.exit()
-        self.nested, self.virt = 1, virt
-        two, series = self.two, "series" in self.fixes
-        if not series:
-            two.lbrv = self.one.lbrv | virt
-        if virt:
-            two.dbgctl = self.vmcb12[0]
-            if "nested-stack" in self.fixes:
-                two.ext, two.rec = self.vmcb12[1:]
-        elif series or self.one.lbrv:
-            self.copy(two, self.one)
-        if series or virt:
-            self.update_lbrv()
-        self.vmrun()
-
-    def exit_to_l1(self) -> None:
-        """#VMEXIT of L2 that L1 intercepts."""
-        self.exit()
-        two, virt, series = self.two, self.virt, "series" in self.fixes
-        self.nested = 0
-        if virt:
-            self.vmcb12 = (two.dbgctl, two.ext, two.rec) if "nested-stack" in self.fixes else (
-                two.dbgctl, *self.vmcb12[1:])
-        elif series or self.one.lbrv:
-            self.copy(self.one, two)
-        self.virt = 0
-        if virt or series or self.one.lbrv:
-            self.update_lbrv()
-        self.vmrun()
 
     def migrate(self) -> None:
         """Saved by user space, and restored into a new vCPU."""
@@ -256,11 +193,7 @@ class _World:
     # ------------------------------------------------------------ what can happen
 
     def successors(self) -> Iterator[tuple[str, _World]]:
-        def then(words: str, act: str, *arguments: int) -> tuple[str, _World]:
-            world = _World(self.state(), self.fixes, self.offered, self.sev_es)
-            getattr(world, act)(*arguments)
-            return words, world
-
+        then = self.then
         if not self.level:
             yield then("host branch", "branch")
             yield then("VMRUN", "vmrun")
@@ -277,16 +210,12 @@ class _World:
         yield then(f"{guest} wrmsr DBG_EXTN_CFG", "write_enable")
         if not self.sev_es:
             yield then(f"{guest} wrmsr DEBUGCTL", "write_debugctl")
-            if self.level == 1:
-                yield then("L1 vmrun", "enter_l2", 0)
-                yield then("L1 vmrun with LBRV", "enter_l2", 1)
-            else:
-                yield then("L2 exits to L1", "exit_to_l1")
+        yield from self.nested_steps()
 
 
 def _start(sev_es: bool) -> State:
-    lbrv = int(sev_es)
-    return (0, 0, 0, (0, ""), 0, "", (0, ""), int(not lbrv), (0, 0, "", lbrv), (0, 0, "", 0),
+    one, two = Vmcb(lbrv=int(sev_es)), Vmcb()
+    return (0, 0, 0, (0, ""), 0, "", (0, ""), int(not sev_es), one.cells(), two.cells(),
             (0, 0, ""), (0, ""), (0, ""))
 
 

@@ -9,11 +9,21 @@ write of it resets the records.  `search` leaves any of them out, or takes anoth
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-__all__ = ["PARTS", "search"]
+from pylbr.verify import plain_search
+from pylbr.verify.plain_search import Found, State
 
+__all__ = ["PARTS", "TITLES", "search"]
+
+#: Properties, as in `pylbr.verify.properties`.
+TITLES = {
+    "P1": "the TD reads a record of the host",
+    "P4": "the host reads a record of the TD",
+    "P5": "LBR_CTL or DEPTH is not what the host set",
+    "P7": "LER is not the host's",
+    "P21": "a record of the host is missing",
+}
 #: What the host has to put back, in this order.
 PARTS = ("depth", "records", "ler", "ctl")
 
@@ -38,61 +48,53 @@ def _exit(saved: _Registers, td: _Registers, parts: Sequence[str]) -> _Registers
     return ctl, depth, record, ler
 
 
-def search(parts: Sequence[str] = PARTS) -> dict[str, list[str]]:
+class _World:
+    """One state, unpacked: whether the TD runs, the host's and the TD's registers."""
+
+    def __init__(self, state: State, parts: Sequence[str]) -> None:
+        self.inside, self.host, self.td = state
+        self.parts = parts
+        self.broken: set[str] = set()
+        self.seen: str | None = None
+
+    def state(self) -> State:
+        return self.inside, self.host, self.td
+
+    def _exit(self) -> None:
+        host, td, back = self.host, self.td, _exit(self.host, self.td, self.parts)
+        self.inside = 0
+        self.broken = {name for name, wrong in (
+            ("P1", "h" in td[2:]), ("P4", "T" in back[2:]), ("P5", back[:2] != host[:2]),
+            ("P7", back[3] != host[3]), ("P21", back[2] != host[2])) if wrong}
+
+    def successors(self) -> Iterator[tuple[str, _World]]:
+        who, mine = ("TD", self.td) if self.inside else ("host", self.host)
+        ctl, depth, record, ler = mine
+        then = {f"{who} wrmsr LBR_CTL {1 - ctl}": (1 - ctl, depth, record, ler)}
+        if ctl:
+            then[f"{who} branch"] = (ctl, depth, who[0], ler)
+            if record:
+                then[f"{who} exception"] = (ctl, depth, who[0], record)
+        for words, new in then.items():
+            yield words, _World((self.inside, self.host, new) if self.inside else
+                                (self.inside, new, self.td), self.parts)
+        over = _World(self.state(), self.parts)
+        if self.inside:
+            over._exit()
+            yield "TD exit", over
+        else:
+            over.inside = 1
+            yield "TD enter", over
+
+
+def search(parts: Sequence[str] = PARTS) -> Found:
     """All states of a host with and without an event, and a TD.
 
     Parameters
     ----------
     parts : sequence of str
         Names out of `PARTS`, in the order in which the host restores them.
-
-    Returns
-    -------
-    dict
-        Property -> the shortest way to break it: P1 the TD reads a record of the host, P4 the host
-        one of the TD, P5 a control register or DEPTH is not the host's, P7 LER is not, P21 a record
-        of the host is missing.
     """
-    start = (0, (0, "H", "", ""), (0, "T", "", ""))     # in the TD?, the host's, the TD's registers
-    parents: dict[tuple, tuple[tuple, str] | None] = {start: None}
-    queue = deque([start])
-    broken: dict[str, list[str]] = {}
-    while queue:
-        state = queue.popleft()
-        inside, host, td = state
-        who, mine = ("TD", td) if inside else ("host", host)
-        ctl, depth, record, ler = mine
-        tag = who[0]
-        then = {f"{who} wrmsr LBR_CTL {1 - ctl}": (1 - ctl, depth, record, ler)}
-        if ctl:
-            then[f"{who} branch"] = (ctl, depth, tag, ler)
-            if record:
-                then[f"{who} exception"] = (ctl, depth, tag, record)
-        after = {words: (inside, host, new) if inside else (inside, new, td)
-                 for words, new in then.items()}
-        found: dict[str, set[str]] = {}
-        if inside:
-            back = _exit(host, td, parts)
-            after["TD exit"] = (0, host, td)
-            found["TD exit"] = {
-                name for name, wrong in (
-                    ("P1", "h" in td[2:]), ("P4", "T" in back[2:]), ("P5", back[:2] != host[:2]),
-                    ("P7", back[3] != host[3]), ("P21", back[2] != host[2])) if wrong}
-        else:
-            after["TD enter"] = (1, host, td)
-        for words, new in after.items():
-            for name in found.get(words, set()) - broken.keys():
-                broken[name] = [*_way(parents, state), words]
-            if not found.get(words) and new not in parents:
-                parents[new] = (state, words)
-                queue.append(new)
-    return broken
-
-
-def _way(parents: dict[tuple, tuple[tuple, str] | None], state: tuple) -> list[str]:
-    words = []
-    at = parents[state]
-    while at:
-        words.append(at[1])
-        at = parents[at[0]]
-    return words[::-1]
+    # in the TD?, the host's registers, the TD's
+    start = (0, (0, "H", "", ""), (0, "T", "", ""))
+    return plain_search.search(lambda state: _World(state, parts), start)

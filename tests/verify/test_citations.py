@@ -134,8 +134,13 @@ ROWS = [
 _ROW = re.compile(r"^\| [^|]+\| `([\w./]+: \w+)`(?:, `(\w+)`)? +\| (\d+) +\| (\d+) +\|", re.M)
 
 
-#: Of AMD's LbrExtV2 (`pylbr.verify.svm_stack`): file, release, what is there, and what is not.
+#: Of AMD's LBRs (`pylbr.verify.svm`, `svm_stack`): file, release, what is there, and what is not.
 AMD = [
+    ("svm/svm.c", "6.1", r"mark_dirty\(svm->vmcb, VMCB_LBR\)", r"update_debugctlmsr\("),
+    ("svm/svm.c", "6.12", r"update_debugctlmsr\(", r"void svm_disable_lbrv"),
+    ("svm/sev.c", "6.1", r"virt_ext \|= LBR_CTL_ENABLE_MASK", r"svm_enable_lbrv\("),
+    ("x86.c", "6.1", r"msrs_to_save_all", r"LASTBRANCHFROMIP, MSR_IA32_LASTBRANCHTOIP"),
+    ("x86.c", "6.12", r"LASTBRANCHFROMIP, MSR_IA32_LASTBRANCHTOIP", r"msrs_to_save_all"),
     ("svm/svm.c", "6.12",
      r"dbgctl & DEBUGCTLMSR_LBR", r"DBG_EXTN_CFG|SAMP_BR|MSR_AMD64_LBR_SELECT"),
     ("svm/svm.c", "6.1", r"svm_copy_lbrs", r"DBG_EXTN_CFG|SAMP_BR|MSR_AMD64_LBR_SELECT"),
@@ -247,8 +252,7 @@ def test_code_that_is_called_the_same_is_the_same(sources):
 
 @pytest.mark.peer
 @pytest.mark.slow
-def test_kvm_does_not_offer_the_stack_of_amd(sources):
-    """What `pylbr.verify.svm_stack` takes of it."""
+def test_kvm_of_amd_has_what_the_models_take_of_it(sources):
     for name, release, there, absent in AMD:
         text = (sources[release] / FILES[name]).read_text()
         assert re.search(there, text), (name, release, there)
