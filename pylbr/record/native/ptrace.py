@@ -192,6 +192,20 @@ class Tracee:
         _ptrace(how, self.tid, 0, self._signal)
         self._signal = 0
 
+    def go_on(self) -> None:
+        """Let it run."""
+        self._resume(_CONT)
+
+    def wait_for_signal(self, number: int, address: int) -> None:
+        """Wait until it stops at an address for a signal, which it does not get then."""
+        while True:
+            status = self._wait()
+            if (not status >> 16 and os.WSTOPSIG(status) == number
+                    and self.registers().rip == address):
+                break
+            self._resume(_CONT)
+        self._signal = 0
+
     @property
     def stopped(self) -> bool:
         """Whether it waits for its tracer."""

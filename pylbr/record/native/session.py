@@ -18,7 +18,7 @@ from pylbr.record.engine import Sink
 from pylbr.record.native.blob import END_NAMES, SKIP_NAMES, SKIP_RESTING, Blob
 from pylbr.record.native.bursts import Pace
 from pylbr.record.native.image import Image, Limits
-from pylbr.record.native.inject import Injection, give_stack, inject
+from pylbr.record.native.inject import Injection, give_stacks, inject
 from pylbr.record.native.masked import Masked
 from pylbr.record.native.numbers import Numbers
 from pylbr.record.native.obstacles import obstacle
@@ -26,7 +26,7 @@ from pylbr.record.native.patches import CALL, calls, sequences
 from pylbr.record.native.perf import SideRecord
 from pylbr.record.native.ptrace import Tracee, TraceeGone, settle
 from pylbr.record.native.ranges import CLOSED, code_ranges, mappings
-from pylbr.record.native.target import let_go, stopped_threads, threads_of
+from pylbr.record.native.target import ahead, let_go, stopped_threads, threads_of
 from pylbr.record.native.ticks import Side, Ticks
 from pylbr.record.native.weights import Weights
 from pylbr.record.native.withdraw import inside, withdraw
@@ -166,28 +166,34 @@ class Session:
         self._side = self._ticks.watch(threads_of(pid))
         for _ in calls(mappings(pid)):  # remembered: it takes long to search large files
             pass
-        tracees = stopped_threads(pid)
-        try:
-            process = self._processes[pid] = _Process(pid)
-            saved = [(tracee, tracee.registers()) for tracee in tracees]
-            keys = {
-                t.tid: self._tick(process, t.tid) for t in tracees if only in (0, t.tid)
-            }
-            process.injection = injection = inject(
-                tracees[0], self._blob, self._limits, self._lanes, keys.get(tracees[0].tid, -1)
-            )
-            process.injected = time.monotonic_ns()
-            self._add(injection.image)
-            for tracee in tracees[1:]:
-                give_stack(tracee, self._blob, injection, keys.get(tracee.tid, -1))
-            settle((tracee, injection.moved(registers)) for tracee, registers in saved)
-        finally:
-            let_go(tracees)
+        process = self._processes[pid] = _Process(pid)
+        keys = {tid: self._tick(process, tid) for tid in threads_of(pid) if only in (0, tid)}
+        with ahead():
+            self._join(process, keys)
         # It runs again: what takes time comes now, and the first tick after that.
         self._describe(process)
         self._publish(process)
         for fd in process.threads.values():
             self._ticks.enable(fd)
+        if not only:
+            self._tick_others(process)
+
+    def _join(self, process: _Process, keys: dict[int, int]) -> None:
+        """Put the blob into a process while all its threads stand still."""
+        tracees = stopped_threads(process.pid)
+        try:
+            process.injection = injection = inject(
+                tracees[0], self._blob, self._limits, self._lanes, keys.get(tracees[0].tid, -1)
+            )
+            process.injected = time.monotonic_ns()
+            self._add(injection.image)
+            give_stacks(
+                ((t, keys.get(t.tid, -1)) for t in tracees[1:]), self._blob, injection
+            )
+            for tracee in tracees:
+                tracee.set_registers(injection.moved(tracee.registers()))
+        finally:
+            let_go(tracees)
 
     def _add(self, image: Image) -> None:
         image.tick(self.pace.burst, self.pace.period)
@@ -214,7 +220,8 @@ class Session:
                 for tid in list(process.threads):  # what ticks is soon in the blob again
                     self._forget(process, tid)
                 try:
-                    self._withdraw(process)
+                    with ahead():
+                        self._withdraw(process)
                 except TraceeGone:
                     pass
                 except OSError as error:

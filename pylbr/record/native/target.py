@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self
@@ -17,7 +18,8 @@ from pylbr.record.process import is_gone
 from pylbr.record.program import check_elf
 
 __all__ = [
-    "Attached", "check_target", "facts", "let_go", "refused", "stopped_threads", "threads_of",
+    "Attached", "ahead", "check_target", "facts", "let_go", "refused", "stopped_threads",
+    "threads_of",
 ]
 
 _YAMA: Final = Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -83,6 +85,22 @@ def refused(pid: int) -> CommandError:
         f"process {pid}: may not be traced: run pylbr as its user or as root (CAP_SYS_PTRACE); "
         "in a container: --cap-add SYS_PTRACE"
     )
+
+
+@contextmanager
+def ahead() -> Iterator[None]:
+    """Before all usual work, where that is allowed: threads that are let go would take the
+    processor before the others are let go."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def stopped_threads(pid: int) -> list[Tracee]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from pylbr.record.native.batch import STACK, STACK_ROOM, Call, swap_stacks
 from pylbr.record.native.blob import HANDLER_SIZE, NATIVE_SLOTS, Blob
 from pylbr.record.native.frames import NO_STACK, Frame, frames
-from pylbr.record.native.inject import GUARDED, Injection
+from pylbr.record.native.inject import ACTION, GUARDED, Injection
 from pylbr.record.native.patches import CALL
 from pylbr.record.native.perf import SIGNAL
 from pylbr.record.native.ptrace import Tracee, settle
@@ -21,9 +21,10 @@ from pylbr.record.native.ticks import is_tick
 
 __all__ = ["inside", "withdraw"]
 
-_MUNMAP, _SIGACTION, _SIGALTSTACK, _SIGTIMEDWAIT = 11, 13, 131, 128
+_MMAP, _MUNMAP, _SIGACTION, _SIGTIMEDWAIT = 9, 11, 13, 128
+_READ, _WRITE, _PRIVATE, _ANONYMOUS = 1, 2, 2, 0x20
+_PAGE: Final = 4096
 _EVERY: Final = (1 << 64) - 1
-_STACK: Final = struct.Struct("<QQQ")  # stack_t
 
 
 def inside(tracees: Sequence[Tracee], injection: Injection) -> list[Tracee]:
@@ -67,7 +68,7 @@ class _Withdrawal:
     injection: Injection
 
     def run(self, blocked: Sequence[int]) -> bool:
-        first, own = self.tracees[0], self.injection.own
+        first, own, batch = self.tracees[0], self.injection.own, self.injection.batch
         found = mappings(first.tid)
         saved = [(t, t.registers(), t.swap_mask(_EVERY)) for t in self.tracees]
         for site in self.injection.patched:
@@ -81,13 +82,14 @@ class _Withdrawal:
             for frame in frames(tracee, registers.rsp, found):
                 needed |= _is_in(frame.returns, own) or _is_in(frame.rip, own)
                 self._forget_stack(tracee, frame)
-            self._take_stack(tracee)
+        self._take_stacks()
         if not needed:
-            for low, high in own:
-                first.call(_MUNMAP, low, high - low)
+            (page, end), *others = own
+            batch.checked(first, *((_MUNMAP, low, high - low) for low, high in others))
+            first.call(_MUNMAP, page, end - page)  # the code of `batch`
         for tracee, _, mask in saved:
             tracee.swap_mask(mask | (1 << SIGNAL - 1) * (tracee.tid in blocked))
-        settle((tracee, registers) for tracee, registers, _ in saved)
+        settle([saved[0][:2]])
         return not needed
 
     def _symbol(self, name: str) -> int:
@@ -98,25 +100,29 @@ class _Withdrawal:
         if any(is_tick(info) for info in tracee.pending()):
             scratch = self._symbol("scratch")
             tracee.write(scratch, struct.pack("<QQQ", 1 << SIGNAL - 1, 0, 0))  # set, no waiting
-            with suppress(OSError):
-                tracee.call(_SIGTIMEDWAIT, scratch, 0, scratch + 8, 8)
+            self.injection.batch.run(tracee, [(_SIGTIMEDWAIT, scratch, 0, scratch + 8, 8)])
 
     def _restore_actions(self) -> None:
         """Give the kernel what the program had asked for."""
-        first = self.tracees[0]
+        first, batch = self.tracees[0], self.injection.batch
         scratch, handlers = self._symbol("scratch"), self._symbol("handlers")
         fields = self.blob.types["state"].fields
         assert fields is not None
         at = self._symbol("state") + fields["slots"][1]
         slots = np.frombuffer(first.read(at, fields["slots"][0].itemsize), self.blob.types["slot"])
-        for number in (SIGNAL, *GUARDED):
-            first.call(_SIGACTION, number, 0, scratch, 8)
-            handler, *_ = struct.unpack("<4Q", first.read(scratch, 32))
+        asked = [(number, scratch + i * ACTION.size)
+                 for i, number in enumerate((SIGNAL, *GUARDED))]
+        batch.checked(first, *((_SIGACTION, number, 0, at, 8) for number, at in asked))
+        given: list[Call] = []
+        for number, at in asked:
+            handler, *_ = ACTION.unpack(first.read(at, ACTION.size))
             if handlers <= handler < handlers + NATIVE_SLOTS * HANDLER_SIZE:
                 slot = slots[(handler - handlers) // HANDLER_SIZE]
                 words = (int(slot[name]) for name in ("handler", "flags", "restorer", "mask"))
-                first.write(scratch, struct.pack("<4Q", *words))
-                first.call(_SIGACTION, number, scratch, 0, 8)
+                first.write(at, ACTION.pack(*words))
+                given.append((_SIGACTION, number, at, 0, 8))
+        if given:
+            batch.checked(first, *given)
 
     def _is_own_stack(self, stack: int) -> bool:
         start, size, count = self.injection.threads
@@ -127,12 +133,17 @@ class _Withdrawal:
         if self._is_own_stack(frame.stack):
             tracee.write(frame.stack_at, NO_STACK)
 
-    def _take_stack(self, tracee: Tracee) -> None:
-        """Disable the alternate stack of a thread if it is the recorder's."""
-        scratch = self._symbol("scratch")
-        tracee.call(_SIGALTSTACK, 0, scratch)
-        stack, _, _ = _STACK.unpack(tracee.read(scratch, _STACK.size))
-        if self._is_own_stack(stack):
-            tracee.write(scratch, NO_STACK)
-            with suppress(OSError):  # it is on it; so its memory stays
-                tracee.call(_SIGALTSTACK, scratch, 0)
+    def _take_stacks(self) -> None:
+        """Disable the alternate stacks of threads that are the recorder's; one that is on it keeps
+        it, and so its memory stays."""
+        first, batch = self.tracees[0], self.injection.batch
+        size = -(-len(self.tracees) * STACK_ROOM // _PAGE) * _PAGE
+        (room,) = batch.checked(first, (
+            _MMAP, 0, size, _READ | _WRITE, _PRIVATE | _ANONYMOUS, -1, 0))
+        swap_stacks(
+            batch,
+            ((tracee, room + i * STACK_ROOM, NO_STACK)
+             for i, tracee in enumerate(self.tracees)),
+            lambda old: not self._is_own_stack(STACK.unpack(old)[0]),
+        )
+        batch.checked(first, (_MUNMAP, room, size))

@@ -73,6 +73,6 @@ def test_a_handler_that_sleeps_returns(native, waits, tmp_path, number):
 
 
 def test_a_thread_between_two_replaced_instructions_executes_both():
-    injection = Injection(None, 0, (0, 0, 0), patched=[0x1000, 0x2000])
+    injection = Injection(None, 0, (0, 0, 0), None, patched=[0x1000, 0x2000])
     rips = [injection.moved(Registers(rip=at)).rip for at in (0x1000, 0x1FFF, 0x2005, 0x2007)]
     assert rips == [0x1000, 0x1FFF, 0x2000, 0x2007]
