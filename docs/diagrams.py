@@ -10,6 +10,11 @@ DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "images" / "diagrams"
 
 
+def pages() -> list[Path]:
+    """Pages that may have diagrams: README is on the first page of the site."""
+    return [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
 def blocks(page: str) -> list[str]:
     """The diagrams of a page."""
     return re.findall(r"^```mermaid\n(.*?)^```$", page, re.M | re.S)
@@ -24,6 +29,7 @@ def setup(app: object) -> dict[str, bool]:
     """The directive for Sphinx."""
     from docutils import nodes
     from docutils.parsers.rst import Directive
+    from sphinx.errors import ExtensionError
 
     class Diagram(Directive):
         has_content = True
@@ -32,7 +38,7 @@ def setup(app: object) -> dict[str, bool]:
             text = "\n".join(self.content)
             picture = picture_of(text)
             if not picture.exists():
-                raise self.error("this diagram has not been drawn: run tools/diagrams.py")
+                raise ExtensionError(f"not drawn: run tools/diagrams.py:\n{text}")
             return [nodes.image(uri=f"images/diagrams/{picture.name}", classes=["diagram"],
                                 alt="Diagram: " + " ".join(text.split()))]
 

@@ -1,4 +1,4 @@
-"""Draw the mermaid diagrams of docs/*.md as SVG into docs/images/diagrams; needs npm and Chromium.
+"""Draw the mermaid diagrams of README and docs/*.md as SVG, docs/images; needs npm and Chromium.
 
 A picture is named by the digest of its text: docs/conf.py finds it, and the pages load no script.
 """
@@ -40,7 +40,7 @@ DRAW = """async ([text, id]) => {
 
 
 def main(script: str = "") -> None:
-    from diagrams import PICTURES, blocks, picture_of
+    from diagrams import PICTURES, blocks, pages, picture_of
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         if not script:
@@ -52,7 +52,7 @@ def main(script: str = "") -> None:
         page.set_content("<!DOCTYPE html><body></body>")
         page.add_script_tag(path=script)
         PICTURES.mkdir(exist_ok=True)
-        wanted = {picture_of(text): text for page_ in sorted(DOCS.glob("*.md"))
+        wanted = {picture_of(text): text for page_ in pages()
                   for text in blocks(page_.read_text())}
         for old in set(PICTURES.glob("*.svg")) - set(wanted):
             old.unlink()

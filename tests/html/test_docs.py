@@ -1,6 +1,7 @@
 """The documentation site: its diagrams are drawn, and its pages load nothing."""
 
 import hashlib
+import importlib
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ PICTURES = sorted((DOCS / "images").rglob("*.svg"))
 
 def diagrams():
     """Every diagram of the pages."""
-    return [text for page in PAGES
+    return [text for page in (DOCS.parent / "README.md", *PAGES)
             for text in re.findall(r"^```mermaid\n(.*?)^```$", page.read_text(), re.M | re.S)]
 
 
@@ -55,3 +56,14 @@ def test_no_extension_loads_scripts():
     text = (DOCS / "conf.py").read_text()
     assert "mermaid" not in re.search(r"extensions = \[(.*?)\]", text, re.S)[1]
     assert "http" not in text
+
+
+def test_the_page_of_compiled_modules_names_what_has_prose():
+    names = re.findall(r"automodule:: (\S+)", (DOCS / "compiled.md").read_text())
+    assert len(names) > 15
+    for name in names:
+        module = importlib.import_module(name)
+        assert module.__file__.endswith(".so"), name
+        members = [member for key, member in vars(module).items()
+                   if not key.startswith("_") and getattr(member, "__module__", "") == name]
+        assert module.__doc__ and all(member.__doc__ for member in members), name
