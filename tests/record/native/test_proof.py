@@ -12,6 +12,7 @@ from pylbr.trace.modules import elf_modules
 from tests.peers.peer_tools import perf2bolt
 from tests.record.conftest import PROGRAMS as RECORDED
 from tests.record.conftest import need
+from tests.record.gain import Bolt, gains
 from tests.record.native.conftest import PROGRAMS
 from tests.record.native.stacks import complaints, read
 from tests.record.oracle import Code
@@ -95,6 +96,14 @@ def test_windows_of_a_tick_are_as_far_apart_as_is_stated(native_record, cycle):
     assert 0.6 < within < 0.95  # 129 of so many branches of a round, where the ticks differ
     assert sum(n < 64 for n in apart) < 0.1 * len(apart) and 0.2 * length > 129
     assert set(weights) >= {200_000} and sum(weights) == 200_000 * round(sum(weights) / 200_000)
+
+
+def test_native_stacks_optimise_as_all_branches_do(native, qemu, tmp_path):
+    """`python -m tests.record.gain` does the same of larger programs."""
+    before, whole, few = gains(Bolt(), tmp_path, [RECORDED / "layout.c"])
+    assert before == pytest.approx(whole[1], rel=0.001) and few[0] < 0.01 * whole[0]
+    assert whole[2] < 0.4 * before
+    assert few[2] < whole[2] + 0.01 * before
 
 
 @pytest.mark.parametrize("name", ["sorting.c", "exceptions.cc"])

@@ -1,5 +1,5 @@
 /* Runs SQL statements with SQLite's single-file library, which is not part of this repository:
- * CFLAGS=-I/path/to/sqlite python -m tests.record.loop tests/record/programs/sql.c -- ROWS */
+ * CFLAGS=-I/path/to/sqlite LIBS=-lm python -m tests.record.gain tests/record/programs/sql.c -- ROWS */
 #define SQLITE_THREADSAFE 0
 #define SQLITE_OMIT_LOAD_EXTENSION
 #include "sqlite3.c"
