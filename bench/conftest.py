@@ -8,6 +8,7 @@ import pytest
 
 from pylbr.bench import floors
 from pylbr.bench.floors import compiled
+from tests import once
 
 HERE = Path(__file__).parent
 QUICK = os.environ.get("PYLBR_BENCH", "full") == "quick"
@@ -21,6 +22,11 @@ def best_of(call, rounds):
         call()
         best = min(best, time.perf_counter() - start)
     return best
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _directory_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    once.directory = tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture

@@ -21,13 +21,16 @@ from pylbr.record.engine import Request, engine
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.parts import compiler
 
-__all__ = ["ROWS", "recordings"]
+__all__ = ["ROWS", "perf2bolt_path", "recordings"]
 
 _HERE: Final = Path(__file__).parent
 #: One in so many branches, a prime: rather more samples than perf would take.
 _PERIOD: Final = 499
 _RUNS: Final = 40
-_MEGABYTES: Final = {True: 16, False: 256}  # by `Setting.quick`, of each of two files
+_MEGABYTES: Final = {True: 16, False: 512}  # by `Setting.quick`, of each of two files
+_ALONE: Final = {True: 16, False: 1024}  # of the one whose memory is measured
+#: create_llvm_prof takes nine times the size of its input in memory.
+_MODEST: Final = {True: 16, False: 128}
 
 
 def program(directory: Path) -> Path:
@@ -82,12 +85,19 @@ def recordings(directory: Path, files: int, size: int) -> tuple[Path, list[Path]
     return binary, made
 
 
-def _perf2bolt() -> str:
+def perf2bolt_path() -> str:
+    """The newest that is installed, with perf, which it calls.
+
+    Raises
+    ------
+    UnsupportedFeature
+        One of them is missing.
+    """
     try:
         bolt = find_bolt()
     except CommandError as error:
         raise UnsupportedFeature(str(error)) from error
-    tool("perf", "linux-perf")  # which it calls
+    tool("perf", "linux-perf")
     return str(bolt.folder / "perf2bolt")
 
 
@@ -120,13 +130,13 @@ def fdata(setting: Setting) -> Contest:
 
     return Contest("bytes", Contender(_cost(ours, place, _elapsed), size), {
         "perf2bolt, one file after the other": Contender(
-            first_of(_perf2bolt, theirs), size, once=True)})
+            first_of(perf2bolt_path, theirs), size, once=True)})
 
 
 def autofdo(setting: Setting) -> Contest:
     """A recording to AutoFDO's text, beside AutoFDO from the same file."""
     place = setting.directory
-    binary, (path,) = recordings(place, 1, _MEGABYTES[setting.quick] << 20)
+    binary, (path,) = recordings(place, 1, _MODEST[setting.quick] << 20)
     size = path.stat().st_size
     ours = [pylbr("convert", path, "-o", place / "x.afdo.txt", "--binary", binary)]
 
@@ -142,7 +152,7 @@ def autofdo(setting: Setting) -> Contest:
 def memory(setting: Setting) -> Contest:
     """The most memory that the same takes."""
     place = setting.directory
-    binary, (path,) = recordings(place, 1, _MEGABYTES[setting.quick] << 20)
+    binary, (path,) = recordings(place, 1, _ALONE[setting.quick] << 20)
 
     def most(cost: Cost) -> float:
         return cost.memory / 1e6
@@ -156,11 +166,12 @@ def memory(setting: Setting) -> Contest:
                        "--format=text", f"--out={place / 'y.prof'}"]], place, most)
 
     ours = pylbr("convert", path, "-o", os.fspath(place / "x.afdo.txt"), "--binary", binary)
-    return Contest("MB", Contender(_cost([ours], place, most)), {
-        "perf2bolt, without its perf": Contender(first_of(_perf2bolt, perf2bolt)),
-        "create_llvm_prof": Contender(
-            first_of(lambda: tool("create_llvm_prof", "autofdo"), create)),
-    }, kind="size")
+    others = {"perf2bolt, without its perf": Contender(
+        first_of(perf2bolt_path, perf2bolt), once=True)}
+    if setting.quick:
+        others["create_llvm_prof"] = Contender(
+            first_of(lambda: tool("create_llvm_prof", "autofdo"), create), once=True)
+    return Contest("MB", Contender(_cost([ours], place, most)), others, kind="size")
 
 
 ROWS: Final = (

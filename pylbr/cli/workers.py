@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from pylbr.errors import CommandError
 from pylbr.extras import needed
-from pylbr.sample.backup import BackupExecutor
 
 __all__ = ["Workers", "add_workers", "workers"]
 
@@ -72,6 +71,8 @@ def workers(args: argparse.Namespace, tasks: int) -> Iterator[Workers]:
 @contextmanager
 def _cluster(address: str) -> Iterator[Workers]:
     """The workers of a dask.distributed scheduler."""
+    from pylbr.sample.backup import BackupExecutor
+
     distributed = needed("distributed")
     try:
         client = distributed.Client(address, timeout=_PATIENCE)
