@@ -136,6 +136,9 @@ def _measure(
     if not args.no_count:
         _say("counting taken branches under QEMU")
         counts = tuple(measure.taken_branches(words) for words in (before, after))
+        if None in counts:
+            _say("taken branches were not counted: that takes QEMU's user mode with plugins "
+                 "(Debian 12: apt install qemu-user)")
     return {
         "program": program, "optimised": output, "runs": args.repeat,
         "taken_branches": counts,

@@ -16,7 +16,7 @@ from pylbr.errors import UnsupportedFeature
 from pylbr.linux import apt
 from pylbr.record.toolchain import cache_directory
 
-__all__ = ["KERNEL", "dependencies", "fetch", "kernel", "root_of"]
+__all__ = ["KERNEL", "dependencies", "fetch", "file_of", "kernel", "root_of"]
 
 #: Debian's kernel for virtual machines.
 KERNEL = "linux-image-cloud-amd64"
@@ -40,6 +40,21 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 def root_of(package: str, file: str) -> Path:
     """Where a package's files lie: / if `file` is installed, else where it was unpacked."""
     return Path("/") if Path("/", file).exists() else fetch(package)
+
+
+def file_of(package: str, *places: str) -> Path:
+    """A package's file, which releases of Debian have in one of several places.
+
+    Raises
+    ------
+    UnsupportedFeature
+        As `fetch`, or it is in none of the places.
+    """
+    root = root_of(package, places[0])
+    for place in places:
+        if (root / place).exists():
+            return root / place
+    raise UnsupportedFeature(f"package {package} has no {' and no '.join(places)}")
 
 
 def fetch(package: str) -> Path:

@@ -38,7 +38,7 @@ def initramfs(packages: Sequence[str] = ()) -> bytes:
     archive.file("init", built(INIT).read_bytes(), 0o755)
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
-    archive.copy(_BUSYBOX, debian.root_of("busybox-static", _BUSYBOX) / _BUSYBOX)
+    archive.copy(_BUSYBOX, debian.file_of("busybox-static", _BUSYBOX, f"usr/{_BUSYBOX}"))
     for applet in _APPLETS:
         archive.link(f"bin/{applet}", "busybox")
     root = debian.root_of("linux-perf", _PERF)

@@ -30,6 +30,17 @@ def test_packages_are_fetched_as_long_as_something_is_missing():
         libraries([root / PERF], (root,))
 
 
+def test_a_file_is_found_where_a_release_has_it(tmp_path, monkeypatch):
+    """Debian 13's busybox-static has usr/bin/busybox alone."""
+    monkeypatch.setattr(debian, "root_of", lambda package, file: tmp_path)
+    with pytest.raises(UnsupportedFeature, match="b has no bin/b and no usr/bin/b"):
+        debian.file_of("b", "bin/b", "usr/bin/b")
+    for place in ("usr/bin/b", "bin/b"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+        assert debian.file_of("b", "bin/b", "usr/bin/b") == tmp_path / place
+
+
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """Asks for words; what apt says, and how often it was asked."""
