@@ -58,7 +58,7 @@ def choose(
         if running:
             raise
         return engine("qemu"), f"qemu, several times slower: {error}"
-    return engine("native"), "native: full speed, a stack at each tick of " + (
+    return engine("native"), "native: full speed, stacks at ticks of " + (
         f"a timer, for {timer}" if timer else "CPU time")
 
 

@@ -16,6 +16,7 @@ from pylbr.record.choice import choose, process_of
 from pylbr.record.engine import Request
 from pylbr.record.events import counted_event
 from pylbr.record.filters import recordable_filter
+from pylbr.record.native.bursts import described
 from pylbr.record.output import PerfDataOutput
 from pylbr.record.program import target_of
 from pylbr.record.targets import X86_64
@@ -187,8 +188,10 @@ def record_program(
     if not full and path.lower().endswith(OTHER_FORMS):
         raise CommandError(f"-o {path}: samples are recorded as perf.data, in a file of any other "
                            "name; pylbr convert makes this form of it, --full records a trace")
+    if burst and runner.name != "native":
+        raise CommandError("--burst: stacks per tick of the native engine; other engines have none")
     if why:
-        chosen(why)
+        chosen(f"{why}; {described(request)}" if runner.name == "native" else why)
     sink: TraceOutput | PerfDataOutput | LiveOutput | PredictedOutput
     # What few recordings need is loaded where it is: most end within a second.
     if full:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylbr.errors import CommandError
 from pylbr.perf.stacks import Samples
 from pylbr.record.engine import Request
 from pylbr.record.native.bursts import MOST, Pace, described, least_period, windows_per_tick
@@ -46,6 +47,22 @@ def test_what_is_asked_for_is_taken_and_named():
     assert [windows_per_tick(request(20_000, 5, n)) for n in (1, 3)] == [1, 3]
     assert described(request(10**6)) == "1 per tick"
     assert described(request(10**6, burst=3)) == "up to 3 per tick, 64 to 192 taken branches apart"
+
+
+@pytest.mark.parametrize("options", [{"full": True}, {"count": 100}, {"engine": "qemu"}])
+def test_engines_without_ticks_have_none(tmp_path, options):
+    with pytest.raises(CommandError, match="--burst: stacks per tick of the native engine"):
+        record_program(["true"], tmp_path / "out.data", burst=2, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.peer
+def test_what_was_chosen_is_said_before_the_program_runs(native, tmp_path):
+    said = []
+    record_program(["sh", "-c", "for i in $(seq 20000); do :; done"], tmp_path / "out.data",
+                   frequency=10_000, max_overhead=100, chosen=said.append)
+    assert len(said) == 1 and said[0].startswith("native: full speed, stacks at ticks of ")
+    assert said[0].endswith("; up to 4 per tick, 64 to 192 taken branches apart")
 
 
 def numbers(said):
