@@ -20,6 +20,7 @@ extensions = [
     "diagrams",
 ]
 html_theme = "furo"
+highlight_language = "none"
 html_static_path = ["_static"]
 html_css_files = ["pictures.css"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}

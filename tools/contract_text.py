@@ -21,7 +21,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\*\*(.+?)\*\*", r"\1", text)
     text = re.sub(r"(?<![\w*])\*([^*]+)\*(?![\w*])", r"\1", text)
-    return text.replace("`", "").replace("<br>", "; ")
+    return text.removesuffix("\\").replace("`", "").replace("<br>", "; ")
 
 
 def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:

@@ -16,9 +16,11 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 VERSION = "11.17.2"
 #: Mermaid lets the labels of two ways between the same states overlap: the later one moves down.
+#: It measures labels before they are set, so the picture is cut to what it shows.
 DRAW = """async ([text, id]) => {
     mermaid.initialize({startOnLoad: false, theme: "neutral", htmlLabels: false,
-                        flowchart: {htmlLabels: false}, fontFamily: "sans-serif",
+                        flowchart: {htmlLabels: false},
+                        state: {nodeSpacing: 110, rankSpacing: 110}, fontFamily: "sans-serif",
                         themeVariables: {fontSize: "12px"}});
     document.body.innerHTML = (await mermaid.render(id, text)).svg;
     const labels = [...document.querySelectorAll("g.edgeLabel")];
@@ -35,6 +37,10 @@ DRAW = """async ([text, id]) => {
         }
         placed.push(box());
     }
+    const svg = document.querySelector("svg");
+    const {x, y, width, height} = svg.getBBox();
+    svg.setAttribute("viewBox", `${x - 8} ${y - 8} ${width + 16} ${height + 16}`);
+    svg.style.maxWidth = `${width + 16}px`;
     return document.body.innerHTML;
 }"""
 

@@ -74,7 +74,8 @@ def mermaid(changes: list[Handover]) -> str:
     """A state diagram; one arrow per pair of owners, its causes listed."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for before, after, what, context in changes:
-        arrows.setdefault((before, after), []).append(f"{what} [{context}]")
+        where = context.replace("IRQ, interrupts off", "IRQ").replace("interrupts", "irqs")
+        arrows.setdefault((before, after), []).append(f"{what} [{where}]")
     lines = ["stateDiagram-v2", "    [*] --> unowned"]
     for (before, after), causes in arrows.items():
         label = "<br>".join(cause.replace(":", ",") for cause in causes)
