@@ -36,7 +36,8 @@ test-safe: $(PYTHON)  ## the core's tests on a bounds-checked build
 cover: $(PYTHON)  ## line coverage, of the .pyx too
 	$(PYTHON) -m pip install -q --group test --group cover
 	LBRCORE_TRACE=1 $(PYTHON) setup.py -q build_ext --inplace --force
-	$(PYTHON) -m pytest -q -m "not slow and not peer" --cov --cov-report=term-missing:skip-covered
+	LBRCORE_TRACE=1 $(PYTHON) -m pytest -q -m "not slow and not peer" -n logical --dist loadfile \
+		--cov --cov-report=term-missing:skip-covered
 	$(PYTHON) setup.py -q build_ext --inplace --force
 
 bench: build  ## the published suite into build/bench.md, .json, .svg; QUICK=1 for the short form

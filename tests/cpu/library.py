@@ -48,7 +48,7 @@ def cpu_size():
 class Cpu:
     """lbr_cpu."""
 
-    size = 0
+    size, at = 0, None
 
     def __init__(self, name):
         Cpu.size = Cpu.size or cpu_size()
@@ -58,7 +58,8 @@ class Cpu:
         self.pmis = 0
 
     def __del__(self):
-        library().lbr_cpu_destroy(self.at)
+        if self.at is not None:
+            self.lib.lbr_cpu_destroy(self.at)
 
     @staticmethod
     def check(result):
