@@ -23,7 +23,7 @@ from pylbr.bench.compare import compare, difference_table, tree_of
 from pylbr.bench.contest import Contender, Contest, Row, Setting, measure_row
 from pylbr.bench.history import add_run
 from pylbr.bench.machine import look
-from pylbr.bench.report import as_json, markdown, quantity
+from pylbr.bench.report import as_json, markdown, quantity, short
 from pylbr.cli import main
 from pylbr.errors import CommandError, UnsupportedFeature
 
@@ -135,6 +135,11 @@ def test_the_picture_has_a_bar_per_alternative(tmp_path):
     texts = [node.text for node in root.iter(f"{space}text")]
     assert len(list(root.iter(f"{space}rect"))) == 1 + 2
     assert "area.row / a <large> one" in texts and texts.count("4") == 2  # both 4 times better
+
+
+def test_large_ratios_are_written_out():
+    assert [short(value) for value in (0.03812, 3.158, 67.71, 99.99, 2684.2)] == [
+        "0.0381", "3.16", "67.7", "100", "2,684"]
 
 
 def test_the_history_has_the_form_of_asv(tmp_path):

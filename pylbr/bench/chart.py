@@ -7,6 +7,7 @@ from html import escape
 from typing import Final
 
 from pylbr.bench.contest import Measured, RowResult
+from pylbr.bench.report import short
 from pylbr.bench.suite import Result
 
 __all__ = ["svg"]
@@ -68,4 +69,4 @@ def _bar(row: RowResult, other: Measured, y: float, x: object) -> list[str]:
         f'height="{_LINE - 8}" fill="{color}"/>',
         f'<line x1="{x(one):.1f}" y1="{center}" x2="{x(two):.1f}" y2="{center}" '
         f'stroke="{_INK}" stroke-width="2"/>',
-        f'<text x="{max(end, x(one), x(two)) + 6:.1f}" y="{center + 4}">{middle:.3g}</text>']
+        f'<text x="{max(end, x(one), x(two)) + 6:.1f}" y="{center + 4}">{short(middle)}</text>']

@@ -12,11 +12,16 @@ from pylbr.bench.statistics import Spread
 from pylbr.bench.suite import Result
 from pylbr.tables import Table
 
-__all__ = ["as_json", "floor_lines", "markdown", "quantity", "table"]
+__all__ = ["as_json", "floor_lines", "markdown", "quantity", "short", "table"]
 
 _PREFIXES: Final = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 FORMAT: Final = 1
 _LONGEST: Final = 120  # characters of a reason in a table; the JSON has all
+
+
+def short(value: float) -> str:
+    """Three digits, or more of a whole number: ``0.382``, ``2,680``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def quantity(value: float, unit: str, kind: str) -> str:
@@ -45,9 +50,9 @@ def _around(found: Spread) -> str:
 def _ratio(one: Measured) -> str:
     if one.ratio is None:
         return ""
-    low, high = f"{one.ratio.low:.3g}", f"{one.ratio.high:.3g}"
+    low, high = short(one.ratio.low), short(one.ratio.high)
     between = f" ({low} to {high})" if low != high else ""
-    return f"{one.ratio.median:.3g}{between}"
+    return f"{short(one.ratio.median)}{between}"
 
 
 def table(rows: list[RowResult]) -> Table:
