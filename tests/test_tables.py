@@ -7,7 +7,6 @@ import time
 import pytest
 
 from pylbr.cli import progress
-from pylbr.cli.run import _Screen
 from pylbr.tables import Table, ends, print_table
 
 STYLE = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]")
@@ -119,7 +118,7 @@ def test_a_thread_draws_the_bar_and_what_is_printed_stands_alone(monkeypatch):
     monkeypatch.setattr("sys.stdout", printed)
     count = iter(range(1, 1 << 30))
     with progress.progress(None, "instructions", "guest") as bar:
-        screen = _Screen(bar)
+        screen = progress.Screen(bar)
         with progress.drawn_meanwhile(bar, lambda: next(count)):
             wait_until(lambda: "instructions/s" in stream.getvalue())
             screen(b"a")                        # half a line: no bar until it has ended

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.progress import Screen, drawn_meanwhile, progress
 from pylbr.errors import CommandError
 from pylbr.extras import needed
 from pylbr.files.output import AtomicFile
@@ -98,12 +99,16 @@ def run(args: argparse.Namespace) -> int:
 
     files = inputs(args.words, [Path(name) for name in args.file])
     shell = not args.words
-    console = Console(_show if args.verbose else None)
+    boot = _Boot()
+    console = Console(_show if args.verbose else boot)
     guest = _guest(args)
+    screen = Screen(progress(None, "instructions", "the guest"))
+    bar = progress(None, "bytes", "the guest starts, printing")
     try:
-        machine, channel = booted(
-            guest, console, _output, limit=args.limit, seconds=args.seconds,
-            fresh=args.boot)
+        with bar, drawn_meanwhile(bar, lambda: boot.printed) if not args.verbose else ExitStack():
+            machine, channel = booted(
+                guest, console, screen, limit=args.limit, seconds=args.seconds,
+                fresh=args.boot)
     except NotBooted as failed:
         return _failed(failed.machine, failed.ending, console, guest)
     command = args.words[0] if len(args.words) == 1 else shlex.join(args.words)
@@ -111,6 +116,9 @@ def run(args: argparse.Namespace) -> int:
         if shell:
             console.show = _terminal
             stack.enter_context(connected(machine))
+        elif not args.verbose:
+            stack.enter_context(screen.bar)
+            stack.enter_context(drawn_meanwhile(screen.bar, lambda: machine.clock))
         result = execute(machine, channel, command, files, args.limit)
     sys.stdout.flush()
     if result.ending.kind != "exit":
@@ -133,10 +141,21 @@ def _guest(args: argparse.Namespace) -> Guest:
                  args.seed, args.cpus)
 
 
-def _output(data: bytes) -> None:
-    sys.stdout.write(data.decode("latin-1"))
-    if data == b"\n":
-        sys.stdout.flush()
+class _Boot:
+    """Counts what a kernel prints while it starts.
+
+    Attributes
+    ----------
+    printed : int
+        Bytes.
+    """
+
+    def __init__(self) -> None:
+        self.printed = 0
+
+    def __call__(self, data: bytes) -> None:
+        """Take bytes of the console."""
+        self.printed += len(data)
 
 
 def _terminal(data: bytes) -> None:

@@ -22,7 +22,7 @@ from pylbr.printable import printable
 from pylbr.tables import terminal
 from pylbr.trace import Stacks, Trace
 
-__all__ = ["ProgressBar", "drawn_meanwhile", "print_notes", "progress"]
+__all__ = ["ProgressBar", "Screen", "drawn_meanwhile", "print_notes", "progress"]
 
 _DELAY: Final = 1.0      # seconds until it appears
 _INTERVAL: Final = 0.1   # between two refreshes
@@ -118,6 +118,26 @@ def progress(total: int | None, unit: str, description: str = "") -> ProgressBar
     Silent when standard error is no terminal.
     """
     return ProgressBar(total, unit, description)
+
+
+class Screen:
+    """What a guest prints on standard output, and a bar below it while it prints nothing.
+
+    Parameters
+    ----------
+    bar : ProgressBar
+    """
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self.bar = bar
+
+    def __call__(self, data: bytes) -> None:
+        """Print a byte of the guest."""
+        ended = data == b"\n"
+        self.bar.clear(held=not ended)
+        sys.stdout.write(data.decode("latin-1"))
+        if ended:
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
-from pylbr.cli.progress import ProgressBar, drawn_meanwhile, progress
+from pylbr.cli.progress import Screen, drawn_meanwhile, progress
 from pylbr.errors import CommandError
 from pylbr.extras import needed
 from pylbr.trace import Metadata
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     from pylbr.embed.time_limit import time_limit
     from pylbr.x86.held_signals import signals_held
 
-    screen = _Screen(progress(args.pause, "instructions", args.guest or args.kernel))
+    screen = Screen(progress(args.pause, "instructions", args.guest or args.kernel))
     console = None
     if args.kernel:
         from pylbr.linux.console import Console
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _machine(
     args: argparse.Namespace, trace: Callable[..., Any] | None, console: Console | None,
-    screen: _Screen,
+    screen: Screen,
 ) -> Machine:
     from pylbr.embed.image import load
     from pylbr.embed.machine import MIB, Machine
@@ -202,26 +202,6 @@ def _linux(
         print("pylbr run: the kernel will print nothing: no console=ttyS0 in --append",
               file=sys.stderr)
     return machine
-
-
-class _Screen:
-    """What a guest prints, and a bar below it while it prints nothing.
-
-    Parameters
-    ----------
-    bar : ProgressBar
-    """
-
-    def __init__(self, bar: ProgressBar) -> None:
-        self.bar = bar
-
-    def __call__(self, data: bytes) -> None:
-        """Print a byte of the guest."""
-        ended = data == b"\n"
-        self.bar.clear(held=not ended)
-        sys.stdout.write(data.decode("latin-1"))
-        if ended:
-            sys.stdout.flush()
 
 
 def _conclude(
