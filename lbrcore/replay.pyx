@@ -22,8 +22,8 @@ from libc.string cimport memset
 
 from lbrcore.control cimport lbr_set_frozen
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_CLASS_SHIFT, LBR_LEGACY, MODE_CALL_STACK, MODE_OFF, lbr_branch,
-    lbr_copy, lbr_find_quick, lbr_read_records, lbr_record, lbr_slot,
+    CYC_CNT_MAX, EVENT_COUNT_MAX, INFO_CLASS_SHIFT, LBR_LEGACY, MODE_CALL_STACK, MODE_OFF,
+    lbr_branch, lbr_copy, lbr_find_quick, lbr_read_records, lbr_record, lbr_slot,
 )
 from lbrcore.choices cimport POP_RESTARTS_CYCLES
 from lbrcore.lookback cimport lbr_advance, lbr_look_at, lbr_summarize
@@ -423,7 +423,8 @@ cdef class Replay:
         cdef uint32_t i
         counters, pending, ctl, frozen, data, cycles, valid, events, rest = key
         if (len(counters) != self.count or ctl != self.lbr.ctl or (rest is None) == self.whole
-                or not isinstance(data, bytes) or len(data) != <Py_ssize_t> (state.depth * sizeof(lbr_entry))):
+                or not isinstance(data, bytes)
+                or len(data) != <Py_ssize_t> (state.depth * sizeof(lbr_entry))):
             raise ValueError("key: is of a replay that is set up differently")
         for left, _, overflowed in counters:
             if not 0 <= overflowed <= HAPPENED or abs(left) > <int64_t> 1 << 62:

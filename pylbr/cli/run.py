@@ -135,7 +135,9 @@ def run(args: argparse.Namespace) -> int:
             model = args.model or ("" if saved else DEFAULT_MODEL)
             metadata = Metadata(
                 model=model, provenance={"guest": args.guest or args.kernel})
-            trace = stack.enter_context(trace_writer(args.trace, metadata)).write
+            writer = trace_writer(args.trace, metadata)
+            stack.enter_context(writer)
+            trace = writer.write
         with signals_held():  # the engine's set-up and its finalizers ignore exceptions
             machine = _machine(args, trace, console, screen)
         machine.pause_at = args.pause

@@ -4,7 +4,7 @@ Unicorn looks for translated code at a store only until it has marked the page's
 dirty, and it does not take that mark back when code of the page is translated later.  A store by
 another virtual address, one that is not executable, then leaves the old translation in use.  The
 mark is kept off where a hook of memory accesses covers the physical address.  So the memory around
-translated code gets such hooks, of a kind that never fires, and only there stores take the slow way.
+translated code gets such hooks, of a kind that never fires; only there stores take the slow way.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING

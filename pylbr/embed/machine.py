@@ -157,7 +157,7 @@ class Machine:
             raise ConfigurationError("memory: must be 4 to 2048 MiB and even")
         self.memory, self._console = memory, console or (lambda data: None)
         self._output = output or (lambda data: None)
-        self.cpus: list[Machine] = [self]
+        self.cpus: Sequence[Machine] = [self]
         self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64)
         uc.ctl_set_cpu_model(reg.UC_CPU_X86_ICELAKE_SERVER)
         self._map_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 __all__ = ["Case", "Group", "Outcome", "Skip", "report", "results"]
 
@@ -88,7 +89,7 @@ def results(groups: Iterable[Group]) -> dict:
         ``groups``: for each its ``name``, ``passed`` and ``cases``, the attributes of `Outcome`;
         ``failures``: their number, without those that are documented.
     """
-    told = []
+    told: list[dict[str, Any]] = []
     for group in groups:
         cases = [_run(case) for case in group.cases]
         told.append({"name": group.name, "cases": [asdict(case) for case in cases],

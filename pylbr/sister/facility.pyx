@@ -38,9 +38,9 @@ cdef class BranchFacility:
     """BranchFacility()\n--\n
     What `lbrcore.LbrState` and the recorders of other architectures have in common.
 
-    Branches come as rows of `lbrcore.BRANCH_DTYPE` (`pylbr.sister.details` describes how to read them),
-    records leave as `lbrcore.ENTRY_DTYPE`.  An instance is used by one thread at a time.  A call
-    that raises leaves the state as it was.
+    Branches come as rows of `lbrcore.BRANCH_DTYPE` (`pylbr.sister.details` describes how to read
+    them), records leave as `lbrcore.ENTRY_DTYPE`.  An instance is used by one thread at a time.
+    A call that raises leaves the state as it was.
     """
 
     cdef void take(self, const lbr_branch* branches, size_t count) noexcept nogil:

@@ -177,7 +177,7 @@ cdef class Small:
         cdef size_t where = places.ctypes.data
         cdef task_path* paths = <task_path*> where
         cdef bint good = True
-        for i in range(4):
+        for _ in range(4):
             c.code = c.code << 8 | _next_byte(&c)
         for i in range(lengths.shape[0]):
             step = min(<Py_ssize_t> lengths[i], count - at)

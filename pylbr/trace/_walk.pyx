@@ -337,7 +337,8 @@ cdef class Walk:
         cdef size_t at = 0, step, before, place
         cdef int trouble = OK
         cdef streams s
-        if not 0 <= skip <= count or len(out) < count - skip + SLACK or (out.dtype != BRANCH_DTYPE and out.dtype != np.uint32):
+        if (not 0 <= skip <= count or len(out) < count - skip + SLACK
+                or out.dtype not in (BRANCH_DTYPE, np.uint32)):
             raise ValueError("out: wrong dtype or too short")
         memset(&s, 0, sizeof(streams))
         s.runs, s.run_bytes = <uint8_t*> runs, len(runs)

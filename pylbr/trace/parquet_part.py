@@ -37,8 +37,8 @@ _GUARDED_SPACE: Final = 8 << 30
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the Parquet library raises."""
-    return pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError
+    """What the Parquet library and a seal raise."""
+    return pa.ArrowException, SealError, OSError, ValueError, TypeError, KeyError, OverflowError
 
 
 class PartError(Exception):
@@ -114,7 +114,7 @@ class Part:
             flat = array.flatten() if name == "events" else array
             values = flat.to_numpy(zero_copy_only=False).astype(dtype.base, copy=False)
             return values.reshape(chunk.num_rows, *dtype.shape)
-        except (*_failures(), SealError) as error:
+        except _failures() as error:
             raise PartError(str(error), offset) from error
 
 
