@@ -57,6 +57,9 @@ OF_LIBRARY = [name for name in EXTENSIONS if ".compiled." in name or name == "py
 #: Compiled in half the time: no loop runs there. The library's C is compiled on its own, with -O3.
 COLD = {"lbrcore._cyutility", "lbrcore.choices", *OF_LIBRARY}
 
+#: A search takes a hundred million steps, and a traced line takes the GIL.
+UNTRACED = "pylbr.verify.", "pylbr.arbitration."
+
 
 def extension(name: str, suffix: str = ".pyx") -> Extension:
     return Extension(
@@ -67,7 +70,8 @@ def extension(name: str, suffix: str = ".pyx") -> Extension:
                  *(str(header) for place in HEADERS.get(name, [])
                    for header in [*Path(place).glob("*.h"), *Path(place).glob("models.c")]),
                  *(["lbrcore/include/lbrcore_cpu.h"] if name in OF_LIBRARY else [])],
-        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE and suffix == ".pyx" else [],
+        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE and suffix == ".pyx"
+        and not name.startswith(UNTRACED) else [],
         # No debug information: it would double the time and the size.
         extra_compile_args=["-O1" if name in COLD else "-O3", "-g0", "-Wall",
                             "-Wno-unused-function", "-Wno-cpp"]

@@ -49,7 +49,7 @@ BRANCH_CLASSES: tuple[BranchRow, ...] = (
               "far JMP, CALL, RET; EENTER, ERESUME, EEXIT, AEX, INIT, SIPI, RSM"),
     BranchRow(BranchClass.SYSCALL, 8, 22, 8, True, "SYSCALL, SYSENTER"),
     BranchRow(BranchClass.SYSRET, 8, 22, 8, True, "SYSRET, SYSEXIT"),
-    BranchRow(BranchClass.IRET, 8, 22, 8, True, "IRET"),
+    BranchRow(BranchClass.IRET, 8, 22, 8, True, "IRET; ERETU, ERETS"),
     BranchRow(BranchClass.INTERRUPT, 8, 22, 8, False, "hardware interrupt, NMI, SMI excepted"),
     BranchRow(BranchClass.EXCEPTION, 8, 22, 8, False, "exception, #DB excepted"),
     BranchRow(BranchClass.SOFT_INT, 8, 22, 8, True, "INT n, INT3, INTO"),

@@ -1,6 +1,9 @@
+from typing_extensions import disjoint_base
+
 PAGE: int
 CHUNK: int
 
+@disjoint_base
 class CodePages:
     pages: bytearray
     def __new__(
