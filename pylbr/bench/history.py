@@ -23,6 +23,7 @@ from typing import Any, Final
 from pylbr.bench.contest import RowResult
 from pylbr.bench.suite import Result
 from pylbr.errors import CommandError
+from pylbr.files.json_text import decode_json
 from pylbr.files.output import AtomicFile
 
 __all__ = ["add_run", "commit_of"]
@@ -74,7 +75,7 @@ def _known(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = decode_json(path.read_text())
         version = found.pop("version")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CommandError(f"{path}: is no list of benchmarks of asv ({error})") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pylbr.errors import LbrError
+from pylbr.files.json_text import decode_json
 from pylbr.files.output import write_text
 from pylbr.record.toolchain import cache_directory
 
@@ -36,10 +37,12 @@ def answer(
     """
     place = cache_directory() / "debian" / f"apt-{_digest(words)[:32]}.json"
     state = _digest([words, os.environ.get("APT_CONFIG"), _times(sources)])
-    with contextlib.suppress(OSError, ValueError), open(place, encoding="utf-8") as stream:
-        kept = json.loads(stream.read(_LARGEST))
-        if isinstance(kept, dict) and kept.get("state") == state:
-            return str(kept["answer"])
+    with (contextlib.suppress(OSError, ValueError),
+          open(place, encoding="utf-8") as stream):
+        kept = decode_json(stream.read(_LARGEST))
+        if isinstance(kept, dict) and kept.get("state") == state and isinstance(
+                found := kept.get("answer"), str):
+            return found
     said = ask("apt-cache", *words)
     text = json.dumps({"state": state, "answer": said})
     if len(text) <= _LARGEST:

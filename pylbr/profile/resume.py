@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pylbr.errors import TraceError
+from pylbr.files.json_text import decode_json
 from pylbr.files.output import AtomicFile
 from pylbr.profile.merge import Counts, count_input
 from pylbr.profile.remote import identity_of_url, is_url
@@ -100,12 +101,12 @@ def _read(name: Path, key: list[Any]) -> Counts | None:
     """Counts of a part; None if it is of another input, binary or version."""
     try:
         head, _, body = name.read_bytes().partition(b"\n")
-        found, digest = json.loads(head)
+        found, digest = decode_json(head)
         if hashlib.sha256(body).hexdigest() != digest:
             raise ValueError("its digest differs")
         if found != key:
             return None
-        content = json.loads(body)
+        content = decode_json(body)
         counts = Counts(branches=content["branches"], samples=content["samples"])
         for table in _TABLES:
             rows = content[table]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylbr.errors import TraceError
+from pylbr.files.json_text import decode_json
 from pylbr.files.output import AtomicFile
 
 __all__ = ["read_part", "write_part"]
@@ -94,5 +95,5 @@ def _parse(
                          f"and this pylbr reads {VERSION}; remove it, and it is made again")
     if not line.endswith(b"\n") or int(words[3], 16) != zlib.crc32(words[4][:-1]):
         raise ValueError("the checksum of its first line differs")
-    content = json.loads(words[4])
+    content = decode_json(words[4])
     return content["head"], [(name, size, check) for name, size, check in content["arrays"]]

@@ -6,7 +6,6 @@ implementation elsewhere may start from here.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import zstandard
 
+from pylbr.files.json_text import decode_json
 from pylbr.trace.lbrt_small_reference import Voter
 
 __all__ = ["read"]
@@ -380,7 +380,7 @@ def read(data: bytes) -> tuple[dict[str, Any], list[Row]]:
     rows: list[dict[str, int]] = []
     for kind, payload in parts(data):
         if kind == b"META":
-            head = json.loads(zstandard.ZstdDecompressor().decompress(payload))
+            head = decode_json(zstandard.ZstdDecompressor().decompress(payload))
         elif kind == b"GRPH":
             graph.add(payload, head["columns"])
         elif kind == b"PIEC":

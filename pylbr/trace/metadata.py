@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from pylbr.files.json_text import decode_json
 from pylbr.files.module import Module
 
 __all__ = ["Metadata", "Task", "decode_metadata", "encode_metadata", "with_modules"]
@@ -78,7 +79,7 @@ def decode_metadata(
     check = f"{zlib.crc32(text):08x}".encode()
     if schema_metadata.get(CHECK_KEY) != check:
         raise ValueError("the schema metadata is damaged: CRC32 differs")
-    content = json.loads(text)
+    content = decode_json(text)
     version = _typed(content, "version", int)
     if version != VERSION:
         raise ValueError(f"container version {version}; this reader supports version {VERSION}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pylbr.errors import TraceError
+from pylbr.files.json_text import decode_json
 
 __all__ = ["DIGEST_KEY", "PLACE_KEY", "Place", "check_places", "fingerprint"]
 
@@ -49,7 +50,7 @@ class Place(NamedTuple):
         ------
         ValueError
         """
-        found = json.loads(text)
+        found = decode_json(text)
         if not isinstance(found, list) or [type(x) for x in found] != [int, str, bool]:
             raise ValueError("its place among the parts is damaged")
         return cls(*found)

@@ -72,7 +72,12 @@ def test_apt_is_asked_once(asked):
     lambda path: [file.write_text("{") for file in path.glob("cache/pylbr/debian/*")],
     lambda path: [file.write_text('["state"]') for file in path.glob("cache/pylbr/debian/*")],
     lambda path: [file.write_bytes(b"\xff") for file in path.glob("cache/pylbr/debian/*")],
-], ids=["touched", "added", "appeared", "cut", "other", "no text"])
+    lambda path: [file.write_text(file.read_text().replace('"answer"', '"said"'))
+                  for file in path.glob("cache/pylbr/debian/*")],
+    lambda path: [file.write_text(file.read_text().replace('"said 1"', "1"))
+                  for file in path.glob("cache/pylbr/debian/*")],
+    lambda path: [file.write_text("[" * 100_000) for file in path.glob("cache/pylbr/debian/*")],
+], ids=["touched", "added", "appeared", "cut", "other", "no text", "no answer", "a number", "deep"])
 def test_apt_is_asked_again_after_a_change(asked, tmp_path, change):
     ask, _ = asked
     assert ask("show", "a") == "said 1"
