@@ -97,17 +97,15 @@ def _check_versions(client: Any, address: str) -> None:
     CommandError
         There are no workers, or one of them has another pylbr or another Python.
     """
-    try:
-        found = client.run(_version)
-    except (ImportError, AttributeError) as error:
-        raise CommandError(f"--dask {address}: the workers have no pylbr ({error}); install the "
-                           "same on all") from error
+    found = client.run(_version, on_error="return")
     if not found:
         raise CommandError(f"--dask {address}: the scheduler has no workers")
     here = _version()
     others = {worker: there for worker, there in sorted(found.items()) if there != here}
     if others:
         worker, there = next(iter(others.items()))
+        if isinstance(there, Exception):
+            there = f"none that can answer ({' '.join(str(there).split())[:200]})"
         more = f", and {len(others) - 1} others differ" if len(others) > 1 else ""
         raise CommandError(f"--dask {address}: the worker {worker} has {there}, and here is "
                            f"{here}{more}; install the same on all")

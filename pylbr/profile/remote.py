@@ -19,11 +19,13 @@ from typing import Any, Final
 from pylbr.errors import TraceError
 from pylbr.extras import needed
 
-__all__ = ["fetched", "identity_of_url", "is_url", "urls_of"]
+__all__ = ["digest_of_url", "fetched", "identity_of_url", "is_url", "urls_of"]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 #: Without ``?``, with which the query of a URL begins.
 _MAGIC: Final = re.compile(r"[*\[]")
+#: MD5 of an object, or of the MD5s of its parts.  Other servers make an ETag of size and time.
+_DIGEST: Final = re.compile(r'"?([0-9a-f]{32}(?:-[0-9]+)?)"?')
 #: Seconds without a byte after which a server is given up.
 PATIENCE: Final = 30.0
 #: Part of the free space of the temporary directory that one input may take.
@@ -127,6 +129,16 @@ def identity_of_url(url: str) -> list[Any]:
     told = [str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created")
             if info.get(key) is not None]
     return [url, info.get("size"), *told]
+
+
+def digest_of_url(url: str) -> str | None:
+    """Digest of what a URL holds, if its server keeps one; what cannot be asked shows when read."""
+    try:
+        told = identity_of_url(url)
+    except TraceError:
+        return None
+    found = _DIGEST.fullmatch(str(told[2])) if len(told) > 2 else None
+    return f"{found[1]} {told[1]}" if found else None
 
 
 @contextmanager

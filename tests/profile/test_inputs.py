@@ -106,6 +106,38 @@ def test_what_cannot_be_a_sum_is_refused(fleet, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["merge", "convert", "report"])
+def test_the_same_bytes_under_two_names_are_refused(fleet, tmp_path, capsys, command):
+    """A copy is named with what it is a copy of; a weight says that it is meant."""
+    one, other = fleet / "1.perf.data", tmp_path / "copy.perf.data"
+    shutil.copy(one, other)
+    (tmp_path / "none.preagg").touch()
+    out = [] if command == "report" else ["--binary", LIBRARY, "-o", str(tmp_path / "o.preagg")]
+    for words in ([fleet, other], [one, "--weighted-input", f"3,{other}"]):
+        assert main([command, *map(str, words), *out]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "--weighted-input 2,FILE" in said
+        assert f"{other}: holds the same bytes as {one}" in said
+    assert not (tmp_path / "o.preagg").exists()
+    # Of the same size, but another file.
+    data = bytearray(other.read_bytes())
+    data[-1] ^= 1
+    other.write_bytes(data)
+    assert main([command, str(fleet), str(other), *out]) == 0
+    capsys.readouterr()
+
+
+def test_a_directory_that_is_one_input_is_compared_whole(fleet, tmp_path):
+    from pylbr.profile.inputs import _refuse_copies
+
+    for name in "ab":
+        shutil.copytree(fleet, tmp_path / name)
+    with pytest.raises(TraceError, match="the same bytes"):
+        _refuse_copies([str(tmp_path / "a"), str(tmp_path / "b")])
+    shutil.copy(fleet / "0.perf.data", tmp_path / "b" / "1.perf.data")
+    _refuse_copies([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
 # URLs
 
 

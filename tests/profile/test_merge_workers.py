@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from pylbr.cli.workers import _check_versions, _version
 from pylbr.errors import CommandError
 from pylbr.profile.inputs import inputs_of
 from pylbr.profile.merge import Counts, count_input, merge_inputs
@@ -126,6 +129,47 @@ def test_no_scheduler(fleet, tmp_path, capfd, monkeypatch):  # noqa: F811
     assert "no scheduler answers there" in capfd.readouterr().err
 
 
+@pytest.fixture(params=["version", "none", "old"])
+def foreign(request, tmp_path):
+    """A cluster of two workers; one finds another pylbr, none, or one without this command."""
+    place = tmp_path / "other"
+    info = place / "pylbr-9.8.7.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pylbr\nVersion: 9.8.7\n")
+    if request.param != "version":
+        (place / "pylbr").mkdir()
+        (place / "pylbr" / "__init__.py").write_text(
+            "__version__ = '9.8.7'\n" if request.param == "old"
+            else "raise ModuleNotFoundError(\"No module named 'pylbr'\")\n")
+    with local_cluster(1) as found:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", found.scheduler_address,
+             "--nthreads", "1", "--memory-limit", "0", "--no-dashboard"], cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(place)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            from distributed import Client
+
+            with Client(found) as client:
+                client.wait_for_workers(2, timeout=60)
+            yield found.scheduler_address, request.param
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
+@pytest.mark.slow
+def test_a_real_worker_of_another_version_is_refused(fleet, tmp_path, foreign, capfd):  # noqa: F811
+    """One line that names the worker and both versions; nothing is written."""
+    address, kind = foreign
+    assert merge(fleet, "-o", tmp_path / "o.preagg", "--dask", address) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("pylbr")]
+    assert len(lines) == 1 and f"--dask {address}" in lines[0] and "install the same" in lines[0]
+    assert "worker tcp://" in lines[0] and f"here is {_version()}" in lines[0]
+    said = "No module named 'pylbr'" if kind == "none" else "has pylbr 9.8.7 on Python"
+    assert said in lines[0]
+    assert not (tmp_path / "o.preagg").exists()
+
 
 class Workers:
     """A client whose workers have other versions."""
@@ -133,15 +177,12 @@ class Workers:
     def __init__(self, *answers):
         self._answers = {f"tcp://worker-{i}": answer for i, answer in enumerate(answers)}
 
-    def run(self, _):
-        if None in self._answers.values():
-            raise ModuleNotFoundError("No module named 'pylbr'")
+    def run(self, _, on_error):
+        assert on_error == "return"
         return self._answers
 
 
 def test_a_worker_of_another_version_is_named():
-    from pylbr.cli.workers import _check_versions, _version
-
     here = _version()
     assert here.startswith("pylbr 0") and " on Python 3." in here
     _check_versions(Workers(here, here), "tcp://x")
@@ -150,7 +191,8 @@ def test_a_worker_of_another_version_is_named():
          f"worker tcp://worker-1 has pylbr 9.9 on Python 3.13, and here is {here}"),
         (("no installed pylbr on Python 3.11", "pylbr 9 on Python 3.11"),
          "and 1 others differ; install the same"),
-        ((), "has no workers"), ((here, None), "the workers have no pylbr"),
+        ((), "has no workers"), ((here, ModuleNotFoundError("No module named 'pylbr'")),
+                     "worker tcp://worker-1 has none that can answer (No module named 'pylbr'),"),
     ):
         with pytest.raises(CommandError) as found:
             _check_versions(Workers(*answers), "tcp://x")

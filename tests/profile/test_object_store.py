@@ -127,6 +127,12 @@ def test_a_bucket_gives_the_bytes_that_the_files_give(fleet, store, tmp_path, wo
     assert len(list((tmp_path / "parts").iterdir())) == 5
 
 
+def test_two_objects_with_the_same_bytes_are_refused(store, tmp_path):
+    done = remotely(store, tmp_path, "s3://fleet/day/", "s3://fleet/short.perf.data")
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.count("\n") == 1 and "the same bytes as s3://fleet/day/0" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["unsteady", "short"])
 def test_what_fails_once_is_asked_for_again(fleet, store, tmp_path, name):  # noqa: F811
     done = remotely(store, tmp_path, f"s3://fleet/{name}.perf.data")
@@ -142,7 +148,7 @@ def test_what_fails_once_is_asked_for_again(fleet, store, tmp_path, name):  # no
 def test_a_faulty_store_gives_one_line_that_names_the_object(store, tmp_path, name, what):
     begun = time.monotonic()
     url = f"s3://fleet/{name}.perf.data"
-    done = remotely(store, tmp_path, "s3://fleet/day/0.perf.data", url,
+    done = remotely(store, tmp_path, "s3://fleet/day/1.perf.data", url,
                     patience=3.0 if name == "hangs" else 30.0)
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     assert done.stderr.count("\n") == 1 and url in done.stderr and what in done.stderr, done.stderr
