@@ -49,6 +49,8 @@ HEADERS = {
                     ["pylbr/record/plugin"]),
     **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
                      "pylbr.embed.timestamp"], ["pylbr/x86"]),
+    **dict.fromkeys(["pylbr.trace._edges", "pylbr.trace._small", "pylbr.trace._walk"],
+                    ["pylbr/trace"]),
     "pylbr.x86.describe": ["pylbr/x86"],
     "pylbr.cpu.compiled.lookup": ["lbrcore/library"],
 }

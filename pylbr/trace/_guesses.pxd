@@ -1,39 +1,110 @@
 """Streams of a piece, the arithmetic coding of guesses, and what guesses learn.
 
-docs/trace-format.md specifies them, `lbrt_reference` is the plain twin.
+docs/trace-format.md specifies them, `lbrt_reference` is the plain twin, `walk.h` is what a reader
+does.  Here are the writer's halves.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport abs
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef enum:
-    TWO_ODDS = 96  # contexts of guesses at nodes with two ways; those of the others follow
-    OTHER_ODDS = 171
-    ODDS = 186
+cdef extern from "walk.h":
+    enum:
+        TWO_ODDS
+        OTHER_ODDS
+        ODDS
+        NODE_SURE
+        PATH_SURE
+        MANY_SURE
+        NEAR_MOST
+        PATH_BITS
+        MANY_BITS
+        VARINTS
+        OK
+        BAD_RUNS
+        BAD_GUESSES
+        BAD_RANKS
+        BAD_NODE
+
+    ctypedef struct walk_row:
+        pass
+
+    ctypedef struct arc:
+        uint64_t mix
+        uint64_t key
+        uint32_t chain
+        uint32_t next
+        uint32_t base
+        uint32_t length
+
+    ctypedef struct path_entry:
+        uint8_t tag
+        int8_t state
+
+    ctypedef struct many_entry:
+        uint32_t rank
+        uint8_t tag
+        uint8_t state
+
+    ctypedef struct context:
+        uint64_t near
+        uint64_t far
+        uint32_t node
+
+    ctypedef struct streams:
+        const uint8_t* runs
+        const uint8_t* guesses
+        const uint8_t* ranks
+        size_t run_bytes
+        size_t guess_bytes
+        size_t rank_bytes
+        size_t run_at
+        size_t guess_at
+        size_t rank_at
+        uint64_t run
+        uint32_t low
+        uint32_t high
+        int rest
+        int speed
+        uint16_t odds[186]  # ODDS
+
+    ctypedef struct walk_graph:
+        const walk_row* chains
+        const uint32_t* numbers
+        const uint32_t* target
+        const arc* arcs
+        const uint32_t* first
+        const uint32_t* ways
+        int8_t* node_state
+        uint32_t* rank_state
+        path_entry* paths
+        many_entry* far_many
+        many_entry* near_many
+
+    const int8_t node_learned[2][256]
+    const int8_t path_learned[2][256]
+    const uint8_t two_contexts[17][256]
+    void walk_tables()
+    uint64_t mixed(uint64_t x) noexcept nogil
+    void learn_many(many_entry* entry, uint8_t tag, uint32_t rank, int most) noexcept nogil
+    size_t pack_runs(const uint32_t* runs, size_t count, uint8_t* out) noexcept nogil
+    void narrow(streams* s, int context, uint32_t middle, bint missed) noexcept nogil
+    uint32_t middle_of(const streams* s, int context) noexcept nogil
+    int begin_reading(streams* s) noexcept nogil
+    bint read_to_the_end(const streams* s) noexcept nogil
+    int walk_rows(const walk_graph* g, streams* s, context* c, walk_row* rows, uint32_t* numbers,
+                  size_t count, size_t skip) noexcept nogil
 
 
-ctypedef struct many_entry:
-    uint32_t rank
-    uint8_t tag
-    uint8_t state
-
-ctypedef struct streams:
-    uint8_t* runs
+ctypedef struct writing:
+    streams s       # range and odds of the guesses
+    uint32_t* runs
     uint8_t* guesses
     uint8_t* ranks
-    size_t run_bytes
-    size_t guess_bytes
-    size_t rank_bytes
     size_t run_at
     size_t guess_at
     size_t rank_at
-    uint64_t run
-    uint32_t low
-    uint32_t high
-    uint32_t code
+    uint32_t run
     bint guessed
-    uint16_t odds[186]  # ODDS
 
 
 cdef inline void put(uint8_t* out, size_t* at, uint64_t value) noexcept nogil:
@@ -58,117 +129,33 @@ cdef inline bint get(const uint8_t* data, size_t size, size_t* at, uint64_t* val
     return False
 
 
-cdef inline void begin_guesses(streams* s) noexcept nogil:
-    cdef int i
-    s.high = 0xFFFFFFFFu
-    for i in range(ODDS):
-        s.odds[i] = 1 << 14
+cdef inline void put_run(writing* w) noexcept nogil:
+    w.runs[w.run_at] = w.run
+    w.run_at += 1
+    w.run = 0
 
 
-cdef inline void narrow(streams* s, int context, bint missed) noexcept nogil:
-    """Take the part of the range that a guess leaves, and learn how often such guesses miss."""
-    cdef uint32_t odds = s.odds[context]
-    cdef uint32_t middle = s.low + ((s.high - s.low) >> 16) * odds
-    if missed:
-        s.high = middle
-        s.odds[context] = <uint16_t> (odds + ((65535 - odds) >> 5))
-    else:
-        s.low = middle + 1
-        s.odds[context] = <uint16_t> max(odds - (odds >> 5), 64)
+cdef inline void put_guess(writing* w, int context, bint missed) noexcept nogil:
+    w.guessed = True
+    narrow(&w.s, context, middle_of(&w.s, context), missed)
+    while not (w.s.low ^ w.s.high) >> 24:
+        w.guesses[w.guess_at] = <uint8_t> (w.s.high >> 24)
+        w.guess_at += 1
+        w.s.low <<= 8
+        w.s.high = w.s.high << 8 | 255
 
 
-cdef inline void put_guess(streams* s, int context, bint missed) noexcept nogil:
-    s.guessed = True
-    narrow(s, context, missed)
-    while not (s.low ^ s.high) >> 24:
-        s.guesses[s.guess_at] = <uint8_t> (s.high >> 24)
-        s.guess_at += 1
-        s.low <<= 8
-        s.high = s.high << 8 | 255
+cdef inline void end_guesses(writing* w) noexcept nogil:
+    if w.guessed:
+        w.guesses[w.guess_at] = <uint8_t> ((w.s.low >> 24) + 1)
+        w.guess_at += 1
 
 
-cdef inline void end_guesses(streams* s) noexcept nogil:
-    if s.guessed:
-        s.guesses[s.guess_at] = <uint8_t> ((s.low >> 24) + 1)
-        s.guess_at += 1
-
-
-cdef inline uint8_t guess_byte(streams* s) noexcept nogil:
-    """The next byte; zeros follow the last."""
-    s.guess_at += 1
-    return s.guesses[s.guess_at - 1] if s.guess_at <= s.guess_bytes else 0
-
-
-cdef inline int missed_guess(streams* s, int context) noexcept nogil:
-    """1 if the next guess is wrong, 0 if it is right, -1 past the end."""
-    cdef int _i
-    cdef bint missed
-    if not s.guessed:
-        s.guessed = True
-        for _i in range(4):
-            s.code = s.code << 8 | guess_byte(s)
-    missed = s.code <= s.low + ((s.high - s.low) >> 16) * s.odds[context]
-    narrow(s, context, missed)
-    while not (s.low ^ s.high) >> 24:
-        s.low <<= 8
-        s.high = s.high << 8 | 255
-        s.code = s.code << 8 | guess_byte(s)
-    return -1 if s.guess_at > s.guess_bytes + 3 else missed
-
-
-cdef inline int two_context(int path, int lean) noexcept nogil:
-    """How sure a guess at a node with two ways is: the path's state, the lean's, if they agree."""
-    cdef int size = abs(lean)
-    cdef int bucket = (0 if size == 0 else 1 if size < 3 else 2 if size < 8 else 3 if size < 24
-                       else 4 if size < 48 else 5)
-    return (abs(path) * 6 + bucket) * 2 + (path * lean > 0)
-
-
-cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
-    x *= 0x9E3779B97F4A7C15u
-    x ^= x >> 32
-    x *= 0xD6E8FEB86659FD93u
-    return x ^ (x >> 29)
-
-
-cdef inline int8_t learned(int state, bint taken, int most) noexcept nogil:
-    """A state moves one step towards what happened, or halves its way to nothing."""
-    if taken:
-        return <int8_t> (min(state + 1, most) if state >= 0 else -((-state) >> 1))
-    return <int8_t> (max(state - 1, -most) if state <= 0 else state >> 1)
-
-
-cdef inline void put_sure(streams* s, int8_t* state, bint taken, int most) noexcept nogil:
+cdef inline void put_sure(writing* w, int8_t* state, bint taken,
+                          const int8_t* after) noexcept nogil:
     """A way whose state is certain: one more in the run of right ones, or the run's end."""
     if (state[0] > 0) == taken:
-        s.run += 1
+        w.run += 1
         return
-    put(s.runs, &s.run_at, s.run)
-    s.run = 0
-    state[0] = learned(state[0], taken, most)
-
-
-cdef inline bint get_sure(streams* s, int8_t* state, bint* taken, int most) noexcept nogil:
-    """A way whose state is certain; False past the end of the runs."""
-    taken[0] = state[0] > 0
-    if s.run:
-        s.run -= 1
-        return True
-    taken[0] = not taken[0]
-    if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
-        return False
-    state[0] = learned(state[0], taken[0], most)
-    return True
-
-
-cdef inline void learn_many(many_entry* entry, uint8_t tag, uint32_t rank, int most) noexcept nogil:
-    """What a path to a node with many ways has learned."""
-    if entry.tag != tag or entry.state == 0:
-        entry.rank, entry.state = rank, 1
-    elif entry.rank == rank:
-        entry.state = <uint8_t> min(entry.state + 1, most)
-    elif entry.state > 2:
-        entry.state >>= 1
-    else:
-        entry.rank, entry.state = rank, 1
-    entry.tag = tag
+    put_run(w)
+    state[0] = after[<uint8_t> state[0]]

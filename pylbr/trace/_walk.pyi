@@ -19,5 +19,5 @@ class Walk:
     def decode(
         self, count: int, tasks: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32],
         nodes: npt.NDArray[np.uint32], runs: bytes, guesses: bytes, ranks: bytes,
-        out: npt.NDArray[np.generic], skip: int = 0,
+        out: npt.NDArray[np.generic], skip: int = 0, plain: bool = False,
     ) -> None: ...

@@ -4,52 +4,33 @@
 """
 
 cimport cython
+from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
 from lbrcore import BRANCH_DTYPE
-from lbrcore.lbr cimport lbr_branch
 from pylbr.trace._guesses cimport (
-    OTHER_ODDS, TWO_ODDS, begin_guesses, end_guesses, get, get_sure, learn_many, learned,
-    many_entry, missed_guess, mixed, put, put_guess, put_sure, streams, two_context,
+    BAD_GUESSES, BAD_NODE, BAD_RANKS, BAD_RUNS, MANY_BITS, MANY_SURE, NEAR_MOST, NODE_SURE, ODDS,
+    OTHER_ODDS, PATH_BITS, PATH_SURE, TWO_ODDS, VARINTS, arc, begin_reading, context, end_guesses,
+    learn_many, many_entry, mixed, node_learned, pack_runs, path_entry, path_learned, put,
+    put_guess, put_run, put_sure, read_to_the_end, streams, two_contexts, walk_graph, walk_row,
+    walk_rows, walk_tables, writing,
 )
 
+from pylbr.trace.lbrt_layout import FIRST_ODDS
+
 cdef enum:
-    NODE_SURE = 96      # a two-way node's state that is not asked about any more
-    PATH_SURE = 8       # the same of a path to a two-way node
-    MANY_SURE = 5       # the same of a path to a node with more ways
-    PATH_BITS = 13
-    MANY_BITS = 12
     CHAIN = 32          # rows in a row that are copied without looking
     SLACK = 36
     VERSIONS = 16       # whose arrays are kept
-
-cdef enum:
-    OK, BAD_RUNS, BAD_GUESSES, BAD_RANKS, BAD_NODE
 
 _TROUBLE = {
     BAD_RUNS: "the runs end early", BAD_GUESSES: "the guesses end early",
     BAD_RANKS: "the ranks are damaged", BAD_NODE: "a place that nothing leaves",
 }
-
-
-ctypedef struct arc:
-    uint64_t mix
-    uint32_t chain   # where its rows begin
-    uint32_t length
-    uint32_t next    # node at their end
-    uint32_t base    # first way of that
-
-ctypedef struct path_entry:
-    uint8_t tag
-    int8_t state
-
-ctypedef struct context:
-    uint64_t near
-    uint64_t far
-    uint32_t node
+walk_tables()
 
 
 @cython.final
@@ -72,18 +53,11 @@ cdef class Walk:
     cdef object _rows, _source, _target, _chains, _numbers, _arcs, _first, _ways, _limits, _starts
     cdef object _node_start, _rank_start, _node_state, _rank_state, _edge_of, _rank_of
     cdef Py_ssize_t edges, nodes
-    cdef const lbr_branch* chains
-    cdef const uint32_t* numbers
-    cdef const uint32_t* target
+    cdef walk_graph g
     cdef const uint32_t* rank_of
-    cdef const arc* arcs
-    cdef const uint32_t* first
-    cdef const uint32_t* ways
-    cdef int8_t* node_state
-    cdef uint32_t* rank_state
-    cdef path_entry paths[1 << PATH_BITS]
-    cdef many_entry far_many[1 << MANY_BITS]
-    cdef many_entry near_many[1 << MANY_BITS]
+    cdef path_entry paths[1 << 13]      # PATH_BITS
+    cdef many_entry far_many[1 << 12]   # MANY_BITS
+    cdef many_entry near_many[1 << 12]
     cdef dict _versions
     cdef int version
 
@@ -110,10 +84,12 @@ cdef class Walk:
         cdef Py_ssize_t i, room = 8 * self.edges + (1 << 16), at = 0
         cdef uint32_t edge, node
         numbers = np.zeros(room + SLACK, np.uint32)
-        self._arcs = np.zeros(self.edges * sizeof(arc) + 8, np.uint8)
+        self._arcs = np.zeros(self.edges * sizeof(arc) + 64, np.uint8)
         cdef uint32_t[::1] number = numbers
         cdef unsigned char[::1] raw = self._arcs
-        cdef arc* arcs = <arc*> &raw[0]
+        # No arc in two lines of the cache.
+        cdef arc* arcs = <arc*> ((<size_t> &raw[0] + 31) // 32 * 32)
+        self.g.arcs = arcs
         with nogil:
             for i in range(self.edges):
                 edge = edge_of[i]
@@ -131,6 +107,7 @@ cdef class Walk:
                     edge = edge_of[first[node]]
                 arcs[i].next = node
                 arcs[i].base = first[node]
+                arcs[i].key = node * <uint64_t> 0xD6E8FEB86659FD93u
         self._numbers, self._chains = numbers[:at + SLACK].copy(), None
 
     cdef _chain_rows(self):
@@ -140,7 +117,7 @@ cdef class Walk:
         if self.edges:
             np.take(self._rows, self._numbers[:-SLACK], out=self._chains[:-SLACK], mode="clip")
         chains = self._chains.ctypes.data
-        self.chains = <const lbr_branch*> chains
+        self.g.chains = <const walk_row*> chains
 
     def use(self, int version):
         """Let the graph be what it is after `version` graph parts, at least 1."""
@@ -171,25 +148,30 @@ cdef class Walk:
 
     cdef _take(self):
         """Addresses of the arrays."""
-        cdef size_t numbers = self._numbers.ctypes.data
-        cdef size_t target = self._target.ctypes.data, arcs = self._arcs.ctypes.data
+        cdef size_t numbers = self._numbers.ctypes.data, target = self._target.ctypes.data
         cdef size_t first = self._first.ctypes.data, ways = self._ways.ctypes.data
         cdef size_t states = self._node_state.ctypes.data, ranks = self._rank_state.ctypes.data
         cdef size_t rank_of = self._rank_of.ctypes.data
-        self.numbers = <const uint32_t*> numbers
-        self.target, self.arcs = <const uint32_t*> target, <const arc*> arcs
-        self.first, self.ways = <const uint32_t*> first, <const uint32_t*> ways
-        self.node_state, self.rank_state = <int8_t*> states, <uint32_t*> ranks
+        self.g.numbers, self.g.target = <const uint32_t*> numbers, <const uint32_t*> target
+        self.g.first, self.g.ways = <const uint32_t*> first, <const uint32_t*> ways
+        self.g.node_state, self.g.rank_state = <int8_t*> states, <uint32_t*> ranks
+        self.g.paths, self.g.far_many, self.g.near_many = self.paths, self.far_many, self.near_many
         self.rank_of = <const uint32_t*> rank_of
 
-    cdef _restart(self):
+    cdef _restart(self, streams* s, bint plain):
         cdef const int8_t[::1] nodes = self._node_start
         cdef const uint32_t[::1] ranks = self._rank_start
-        memcpy(self.node_state, &nodes[0], self.nodes)
-        memcpy(self.rank_state, &ranks[0], 4 * self.nodes)
+        cdef const uint8_t[::1] odds = FIRST_ODDS
+        cdef int i
+        memcpy(self.g.node_state, &nodes[0], self.nodes)
+        memcpy(self.g.rank_state, &ranks[0], 4 * self.nodes)
         memset(self.paths, 0, sizeof(self.paths))
         memset(self.far_many, 0, sizeof(self.far_many))
         memset(self.near_many, 0, sizeof(self.near_many))
+        memset(s, 0, sizeof(streams))
+        s.high, s.speed, s.rest = 0xFFFFFFFFu, 5 if plain else 6, VARINTS if plain else 0
+        for i in range(ODDS):
+            s.odds[i] = 1 << 14 if plain else <unsigned short> ((odds[i] << 8) + 128)
 
     # Encoding -------------------------------------------------------------------------
 
@@ -211,75 +193,77 @@ cdef class Walk:
         (runs, guesses, ranks) : bytes
         """
         cdef Py_ssize_t i, n = len(numbers)
-        cdef size_t at = 0
-        runs, guesses = np.empty(2 * n + 16, np.uint8), np.empty(8 * n + 16, np.uint8)
-        ranks = np.empty(5 * n + 16, np.uint8)
+        cdef size_t at = 0, size = 0
+        run_values, runs = np.empty(n + 1, np.uint32), np.empty(n // 4 + 32, np.uint8)
+        guesses, ranks = np.empty(8 * n + 16, np.uint8), np.empty(5 * n + 16, np.uint8)
+        cdef uint32_t[::1] value_view = run_values
         cdef uint8_t[::1] run_view = runs, guess_view = guesses, rank_view = ranks
-        cdef streams s
-        memset(&s, 0, sizeof(streams))
-        s.runs, s.guesses, s.ranks = &run_view[0], &guess_view[0], &rank_view[0]
-        begin_guesses(&s)
+        cdef writing w
+        memset(&w, 0, sizeof(writing))
+        w.runs, w.guesses, w.ranks = &value_view[0], &guess_view[0], &rank_view[0]
         contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)
         cdef uint8_t[::1] raw = contexts
         cdef context* places = <context*> &raw[0]
         for i in range(nodes.shape[0]):
             places[i].node = nodes[i]
-        self._restart()
+        self._restart(&w.s, False)
         with nogil:
             for i in range(lengths.shape[0]):
-                self._encode(&s, &places[tasks[i]], &numbers[at] if lengths[i] else NULL,
+                self._encode(&w, &places[tasks[i]], &numbers[at] if lengths[i] else NULL,
                              lengths[i])
                 at += lengths[i]
-            put(s.runs, &s.run_at, s.run)
-            end_guesses(&s)
-        return (runs[:s.run_at].tobytes(), guesses[:s.guess_at].tobytes(),
-                ranks[:s.rank_at].tobytes())
+            put_run(&w)
+            end_guesses(&w)
+            size = pack_runs(w.runs, w.run_at, &run_view[0])
+        return (runs[:size].tobytes(), guesses[:w.guess_at].tobytes(),
+                ranks[:w.rank_at].tobytes())
 
-    cdef void _encode(self, streams* s, context* c, const uint32_t* numbers,
+    cdef void _encode(self, writing* s, context* c, const uint32_t* numbers,
                       size_t count) noexcept nogil:
         cdef size_t at = 0
-        cdef uint32_t node = c.node, base = self.first[node], ways, rank
+        cdef uint32_t node = c.node, base = self.g.first[node], ways, rank
         cdef uint64_t near = c.near, far = c.far
         cdef const arc* a
         cdef bint remember
         while at < count:
-            ways = self.ways[node]
+            ways = self.g.ways[node]
             rank, remember = 0, False
             if ways > 1:
                 rank = self.rank_of[numbers[at]]
                 remember = (self._encode_two(s, node, far, rank) if ways == 2 else
                             self._encode_many(s, node, near, far, rank))
-            a = &self.arcs[base + rank]
+            a = &self.g.arcs[base + rank]
             if remember:
                 near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
             at += a.length
             node, base = a.next, a.base
         if count:
-            c.node = self.target[numbers[count - 1]]
+            c.node = self.g.target[numbers[count - 1]]
         c.near, c.far = near, far
 
-    cdef inline bint _encode_two(self, streams* s, uint32_t node, uint64_t far,
+    cdef inline bint _encode_two(self, writing* s, uint32_t node, uint64_t far,
                                  bint taken) noexcept nogil:
         """One of two ways; whether it becomes part of the path."""
-        cdef int8_t state = self.node_state[node], path
+        cdef int8_t state = self.g.node_state[node], path
         cdef uint64_t hashed
         cdef uint8_t tag
         cdef path_entry* entry
         if state == NODE_SURE or state == -NODE_SURE:
-            put_sure(s, &self.node_state[node], taken, NODE_SURE)
+            put_sure(s, &self.g.node_state[node], taken, node_learned[taken])
             return False
         hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
         entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
         path = entry.state if entry.tag == tag else 0
         if path == PATH_SURE or path == -PATH_SURE:
-            put_sure(s, &entry.state, taken, PATH_SURE)
+            put_sure(s, &entry.state, taken, path_learned[taken])
         else:
-            put_guess(s, two_context(path, state), ((path if path else state) > 0) != taken)
-            entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
-        self.node_state[node] = learned(state, taken, NODE_SURE)
+            put_guess(s, two_contexts[path + PATH_SURE][<uint8_t> state],
+                      ((path if path else state) > 0) != taken)
+            entry.tag, entry.state = tag, path_learned[taken][<uint8_t> path]
+        self.g.node_state[node] = node_learned[taken][<uint8_t> state]
         return True
 
-    cdef bint _encode_many(self, streams* s, uint32_t node, uint64_t near, uint64_t far,
+    cdef bint _encode_many(self, writing* s, uint32_t node, uint64_t near, uint64_t far,
                            uint32_t rank) noexcept nogil:
         cdef uint64_t key = node * <uint64_t> 0xD6E8FEB86659FD93u
         cdef uint64_t hashed = (far ^ key) * 0x9E3779B97F4A7C15u
@@ -290,14 +274,13 @@ cdef class Walk:
         cdef uint32_t guess, other
         cdef uint8_t f_state = f.state if f.tag == f_tag else 0
         cdef uint8_t n_state = n.state if n.tag == n_tag else 0
-        guess = f.rank if f_state else n.rank if n_state else self.rank_state[node]
-        other = n.rank if f_state and n_state and n.rank != guess else self.rank_state[node]
+        guess = f.rank if f_state else n.rank if n_state else self.g.rank_state[node]
+        other = n.rank if f_state and n_state and n.rank != guess else self.g.rank_state[node]
         if f_state == MANY_SURE:
             if guess == rank:
                 s.run += 1
                 return True
-            put(s.runs, &s.run_at, s.run)
-            s.run = 0
+            put_run(s)
         else:
             put_guess(s, TWO_ODDS + f_state * 15 + n_state, guess != rank)
         if guess != rank:
@@ -306,15 +289,15 @@ cdef class Walk:
             if other == guess or other != rank:
                 put(s.ranks, &s.rank_at, rank)
         learn_many(f, f_tag, rank, MANY_SURE)
-        learn_many(n, n_tag, rank, 14)
-        self.rank_state[node] = rank
+        learn_many(n, n_tag, rank, NEAR_MOST)
+        self.g.rank_state[node] = rank
         return True
 
     # Decoding -------------------------------------------------------------------------
 
     def decode(self, Py_ssize_t count, const uint32_t[::1] tasks, const uint32_t[::1] lengths,
                const uint32_t[::1] nodes, bytes runs, bytes guesses, bytes ranks, out,
-               Py_ssize_t skip=0):
+               Py_ssize_t skip=0, bint plain=False):
         """The rows of a piece, from `skip` to `count`.
 
         Parameters
@@ -327,6 +310,8 @@ cdef class Walk:
             What `encode` returned.
         out : (count - skip + SLACK,) array of BRANCH_DTYPE or uint32, C-contiguous
             Takes the rows, or the numbers of the edges.  What follows them is overwritten.
+        plain : bool
+            Of a part `PIEC`.
 
         Raises
         ------
@@ -335,20 +320,15 @@ cdef class Walk:
         """
         cdef Py_ssize_t i
         cdef size_t at = 0, step, before, place
-        cdef int trouble = OK
+        cdef int trouble
         cdef streams s
         if (not 0 <= skip <= count or len(out) < count - skip + SLACK
                 or out.dtype not in (BRANCH_DTYPE, np.uint32)):
             raise ValueError("out: wrong dtype or too short")
-        memset(&s, 0, sizeof(streams))
-        s.runs, s.run_bytes = <uint8_t*> runs, len(runs)
-        s.guesses, s.guess_bytes = <uint8_t*> guesses, len(guesses)
-        begin_guesses(&s)
-        s.ranks, s.rank_bytes = <uint8_t*> ranks, len(ranks)
         cdef size_t data = out.ctypes.data
         if self._chains is None and out.dtype == BRANCH_DTYPE:
             self._chain_rows()
-        cdef lbr_branch* rows = <lbr_branch*> data if out.dtype == BRANCH_DTYPE else NULL
+        cdef walk_row* rows = <walk_row*> data if out.dtype == BRANCH_DTYPE else NULL
         cdef uint32_t* numbers = <uint32_t*> data if rows == NULL else NULL
         contexts = np.zeros(len(nodes) * sizeof(context) + 8, np.uint8)
         cdef uint8_t[::1] raw = contexts
@@ -360,152 +340,25 @@ cdef class Walk:
         for i in range(tasks.shape[0]):
             if tasks[i] >= nodes.shape[0]:
                 raise ValueError("a task without a place")
-        self._restart()
+        self._restart(&s, plain)
+        s.runs, s.run_bytes = <const uint8_t*> runs, len(runs)
+        s.guesses, s.guess_bytes = <const uint8_t*> guesses, len(guesses)
+        s.ranks, s.rank_bytes = <const uint8_t*> ranks, len(ranks)
         with nogil:
-            if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
-                trouble = BAD_RUNS
+            trouble = begin_reading(&s)
             for i in range(lengths.shape[0]):
                 step = min(<size_t> lengths[i], <size_t> count - at)
                 if trouble or not step:
                     break
                 before = min(<size_t> skip - at, step) if at < <size_t> skip else 0
                 place = at + before - skip if at + before > <size_t> skip else 0
-                if rows != NULL:
-                    trouble = self._decode(&s, &places[tasks[i]], rows + place, NULL, step, before)
-                else:
-                    trouble = self._decode(&s, &places[tasks[i]], NULL, numbers + place, step,
-                                           before)
+                trouble = walk_rows(&self.g, &s, &places[tasks[i]],
+                                    rows + place if rows != NULL else NULL,
+                                    numbers + place if rows == NULL else NULL, step, before)
                 at += step
         if trouble:
             raise ValueError(_TROUBLE[trouble])
         if at < <size_t> count:
             raise ValueError("fewer rows than it should have")
-        if at == sum(lengths) and (s.run or s.run_at != s.run_bytes or s.rank_at != s.rank_bytes
-                                   or s.guess_at != s.guess_bytes + 3 * s.guessed):
+        if at == sum(lengths) and not read_to_the_end(&s):
             raise ValueError("more in its streams than its rows need")
-
-    cdef int _decode(self, streams* s, context* c, lbr_branch* rows, uint32_t* numbers,
-                     size_t count, size_t skip) noexcept nogil:
-        """`count` rows of one task, stored from the one at `skip` on."""
-        cdef size_t at = 0, k, part
-        cdef uint32_t node = c.node, base = self.first[node], ways, rank
-        cdef uint64_t near = c.near, far = c.far
-        cdef const arc* a = NULL
-        cdef const lbr_branch* from_
-        cdef lbr_branch* to
-        cdef bint remember
-        cdef int got
-        while at < count:
-            ways = self.ways[node]
-            rank, remember = 0, False
-            if ways != 1:
-                if ways == 0:
-                    return BAD_NODE
-                got = (self._decode_two(s, node, far, &rank) if ways == 2 else
-                       self._decode_many(s, node, near, far, ways, &rank))
-                if got > 1:
-                    return got >> 1
-                remember = got
-            a = &self.arcs[base + rank]
-            if remember:
-                near, far = near << 32 ^ a.mix, far << 10 ^ a.mix
-            if at < skip:
-                if at + a.length > skip:
-                    part = skip - at
-                    if rows != NULL:
-                        memcpy(rows, &self.chains[a.chain + part],
-                               (a.length - part) * sizeof(lbr_branch))
-                    else:
-                        memcpy(numbers, &self.numbers[a.chain + part], 4 * (a.length - part))
-            elif rows != NULL:
-                from_, to = &self.chains[a.chain], rows + (at - skip)
-                to[0] = from_[0]
-                to[1] = from_[1]
-                to[2] = from_[2]
-                for k in range(3, a.length):
-                    to[k] = from_[k]
-            else:
-                memcpy(numbers + (at - skip), &self.numbers[a.chain], 4 * a.length)
-            at += a.length
-            node, base = a.next, a.base
-        if at > count:
-            node = self.target[self.numbers[a.chain + a.length - 1 - (at - count)]]
-        c.node = node
-        c.near, c.far = near, far
-        return OK
-
-    cdef inline int _decode_two(self, streams* s, uint32_t node, uint64_t far,
-                                uint32_t* rank) noexcept nogil:
-        """1 if the way becomes part of the path, 0 if not; twice a trouble."""
-        cdef int8_t state = self.node_state[node], path
-        cdef uint64_t hashed
-        cdef uint8_t tag
-        cdef path_entry* entry
-        cdef bint taken
-        cdef int missed
-        if state == NODE_SURE or state == -NODE_SURE:
-            if not get_sure(s, &self.node_state[node], &taken, NODE_SURE):
-                return 2 * BAD_RUNS
-            rank[0] = taken
-            return 0
-        hashed = (far ^ node * <uint64_t> 0xD6E8FEB86659FD93u) * 0x9E3779B97F4A7C15u
-        entry, tag = &self.paths[hashed >> (64 - PATH_BITS)], <uint8_t> (hashed >> 32)
-        path = entry.state if entry.tag == tag else 0
-        if path == PATH_SURE or path == -PATH_SURE:
-            if not get_sure(s, &entry.state, &taken, PATH_SURE):
-                return 2 * BAD_RUNS
-        else:
-            missed = missed_guess(s, two_context(path, state))
-            if missed < 0:
-                return 2 * BAD_GUESSES
-            taken = ((path if path else state) > 0) != missed
-            entry.tag, entry.state = tag, learned(path, taken, PATH_SURE)
-        self.node_state[node] = learned(state, taken, NODE_SURE)
-        rank[0] = taken
-        return 1
-
-    cdef int _decode_many(self, streams* s, uint32_t node, uint64_t near, uint64_t far,
-                          uint32_t ways, uint32_t* result) noexcept nogil:
-        cdef uint64_t key = node * <uint64_t> 0xD6E8FEB86659FD93u
-        cdef uint64_t hashed = (far ^ key) * 0x9E3779B97F4A7C15u
-        cdef uint64_t nearer = (near ^ key) * 0x9E3779B97F4A7C15u
-        cdef many_entry* f = &self.far_many[hashed >> (64 - MANY_BITS)]
-        cdef many_entry* n = &self.near_many[nearer >> (64 - MANY_BITS)]
-        cdef uint8_t f_tag = <uint8_t> (hashed >> 32), n_tag = <uint8_t> (nearer >> 32)
-        cdef uint8_t f_state = f.state if f.tag == f_tag else 0
-        cdef uint8_t n_state = n.state if n.tag == n_tag else 0
-        cdef uint32_t guess, other, rank
-        cdef uint64_t value
-        cdef int missed
-        guess = f.rank if f_state else n.rank if n_state else self.rank_state[node]
-        other = n.rank if f_state and n_state and n.rank != guess else self.rank_state[node]
-        rank = guess
-        if f_state == MANY_SURE:
-            missed = s.run == 0
-            if not missed:
-                s.run -= 1
-                result[0] = guess
-                return 1 if guess < ways else 2 * BAD_RANKS
-            if not get(s.runs, s.run_bytes, &s.run_at, &s.run):
-                return 2 * BAD_RUNS
-        else:
-            missed = missed_guess(s, TWO_ODDS + f_state * 15 + n_state)
-            if missed < 0:
-                return 2 * BAD_GUESSES
-        if missed:
-            rank = other
-            if other != guess:
-                missed = missed_guess(s, OTHER_ODDS + n_state)
-                if missed < 0:
-                    return 2 * BAD_GUESSES
-            if missed:
-                if not get(s.ranks, s.rank_bytes, &s.rank_at, &value) or value >= ways:
-                    return 2 * BAD_RANKS
-                rank = <uint32_t> value
-        if rank >= ways:
-            return 2 * BAD_RANKS
-        learn_many(f, f_tag, rank, MANY_SURE)
-        learn_many(n, n_tag, rank, 14)
-        self.rank_state[node] = rank
-        result[0] = rank
-        return 1

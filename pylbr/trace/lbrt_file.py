@@ -23,9 +23,12 @@ from pylbr.trace.lbrt_layout import (
     GRAPH,
     HEAD,
     INDEX,
+    KINDS,
     MAGIC,
     META,
+    PARITY,
     PIECE,
+    PLAIN_PIECE,
     ROWS,
     SMALL,
     TRAILER,
@@ -36,6 +39,7 @@ from pylbr.trace.lbrt_layout import (
     parse_trailer,
     unpack_stream,
 )
+from pylbr.trace.lbrt_mending import mend, unpack_copy
 from pylbr.trace.lbrt_piece import (
     Piece,
     Runs,
@@ -53,7 +57,7 @@ __all__ = ["LbrtTrace"]
 _MAX_PART: Final = 1 << 28
 #: More rows than are asked for: the codec copies some at a time.
 _SLACK: Final = 36
-_WITH_ROWS: Final = (PIECE, ROWS, SMALL)
+_WITH_ROWS: Final = (PIECE, PLAIN_PIECE, ROWS, SMALL)
 
 
 class _Part(NamedTuple):
@@ -163,13 +167,12 @@ class LbrtTrace(Trace):
         kinds = read.stream(count)
         sizes, rows = read.numbers(count, count), read.numbers(count, count)
         read.end()
-        if len(kinds) != count or any(kind > 5 for kind in kinds):
+        if len(kinds) != count or any(kind >= len(KINDS) for kind in kinds):
             raise LayoutError("kinds of parts are damaged")
-        known = (META, GRAPH, COPY, PIECE, ROWS, SMALL)
         parts, offset, version = [], len(MAGIC), 0
         for kind, size, n in zip(kinds, sizes.tolist(), rows.tolist(), strict=True):
-            version += known[kind] == GRAPH
-            parts.append(_Part(known[kind], offset, size, n, version))
+            version += KINDS[kind] == GRAPH
+            parts.append(_Part(KINDS[kind], offset, size, n, version))
             offset = _end(parts[-1])
         return parts
 
@@ -221,31 +224,27 @@ class LbrtTrace(Trace):
     def _read_graph(self, parts: Sequence[_Part]) -> Graph:
         graph = Graph()
         graphs = [part for part in parts if part.kind == GRAPH]
-        copies: list[bytes] | None = None
+        mended: list[bytes] | None = None
         for i, part in enumerate(graphs):
             try:
                 try:
                     payload = self._payload(part.offset, GRAPH, part.size)
                 except LayoutError:
-                    copies = copies or self._copies(parts)
-                    payload = copies[i]
+                    mended = mended or self._mended(parts, graphs)
+                    payload = mended[i]
                 graph.add(payload, self.columns)
             except (LayoutError, IndexError) as error:
                 raise self._damaged(f"the graph is damaged ({error})", part.offset) from error
         return graph
 
-    def _copies(self, parts: Sequence[_Part]) -> list[bytes]:
-        """Payloads of the graph parts as the file has them once more."""
+    def _mended(self, parts: Sequence[_Part], graphs: Sequence[_Part]) -> list[bytes]:
+        """Payloads of the graph parts, of which one is damaged."""
         for part in parts:
             if part.kind == COPY:
-                payload = self._payload(part.offset, COPY, part.size)
-                read = StreamReader(payload)
-                sizes = [read.number() for _ in range(read.number(len(payload)))]
-                at, found = len(payload) - sum(sizes), []
-                for size in sizes:
-                    found.append(payload[at:at + size])
-                    at += size
-                return found
+                return unpack_copy(self._payload(part.offset, COPY, part.size))
+            if part.kind == PARITY:
+                found = [self._bytes(each.offset + HEAD.size, each.size) for each in graphs]
+                return mend(found, self._payload(part.offset, PARITY, part.size))
         raise LayoutError("its checksum differs")
 
     # Rows -----------------------------------------------------------------------------
@@ -284,7 +283,8 @@ class LbrtTrace(Trace):
             else:
                 self._walk.use(part.version)
                 runs, guesses, ranks = content.streams
-                self._walk.decode(count, order, lengths, nodes, runs, guesses, ranks, out, skip)
+                self._walk.decode(count, order, lengths, nodes, runs, guesses, ranks, out, skip,
+                                  part.kind == PLAIN_PIECE)
         except ValueError as error:
             raise self._damaged(f"{part.rows:,} branches from {self._begin(number):,} on are "
                                 f"damaged ({error})", part.offset) from error

@@ -13,23 +13,27 @@ import zstandard
 from lbrcore import BRANCH_DTYPE
 
 __all__ = [
-    "COPY", "GRAPH", "HEAD", "INDEX", "MAGIC", "MAX_EDGES", "MAX_ROWS", "META", "PIECE",
-    "PIECE_ROWS", "ROWS", "SMALL", "SMALL_ROWS", "TRAILER", "VALUES", "LayoutError",
-    "PartHead", "check_part", "pack_part", "pack_stream", "pack_trailer", "parse_head",
-    "parse_trailer", "unpack_stream",
+    "COPY", "FIRST_ODDS", "GRAPH", "HEAD", "INDEX", "KINDS", "MAGIC", "MAX_EDGES", "MAX_ROWS",
+    "META", "PARITY", "PIECE", "PIECE_ROWS", "PLAIN_PIECE", "ROWS", "SMALL", "SMALL_ROWS",
+    "TRAILER", "VALUES", "LayoutError", "PartHead", "check_part", "pack_part", "pack_stream",
+    "pack_trailer", "parse_head", "parse_trailer", "unpack_stream",
 ]
 
 MAGIC: Final = b"\x89LBRT\r\n\x1a"
 END: Final = b"LBRT-END"
-#: Kinds of parts: head, graph, graph once more, piece, rows without a graph, piece in the small
-#: coding, index.
+#: Kinds of parts: head, graph, what mends the graph, piece, rows without a graph, piece in the
+#: small coding, index; and of files of 2026: graph once more, piece.
 META: Final = b"META"
 GRAPH: Final = b"GRPH"
 COPY: Final = b"COPY"
-PIECE: Final = b"PIEC"
+PARITY: Final = b"PRTY"
+PLAIN_PIECE: Final = b"PIEC"
+PIECE: Final = b"PIE2"
 ROWS: Final = b"ROWS"
 SMALL: Final = b"SMAL"
 INDEX: Final = b"INDX"
+#: As the index numbers them.
+KINDS: Final = (META, GRAPH, COPY, PLAIN_PIECE, ROWS, SMALL, PIECE, PARITY)
 
 #: Kind, bytes of the payload, CRC-32 of these two and the payload.
 HEAD: Final = struct.Struct("<4sII")
@@ -38,6 +42,12 @@ TRAILER: Final = struct.Struct("<QI8s")
 #: Rows between two places at which reading can begin.
 PIECE_ROWS: Final = 1 << 15
 SMALL_ROWS: Final = 1 << 20
+#: The odds of each context of guesses at first, their upper eight bits: averages over programs.
+FIRST_ODDS: Final = bytes.fromhex(
+    "79406a404e402d401e400e404a404d4b59316d1b760ba5043b403d3739273a183a0a64042b402c2d2226221d210a4b04"
+    "1f402023171f1716120a3c041540161c0d210c21080a21040e401116081a0715060a1f040b400c12051d041607092204"
+    "948e5b47341416190e0c0b090d08052a684944341f0608050302010100001446242c1f130d02030201010100000c2f46"
+    "0911110603010102010100000c1c39230407080602000101010000d29d686b707d75938b929d87797e99")
 #: What a reader accepts.
 MAX_ROWS: Final = 1 << 16
 MAX_EDGES: Final = 1 << 22

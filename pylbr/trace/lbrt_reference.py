@@ -23,6 +23,13 @@ _VALUES: Final = ("instructions", "cycles", "flags", "events")
 _BYTES: Final = {"from": 8, "to": 8, "class": 1, "cycles": 4, "instructions": 4, "flags": 1,
                  "cpl_from": 1, "cpl_to": 1, "events": 4}
 
+#: Upper eight bits of the odds of each context at first, in a `PIE2`.
+_FIRST_ODDS: Final = bytes.fromhex(
+    "79406a404e402d401e400e404a404d4b59316d1b760ba5043b403d3739273a183a0a64042b402c2d2226221d210a4b04"
+    "1f402023171f1716120a3c041540161c0d210c21080a21040e401116081a0715060a1f040b400c12051d041607092204"
+    "948e5b47341416190e0c0b090d08052a684944341f0608050302010100001446242c1f130d02030201010100000c2f46"
+    "0911110603010102010100000c1c39230407080602000101010000d29d686b707d75938b929d87797e99")
+
 Row = dict[str, int]
 
 
@@ -56,6 +63,10 @@ class Streams:
             shift += 7
             if byte < 128:
                 return value
+
+    def end(self) -> bool:
+        """Whether nothing follows."""
+        return self.at == len(self.data)
 
     def stream(self) -> bytes:
         """Twice its length, plus 1 if it is a zstd frame; then the bytes."""
@@ -146,16 +157,44 @@ def learned(state: int, taken: bool, most: int) -> int:
     return max(state - 1, -most) if state <= 0 else state >> 1
 
 
+class Bits:
+    """Numbers in bits, of a `PIE2`: the lowest bit of each byte is the first.
+
+    So many ones as the number has above its lowest bits, a zero, and those bits, lowest first; how
+    many they are is the first byte.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.bits = [byte >> i & 1 for byte in data[1:] for i in range(8)]
+        self.rest, self.at = data[0], 0
+
+    def number(self) -> int:
+        """The next one."""
+        value = 0
+        while self.bits[self.at]:
+            value, self.at = value + 1, self.at + 1
+        found = self.bits[self.at + 1:self.at + 1 + self.rest]
+        self.at += 1 + self.rest
+        return value << self.rest | sum(bit << i for i, bit in enumerate(found))
+
+    def end(self) -> bool:
+        """Whether only zeros follow, less than a byte."""
+        return len(self.bits) - self.at < 8 and not any(self.bits[self.at:])
+
+
 class Guesser:
     """What is guessed, and what the streams contain of the guesses, from a piece's start."""
 
-    def __init__(self, graph: Graph, runs: bytes, guesses: bytes, ranks: bytes) -> None:
-        self.graph = graph
-        self.runs, self.guesses, self.ranks = Streams(runs), guesses + bytes(4), Streams(ranks)
+    def __init__(
+        self, graph: Graph, runs: bytes, guesses: bytes, ranks: bytes, second: bool
+    ) -> None:
+        self.graph, self.speed = graph, 6 if second else 5
+        self.runs: Bits | Streams = Bits(runs) if second else Streams(runs)
+        self.guesses, self.ranks = guesses + bytes(4), Streams(ranks)
         self.run = self.runs.number()
         self.low, self.high, self.at = 0, 0xFFFFFFFF, 4
         self.code = int.from_bytes(self.guesses[:4], "big")
-        self.odds = [1 << 14] * 186
+        self.odds = [byte * 256 + 128 for byte in _FIRST_ODDS] if second else [1 << 14] * 186
         begin = (0, -96, 96, -24, 24)
         two = {i: node for i, node in enumerate(graph.nodes) if len(node.ways) == 2}
         self.states = {i: begin[node.start] for i, node in two.items()}
@@ -179,10 +218,10 @@ class Guesser:
         missed = self.code <= middle
         if missed:
             self.high = middle
-            self.odds[context] = odds + (65535 - odds >> 5)
+            self.odds[context] = odds + (65535 - odds >> self.speed)
         else:
             self.low = middle + 1
-            self.odds[context] = max(odds - (odds >> 5), 64)
+            self.odds[context] = max(odds - (odds >> self.speed), 64)
         while self.low >> 24 == self.high >> 24:
             byte = self.guesses[self.at] if self.at < len(self.guesses) else 0
             self.at += 1
@@ -253,13 +292,13 @@ class Guesser:
         return rank
 
 
-def piece(payload: bytes, graph: Graph, columns: list[str]) -> Iterator[Row]:
-    """Rows of a piece."""
+def piece(payload: bytes, graph: Graph, columns: list[str], second: bool) -> Iterator[Row]:
+    """Rows of a piece; `second`: of a `PIE2`."""
     read = Streams(payload)
     count, mask = read.number(), read.number()
     tasks, nodes = read.numbers(), read.numbers()
     cpus = read.numbers() if "cpu" in columns else []
-    guesser = Guesser(graph, read.stream(), read.stream(), read.stream())
+    guesser = Guesser(graph, read.stream(), read.stream(), read.stream(), second)
     first = list(dict.fromkeys(tasks[::2]))
     places = {task: (node, 0, 0) for task, node in zip(first, nodes, strict=True)}
     edges = []
@@ -278,7 +317,7 @@ def piece(payload: bytes, graph: Graph, columns: list[str]) -> Iterator[Row]:
             edges.append(edge)
             node = edge.target
         places[task] = node, near, far
-    assert len(edges) == count and not guesser.run and guesser.runs.at == len(guesser.runs.data)
+    assert len(edges) == count and not guesser.run and guesser.runs.end()
     yield from with_differences(edges, tasks, cpus, read, mask)
 
 
@@ -383,8 +422,8 @@ def read(data: bytes) -> tuple[dict[str, Any], list[Row]]:
             head = decode_json(zstandard.ZstdDecompressor().decompress(payload))
         elif kind == b"GRPH":
             graph.add(payload, head["columns"])
-        elif kind == b"PIEC":
-            rows += piece(payload, graph, head["columns"])
+        elif kind in (b"PIEC", b"PIE2"):
+            rows += piece(payload, graph, head["columns"], kind == b"PIE2")
         elif kind == b"SMAL":
             rows += small(payload, graph, head["columns"])
         elif kind == b"ROWS":

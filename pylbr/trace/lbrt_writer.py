@@ -18,12 +18,13 @@ from pylbr.trace._walk import Walk
 from pylbr.trace.check import check_branches
 from pylbr.trace.lbrt_graph import pack_graph, starts_of
 from pylbr.trace.lbrt_layout import (
-    COPY,
     GRAPH,
     INDEX,
+    KINDS,
     MAGIC,
     MAX_EDGES,
     META,
+    PARITY,
     PIECE,
     PIECE_ROWS,
     ROWS,
@@ -34,6 +35,7 @@ from pylbr.trace.lbrt_layout import (
     pack_stream,
     pack_trailer,
 )
+from pylbr.trace.lbrt_mending import pack_parity
 from pylbr.trace.lbrt_piece import Runs, pack_piece, pack_rows, value_differences
 from pylbr.trace.lbrt_streams import StreamWriter
 from pylbr.trace.metadata import METADATA_KEY, Metadata, encode_metadata
@@ -308,7 +310,7 @@ class LbrtWriter(Discarding):
             self.flush()
             self._write_metadata()  # once more, so that damage to one costs nothing
             if self._graphs:
-                self._part(COPY, _copy(self._graphs))
+                self._part(PARITY, pack_parity(self._graphs))
             offset = self._file.file.tell()
             self._file.file.write(pack_part(INDEX, _pack_index(self._index)))
             self._file.file.write(pack_trailer(offset))
@@ -385,21 +387,11 @@ class _RunBuffer:
         return result
 
 
-def _copy(graphs: Sequence[bytes]) -> bytes:
-    """Graph parts once more: damage to one then costs nothing."""
-    write = StreamWriter()
-    write.number(len(graphs))
-    for graph in graphs:
-        write.number(len(graph))
-    return write.data + b"".join(graphs)
-
-
 def _pack_index(parts: Sequence[tuple[bytes, int, int]]) -> bytes:
     """Kinds, sizes and rows of all parts."""
-    kinds = [META, GRAPH, COPY, PIECE, ROWS, SMALL]
     write = StreamWriter(19)
     write.number(len(parts))
-    write.stream(bytes(kinds.index(kind) for kind, _, _ in parts))
+    write.stream(bytes(KINDS.index(kind) for kind, _, _ in parts))
     write.numbers(np.array([size for _, size, _ in parts], np.uint64))
     write.numbers(np.array([rows for _, _, rows in parts], np.uint64))
     return write.data

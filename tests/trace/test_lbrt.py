@@ -1,6 +1,8 @@
 """The compact container: what goes in comes out, as the plain reader has it, or an error."""
 
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from lbrcore import BRANCH_DTYPE, BranchClass
 from pylbr import trace
 from pylbr.errors import TraceError
 from pylbr.trace import lbrt_layout, lbrt_reference, lbrt_writer
+from pylbr.trace.lbrt_layout import LayoutError
+from pylbr.trace.lbrt_mending import mend, pack_parity
 
 FIELDS = BRANCH_DTYPE.names
 
@@ -149,22 +153,80 @@ def flat(path):
     return [None if part is None else part.tobytes() for part in whole(path)]
 
 
+def rows_of_all_kinds(before, after):
+    """Two programs, and rows of none between them."""
+    rng = np.random.default_rng(9)
+    rows = np.concatenate([before, np.zeros(64, BRANCH_DTYPE), after])
+    for column in ("from", "to"):
+        rows[column][len(before):len(before) + 64] = rng.integers(0, 1 << 62, 64)
+    rows["cycles"][::50] = 7
+    return rows
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A file with all kinds of parts, and its rows."""
     path = tmp_path_factory.mktemp("small") / "t.lbrt"
-    rng = np.random.default_rng(9)
-    rows = np.concatenate([program(6, 400, 12), np.zeros(64, BRANCH_DTYPE), program(7, 136, 12)])
-    rows["from"][400:464] = rng.integers(0, 1 << 62, 64)
-    rows["to"][400:464] = rng.integers(0, 1 << 62, 64)
-    rows["cycles"][::50] = 7
+    rows = rows_of_all_kinds(program(6, 400, 12), program(7, 136, 12))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("PIECE_ROWS", 200), ("GROUP_ROWS", 200), ("_FEW_ROWS", 0)):
             patch.setattr(lbrt_writer, name, value)
         write(path, rows, task=np.repeat([1, 2], 300).astype(np.uint32))
     kinds = {kind for kind, _ in lbrt_reference.parts(path.read_bytes())}
-    assert kinds == {b"META", b"GRPH", b"PIEC", b"ROWS", b"COPY"}
+    assert kinds == {b"META", b"GRPH", b"PIE2", b"ROWS", b"PRTY"}
     return path, rows
+
+
+@pytest.fixture
+def first():
+    """A file as the first writer made it, with pieces `PIEC` and a `COPY`, and its rows."""
+    rows = rows_of_all_kinds(program(6, 3000, 40, 5, 0.2), program(7, 1936, 12, noise=0.05))
+    return Path(__file__).with_name("first.lbrt"), rows
+
+
+def test_a_file_of_the_first_writer(first):
+    path, rows = first
+    data = path.read_bytes()
+    kinds = {kind for kind, _ in lbrt_reference.parts(data)}
+    assert kinds == {b"META", b"GRPH", b"PIEC", b"COPY"}
+    found = whole(path)
+    assert np.array_equal(found[0], rows)
+    assert as_reference(*found) == lbrt_reference.read(data)[1]
+    with trace.open(path) as source:
+        for start in range(0, 5000, 61):
+            assert np.array_equal(source.read(start, start + 64), rows[start:start + 64])
+
+
+def test_a_first_file_whose_graph_is_damaged(first, tmp_path):
+    data = bytearray(first[0].read_bytes())
+    data[data.index(b"GRPH") + 30] ^= 1
+    (tmp_path / "t.lbrt").write_bytes(data)
+    assert np.array_equal(whole(tmp_path / "t.lbrt")[0], first[1])
+
+
+def test_first_odds_are_those_of_the_page():
+    page = (Path(trace.__file__).parents[2] / "docs" / "trace-format.md").read_text()
+    told = "".join(re.findall(r"^    ([0-9a-f]{60,})$", page, re.M))
+    assert bytes.fromhex(told) == lbrt_layout.FIRST_ODDS == lbrt_reference._FIRST_ODDS
+
+
+def test_damage_no_longer_than_a_chunk_is_mended():
+    rng = np.random.default_rng(1)
+    graphs = [rng.bytes(n) for n in (1000, 3, 2600)]
+    parity = pack_parity(graphs)
+    length = -(-3603 // 16)
+    for at in range(0, 3603, 37):
+        data = bytearray(b"".join(graphs))
+        data[at:at + length] = rng.bytes(length)[:len(data) - at]
+        damaged = [bytes(data[:1000]), bytes(data[1000:1003]), bytes(data[1003:])]
+        assert mend(damaged, parity) == graphs
+    data = bytearray(graphs[0])
+    data[0] ^= 1
+    data[2 * length] ^= 1
+    with pytest.raises(LayoutError, match="more places than can be mended"):
+        mend([bytes(data), *graphs[1:]], parity)
+    with pytest.raises(LayoutError, match="of another graph"):
+        mend([*graphs[:2], b"x"], parity)
 
 
 def test_every_byte_changed_never_gives_a_wrong_row(small, tmp_path):
@@ -259,7 +321,7 @@ class Counting:
 
     def decode(self, count, *rest):
         self.decoded.append(count)
-        self.stored.append(count - rest[-1])
+        self.stored.append(count - rest[7])
         self.walk.decode(count, *rest)
 
 
