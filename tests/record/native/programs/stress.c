@@ -18,6 +18,7 @@
 
 static volatile char *forbidden;
 static long rounds = 3000000; /* or as the first argument says */
+static long first_seed = 1;   /* or as the second says */
 static __thread sigjmp_buf back;
 static __thread uint64_t in_handlers;
 
@@ -94,6 +95,8 @@ static void *work(void *seed) {
 int main(int count, char **arguments) {
     if (count > 1)
         rounds = atol(arguments[1]);
+    if (count > 2)
+        first_seed = atol(arguments[2]);
     struct sigaction action = {.sa_sigaction = timed, .sa_flags = SA_SIGINFO | SA_RESTART};
     pthread_t threads[THREADS];
     uint64_t total = 0;
@@ -104,7 +107,7 @@ int main(int count, char **arguments) {
     sigaction(SIGFPE, &action, 0);
     sigaction(SIGILL, &action, 0);
     for (long i = 0; i < THREADS; i++)
-        pthread_create(&threads[i], 0, work, (void *)(i + 1));
+        pthread_create(&threads[i], 0, work, (void *)(first_seed + i));
     for (int i = 0; i < THREADS; i++) {
         void *result;
         pthread_join(threads[i], &result);
