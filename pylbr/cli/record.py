@@ -27,8 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              "alone) or .arrow (27 bytes)")
     parser.add_argument("-b", "--branch-any", action="store_true",
                         help="all branches of user mode; the default")
-    parser.add_argument("-j", "--branch-filter", metavar="WORDS", default="any,u",
-                        help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, save_type")
+    parser.add_argument("-j", "--branch-filter", metavar="WORDS",
+                        help="any, any_call, any_ret, ind_call, ind_jmp, call, cond, u, "
+                             "save_type; of a system k, too (default any,u, of a system any)")
     parser.add_argument("-e", "--event", metavar="EVENT",
                         help=f"what a period counts: {', '.join(EVENT_NAMES)}")
     rate = parser.add_mutually_exclusive_group()
@@ -55,6 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="what runs the program: native (default where it can be), at full "
                              "speed, stacks by time; qemu: --full, -c, the same each time; "
                              "unicorn, for bare code and functions; or an installed package's")
+    parser.add_argument("--system", action="store_true",
+                        help="record the system that a qemu-system-x86_64 boots, its kernel and "
+                             "programs; the arguments are QEMU's, such as -kernel FILE")
+    parser.add_argument("--vmlinux", metavar="FILE", default="",
+                        help="with --system: the kernel, if -kernel does not name it")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
     running = parser.add_mutually_exclusive_group()
     running.add_argument("-p", "--pid", type=int, metavar="PID",
@@ -108,7 +114,8 @@ def _record(
         full=args.full, branch_filter=args.branch_filter, depth=args.depth, engine=args.engine,
         cycles=args.cycles, mispredicts=args.mispredicts, max_size=args.max_size,
         max_overhead=args.max_overhead, burst=args.burst, pid=args.pid, tid=args.tid,
-        seconds=args.duration, live=args.live, arguments=["pylbr", *sys.argv[1:]],
+        seconds=args.duration, live=args.live, system=args.system, vmlinux=args.vmlinux,
+        arguments=["pylbr", *sys.argv[1:]],
         chosen=_ignore if args.quiet else _chosen,
         announce=_ignore if args.quiet else _announce,
         progress=reach)

@@ -40,6 +40,8 @@ _RECORDING_FLAGS = (
     | AttrFlag.COMM_EXEC
 )  # fmt: skip
 _KNOWN_FLAGS = sum(AttrFlag)
+#: How perf names the kernel in a mapping, with the symbol that it starts at, and among build ids.
+_KERNEL_MAPPING, _KERNEL_IMAGE = "[kernel.kallsyms]_text", "[kernel.kallsyms]"
 _EXTRA_FIELDS = BranchSample.HW_INDEX | BranchSample.COUNTERS
 
 
@@ -130,10 +132,9 @@ class PerfDataWriter(Completed):
                 self._write_samples(record)
                 return
             if isinstance(record, Mmap) and record.build_id:
+                path = record.path.replace(_KERNEL_MAPPING, _KERNEL_IMAGE)
                 self._build_ids.setdefault(
-                    record.path,
-                    BuildId(record.path, record.build_id, misc=record.misc & 7),
-                )
+                    path, BuildId(path, record.build_id, record.pid, misc=record.misc & 7))
             data = record_bytes(record, self._layout)
         except ValueError as error:
             raise TraceError(self.path, f"cannot be written: {error}") from error

@@ -38,7 +38,8 @@ def _sample_id(layout: SampleLayout, pid: int, tid: int, time: int, cpu: int) ->
 
 
 def record_bytes(record: Mmap | Comm | Fork | Exit | Lost, layout: SampleLayout) -> bytes:
-    """A record as perf.data has it; mappings become MMAP2, whatever they were.
+    """A record as perf.data has it; mappings become MMAP2, whatever they were, those of the kernel
+    MMAP, the only form that some readers take of it.
 
     Raises
     ------
@@ -48,14 +49,15 @@ def record_bytes(record: Mmap | Comm | Fork | Exit | Lost, layout: SampleLayout)
     misc = MISC_USER
     pid = tid = cpu = 0
     if isinstance(record, Mmap):
-        kind = RecordType.MMAP2
+        kind = RecordType.MMAP if record.pid == -1 else RecordType.MMAP2
         misc = record.misc & MISC_CPUMODE or (MISC_KERNEL if record.pid == -1 else MISC_USER)
         pid, tid, cpu = record.pid, record.tid, record.cpu
-        body = struct.pack(
-            "<IIQQQIIQQII", pid & _MASK32, tid & _MASK32, record.start, record.length,
-            record.file_offset, record.major, record.minor, record.inode, record.generation,
-            record.prot, record.flags,
-        ) + padded(record.path)  # fmt: skip
+        body = struct.pack("<IIQQQ", pid & _MASK32, tid & _MASK32, record.start, record.length,
+                           record.file_offset)
+        if kind == RecordType.MMAP2:
+            body += struct.pack("<IIQQII", record.major, record.minor, record.inode,
+                                record.generation, record.prot, record.flags)
+        body += padded(record.path)
     elif isinstance(record, Comm):
         kind = RecordType.COMM
         misc = MISC_EXEC if record.exec_ else 0

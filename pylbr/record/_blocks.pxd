@@ -30,7 +30,7 @@ cdef extern from "wire.h" nogil:
         uint32_t magic, version
         uint32_t mode
         uint32_t depth
-        uint32_t slots, blocks, length_bytes, ring_words, chunk_words, message_bytes
+        uint32_t slots, blocks, length_bytes, ring_words, chunk_words, message_bytes, halves
         uint64_t slots_at, blocks_at, lengths_at, rings_at, messages_at, size
         uint32_t stopped
         uint32_t next_block
@@ -69,6 +69,9 @@ ctypedef struct block_walk:
     uint32_t event         # between the previous block and the next
     uint64_t address       # of the event
     uint64_t gaps          # steps that no branch explains
+    bint system            # the kernel's code is among the blocks: it has the upper half
+    const uint64_t* gates  # of a system: where interrupts and exceptions enter, ascending
+    Py_ssize_t gate_count
 
 
 cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept nogil
@@ -76,4 +79,4 @@ cdef int walk_word(block_walk* walk, uint32_t word, lbr_branch* out) noexcept no
 
 cdef class BlockWalk:
     cdef block_walk walk
-    cdef object blocks, lengths
+    cdef object blocks, lengths, gates

@@ -15,10 +15,13 @@ class BlockWalk:
         Bytes of every instruction of every block, where the block's ``lengths`` points.
     timed : bool
         Fill in `cycles` from the cost model.
+    gates : array of u8, ascending, optional
+        The blocks are a system's, which interrupts and exceptions enter at these addresses.
     """
 
     def __new__(
-        cls, blocks: npt.NDArray[np.void], lengths: npt.NDArray[np.uint8], timed: bool = False
+        cls, blocks: npt.NDArray[np.void], lengths: npt.NDArray[np.uint8], timed: bool = False,
+        gates: npt.NDArray[np.uint64] | None = None,
     ) -> BlockWalk: ...
     @property
     def gaps(self) -> int:

@@ -77,14 +77,35 @@ cdef int straight_on(block_walk* walk, const wire_block* block, uint64_t to) noe
     return 0
 
 
+cdef inline uint8_t cpl_at(const block_walk* walk, uint64_t address) noexcept nogil:
+    return 0 if walk.system and address >> 63 else 3
+
+
+cdef bint is_gate(const block_walk* walk, uint64_t address) noexcept nogil:
+    cdef Py_ssize_t low = 0, high = walk.gate_count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if walk.gates[middle] < address:
+            low = middle + 1
+        else:
+            high = middle
+    return low < walk.gate_count and walk.gates[low] == address
+
+
 cdef int leave(block_walk* walk, const wire_block* block, uint64_t to, bint alone,
                lbr_branch* out) noexcept nogil:
     """The step from `block` to `to`; `alone`: one instruction is translated for itself there."""
     cdef uint64_t last = block.start + block.last, end = block.start + block.size
-    cdef uint8_t cls = block.cls
+    cdef uint8_t cls = block.cls, cpl = cpl_at(walk, last), cpl_to = cpl_at(walk, to)
+    if cls != LBR_SOFT_INT and is_gate(walk, to):
+        # An interrupt or exception: where the block would have led is not known.
+        walk.gaps += 1
+        walk.instructions = 0
+        walk.cycles = 0
+        return 0
     if cls == LBR_COND and to == end:
         retire(walk, block)
-        return emit(walk, out, last, to, LBR_NOT_TAKEN, 3, 3)
+        return emit(walk, out, last, to, LBR_NOT_TAKEN, cpl, cpl_to)
     if cls == LBR_COND or cls == LBR_NEAR_REL_JMP or cls == LBR_NEAR_REL_CALL:
         if to != block.target or (alone and to == block.start and block.instructions > 1):
             return straight_on(walk, block, to)
@@ -93,11 +114,11 @@ cdef int leave(block_walk* walk, const wire_block* block, uint64_t to, bint alon
     elif cls == WIRE_NO_BRANCH:
         return straight_on(walk, block, to)
     retire(walk, block)
-    if cls == LBR_SYSCALL or cls == LBR_SOFT_INT:
+    if (cls == LBR_SYSCALL or cls == LBR_SOFT_INT) and not walk.system:
         emit(walk, out, last, ENTRY, cls, 3, 0)
         return 1 + emit(walk, out + 1, EXIT, to,
                         LBR_SYSRET if cls == LBR_SYSCALL else LBR_IRET, 0, 3)
-    return emit(walk, out, last, to, cls, 3, 3)
+    return emit(walk, out, last, to, cls, cpl, cpl_to)
 
 
 cdef int deliver(block_walk* walk, const wire_block* block, uint64_t handler,
@@ -172,6 +193,8 @@ cdef class BlockWalk:
         Bytes of every instruction of every block, at the block's ``lengths``.
     timed : bool
         Fill in `cycles` from the cost model.
+    gates : array of u8, shape (k,), ascending; or None
+        The blocks are a system's, which interrupts and exceptions enter at these addresses.
 
     Attributes
     ----------
@@ -179,7 +202,7 @@ cdef class BlockWalk:
         Steps so far that nothing explains: no branch is reported for them.
     """
 
-    def __cinit__(self, blocks, lengths, bint timed=False):
+    def __cinit__(self, blocks, lengths, bint timed=False, gates=None):
         self.blocks = np.ascontiguousarray(blocks, BLOCK_DTYPE)
         self.lengths = np.ascontiguousarray(lengths, np.uint8)
         cdef const unsigned char[::1] raw = self.blocks.view(np.uint8).reshape(-1)
@@ -190,6 +213,11 @@ cdef class BlockWalk:
         self.walk.block_count = <uint32_t> len(self.blocks)
         self.walk.length_bytes = <uint32_t> len(pool)
         self.walk.timed = timed
+        cdef const uint64_t[::1] places
+        if gates is not None:
+            self.gates = places = np.ascontiguousarray(gates, np.uint64)
+            self.walk.system, self.walk.gate_count = True, len(places)
+            self.walk.gates = &places[0] if len(places) else NULL
 
     @property
     def gaps(self):

@@ -21,6 +21,9 @@ class Drain:
         Fill in cycles from the cost model.
     capacity : int
         Samples that are held at most between two calls of `take`.
+    system : bool
+        The windows are a system's, not a program's: what lies before an interrupt, an exception, or
+        another step that nothing explains, is left out of them.
 
     Attributes
     ----------
@@ -28,18 +31,24 @@ class Drain:
         Steps in samples' windows that nothing explains.
     damaged : int
         Messages and words that make no sense.
+    cut : int
+        Stacks of a system that are shorter for such a step.
     """
 
     gaps: int
     damaged: int
+    cut: int
 
     def __new__(
         cls, memory: mmap.mmap | bytearray, state: LbrState | BranchFacility, timed: bool = False,
-        capacity: int = 4096,
+        capacity: int = 4096, system: bool = False,
     ) -> Drain: ...
     def take(self) -> dict[str, npt.NDArray[Any]]:
         """Samples since the last call: columns of `pylbr.perf.batch.SampleBatch`, shape
         (n,); `entries` and `classes` of shape (n, depth), newest first."""
+
+    def gates(self, places: npt.NDArray[np.uint64]) -> None:
+        """Where interrupts and exceptions enter the system from now on, ascending."""
 
     def slots(self) -> list[tuple[int, bool, int, int, int, int]]:
         """Slots in use: (number, done, pid, tid, parent's pid, start in ns)."""

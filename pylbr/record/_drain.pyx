@@ -48,6 +48,9 @@ cdef class Drain:
         Fill in cycles from the cost model.
     capacity : int
         Samples that `samples` holds at most between two calls of `take`.
+    system : bool
+        The windows are a system's, not a program's: what lies before an interrupt, an exception, or
+        another step that nothing explains, is left out of them.
 
     Attributes
     ----------
@@ -55,6 +58,8 @@ cdef class Drain:
         Steps in samples' windows that nothing explains.
     damaged : int
         Messages and words that make no sense.
+    cut : int
+        Stacks of a system that are shorter for such a step.
     """
 
     cdef unsigned char[::1] memory
@@ -65,7 +70,8 @@ cdef class Drain:
     cdef uint32_t depth
     cdef block_walk walk
     cdef lbr_branch* branches
-    cdef readonly uint64_t gaps, damaged
+    cdef readonly uint64_t gaps, damaged, cut
+    cdef const uint64_t[::1] places
     cdef Py_ssize_t capacity, count
     cdef readonly dict columns
     cdef object room
@@ -76,7 +82,8 @@ cdef class Drain:
     cdef unsigned char[:, ::1] entries
     cdef uint8_t[:, ::1] classes
 
-    def __cinit__(self, memory, state, bint timed=False, Py_ssize_t capacity=4096):
+    def __cinit__(self, memory, state, bint timed=False, Py_ssize_t capacity=4096,
+                  bint system=False):
         self.memory = memory
         if len(self.memory) < <Py_ssize_t> sizeof(wire_header):
             raise ValueError("memory: no header")
@@ -95,7 +102,7 @@ cdef class Drain:
         memset(&self.walk, 0, sizeof(block_walk))
         self.walk.blocks = <const wire_block*> (self.base + self.layout.blocks_at)
         self.walk.lengths = <const uint8_t*> (self.base + self.layout.lengths_at)
-        self.walk.timed = timed
+        self.walk.timed, self.walk.system = timed, system
         self.renew()
 
     cdef renew(self):
@@ -128,6 +135,12 @@ cdef class Drain:
         columns = {name: array[:self.count] for name, array in self.columns.items()}
         self.renew()
         return columns
+
+    def gates(self, places):
+        """Where interrupts and exceptions enter the system from now on: u8, ascending."""
+        self.places = np.ascontiguousarray(places, np.uint64)
+        self.walk.gate_count = len(self.places)
+        self.walk.gates = &self.places[0] if len(self.places) else NULL
 
     def slots(self):
         """Slots in use: list of (number, state, pid, tid, parent, started)."""
@@ -238,7 +251,8 @@ cdef class Drain:
         cdef Py_ssize_t i, n = 0, row = self.count
         cdef Py_ssize_t count = (<Py_ssize_t> head.bytes - 8) // 4
         cdef int got
-        cdef uint64_t period
+        cdef bint cut = False
+        cdef uint64_t period, gaps
         cdef lbr_entry* entries = <lbr_entry*> &self.entries[row, 0]
         if count < 1 or count > WIRE_WINDOW_WORDS:
             self.damaged += 1
@@ -254,12 +268,16 @@ cdef class Drain:
         self.walk.previous = self.walk.instructions = self.walk.event = 0
         self.walk.cycles = self.walk.payload = self.walk.payload_bits = self.walk.gaps = 0
         for i in range(count):
+            gaps = self.walk.gaps
             got = walk_word(&self.walk, words[i], self.branches + n)
             if got < 0:
                 self.damaged += 1
                 return
             n += got
-        self.gaps += self.walk.gaps
+            if self.walk.system and (self.walk.gaps != gaps or self._entered(n, got)):
+                n, cut = self._restart(n, self.walk.gaps == gaps), True
+        if not self.walk.system:
+            self.gaps += self.walk.gaps
         if self.sister is not None:
             self.sister.forget()
             self.sister.take(self.branches, <size_t> n)
@@ -277,7 +295,22 @@ cdef class Drain:
             self.nr[row] = self._told_classes(entries, row)
         else:
             self.nr[row] = self._classes(entries, n, row)
+        self.cut += cut and self.nr[row] < self.depth
         self.count += 1
+
+    cdef bint _entered(self, Py_ssize_t n, int got) noexcept nogil:
+        """Whether the newest branch comes from code whose branches are left out: what was recorded
+        before lies on the other side of it."""
+        cdef const lbr_branch* newest = &self.branches[n - 1]
+        if got == 0 or newest.cpl_from == newest.cpl_to:
+            return False
+        return self.layout.halves == (2 if newest.cpl_to == 0 else 1)
+
+    cdef Py_ssize_t _restart(self, Py_ssize_t n, bint keep) noexcept nogil:
+        """Leave out all branches, or all but the newest; how many there are then."""
+        if keep:
+            self.branches[0] = self.branches[n - 1]
+        return keep
 
     cdef uint32_t _classes(self, const lbr_entry* entries, Py_ssize_t n,
                            Py_ssize_t row) noexcept nogil:

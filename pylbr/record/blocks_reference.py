@@ -41,8 +41,13 @@ class _Block:
 class BlockWalk:
     """Rebuilds the branches of one thread; parameters and `feed` as `_blocks.BlockWalk`."""
 
-    def __init__(self, blocks: np.ndarray, lengths: np.ndarray, timed: bool = False) -> None:
+    def __init__(
+        self, blocks: np.ndarray, lengths: np.ndarray, timed: bool = False,
+        gates: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self._blocks, self._lengths, self._timed = blocks, lengths, timed
+        self._system = gates is not None
+        self._gates = () if gates is None else {int(gate) for gate in gates}
         self._previous: _Block | None = None
         self._previous_number = 0
         self._instructions = self._cycles = 0
@@ -118,14 +123,20 @@ class BlockWalk:
         elif block.inside(to):
             self._retire_before(block, to)
         else:
-            self.gaps += 1
-            self._instructions = self._cycles = 0
+            self._gap()
+
+    def _gap(self) -> None:
+        self.gaps += 1
+        self._instructions = self._cycles = 0
 
     def _leave(self, block: _Block, to: int, alone: bool) -> None:
-        cls = block.cls
+        cls, cpl, cpl_to = block.cls, self._cpl(block.last), self._cpl(to)
+        if to in self._gates and cls != BranchClass.SOFT_INT:
+            self._gap()
+            return
         if cls == BranchClass.COND and to == block.end:
             self._retire(block)
-            self._emit(block.last, to, BranchClass.NOT_TAKEN, 3, 3)
+            self._emit(block.last, to, BranchClass.NOT_TAKEN, cpl, cpl_to)
             return
         repeated = alone and to == block.start and len(block.lengths) > 1
         if cls == NO_BRANCH or (cls in _DIRECT and (to != block.target or repeated)):
@@ -134,12 +145,15 @@ class BlockWalk:
         if cls == BranchClass.NEAR_REL_CALL and to == block.end:
             cls = BranchClass.ZERO_CALL
         self._retire(block)
-        if cls in (BranchClass.SYSCALL, BranchClass.SOFT_INT):
+        if cls in (BranchClass.SYSCALL, BranchClass.SOFT_INT) and not self._system:
             back = BranchClass.SYSRET if cls == BranchClass.SYSCALL else BranchClass.IRET
             self._emit(block.last, KERNEL_ENTRY, cls, 3, 0)
             self._emit(KERNEL_EXIT, to, back, 0, 3)
         else:
-            self._emit(block.last, to, cls, 3, 3)
+            self._emit(block.last, to, cls, cpl, cpl_to)
+
+    def _cpl(self, address: int) -> int:
+        return 0 if self._system and address >> 63 else 3
 
     def _deliver(self, block: _Block, handler: int) -> None:
         synchronous = self._event == WordEvent.SYNCHRONOUS

@@ -26,6 +26,7 @@ ENTRY_POINT_GROUP: Final = "pylbr.engines"
 BUILTIN: Final = {
     "native": "pylbr.record.native.engine:NativeEngine",
     "qemu": "pylbr.record.qemu:QemuEngine", "unicorn": "pylbr.record.unicorn:UnicornEngine",
+    "system": "pylbr.system.engine:SystemEngine",
 }  # fmt: skip
 
 
@@ -63,6 +64,12 @@ class Request:
         The largest file that a full trace may make; 0 for any.
     target : Target
         What the program runs on.
+    system : bool
+        The command is a QEMU's, which runs a system.
+    privileges : int
+        Whose events the period counts: 1 the programs', 2 the kernel's, 3 both.
+    vmlinux : str
+        File of the kernel of that; empty: the one that QEMU boots.
     """
 
     command: Sequence[str]
@@ -80,6 +87,9 @@ class Request:
     burst: int = 0
     most_bytes: int = 0
     target: Target = X86_64
+    system: bool = False
+    privileges: int = 1
+    vmlinux: str = ""
 
 
 class Sink(Protocol):

@@ -28,8 +28,9 @@ WORDS: Final = {
 }
 
 
-def recordable_filter(text: str) -> BranchSample:
-    """Bits of a list of words such as ``any,u``; user mode is always meant.
+def recordable_filter(text: str, system: bool = False) -> BranchSample:
+    """Bits of a list of words such as ``any,u``; user mode is always meant, of a `system` both
+    unless one is named.
 
     Raises
     ------
@@ -38,13 +39,13 @@ def recordable_filter(text: str) -> BranchSample:
     """
     words = text.split(",")
     for word in words:
-        if word in _REFUSED:
+        if word in _REFUSED and not (system and word == "k"):
             raise CommandError(f"-j {word}: {_REFUSED[word]}")
-        if word not in WORDS:
+        if word not in WORDS and word != "k":
             raise CommandError(f"-j {word}: no such filter; there is {', '.join(WORDS)}")
-    if not any(WORDS[word] & BRANCH_KINDS for word in words):
+    if not any(BRANCH_WORDS[word] & BRANCH_KINDS for word in words):
         words.append("any")
-    return BranchSample(parse_filter([*words, "u"]))
+    return BranchSample(parse_filter(words if system else [*words, "u"]))
 
 
 def accepted_classes(control: int) -> int:

@@ -42,7 +42,11 @@ def describe(request: Request, engine: Engine) -> dict[str, str]:
 
 
 def _event(request: Request, filter_: BranchSample) -> Event:
-    flags = AttrFlag.EXCLUDE_KERNEL | AttrFlag.EXCLUDE_HV | AttrFlag.INHERIT
+    flags = AttrFlag.EXCLUDE_HV | AttrFlag.INHERIT
+    if not request.privileges & 1:
+        flags |= AttrFlag.EXCLUDE_USER
+    if not request.privileges & 2:
+        flags |= AttrFlag.EXCLUDE_KERNEL
     period = request.period
     if request.counted is Counted.TIME:
         flags |= AttrFlag.FREQ
@@ -50,7 +54,7 @@ def _event(request: Request, filter_: BranchSample) -> Event:
     kind = (SampleType.IP | SampleType.TID | SampleType.TIME | SampleType.CPU
             | SampleType.PERIOD | SampleType.BRANCH_STACK)
     return replace(
-        declared_event(request.counted), period=period, sample_type=int(kind),
+        declared_event(request.counted, request.privileges), period=period, sample_type=int(kind),
         branch_sample_type=int(filter_), flags=int(flags))
 
 

@@ -14,7 +14,7 @@ from pylbr.perf.abi import BranchSample
 from pylbr.perf.branch_filter import BRANCH_KINDS, lbr_ctl
 from pylbr.record.choice import choose, process_of
 from pylbr.record.engine import Request
-from pylbr.record.events import counted_event
+from pylbr.record.events import counted_event, privileges_of
 from pylbr.record.filters import recordable_filter
 from pylbr.record.native.bursts import described
 from pylbr.record.output import PerfDataOutput
@@ -85,10 +85,11 @@ def _uncounted(done: int, total: int) -> None:
 def record_program(
     command: Sequence[str | os.PathLike[str]] = (), output: str | os.PathLike[str] | None = None,
     *, frequency: int | str | None = None, count: int | None = None, event: str | None = None,
-    full: bool = False, branch_filter: str = "any,u", depth: int | None = None,
+    full: bool = False, branch_filter: str | None = None, depth: int | None = None,
     engine: str | None = None, cycles: bool = False, mispredicts: str = "", max_size: int = 0,
     max_overhead: float = 5.0, burst: int = 0, pid: int | None = None, tid: int | None = None,
-    seconds: float = 0.0, live: bool = False, arguments: Sequence[str] = (),
+    seconds: float = 0.0, live: bool = False, system: bool = False, vmlinux: str = "",
+    arguments: Sequence[str] = (),
     chosen: Callable[[str], object] = _ignore, announce: Callable[[str], object] = _ignore,
     progress: Callable[[int, int], object] = _uncounted,
 ) -> Recording:
@@ -111,8 +112,8 @@ def record_program(
         What `count` counts (``-e``).
     full : bool
         Every branch, not samples.
-    branch_filter : str
-        Kinds of branches (``-j``).
+    branch_filter : str, optional
+        Kinds of branches (``-j``): ``any,u``, of a system ``any``.
     depth : int, optional
         Branches in a stack.
     engine : str, optional
@@ -134,6 +135,11 @@ def record_program(
         How long to record that; 0: until it ends.
     live : bool
         Show the hottest branches on standard error meanwhile.
+    system : bool
+        The command is one of ``qemu-system-x86_64``, or its arguments: the system that it boots is
+        recorded, its kernel and programs.
+    vmlinux : str
+        The kernel of that; by default the one of ``-kernel``.
     arguments : sequence of str
         The command line that the file names; by default, one of ``pylbr record``.
     chosen : callable, optional
@@ -155,7 +161,14 @@ def record_program(
         raise CommandError("give either a program or the pid of a running process")
     if frequency is not None and count is not None:
         raise CommandError("give a frequency or a count, not both")
-    filter_ = recordable_filter(branch_filter)
+    if system and (refused := next((word for given, word in (
+            (full, "--full"), (mispredicts, "--mispredicts"), (engine, "--engine")) if given),
+            "")):
+        raise CommandError(f"{refused}: not of a system; of one there are stacks: -c N or -F HZ")
+    if vmlinux and not system:
+        raise CommandError("--vmlinux: the kernel of a system; add --system")
+    branch_filter = branch_filter or ("any" if system else "any,u")
+    filter_ = recordable_filter(branch_filter, system)
     if mispredicts and not full and filter_ & BRANCH_KINDS != BranchSample.ANY:
         raise CommandError(f"-j {branch_filter}: --mispredicts needs branches of every kind: "
                            "-j any,u")
@@ -165,7 +178,7 @@ def record_program(
         raise CommandError("--max-size limits --full; of samples, take fewer with a larger -c")
     if live and full:
         raise CommandError("--live shows samples; leave --full out")
-    target = target_of(words) if words else X86_64
+    target = target_of(words) if words and not system else X86_64
     if depth and depth not in target.depths:
         raise CommandError(f"--depth {depth}: {target.title} has "
                            f"{', '.join(map(str, target.depths))}")
@@ -173,13 +186,14 @@ def record_program(
         (full, "--full"), (count is not None, "-c"), (cycles, "--cycles"),
         (event is not None, "-e"),
     ) if given), "")  # options that only an engine with exact counts can do
-    runner, why = choose(engine, needs, bool(pid or tid), target)
-    counted, period = period_of(frequency, count, event, runner.name)
+    runner, why = choose("system" if system else engine, needs, bool(pid or tid), target)
+    counted, period = period_of(frequency, count, event, runner.name, system)
     request = Request(
         words, full, counted, period, control=lbr_ctl(filter_), cycles=cycles,
         mispredicts=mispredicts, most_bytes=max_size, seconds=seconds,
         pid=process_of(tid) if tid else pid or 0, tid=tid or 0, overhead=max_overhead,
-        burst=burst,
+        burst=burst, system=system, vmlinux=vmlinux,
+        privileges=privileges_of(event, filter_) if system else 1,
         depth=depth or 32, target=target,
     )
     path = os.fspath(output) if output else "trace.parquet" if full else "perf.data"
@@ -249,7 +263,8 @@ def _too_rare(why: str, counted: Counted, period: int, seconds: float, most: int
 
 
 def period_of(
-    frequency: int | str | None, count: int | None, event: str | None, engine: str = "qemu"
+    frequency: int | str | None, count: int | None, event: str | None, engine: str = "qemu",
+    system: bool = False,
 ) -> tuple[Counted, int]:
     """What is counted, and the period; parameters as `record_program`.
 
@@ -266,7 +281,7 @@ def period_of(
         if not 1 <= hertz <= most:
             raise CommandError(f"-F {hertz}: 1 to {most} hertz with the {engine} engine")
         return Counted.TIME, 1_000_000_000 // hertz
-    counted = counted_event(event or _DEFAULT_EVENT)
+    counted = counted_event(event or _DEFAULT_EVENT, system)
     count = 100003 if count is None else count
     if count < 1:
         raise CommandError(f"-c {count}: at least 1")

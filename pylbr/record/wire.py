@@ -48,6 +48,11 @@ class WireOptions:
     depth : int
     slots : int
         Threads at a time.
+    halves : int
+        Of a system: whose branches count for `depth`, 1 the programs', 2 the kernel's, 3 both; 0
+        for a program.
+    counted_halves : int
+        Of a system: whose events the period counts, likewise.
     """
 
     full: bool = False
@@ -56,6 +61,8 @@ class WireOptions:
     accept: int = 0x3F
     depth: int = 32
     slots: int = 4096
+    halves: int = 0
+    counted_halves: int = 0
 
     @property
     def ring_words(self) -> int:
@@ -97,7 +104,8 @@ class Wire:
         fields = {
             "magic": MAGIC, "version": VERSION, "mode": FULL if options.full else SAMPLED,
             "counted": options.counted, "period": options.period, "accept": options.accept,
-            "depth": options.depth, "slots": options.slots, "blocks": _BLOCKS,
+            "depth": options.depth, "halves": options.halves,
+            "counted_halves": options.counted_halves, "slots": options.slots, "blocks": _BLOCKS,
             "buckets": 2 * _BLOCKS, "length_bytes": _LENGTH_BYTES,
             "ring_words": options.ring_words, "chunk_words": options.chunk_words,
             "message_bytes": _MESSAGE_BYTES, "size": at, "next_block": 1,

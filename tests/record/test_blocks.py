@@ -13,16 +13,19 @@ BASE = 0x401000
 CLASSES = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 14, NO_BRANCH]
 
 
+KERNEL = 0xFFFFFFFF81001000
+
+
 @st.composite
-def tables(draw):
+def tables(draw, bases=(BASE,)):
     """Blocks close together, so that they overlap and follow each other often."""
     rows, pool = [(0,) * 8], []
     for _ in range(draw(st.integers(1, 8))):
         lengths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
-        start = BASE + draw(st.integers(0, 16))
+        start = draw(st.sampled_from(bases)) + draw(st.integers(0, 16))
         last = sum(lengths[:-1])
         cls = draw(st.sampled_from(CLASSES))
-        target = BASE + draw(st.integers(0, 24)) if cls in (0, 2, 4) else 0
+        target = draw(st.sampled_from(bases)) + draw(st.integers(0, 24)) if cls in (0, 2, 4) else 0
         rows.append((start, target, len(pool), sum(lengths), last, len(lengths),
                      draw(st.integers(0, 99)), cls))
         pool += lengths
@@ -51,6 +54,16 @@ def test_walk_equals_its_twin(data, table, timed, cut):
     slow = blocks_reference.BlockWalk(*table, timed)
     for part in (words[:cut], words[cut:]):
         assert fast.feed(part).tobytes() == slow.feed(part).tobytes()
+    assert fast.gaps == slow.gaps
+
+
+@given(st.data(), tables((BASE, KERNEL)), st.sets(st.integers(KERNEL, KERNEL + 16)))
+def test_walk_of_a_system_equals_its_twin(data, table, gates):
+    words = data.draw(rings(len(table[0])))
+    places = np.array(sorted(gates), np.uint64)
+    fast = _blocks.BlockWalk(*table, gates=places)
+    slow = blocks_reference.BlockWalk(*table, gates=places)
+    assert fast.feed(words).tobytes() == slow.feed(words).tobytes()
     assert fast.gaps == slow.gaps
 
 
@@ -110,6 +123,20 @@ class TestSteps:
         walk = twin.BlockWalk(*table_of(
             (0x10, [5], BranchClass.NEAR_REL_CALL, 0x15), (0x15, [1], NO_BRANCH, 0)))
         assert steps(walk, [1, 2]) == [(0x10, 0x15, BranchClass.ZERO_CALL, 1)]
+
+    def test_a_system_call_of_a_system_leads_into_its_kernel(self, twin):
+        walk = twin.BlockWalk(*table_of(
+            (0x10, [2], BranchClass.SYSCALL, 0), (KERNEL, [1, 2], BranchClass.SYSRET, 0),
+            (0x12, [1], NO_BRANCH, 0)), gates=np.empty(0, np.uint64))
+        rows = walk.feed(np.array([1, 2, 3], np.uint32))
+        assert [tuple(row)[:2] for row in rows] == [(0x10, KERNEL), (KERNEL + 1, 0x12)]
+        assert rows["cpl_from"].tolist() == [3, 0] and rows["cpl_to"].tolist() == [0, 3]
+
+    def test_an_interrupt_after_a_return_is_a_gap(self, twin):
+        walk = twin.BlockWalk(*table_of(
+            (KERNEL, [1], BranchClass.NEAR_RET, 0), (KERNEL + 64, [1], NO_BRANCH, 0)),
+            gates=np.array([KERNEL + 64], np.uint64))
+        assert steps(walk, [1, 2]) == [] and walk.gaps == 1
 
     def test_unexplained_step_is_a_gap(self, twin):
         walk = twin.BlockWalk(*table_of(

@@ -35,7 +35,8 @@ void recorder_message(recorder_cpu *cpu, unsigned type, const void *head, uint32
         STORE(slot->written, slot->written + rest);
         at = 0;
     }
-    wire_message message = {size, type, recorder_now(), bytes, (uint32_t)sched_getcpu()};
+    uint32_t processor = recorder_system ? (uint32_t)(cpu - recorder_cpus) : (uint32_t)sched_getcpu();
+    wire_message message = {size, type, recorder_now(), bytes, processor};
     memcpy(base + at, &message, sizeof message);
     memcpy(base + at + sizeof message, head, head_bytes);
     if (tail_bytes)

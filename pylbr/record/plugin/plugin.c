@@ -1,4 +1,5 @@
-/* The recorder inside QEMU user mode: which blocks ran, in order, for each thread.
+/* The recorder inside QEMU: which blocks ran, in order, for each thread of a program or each
+ * processor of a system.
  *
  * Translation describes a block once (wire_block); execution writes its number into the
  * thread's ring, nothing else.  The slow path is entered when a ring's segment is full or a
@@ -78,7 +79,7 @@ static const uint8_t *bytes_of(const struct qemu_plugin_insn *insn, uint8_t copi
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     size_t n = qemu_plugin_tb_n_insns(tb);
-    if (!n || n > 4096)
+    if (!n || n > 4096 || (recorder_system && !system_records(qemu_plugin_tb_vaddr(tb))))
         return;
     uint8_t lengths[4096], copied[16];
     const uint8_t *code = NULL;
@@ -98,7 +99,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     block.size = (uint16_t)(block.last + size);
     block.cost = (uint16_t)(cost < 65535 ? cost : 65535);
     block.cls = (uint8_t)guest->branch(code, size, last, &block.target);
-    if (!started) {
+    if (!started && !recorder_system) {
         started = 1;
         guest_base = (uint64_t)(uintptr_t)qemu_plugin_insn_haddr(insn) - last;
         guest_started(&recorder_cpus[0], block.start);
@@ -111,7 +112,8 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     if (guest_is_handler(block.start))
         qemu_plugin_register_vcpu_tb_exec_cb(tb, handler_block_ran, QEMU_PLUGIN_CB_NO_REGS, NULL);
     qemu_plugin_register_vcpu_tb_exec_cb(
-        tb, block.cls == WIRE_NO_BRANCH ? branchless_block_ran : block_ran,
+        tb, block.cls == WIRE_NO_BRANCH || !system_counts(block.start) ? branchless_block_ran
+                                                                       : block_ran,
         QEMU_PLUGIN_CB_NO_REGS, (void *)(uintptr_t)number);
 }
 
@@ -187,9 +189,12 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_plugin_info *info
         fprintf(stderr, "pylbr record: no recorder for programs of %s\n", info->target_name);
         return -1;
     }
-    guest_install(id, argc, argv);
-    repair_install();
-    pthread_atfork(NULL, NULL, forked);
+    recorder_system = info->system_emulation;
+    if (!recorder_system) {
+        guest_install(id, argc, argv);
+        repair_install();
+        pthread_atfork(NULL, NULL, forked);
+    }
     qemu_plugin_register_vcpu_init_cb(id, thread_created);
     qemu_plugin_register_vcpu_exit_cb(id, thread_ended);
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

@@ -7,6 +7,7 @@
 #ifndef PYLBR_QEMU_PLUGIN_H
 #define PYLBR_QEMU_PLUGIN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ typedef struct qemu_plugin_info {
     struct {
         int min, cur;
     } version;
+    bool system_emulation;
 } qemu_plugin_info;
 
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };

@@ -7,6 +7,7 @@
  *   mappings.c  signals.c  names.c  exec.c  reserve.c
  * target.c   what depends on the guest's architecture
  * repair.c   lets QEMU survive a fork
+ * system.c   a whole system, in place of guest.c to repair.c
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -121,6 +122,16 @@ void exec_called(recorder_cpu *cpu, uint64_t path, int directory, int flags, uin
 void reserve_install(int interface);
 /* Ends the process if QEMU would need too much memory for so much address space. */
 void reserve_called(recorder_cpu *cpu, uint64_t size, uint64_t protection, uint64_t flags);
+
+/* system.c: set where QEMU runs a system, not a program. */
+extern int recorder_system;
+/* Whether a block that begins there is recorded. */
+int system_records(uint64_t start);
+/* Whether the period counts events of a block that begins there. */
+static inline int system_counts(uint64_t start) {
+    uint32_t halves = recorder_wire->counted_halves;
+    return !halves || halves >> (start >> 63) & 1;
+}
 
 /* repair.c */
 void repair_install(void);

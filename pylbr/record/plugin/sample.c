@@ -10,6 +10,11 @@ static const wire_block *block_at(uint32_t number) {
     return AT(wire_block, recorder_wire->blocks_at) + number;
 }
 
+static int of_wanted_half(const wire_block *block) {
+    uint32_t halves = recorder_wire->halves;
+    return !halves || halves >> (block->start >> 63) & 1;
+}
+
 static int branch_taken(const wire_block *block, uint32_t next_word) {
     if (block->cls == WIRE_NO_BRANCH)
         return 0;
@@ -34,7 +39,8 @@ static void take_sample(recorder_cpu *cpu, const uint32_t *at, uint64_t period) 
         window[WIRE_WINDOW_WORDS - ++n] = w;
         if (w < WIRE_PAYLOAD && n > 1) {
             const wire_block *block = block_at(w);
-            found += (wire->accept >> (block->cls & 31) & 1) && branch_taken(block, next);
+            found += (wire->accept >> (block->cls & 31) & 1) && of_wanted_half(block) &&
+                     branch_taken(block, next);
         }
         next = w;
     }
@@ -63,6 +69,8 @@ static uint64_t weight(uint32_t word, uint32_t next) {
     if (word >= WIRE_PAYLOAD || word == 0)
         return 0;
     const wire_block *block = block_at(word);
+    if (!system_counts(block->start))
+        return 0;
     uint32_t n = retired(block, next), all = block->instructions;
     switch (recorder_wire->counted) {
     case WIRE_INSTRUCTIONS: return n;
@@ -100,7 +108,8 @@ void recorder_sampled_segment(recorder_cpu *cpu) {
         cpu->last += (uint32_t)((cpu->pos - cpu->mark) - (int64_t)cpu->uncounted);
         cpu->uncounted = 0;
         int64_t time = (int64_t)recorder_now();
-        if (cpu->left <= time && cpu->pos[-1] < WIRE_PAYLOAD) {
+        if (cpu->left <= time && cpu->pos[-1] < WIRE_PAYLOAD &&
+            system_counts(block_at(cpu->pos[-1])->start)) {
             take_sample(cpu, cpu->pos, cpu->last);
             cpu->last = 0;
             cpu->left = time + (int64_t)wire->period;

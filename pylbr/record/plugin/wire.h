@@ -68,6 +68,9 @@ typedef struct wire_header {
     uint32_t ring_words;   /* a slot; in full mode a multiple of chunk_words */
     uint32_t chunk_words;
     uint32_t message_bytes;/* a slot, a power of two */
+    uint32_t halves;       /* of a system: whose branches count for `depth`; 1: the lower half of
+                              addresses, 2: the upper one, the kernel's; 0: no system */
+    uint32_t counted_halves; /* of a system: whose events the period counts, as `halves` */
     uint32_t reserved;
     uint64_t slots_at, blocks_at, buckets_at, lengths_at, rings_at, messages_at, size;
     /* Below: written while a recording runs. */
