@@ -52,7 +52,7 @@ class WireOptions:
         Of a system: whose branches count for `depth`, 1 the programs', 2 the kernel's, 3 both; 0
         for a program.
     counted_halves : int
-        Of a system: whose events the period counts, likewise.
+        Of a system: whose events the period counts, in the same way.
     """
 
     full: bool = False

@@ -18,7 +18,7 @@ from pylbr.system.monitor import Monitor
 
 __all__ = ["Mapped"]
 
-#: As perf names it: the mapping, after the symbol that tells by how much the kernel was moved.
+#: As perf names it, with the symbol by which readers find how far the kernel was moved.
 _KERNEL: Final = "[kernel.kallsyms]_text"
 _MODULES_SECONDS: Final = 0.25
 

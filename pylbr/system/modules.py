@@ -16,7 +16,7 @@ _UPPER: Final = 1 << 63
 
 
 class Modules:
-    """Follows the kernel's list ``modules``; where its members lie, the kernel's BTF says.
+    """Follows the kernel's list ``modules``; its members lie where the kernel's BTF places them.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Modules:
     def remarks(self) -> list[str]:
         """Why there are no modules, if they could not be looked for."""
         if self._members is None or not self._head:
-            return ["no mappings of modules: the kernel has no BTF, which tells how to find them"]
+            return ["no mappings of modules: the kernel has no BTF, in which their places are"]
         return []
 
     def _word(self, address: int) -> int | None:

@@ -31,7 +31,7 @@ WORK = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys
 {loads}
 cat /proc/modules; grep -E ' (_text|_etext)$' /proc/kallsyms
-seq 1 20000 | sort -r | gzip | sha256sum
+for i in $(seq 1 {times}); do seq 1 20000 | sort -r | gzip | sha256sum; done
 find /proc/1 /sys/kernel | sort | sha256sum >/dev/null
 echo '== ended'; sleep {rest}
 poweroff -f
@@ -80,8 +80,8 @@ class Recorded:
         return self.kernel.symbols[name] + self.slide
 
 
-def made_guest(place, rest):
-    """The guest's files."""
+def made_guest(place, rest, times=1):
+    """The guest's files; it works that many times, and rests so many seconds before its end."""
     need(shutil.which("qemu-system-x86_64"), "no qemu-system-x86_64")
     try:
         kernel = debian.kernel()
@@ -99,7 +99,8 @@ def made_guest(place, rest):
     for name in MODULES:
         archive.copy(f"lib/{Path(name).name}", folder / name)
         loads.append(f"insmod /lib/{Path(name).name}")
-    archive.file("init", WORK.format(loads="\n".join(loads), rest=rest).encode(), 0o755)
+    work = WORK.format(loads="\n".join(loads), rest=rest, times=times)
+    archive.file("init", work.encode(), 0o755)
     initrd = place / "initrd"
     initrd.write_bytes(archive.pack())
     return Guest(kernel, initrd)

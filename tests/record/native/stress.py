@@ -5,7 +5,7 @@
 Runs tests/record/native/programs/stress.c again and again at 50 kHz, with other seeds each time and
 with one window per tick and eight in turn, until so many windows have been made or the time is
 over, and compares what it prints.  With --results, what was found is kept in that file after each
-run, and a later call goes on from there.  Exit code 1: a run differed, in this call or before.
+run, and a later call continues from there.  Exit code 1: a run differed, in this call or before.
 """
 
 from __future__ import annotations
