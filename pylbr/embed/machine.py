@@ -19,6 +19,7 @@ from pylbr.embed import idt
 from pylbr.embed.apic import APIC_BASE_MSR, BASE, X2APIC_MSRS, Apic
 from pylbr.embed.cmos import CMOS, Cmos
 from pylbr.embed.contention import Contention
+from pylbr.embed.host_memory import host_memory
 from pylbr.embed.image import Image
 from pylbr.embed.ioapic import IOAPIC_BASE, IoApic
 from pylbr.embed.platform import FREQUENCY, Platform
@@ -146,6 +147,7 @@ class Machine:
     #: APIC ID, and how many processors the machine has.
     identity, processors = 0, 1
 
+    @host_memory()
     def __init__(
         self, model: CpuModel | ProcessorState | str = "sapphire-rapids", *, memory: int = 64 * MIB,
         console: Callable[[bytes], object] | None = None,
@@ -295,7 +297,8 @@ class Machine:
         try:
             rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
             self.link.engine.enter(self.code, rip)
-            self.uc.emu_start(rip, 0)
+            with host_memory():
+                self.uc.emu_start(rip, 0)
             self.link.settle()
         except UcError as error:
             self._stuck(error)

@@ -25,6 +25,7 @@ from pylbr.arch import CpuModel
 from pylbr.cpu import ProcessorState, decode, encode, migrate
 from pylbr.embed import fxsave
 from pylbr.embed.contention import Contention
+from pylbr.embed.host_memory import host_memory
 from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.embed.saved_registers import EFER, LMA, as_json, load_general, load_system
 from pylbr.embed.vcpu import guest_model
@@ -56,6 +57,7 @@ def pack(header: dict[str, Any], body: bytes) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head)) + text + body
 
 
+@host_memory()
 def save(machine: Machine, path: str | Path) -> None:
     """Write a machine that has returned from `Machine.run`.
 
@@ -116,10 +118,11 @@ def restore(
     with open(path, "rb") as stream:
         text, body = _read(path, stream)
     try:
-        header = json.loads(text)
-        machine = _machine(path, header, console, output, trace, contention, model)
-        _read_memory(machine, io.BytesIO(body))
-        _load(machine, header)
+        with host_memory():
+            header = json.loads(text)
+            machine = _machine(path, header, console, output, trace, contention, model)
+            _read_memory(machine, io.BytesIO(body))
+            _load(machine, header)
     except _Refused:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error,

@@ -370,14 +370,17 @@ class Link:
 
     @own
     def _cpuid(self, uc: Uc, data: Any) -> bool:
-        self.sync()
-        leaf, subleaf = (
-            uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RCX))
-        out = self.surroundings(leaf, subleaf, list(
-            instructions.cpuid(self.engine, self.processor, leaf, subleaf)))
-        for register, value in zip((reg.UC_X86_REG_RAX, reg.UC_X86_REG_RBX, reg.UC_X86_REG_RCX,
-                                    reg.UC_X86_REG_RDX), out, strict=True):
-            uc.reg_write(register, value)
+        try:
+            self.sync()
+            leaf, subleaf = (
+                uc.reg_read(r) & 0xFFFFFFFF for r in (reg.UC_X86_REG_RAX, reg.UC_X86_REG_RCX))
+            out = self.surroundings(leaf, subleaf, list(
+                instructions.cpuid(self.engine, self.processor, leaf, subleaf)))
+            for register, value in zip((reg.UC_X86_REG_RAX, reg.UC_X86_REG_RBX,
+                                        reg.UC_X86_REG_RCX, reg.UC_X86_REG_RDX), out, strict=True):
+                uc.reg_write(register, value)
+        except BaseException as error:  # through Unicorn it would come with a message of ctypes
+            self._failed(error)
         return True
 
     @own

@@ -10,11 +10,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { NONE, WRITE, READ, FSYNC, RENAME, MMAP, MALLOC, OPEN, KINDS };
+enum kind { NONE, WRITE, READ, FSYNC, RENAME, MMAP, MALLOC, OPEN, FORK, PTRACE, PERF, KINDS };
 enum manner { ONCE, FROM_THEN_ON, HALF };  /* HALF: transfers some bytes fewer */
 
 /* Smaller ones are the interpreter's, and the buffers (64 KiB) in which NumPy 2.4 casts indices: it
@@ -154,6 +156,40 @@ OPENS(open, , )
 OPENS(open64, , )
 OPENS(openat, int at AND, at AND)
 OPENS(openat64, int at AND, at AND)
+
+pid_t fork(void)
+{
+    return fails(FORK) ? -1 : REAL(fork)();
+}
+
+/* The frame of a wrapper is gone when the real one returns for the second time: fork() does. */
+pid_t vfork(void)
+{
+    return fork();
+}
+
+long ptrace(enum __ptrace_request request, ...)
+{
+    va_list rest;
+    va_start(rest, request);
+    pid_t pid = va_arg(rest, pid_t);
+    void *address = va_arg(rest, void *), *data = va_arg(rest, void *);
+    va_end(rest);
+    return fails(PTRACE) ? -1 : REAL(ptrace)(request, pid, address, data);
+}
+
+long syscall(long number, ...)
+{
+    long word[6];
+    va_list rest;
+    va_start(rest, number);
+    for (int i = 0; i < 6; i++)
+        word[i] = va_arg(rest, long);
+    va_end(rest);
+    if (number == SYS_perf_event_open && fails(PERF))
+        return -1;
+    return REAL(syscall)(number, word[0], word[1], word[2], word[3], word[4], word[5]);
+}
 
 /* dlsym() itself allocates: the C library's other names of its allocator. */
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),

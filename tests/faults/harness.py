@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults.runs import Run
+from tests.faults.runs import Run, running
 
 __all__ = ["FAULTS", "Faulty", "Outcome", "judge", "preload"]
 
 #: Seconds after which a run hangs.
 HANG: Final = 30
-_KINDS: Final = ("none", "write", "read", "fsync", "rename", "mmap", "malloc", "open")
+_KINDS: Final = ("none", "write", "read", "fsync", "rename", "mmap", "malloc", "open",
+                "fork", "ptrace", "perf_event_open")
 _ONCE, _FROM_THEN_ON, _HALF = range(3)
 #: Fault -> kind of call, error, manner.
 FAULTS: Final = {
@@ -45,6 +46,10 @@ FAULTS: Final = {
     "mmap": ("mmap", errno.ENOMEM, _ONCE),
     "malloc": ("malloc", errno.ENOMEM, _ONCE),
     "open": ("open", errno.EMFILE, _ONCE),
+    "fork": ("fork", errno.EAGAIN, _ONCE),
+    "ptrace": ("ptrace", errno.EPERM, _ONCE),
+    "perf_event_open": ("perf_event_open", errno.EACCES, _ONCE),
+    "every perf_event_open": ("perf_event_open", errno.EACCES, _FROM_THEN_ON),
 }
 _OLD: Final = b"what was there before\n"
 
@@ -99,12 +104,15 @@ class Faulty:
     def __init__(self, inputs: Path) -> None:
         self.inputs = inputs
         self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        self._running = running()
         self._shim = ctypes.CDLL(os.environ["PYLBR_FAULTS"])
         self._shim.fault_disarm.restype = self._shim.fault_seen.restype = ctypes.c_long
         self._shim.fault_arm.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
 
     def close(self) -> None:
         """Remove what was written."""
+        self._running.kill()
+        self._running.wait()
         shutil.rmtree(self.folder)
 
     def load(self, run: Run) -> None:
@@ -164,7 +172,8 @@ class Faulty:
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.chdir(place / "work")
         os.environ["TMPDIR"] = tempfile.tempdir = str(place / "tmp")
-        sys.argv = ["pylbr", *(word.format(inputs=self.inputs) for word in run.words)]
+        sys.argv = ["pylbr", *(
+            word.format(inputs=self.inputs, running=self._running.pid) for word in run.words)]
         from pylbr.cli import main
 
         kind, number, manner = FAULTS[fault[0]] if fault else ("none", 0, 0)
@@ -210,7 +219,7 @@ def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
             return "other file, exit code 0"
         return ""
     if found.code != 2:
-        return f"exit code {found.code}"
+        return f"exit code {found.code}: {found.error!r}"
     if run.output and written not in (_OLD, whole.files[name]):
         return "part of a file under the final name"
     if len(said) != 1 or not said[0].startswith(f"pylbr {run.command}: "):

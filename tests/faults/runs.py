@@ -14,7 +14,7 @@ from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Comm, Event, Mmap, Samples, StacksMetadata
 
-__all__ = ["RUNS", "Run", "inputs"]
+__all__ = ["RUNS", "Run", "inputs", "running"]
 
 BRANCHES = 20_000
 
@@ -26,7 +26,8 @@ class Run:
     Attributes
     ----------
     words : tuple of str
-        ``{inputs}`` stands for the directory of `inputs`; the call runs in an empty one.
+        ``{inputs}`` stands for the directory of `inputs`, ``{running}`` for the process of
+        `running`; the call runs in an empty directory.
     output : str
         What it writes; empty if it answers on standard output.
     kept : str
@@ -67,15 +68,41 @@ RUNS = {
     "merge --resume": Run((*_MERGE, "--resume", "parts"), "o.preagg", "parts"),
     "inspect a trace": Run(("inspect", "{inputs}/t.parquet")),
     "inspect stacks": Run(("inspect", "{inputs}/0.perf.data")),
+    "doctor": Run(("doctor", "{inputs}/0.perf.data", "--binary", "{inputs}/elf")),
+    "report --html": Run(("report", "{inputs}/0.perf.data", "--binary", "{inputs}/elf", "--html",
+                          "o.html"), "o.html", same=False),
+    "verify": Run(("verify", "request", "--depth", "1", "--guests", "1", "--events", "cpu",
+                   "--features", "nmi", "--jobs", "1"), same=False),
+    "verify --story": Run(("verify", "lease", "--story", "guest wrmsr LBR_CTL; guest branch; "
+                           "IPI opens cpu-exclude")),
+    "run": Run(("run", "{inputs}/lbr_basic.elf", "--trace", "o.lbrt"), "o.lbrt"),
+    "run --save": Run(("run", "{inputs}/lbr_basic.elf", "--pause", "2000", "--save", "o.machine"),
+                      "o.machine"),
+    "arbitrate": Run(("arbitrate", "lease", "--branches", "2000")),
+    "msr": Run(("msr", "IA32_LBR_CTL")),
     "record": Run(("record", "-q", "-o", "o.perf.data", "--", sys.executable, "-S", "-c",
                    "sum(range(100000))"), "o.perf.data", same=False),
+    "record -p": Run(("record", "-q", "-o", "o.perf.data", "--duration", "0.3", "-p", "{running}"),
+                     "o.perf.data", same=False),
+    "record --full": Run(("record", "-q", "--full", "-o", "o.lbrt", "--", "{inputs}/elf_program"),
+                         "o.lbrt", same=False),
 }
+
+
+def running() -> subprocess.Popen[bytes]:
+    """A program that runs until it is killed, for `record -p`."""
+    program = "import time\nwhile True: sum(range(20_000)); time.sleep(0.0005)"
+    return subprocess.Popen([sys.executable, "-S", "-c", program])
 
 
 def inputs(folder: Path) -> None:
     """Write the inputs of all runs."""
     import pylbr.perf._entries as some_module
+    from pylbr.selftest.guest_images import build
 
+    build(folder, "lbr_basic")
+    (folder / "program.c").write_text("int main(void) { return 0; }\n")
+    subprocess.run(["cc", "-O1", folder / "program.c", "-o", folder / "elf_program"], check=True)
     binary = Path(some_module.__file__)
     (folder / "elf").symlink_to(binary)
     rows = [f"{0x401000 + 16 * (i % 97):#x},{0x401000 + 16 * (i * 31 % 97):#x},COND"

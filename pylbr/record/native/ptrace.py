@@ -234,14 +234,36 @@ class Tracee:
         return before.value
 
     def read(self, address: int, size: int) -> bytes:
+        """Memory, up to where none is mapped.
+
+        Raises
+        ------
+        OSError
+            Nothing is mapped at `address`.
+        """
+        data = b""
         with open(f"/proc/{self.tid}/mem", "rb", buffering=0) as memory:
-            return os.pread(memory.fileno(), size, address)
+            while len(data) < size:
+                try:
+                    more = os.pread(memory.fileno(), size - len(data), address + len(data))
+                except OSError:
+                    if not data:
+                        raise
+                    break
+                if not more:
+                    break
+                data += more
+        return data
 
     def write(self, address: int, data: bytes) -> None:
         """Write memory, even where the program may not."""
         with open(f"/proc/{self.tid}/mem", "r+b", buffering=0) as memory:
-            if os.pwrite(memory.fileno(), data, address) != len(data):
-                raise OSError(errno.EFAULT, f"{address:#x}: not writable")
+            done = 0
+            while done < len(data):
+                count = os.pwrite(memory.fileno(), data[done:], address + done)
+                if not count:
+                    raise OSError(errno.EFAULT, f"{address:#x}: not writable")
+                done += count
 
     def auxiliary(self) -> dict[int, int]:
         """Its auxiliary vector."""
