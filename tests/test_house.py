@@ -12,7 +12,7 @@ from pylbr.arch import bits
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What every package may import.
-COMMON = {"errors", "extras", "printable", "tables"}
+COMMON = {"errors", "extras", "printable", "tables", "worker"}
 
 
 def tracked(*patterns):

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pylbr.errors import CommandError
 from pylbr.extras import needed
+from pylbr.worker import begin_worker
 
 __all__ = ["Workers", "add_workers", "workers"]
 
@@ -60,7 +61,7 @@ def workers(args: argparse.Namespace, tasks: int) -> Iterator[Workers]:
         yield Workers(None, 1)
         return
     try:
-        with ProcessPoolExecutor(count) as executor:
+        with ProcessPoolExecutor(count, initializer=begin_worker) as executor:
             yield Workers(executor, count)
     except BrokenProcessPool as error:
         raise CommandError(

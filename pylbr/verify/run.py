@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import Array, active_children, parent_process
+from multiprocessing import Array, active_children
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +24,7 @@ from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import EQUIVALENT, FlawResult, by_design
 from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
+from pylbr.worker import begin_worker
 
 __all__ = ["bug_table", "flaw_table", "in_parallel", "json_of", "print_with_legend",
            "property_table", "save_each", "save_stories", "search", "state_table",
@@ -35,7 +34,6 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 Progress = Callable[[int], None]
 
-_PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _done: Sequence[int] = ()           # of each task, in a worker: shared with the parent
 
@@ -47,16 +45,10 @@ def search(configuration: Configuration, report: Progress) -> Result:
 
 
 def _share(done: Sequence[int], files: Sequence[str]) -> None:
-    """Begin a worker: it ends with its parent, however that ends, and on a signal."""
+    """Begin a worker."""
     global _done
     _done = done
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = parent_process()
-    if parent is None or not parent.is_alive():
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    begin_worker()
     for path in files:
         register_file(path)
 

@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import gc
-import importlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults.runs import Run, running
+from tests.faults.forked import OLD, Forked
+from tests.faults.runs import Run
 
 __all__ = ["FAULTS", "Faulty", "Outcome", "judge", "preload"]
 
-#: Seconds after which a run hangs.
-HANG: Final = 30
 _KINDS: Final = ("none", "write", "read", "fsync", "rename", "mmap", "malloc", "open",
                 "fork", "ptrace", "perf_event_open")
 _ONCE, _FROM_THEN_ON, _HALF = range(3)
@@ -51,7 +44,6 @@ FAULTS: Final = {
     "perf_event_open": ("perf_event_open", errno.EACCES, _ONCE),
     "every perf_event_open": ("perf_event_open", errno.EACCES, _FROM_THEN_ON),
 }
-_OLD: Final = b"what was there before\n"
 
 
 def preload() -> None:
@@ -92,7 +84,7 @@ class Outcome:
     fired: bool
 
 
-class Faulty:
+class Faulty(Forked):
     """Runs with faults.
 
     Parameters
@@ -102,99 +94,52 @@ class Faulty:
     """
 
     def __init__(self, inputs: Path) -> None:
-        self.inputs = inputs
-        self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
-        self._running = running()
+        super().__init__(inputs)
         self._shim = ctypes.CDLL(os.environ["PYLBR_FAULTS"])
         self._shim.fault_disarm.restype = self._shim.fault_seen.restype = ctypes.c_long
         self._shim.fault_arm.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
 
-    def close(self) -> None:
-        """Remove what was written."""
-        self._running.kill()
-        self._running.wait()
-        shutil.rmtree(self.folder)
-
-    def load(self, run: Run) -> None:
-        """Import what a run imports."""
-        place = self._place()
-        self._run(run, place, None)
-        for name in (place / "modules").read_text().split():
-            if name != "__main__" and name not in sys.modules:
-                with suppress(ImportError):
-                    importlib.import_module(name)
-
     def counted(self, run: Run) -> dict[str, int]:
         """Calls of each kind of a run without fault."""
-        place = self._place()
-        self._run(run, place, None)
-        return dict(zip(_KINDS, map(int, (place / "counts").read_text().split()), strict=True))
+        self.clear()
+        self._run(run, None)
+        return dict(zip(_KINDS, map(int, self._counts.read_text().split()), strict=True))
 
     def outcome(
         self, run: Run, fault: str | None = None, n: int = 0, again: bool = False,
     ) -> Outcome:
         """Of a run with a fault; `again`: in the directory of the one before."""
-        place = self.folder if again else self._place()
-        code = self._run(run, place, (fault, n) if fault else None)
+        if not again:
+            self.clear()
+        code = self._run(run, (fault, n) if fault else None)
+        place = self.folder
         files = {str(path.relative_to(place)): path.read_bytes()
                  for part in ("work", "tmp") for path in sorted((place / part).rglob("*"))
                  if path.is_file()}
-        return Outcome(code, (place / "out").read_text(), (place / "error").read_text(), files,
-                       (place / "fired").exists())
+        fired = int(self._counts.read_text().split()[0]) if self._counts.exists() else 0
+        return Outcome(code, (place / "out").read_text(errors="replace"),
+                       (place / "error").read_text(errors="replace"), files, bool(fired))
 
-    def _place(self) -> Path:
-        for path in self.folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for part in ("work", "tmp"):
-            (self.folder / part).mkdir()
-        return self.folder
+    @property
+    def _counts(self) -> Path:
+        return self.folder / "counts"
 
-    def _run(self, run: Run, place: Path, fault: tuple[str, int] | None) -> int:
-        (place / "fired").unlink(missing_ok=True)
-        if run.output and not (place / "work" / run.output).exists():
-            (place / "work" / run.output).write_bytes(_OLD)
-        child = os.fork()
-        if not child:
-            self._child(run, place, fault)
-        deadline = time.monotonic() + HANG
-        while True:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            if time.monotonic() > deadline:
-                os.kill(child, signal.SIGABRT)  # PYTHONFAULTHANDLER=1 shows where
-                time.sleep(1)
-            time.sleep(0.002)
-
-    def _child(self, run: Run, place: Path, fault: tuple[str, int] | None) -> None:
-        """Ends the process, as the command ends it."""
-        for number, name in ((1, "out"), (2, "error")):
-            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        os.chdir(place / "work")
-        os.environ["TMPDIR"] = tempfile.tempdir = str(place / "tmp")
-        sys.argv = ["pylbr", *(
-            word.format(inputs=self.inputs, running=self._running.pid) for word in run.words)]
-        from pylbr.cli import main
-
+    def _run(self, run: Run, fault: tuple[str, int] | None) -> int:
+        self._counts.unlink(missing_ok=True)
+        output = self.folder / "work" / run.output
+        if run.output and not output.exists():
+            output.write_bytes(OLD)
         kind, number, manner = FAULTS[fault[0]] if fault else ("none", 0, 0)
-        self._shim.fault_arm(_KINDS.index(kind), fault[1] if fault else 0, number, manner)
-        code = 1
-        try:
-            code = main()
-        except SystemExit as error:  # argparse's
-            code = 2 if error.code else 0
-        except BaseException:
-            traceback.print_exc()
-        if self._shim.fault_disarm():
-            (place / "fired").touch()
-        if not fault:
-            (place / "modules").write_text(" ".join(sys.modules))
-            (place / "counts").write_text(" ".join(
-                str(self._shim.fault_seen(i)) for i in range(len(_KINDS))))
-        gc.collect()  # as at the end of the interpreter, which here has the parent's frames too
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+
+        def arm() -> None:
+            self._shim.fault_arm(_KINDS.index(kind), fault[1] if fault else 0, number, manner)
+
+        def disarm() -> None:  # what failed, and the calls of each kind
+            counts = [self._shim.fault_disarm()]
+            counts += [self._shim.fault_seen(i) for i in range(1, len(_KINDS))]
+            self._counts.write_text(" ".join(map(str, counts)))
+
+        return self.wait(self.start(run, arm, disarm))
 
 
 def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
@@ -215,12 +160,12 @@ def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
     if found.code == 0:
         if (found.out, found.error) != (whole.out, whole.error) and run.same:
             return "other output, exit code 0"
-        if found.files != whole.files and run.same or run.output and written in (b"", _OLD):
+        if found.files != whole.files and run.same or run.output and written in (b"", OLD):
             return "other file, exit code 0"
         return ""
     if found.code != 2:
         return f"exit code {found.code}: {found.error!r}"
-    if run.output and written not in (_OLD, whole.files[name]):
+    if run.output and written not in (OLD, whole.files[name]):
         return "part of a file under the final name"
     if len(said) != 1 or not said[0].startswith(f"pylbr {run.command}: "):
         return f"{len(said)} lines: {found.error!r}"

@@ -66,6 +66,7 @@ RUNS = {
     "report": Run(("report", "{inputs}/0.perf.data")),
     "merge": Run(_MERGE, "o.preagg"),
     "merge --resume": Run((*_MERGE, "--resume", "parts"), "o.preagg", "parts"),
+    "merge --jobs": Run((*_MERGE, "--jobs", "2"), "o.preagg"),
     "inspect a trace": Run(("inspect", "{inputs}/t.parquet")),
     "inspect stacks": Run(("inspect", "{inputs}/0.perf.data")),
     "doctor": Run(("doctor", "{inputs}/0.perf.data", "--binary", "{inputs}/elf")),
@@ -73,6 +74,8 @@ RUNS = {
                           "o.html"), "o.html", same=False),
     "verify": Run(("verify", "request", "--depth", "1", "--guests", "1", "--events", "cpu",
                    "--features", "nmi", "--jobs", "1"), same=False),
+    "verify --jobs": Run(("verify", "request", "lease", "--depth", "1", "--guests", "1", "--events",
+                          "cpu", "--features", "nmi", "--jobs", "2"), same=False),
     "verify --story": Run(("verify", "lease", "--story", "guest wrmsr LBR_CTL; guest branch; "
                            "IPI opens cpu-exclude")),
     "run": Run(("run", "{inputs}/lbr_basic.elf", "--trace", "o.lbrt"), "o.lbrt"),
