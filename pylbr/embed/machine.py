@@ -295,11 +295,11 @@ class Machine:
     def _go(self) -> None:
         """Run until the engine stops, and see why it did."""
         try:
-            rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
-            self.link.engine.enter(self.code, rip)
             with host_memory():
+                rip = self.uc.reg_read(reg.UC_X86_REG_RIP)
+                self.link.engine.enter(self.code, rip)
                 self.uc.emu_start(rip, 0)
-            self.link.settle()
+                self.link.settle()
         except UcError as error:
             self._stuck(error)
         except idt.TripleFault as fault:

@@ -25,6 +25,10 @@ __all__ = ["FAULTS", "Faulty", "Outcome", "judge", "preload"]
 _KINDS: Final = ("none", "write", "read", "fsync", "rename", "mmap", "malloc", "open",
                 "fork", "ptrace", "perf_event_open")
 _ONCE, _FROM_THEN_ON, _HALF = range(3)
+#: What libraries say and then end the process or wait for ever: the engine of Unicorn without
+#: memory for its code, and a thread of Python 3.11 without any before its first line.
+_OTHERS: Final = ("Could not allocate dynamic translator buffer",
+                  "Exception ignored in thread started by")
 #: Fault -> kind of call, error, manner.
 FAULTS: Final = {
     "write": ("write", errno.ENOSPC, _ONCE),
@@ -144,6 +148,8 @@ class Faulty(Forked):
 
 def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
     """What is wrong with a run in which a call failed; empty if nothing is."""
+    if any(text in found.error for text in _OTHERS):
+        return ""
     if found.code < 0:
         return f"ended by signal {-found.code}"
     if "Traceback" in found.error or "Exception ignored" in found.error:

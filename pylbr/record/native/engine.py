@@ -168,7 +168,9 @@ class _Run:
         except TraceeGone:
             pass
         except OSError as error:
-            raise UnsupportedFeature(f"the native engine cannot work: {error}") from error
+            raise UnsupportedFeature(
+                f"the native engine cannot work: {error.strerror}; --engine qemu needs no ptrace"
+            ) from error
 
     def join(self, request: Request) -> None:
         """Put the recorder into a process that runs already."""
