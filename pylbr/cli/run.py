@@ -36,12 +36,15 @@ command in such a guest.
 With --contention the guest shares the LBRs with a host, under the script's policy: it runs as a
 vCPU, and at the script's points perf opens and closes events, samples, tasks come and go.  One
 line on standard error reports at the end what each side saw.  A script, one line a point:
-  policy lease                      one of pylbr arbitrate's
+  policy lease +no-wipe             one of pylbr arbitrate's, with flaws of pylbr verify
+  holds P4 P20                      exit status 1 if one of these is broken on the host's side
   at 5000 open pinned               when 5000 instructions have been executed
   every 400 sample                  at every 400th
   port 1 close                      when the guest writes 1 to port F5h
-What happens: exit, open [pinned] [exclude-guest] [user] [task], close, sample, switch [N],
-branches N, migrate.
+  port 1 open before vm-entry       when that micro-step comes next
+What happens: exit [pmi], open [pinned] [exclude-guest] [user] [task] [call-stack] [pebs], close,
+enable, rotate, sample [N], overflow, pebs, switch [N | host | other], branches N, migrate, vcpu
+EVENT, other INSTRUCTION.
 
 examples:
   pylbr run kernel.elf
@@ -159,8 +162,9 @@ def _machine(
     contention = None
     if args.contention:
         from pylbr.embed.contention import Contention, read_script
+        from pylbr.verify.mutants import mutant
 
-        contention = Contention(read_script(args.contention))
+        contention = Contention(read_script(args.contention, mutant))
     if console is not None:
         return _linux(args, trace, contention, console)
     if is_saved(args.guest):
@@ -228,4 +232,5 @@ def _conclude(
         if cpu.contention:
             name = f"processor {number}: " if len(machine.cpus) > 1 else ""
             print(name + cpu.contention.summary(), file=sys.stderr)
-    return _CODES.get(ending.kind, min(ending.code, 255))
+    unmet = any(cpu.contention and cpu.contention.unmet for cpu in machine.cpus)
+    return _CODES.get(ending.kind, min(ending.code, 255) or int(unmet))

@@ -10,11 +10,13 @@ from pathlib import Path
 from pylbr.arbitration import make_policy
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.progress import progress
 from pylbr.embed.machine import executable_model
 from pylbr.errors import CommandError
-from pylbr.selftest.counterexample import reproduce
+from pylbr.selftest.counterexample import reproduce, reproduce_all
 from pylbr.selftest.groups import groups
 from pylbr.selftest.ktap import report, results
+from pylbr.tables import Table, print_table
 from pylbr.verify.story import Story
 
 HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
@@ -33,7 +35,8 @@ examples:
   pylbr selftest --policy request --cpu alder-lake-p
   pylbr selftest --policy kvm-legacy --group contention
   pylbr verify --set public --out bugs
-  pylbr selftest --counterexample bugs/28-mediated-arch-lbr-P1.story.json
+  pylbr selftest --counterexample bugs/30-mediated-arch-lbr-P1.story.json
+  pylbr selftest --counterexample bugs                         a table of all in that directory
 """
 
 
@@ -45,14 +48,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cpu(parser, f"processor (default: {DEFAULT_MODEL}, or skylake for a policy of legacy LBRs)")
     parser.add_argument("--group", action="append", help="only this group; may be repeated",
                         choices=("works", "state", "msrs", "contention"))
-    parser.add_argument("--counterexample", type=Path, metavar="FILE",
+    parser.add_argument("--counterexample", type=Path, metavar="FILE|DIR",
                         help="write a .story.json of pylbr verify --out as a guest program and a "
-                        "contention script, run them and compare")
+                        "contention script, run them and compare; of a directory print a table of "
+                        "all")
     parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR",
                         help="where these two are written (default: here)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of KTAP")
     parser.add_argument("--points", type=int, default=8, metavar="N",
                         help="save each guest at N points of its run (default: %(default)s)")
+
+
+def _counterexamples(args: argparse.Namespace) -> int:
+    """All of a directory, with programs and scripts in --out, or nowhere."""
+    paths = sorted(args.counterexample.glob("*.story.json"))
+    if not paths:
+        raise CommandError(f"{args.counterexample}: no .story.json is in it")
+    with tempfile.TemporaryDirectory(prefix="pylbr-selftest-") as scratch, \
+            progress(len(paths), "stories", str(args.counterexample)) as bar:
+        found = []
+        for path, (story, outcome) in zip(paths, reproduce_all(
+                paths, args.out if args.out != Path(".") else Path(scratch)), strict=True):
+            found.append((path.name.removesuffix(".story.json"), story, outcome))
+            bar.update(1)
+    shown = sum(outcome == "shows" for _, _, outcome in found)
+    if args.json:
+        print(json.dumps([{
+            "story": name, "policy": story.configuration.policy,
+            "flaws": story.configuration.flaws, "property": story.property,
+            "shown": outcome == "shows", "outcome": outcome} for name, story, outcome in found],
+            indent=1))
+    else:
+        print_table(Table(
+            [(name, " +".join((story.configuration.policy, *story.configuration.flaws)),
+              story.property, outcome) for name, story, outcome in found],
+            ("story", "code", "property", "on the machine"), markdown=True))
+        print(f"\n{shown} of {len(found)} show")
+    return int(shown < len(found))
 
 
 def _counterexample(args: argparse.Namespace) -> int:
@@ -79,7 +111,8 @@ def _counterexample(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if something that the policy promises does not hold."""
     if args.counterexample:
-        return _counterexample(args)
+        whole = args.counterexample.is_dir()
+        return _counterexamples(args) if whole else _counterexample(args)
     if args.points < 1:
         raise CommandError(f"--points: must be 1 or more, not {args.points}")
     legacy = make_policy(args.policy).legacy

@@ -17,7 +17,7 @@ from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport Facility, Image
 from pylbr.embed.contended_cpu cimport LER, ContendedCpu
 
-from pylbr.embed.contended_cpu import HOST_FROM
+from pylbr.embed.host_side import HOST_FROM, OTHER_FROM
 
 cdef enum Kind:
     CONTROL, SELECT, DEPTH, TOS, RECORD, LAST_EXCEPTION, DEBUGCTL
@@ -30,9 +30,10 @@ KINDS = {
 #: Legacy LBRs: IA32_DEBUGCTL switches them.
 LEGACY_KINDS = {**KINDS, "debugctl": DEBUGCTL}
 
-# Bits of an address that every format keeps, and that mark the host's branches.
+# Bits of an address that every format keeps, and that mark the branches of the host and of the other
+# guest.
 cdef int TAG_SHIFT = 32
-cdef uint64_t TAG = HOST_FROM >> 32 & 0xFFFF
+cdef uint64_t TAG = HOST_FROM >> 32 & 0xFFFF, OTHER_TAG = OTHER_FROM >> 32 & 0xFFFF
 
 
 @cython.final
@@ -84,7 +85,9 @@ cdef class ContendedAccessor:
             value = self.own_read(self.msrs, register)
         if self.kind == RECORD or self.kind == LAST_EXCEPTION:
             number = value
-            self.cpu.leaked += (number >> TAG_SHIFT & 0xFFFF) == TAG
+            number = number >> TAG_SHIFT & 0xFFFF
+            self.cpu.leaked += number == TAG
+            self.cpu.mixed += number == OTHER_TAG
         return value
 
     def write(self, msrs, register, value):

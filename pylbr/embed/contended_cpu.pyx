@@ -1,9 +1,7 @@
-"""One processor that the host's perf and one guest share, driven from outside.
+"""One processor that the host's perf and a guest share, driven from outside.
 
-The policy and the micro-steps are those of the search, and so are the registers: an emulator's
-record path writes to them through a view.  While the host runs it takes branches of its own after
-every step:
-``FROM = HOST_FROM | serial``, so that a record of it is known wherever it turns up.
+The host's side is `HostSide`; this is the guest's: an emulator's record path writes to the registers
+through a view, and accesses that exit are emulated by the policy.
 
 The policies have one value per register: "the guest writes a record", "the guest enables".  Which
 record is written is settled by exchanging it with the first for the time of the write, and the
@@ -11,33 +9,19 @@ value of a control register is put in after the policy's own.
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from lbrcore.control cimport lbr_set_enable, lbr_set_frozen, lbr_write_ctl, lbr_write_tos
-from lbrcore.lbr cimport (
-    LBR_COND, LBR_LEGACY, MODE_OFF, LbrState, lbr_branch, lbr_entry, lbr_record, lbr_set_meta,
-    lbr_slot, lbr_state, lbr_view,
-)
+from lbrcore.control cimport lbr_set_enable, lbr_write_ctl, lbr_write_tos
+from lbrcore.lbr cimport LbrState, lbr_entry, lbr_slot, lbr_state, lbr_view
 from pylbr.arbitration.microsteps cimport (
-    EMULATE, EXIT_IRQ, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_READ,
-    GUEST_USER_FILTER, GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_CLOSE, OP_ENTER, OP_EXIT,
-    OP_MIGRATE, OP_OPEN, OP_SWITCH, OWNER_GUEST, Cpu, Observation, Policy, System, Vcpu, nmi,
-    start, step, vcpu_reset,
+    EMULATE, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_READ, GUEST_USER_FILTER,
+    GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_EXIT, OP_MIGRATE, OWNER_GUEST, Cpu, System, Vcpu,
+    start, vcpu_reset,
 )
-from pylbr.arbitration.pinned_event cimport PinnedEvent
-from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_LBR
+from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport Image, hw_peek
-from pylbr.host.perf cimport EVENT_NONE, EVENT_SLOTS, VLBR, PerfContext
 
-from pylbr.errors import ConfigurationError
-
-cdef enum:
-    ON_TASK = 0x40
-
-#: Upper halves of FROM and TO of the host's branches; canonical, and nothing of a guest's.
-HOST_FROM, HOST_TO = 0xFFFFC0DE00000000, 0xFFFFC0DF00000000
-cdef uint64_t _from = HOST_FROM, _to = HOST_TO
 #: What a guest does, for `ContendedCpu.exits`.
 XSAVES = GUEST_XSAVES
 
@@ -49,7 +33,7 @@ cdef void _exchange(lbr_entry* one, lbr_entry* other) noexcept nogil:
 
 
 @cython.final
-cdef class ContendedCpu:
+cdef class ContendedCpu(HostSide):
     """ContendedCpu(policy, registers)\n--\n
     One CPU, the vCPU that runs on it, and host perf.
 
@@ -66,10 +50,24 @@ cdef class ContendedCpu:
         A view of the registers; a write to it takes effect at once.
     exited : int
         VM exits so far.
-    leaked : int
-        Records of the host that the guest has read.
-    failures : int
-        Invariants of the policy that were broken, as bits.
+    saved_control : int
+        The guest's control register in the state that user space read last.
+    leaked, mixed : int
+        Records of the host, and of the other guest, that the guest has read.
+    samples, absent, cut : int
+        Samples of the host; those without records; those that are marked as incomplete.
+    own, others, breaches : int
+        Records in them: of the host, of guests, and of guests while `traces_guest` is false.
+    missed : int
+        Samples with fewer of the host's own records than `sample` asked for.
+    failures, broken : int
+        Bits of `Failure` and `Broken`: what did not hold at some micro-step.
+    traces_guest : bool
+        Some event that was opened does not exclude guests.
+    waits : bool
+        Something waits for a micro-step.
+    due : callable or None
+        ``due(micro-step, part)`` is called before each then.
 
     Raises
     ------
@@ -77,86 +75,17 @@ cdef class ContendedCpu:
         The policy is for the other flavour of LBRs.
     """
 
-    def __init__(self, Policy policy not None, LbrState registers not None):
-        cdef bint legacy = registers.state.config.flavour == LBR_LEGACY
-        cdef System* s = &self.system
-        if policy.legacy != legacy:
-            raise ConfigurationError(
-                f"policy {policy.name} needs a processor with "
-                f"{'legacy' if policy.legacy else 'architectural'} LBRs")
-        self.policy = policy
-        self.by_event = isinstance(policy, PinnedEvent)
-        memset(s, 0, sizeof(System))
-        s.cpus = s.guests = s.cpu[0].irqs = 1
-        s.host_depth = s.depth = <uint8_t> registers.state.depth
-        s.cpu[0].hw.lbr = registers.state[0]
-        vcpu_reset(s, &s.vcpu[0])
-        self._operation(OP_SWITCH, 1)
-        self._operation(OP_ENTER, 0)
-        self._give()
-
-    # Steps
-
-    cdef void _give(self) noexcept nogil:
-        """In the guest, its frozen bit of IA32_PERF_GLOBAL_STATUS is the one in force."""
-        cdef Cpu* c = &self.system.cpu[0]
-        lbr_set_frozen(&c.hw.lbr, self.freezes and c.guest and c.owner == OWNER_GUEST)
-
-    cdef void _branches(self, uint64_t count) noexcept nogil:
-        cdef lbr_branch branch
-        if self.system.cpu[0].hw.lbr.mode == MODE_OFF:
-            self.serial += count
-            return
-        memset(&branch, 0, sizeof(branch))
-        lbr_set_meta(&branch, LBR_COND, 0, 0, 0)
-        branch.cycles = branch.instructions = 1
-        while count:
-            self.serial += 1
-            branch.from_ = _from | self.serial
-            branch.to = _to | self.serial
-            lbr_record(&self.system.cpu[0].hw.lbr, &branch)
-            count -= 1
-
-    cdef void _forget(self, bint image) noexcept nogil:
-        """Clear what the last steps showed; the image too if these show one."""
-        cdef Observation* seen = &self.system.seen
-        if image:
-            memset(seen, 0, sizeof(Observation))
-        else:
-            memset(seen, 0, <size_t> (<char*> &seen.image - <char*> seen))
-
-    cdef void _operation(self, int op, int arg) noexcept nogil:
-        """One operation to its end, a branch of the host's after each step in the host."""
-        cdef Cpu* c = &self.system.cpu[0]
-        self._forget(op != OP_EXIT and op != OP_ENTER)
-        start(&self.system, c, op, arg)
-        while c.frames:
-            step(&self.system, c, self.policy)
-            if not c.guest:
-                self._branches(1)
-        self.failures |= self.system.seen.failures
-
-    cdef void _leave(self) noexcept nogil:
-        cdef Cpu* c = &self.system.cpu[0]
-        cdef Vcpu* v = &self.system.vcpu[0]
-        lbr_set_frozen(&c.hw.lbr, 0)
-        if v.passthrough and v.vmcs.load_lbr_ctl and self.by_event:
-            v.ctl = c.hw.lbr.ctl  # XRSTORS in the guest has loaded it
-        self._operation(OP_EXIT, EXIT_IRQ)
-        self.exited += 1
-
-    cdef void _return(self) noexcept nogil:
-        self._operation(OP_ENTER, 0)
-        self._give()
+    # Emulation
 
     cdef void _emulate(self, int instruction) noexcept nogil:
         """The hypervisor emulates; the exit has been taken."""
         cdef Cpu* c = &self.system.cpu[0]
+        self.failures |= self.system.seen.failures
         self._forget(instruction == GUEST_READ or instruction == GUEST_XSAVES)
         start(&self.system, c, OP_EXIT, instruction)
         c.frame[0].step = EMULATE
         while c.frames:
-            step(&self.system, c, self.policy)
+            self._step()
         self.failures |= self.system.seen.failures
 
     cdef void _swap(self, int n) noexcept nogil:
@@ -212,10 +141,6 @@ cdef class ContendedCpu:
 
     # The guest
 
-    cdef bint intercepts(self, int instruction) noexcept nogil:
-        cdef System* s = &self.system
-        return self.policy.exits(s, &s.cpu[0], &s.vcpu[0], instruction)
-
     @property
     def registers(self):
         """The registers of the CPU; what is written to them is in force at once."""
@@ -269,7 +194,7 @@ cdef class ContendedCpu:
         self._leave()
         start(s, c, OP_MIGRATE, 0)
         while c.frame[0].step != MOVE_STATE:
-            step(s, c, self.policy)
+            self._step()
         memset(&s.seen, 0, sizeof(s.seen))
         s.seen.image.ctl, s.seen.image.depth = view.state.ctl, s.depth
         s.seen.image.ler = view.state.ler
@@ -280,7 +205,7 @@ cdef class ContendedCpu:
         self.policy.restore_state(s, c, v)
         c.frame[0].step += 1
         while c.frames:
-            step(s, c, self.policy)
+            self._step()
         self._return()
 
     def debug_exception(self):
@@ -290,6 +215,17 @@ cdef class ContendedCpu:
             return
         self._leave()
         self._emulate(GUEST_DB)
+        self._return()
+
+    def freeze_on_pmi(self, bint on):
+        """Emulate a write of the guest's FREEZE_LBRS_ON_PMI; architectural LBRs."""
+        cdef Vcpu* v = &self.system.vcpu[0]
+        if on == (v.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI != 0):
+            return
+        self._leave()
+        self._emulate(GUEST_FREEZE)
+        if not on:
+            v.debugctl &= ~<uint64_t> DEBUGCTL_FREEZE_LBRS_ON_PMI
         self._return()
 
     def stop_recording(self):
@@ -317,80 +253,15 @@ cdef class ContendedCpu:
             image.ctl = self.system.vcpu[0].ctl
         self._show(view, &image)
 
-    # The host
-
-    def leave(self):
-        """VM exit; the host runs until `enter`."""
-        self._leave()
-
-    def enter(self):
-        """VM entry."""
-        self._return()
-
-    def branches(self, uint64_t count):
-        """Take `count` branches in the host."""
-        self._branches(count)
-
-    def open(self, int flags):
-        """perf_event_open with bits of `EventFlag` and EVENT_ON_TASK; False if refused."""
-        cdef PerfContext* context = &self.system.cpu[0].perf.context
-        cdef int i, before = 0, after = 0
-        if flags & ON_TASK:
-            context = &self.system.thread[0]
-        for i in range(EVENT_SLOTS):
-            before += context.event[i].state != EVENT_NONE
-        self._operation(OP_OPEN, flags)
-        for i in range(EVENT_SLOTS):
-            after += context.event[i].state != EVENT_NONE
-        return after > before
-
-    def close(self):
-        """Close the host's oldest event; False if there is none."""
-        cdef PerfContext* contexts[2]
-        cdef int i, j
-        contexts[0], contexts[1] = &self.system.cpu[0].perf.context, &self.system.thread[0]
-        for i in range(2):
-            for j in range(EVENT_SLOTS):
-                if (contexts[i].event[j].state != EVENT_NONE
-                        and not contexts[i].event[j].flags & VLBR):
-                    self._operation(OP_CLOSE, j | (ON_TASK if i else 0))
-                    return True
-        return False
-
-    def switch(self, uint64_t branches):
-        """Switch to another task for `branches` branches, then back to the vCPU's."""
-        self._operation(OP_SWITCH, 0)
-        self._branches(branches)
-        self._operation(OP_SWITCH, 1)
-
-    def migrate(self):
-        """Move the vCPU's registers to a fresh vCPU, as user space does."""
-        self._operation(OP_MIGRATE, 0)
-
-    def sample(self):
-        """Take a PMI of the host.
-
-        Returns
-        -------
-        (bool, bool, int, int)
-            The sample has records; it is marked as incomplete; numbers of records of the host
-            and of others.
-        """
-        cdef System* s = &self.system
-        cdef int i, hosts = 0, others = 0
-        memset(&s.seen, 0, sizeof(s.seen))
-        nmi(s, &s.cpu[0], self.policy)
-        for i in range(s.host_depth if s.seen.present else 0):
-            if s.seen.image.entry[i].from_ >> 32 == _from >> 32:
-                hosts += 1
-            elif s.seen.image.entry[i].from_ | s.seen.image.entry[i].to:
-                others += 1
-        return bool(s.seen.present), bool(s.seen.cut), hosts, others
-
     @property
     def lost(self):
         """The policy reports to the guest that records were lost."""
         return bool(self.system.vcpu[0].lost)
+
+    @property
+    def in_level2(self):
+        """The guest that runs is L2."""
+        return self.system.vcpu[0].level2 != 0
 
     @property
     def guest_owns(self):

@@ -27,12 +27,15 @@ from pylbr.cpu.msr.values import Msrs
 from pylbr.cpu.pmu import PmuState
 from pylbr.cpu.saved.state import MsrState
 from pylbr.embed.contended_accessor import KINDS, LEGACY_KINDS, ContendedAccessor
-from pylbr.embed.contended_cpu import HOST_FROM, XSAVES, ContendedCpu
+from pylbr.embed.contended_cpu import XSAVES, ContendedCpu
+from pylbr.embed.host_side import HOST_FROM, OTHER_FROM
 
 __all__ = ["VirtualProcessor", "guest_model"]
 
-#: Bits of an address that every format keeps, and that mark the host's branches.
+#: Bits of an address that every format keeps, and that mark branches of the host and of the other
+#: guest.
 _SHIFT, _TAG = np.uint64(32), np.uint64(HOST_FROM >> 32 & 0xFFFF)
+_OTHER = np.uint64(OTHER_FROM >> 32 & 0xFFFF)
 
 
 def guest_model(model: CpuModel) -> CpuModel:
@@ -80,7 +83,9 @@ class ContendedMsrs(Msrs):
 
     def set_debugctl(self, value: int) -> None:
         self.hardware.set_debugctl(value)
-        if self._legacy and self.contended.guest_debugctl & ~value & DEBUGCTL_LBR:
+        if not self._legacy:
+            self.contended.freeze_on_pmi(bool(value & DEBUGCTL_FREEZE_LBRS_ON_PMI))
+        elif self.contended.guest_debugctl & ~value & DEBUGCTL_LBR:
             self.contended.stop_recording()
 
     def sync(self) -> None:
@@ -117,11 +122,13 @@ class ContendedMsrs(Msrs):
         xsave.xsaves(self.model, lbr, area, offset, rfbm & (self.xcr0 | self.xss), address,
                      xinuse)
         if rfbm & self.xss:
-            self._count(lbr.records())
+            self._count(np.append(lbr.records()["from"], np.uint64(lbr.ler[0])))
 
-    def _count(self, records: npt.NDArray[np.void]) -> None:
-        self.contended.leaked += int(np.count_nonzero(
-            records["from"] >> _SHIFT & np.uint64(0xFFFF) == _TAG))
+    def _count(self, sources: npt.NDArray[np.uint64]) -> None:
+        """Whose records XSAVES has stored."""
+        marks = sources >> _SHIFT & np.uint64(0xFFFF)
+        self.contended.leaked += int(np.count_nonzero(marks == _TAG))
+        self.contended.mixed += int(np.count_nonzero(marks == _OTHER))
 
     def xrstors(self, area: bytes | bytearray | memoryview, offset: int, rfbm: int,
                 address: int | None) -> None:
@@ -144,6 +151,8 @@ class ContendedMsrs(Msrs):
         self.contended.load(alone.lbr, self.lost)
         if self.model.legacy:
             self.contended.debugctl(alone.debugctl)
+        else:
+            self.set_debugctl(alone.debugctl)
         self.pmu_changed()
         self.sync()
 

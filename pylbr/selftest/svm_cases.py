@@ -5,19 +5,21 @@ What KVM's selftest svm_lbr_nested_state looks at, on `pylbr.verify.svm`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from pylbr.errors import StateError
 from pylbr.selftest.ktap import Case
+from pylbr.verify.plain_search import Played
 from pylbr.verify.svm import FIXES, play
 
-__all__ = ["svm_cases"]
+__all__ = ["RunAndReads", "saved", "svm_cases"]
 
+RunAndReads = tuple[tuple[str, ...], tuple[str, ...]]
 _READ = "rdmsr LASTBRANCHFROMIP"
 _L1 = ("L1 wrmsr DEBUGCTL 1", "L1 branch", f"L1 {_READ}")
 #: What runs -> the steps, and what each read must see.
-_RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_RUNS: dict[str, RunAndReads] = {
     "L2 shares the record of L1": (
         (*_L1, "L1 vmrun", "L2 branch", f"L2 {_READ}", "L2 exits to L1", f"L1 {_READ}",
          "L1 branch", "L1 wrmsr DEBUGCTL 0", f"L1 {_READ}"),
@@ -35,31 +37,48 @@ _RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _HOST = ("exit", "migrate", "host branch", "VMRUN")
 
 
-def _told(steps: tuple[str, ...], points: Iterable[int]) -> Iterator[str]:
-    """The steps, with a save and restore before each of the points; the host records."""
-    points = set(points)
-    yield from ("host sets DEBUGCTL.LBR to 1", "host branch", "VMRUN")
-    for number, step in enumerate(steps):
-        if number in points:
-            yield from _HOST
-        yield step
+_FIRST = ("host sets DEBUGCTL.LBR to 1", "host branch", "VMRUN")
 
 
-def _saved(name: str, each: bool, fixes: frozenset[str]) -> tuple[bool, list[str]]:
-    steps, wanted = _RUNS[name]
+def saved(
+    play: Callable[[list[str]], Played], run: RunAndReads, first: Iterable[str],
+    host: Iterable[str], each: bool,
+) -> tuple[bool, list[str]]:
+    """Save and restore before each step of a run, alone or all.
+
+    Parameters
+    ----------
+    play : callable
+        Of a model of `pylbr.verify`: plays words.
+    run : (steps, reads)
+        What runs, and what each read of a guest must see.
+    first, host : iterable of str
+        What comes before the run, and what the host does at each point.
+    each : bool
+        At each point alone, or at every point of one run.
+    """
+    steps, wanted = run
     numbers = range(len(steps))
     wrong = []
-    for points in ([n] for n in numbers) if each else [numbers]:
+    for points in ([n] for n in numbers) if each else [[*numbers]]:
+        words = [*first]
+        for number, step in enumerate(steps):
+            words += [*(host if number in points else ()), step]
         try:
-            played = play(_told(steps, points), fixes)
-        except StateError as error:     # a DEBUGCTL that is lost already is not written again
+            played = play(words)
+        except StateError as error:     # a control bit that is lost already is not written again
             wrong.append(str(error))
             continue
-        if played.reads != wanted or played.broken:
+        reads = tuple(read for read in played.reads if read != "h")
+        if reads != wanted or played.broken:
             wrong.append(f"saved before step {', '.join(str(1 + n) for n in points)}: reads "
-                         f"{' '.join(read or '-' for read in played.reads)}; "
-                         f"broken: {', '.join(played.broken) or 'nothing'}")
+                         f"{' '.join(read or '-' for read in reads)}; broken: "
+                         f"{', '.join(played.broken) or 'nothing'}")
     return not wrong, [f"{len(steps)} points", *wrong]
+
+
+def _saved(run: RunAndReads, each: bool, fixes: frozenset[str]) -> tuple[bool, list[str]]:
+    return saved(partial(play, fixes=fixes), run, _FIRST, _HOST, each)
 
 
 def svm_cases(fixes: Iterable[str] = frozenset(FIXES)) -> list[Case]:
@@ -72,5 +91,6 @@ def svm_cases(fixes: Iterable[str] = frozenset(FIXES)) -> list[Case]:
     """
     fixes = frozenset(fixes)
     return [Case(f"svm_lbr_nested_state: {name}, {'at each point alone' if each else how}",
-                 partial(_saved, name, each, fixes))
-            for name in _RUNS for each, how in ((True, ""), (False, "at every point of one run"))]
+                 partial(_saved, run, each, fixes))
+            for name, run in _RUNS.items()
+            for each, how in ((True, ""), (False, "at every point of one run"))]

@@ -11,9 +11,10 @@ from functools import partial
 
 from pylbr.arch.registers import registers
 from pylbr.cpu import Processor
-from pylbr.errors import GeneralProtection, StateError
+from pylbr.errors import GeneralProtection
 from pylbr.kvm.guest_cpuid import amd_debug_leaf
 from pylbr.selftest.ktap import Case
+from pylbr.selftest.svm_cases import RunAndReads, saved
 from pylbr.verify.svm_stack import FIXES, MERGED, play
 
 __all__ = ["stack_msr_cases", "stack_state_cases"]
@@ -23,7 +24,7 @@ _MSRS = ("DBG_EXTN_CFG", "LBR_SELECT", "SAMP_BR_")
 _READ = "rdmsr SAMP_BR_FROM"
 _L1 = ("L1 wrmsr DBG_EXTN_CFG", "L1 branch", f"L1 {_READ}")
 #: What runs -> the steps, and what each read must see.
-_RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_RUNS: dict[str, RunAndReads] = {
     "L2 shares the stack of L1": (
         (*_L1, "L1 vmrun", "L2 branch", f"L2 {_READ}", "L2 exits to L1", f"L1 {_READ}"),
         ("L1a", "L2a", "L2a")),
@@ -32,29 +33,13 @@ _RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          f"L2 {_READ}", "L2 exits to L1", f"L1 {_READ}", "L1 vmrun with LBRV", f"L2 {_READ}"),
         ("L1a", "", "L2a", "L1a", "L2a")),
 }
+_FIRST = ("perf opens", "host branch", "VMRUN")
 _HOST = ("exit", "host sample", "migrate", "host branch", "VMRUN")
 
 
-def _saved(name: str, each: bool, fixes: frozenset[str]) -> tuple[bool, list[str]]:
-    """Saved and restored before each step of a run, alone or all; the host records and samples."""
-    steps, wanted = _RUNS[name]
-    numbers = range(len(steps))
-    wrong = []
-    for points in ([n] for n in numbers) if each else [[*numbers]]:
-        words = ["perf opens", "host branch", "VMRUN"]
-        for number, step in enumerate(steps):
-            words += [*(_HOST if number in points else ()), step]
-        try:
-            played = play(words, fixes)
-        except StateError as error:
-            wrong.append(str(error))
-            continue
-        reads = tuple(read for read in played.reads if read != "h")
-        if reads != wanted or played.broken:
-            wrong.append(f"saved before step {', '.join(str(1 + n) for n in points)}: reads "
-                         f"{' '.join(read or '-' for read in reads)}; broken: "
-                         f"{', '.join(played.broken) or 'nothing'}")
-    return not wrong, [f"{len(steps)} points", *wrong]
+def _saved(run: RunAndReads, each: bool, fixes: frozenset[str]) -> tuple[bool, list[str]]:
+    """While the host records and samples."""
+    return saved(partial(play, fixes=fixes), run, _FIRST, _HOST, each)
 
 
 def stack_state_cases(fixes: Iterable[str] = frozenset(FIXES)) -> list[Case]:
@@ -67,8 +52,9 @@ def stack_state_cases(fixes: Iterable[str] = frozenset(FIXES)) -> list[Case]:
     """
     fixes = frozenset(fixes)
     return [Case(f"LbrExtV2: {name}, {'at each point alone' if each else how}",
-                 partial(_saved, name, each, fixes))
-            for name in _RUNS for each, how in ((True, ""), (False, "at every point of one run"))]
+                 partial(_saved, run, each, fixes))
+            for name, run in _RUNS.items()
+            for each, how in ((True, ""), (False, "at every point of one run"))]
 
 
 def _with() -> tuple[bool, list[str]]:

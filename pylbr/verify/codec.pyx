@@ -1,9 +1,9 @@
 """States as canonical bytes, and back.
 
 One visitor walks a `World` for both directions, so that what is written is what is read.
-Two states that differ only in the numbering of guests, or in which of their never compared
-serial numbers the records carry, have one encoding: serials are renamed in order of
-appearance, and of all orders of the guests the one with the smallest bytes is taken.
+Two states that differ only in the numbering of processors or guests, or in which of their never
+compared serial numbers the records carry, have one encoding: serials are renamed in order of
+appearance, and of all orders of the processors and guests the one with the smallest bytes is taken.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memset
 from lbrcore.control cimport lbr_control_changed
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry, lbr_get, lbr_read_ler, lbr_slot, lbr_write_ler
 from pylbr.arbitration.microsteps cimport (
-    MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
+    MAX_CPUS, MAX_FRAMES, MAX_GUESTS, OP_SWITCH, OWNER_GUEST, Cpu, Frame, Vcpu,
 )
 from pylbr.arch.bits cimport CTL_CALL_STACK, CTL_CLASSES
 from pylbr.cpu.hardware cimport CTL_ANY, CTL_STACK_USR, Hardware, Image
@@ -28,6 +28,7 @@ ctypedef struct Cursor:
     bint writing
     bint renaming
     uint32_t features
+    bint swapped                    # the two processors
     uint8_t order[MAX_GUESTS]       # order[n]: the guest that is called n
     uint8_t rank[MAX_GUESTS]        # its inverse
     uint8_t known[1 + MAX_GUESTS]   # serials named so far, per owner
@@ -217,10 +218,11 @@ cdef void _vcpu(Cursor* k, Vcpu* v, int depth) noexcept nogil:
     v.lost = (bits >> 5) & 1
     v.cleanup = (bits >> 6) & 1
     v.smm = bits >> 7
-    bits = v.loaded | v.pebs_lbrs << 7
+    bits = (MAX_CPUS + 1 - v.loaded if k.swapped and v.loaded else v.loaded) | v.pebs_lbrs << 7
     _u8(k, &bits)
-    v.loaded = bits & 0x7F
-    v.pebs_lbrs = bits >> 7
+    if not k.writing:
+        v.loaded = bits & 0x7F
+        v.pebs_lbrs = bits >> 7
     _control(k, &v.vmcs.debugctl)
     _control(k, &v.vmcs.lbr_ctl)
     _control(k, &v.ctl)
@@ -266,10 +268,11 @@ cdef void _world(Cursor* k, World* w) noexcept nogil:
     cdef int i, g, depth = w.system.depth
     k.features = w.system.features
     for i in range(w.system.cpus):
-        _cpu(k, &w.system.cpu[i], depth)
-        _ideal(k, &w.host[i], depth)
+        g = 1 - i if k.swapped else i
+        _cpu(k, &w.system.cpu[g], depth)
+        _ideal(k, &w.host[g], depth)
         if k.features & F_STACK:
-            _ideal(k, &w.kept_host[i], depth)
+            _ideal(k, &w.kept_host[g], depth)
     for i in range(w.system.guests):
         g = k.order[i]
         _vcpu(k, &w.system.vcpu[g], depth)
@@ -279,13 +282,16 @@ cdef void _world(Cursor* k, World* w) noexcept nogil:
             _ideal(k, &w.kept[g], depth)
 
 
-cdef int _write(World* w, uint8_t* out, const uint8_t* order, bint renaming) noexcept nogil:
+cdef int _write(
+    World* w, uint8_t* out, const uint8_t* order, bint swapped, bint renaming
+) noexcept nogil:
     cdef Cursor k
     cdef int i
     memset(&k, 0, sizeof(k))
     k.at = out
     k.writing = True
     k.renaming = renaming
+    k.swapped = swapped
     for i in range(w.system.guests):
         k.order[i] = order[i]
         k.rank[order[i]] = <uint8_t> i
@@ -324,9 +330,15 @@ cdef int encode(World* w, Policy policy, uint8_t* out, bint canonical) noexcept 
     cdef int i, length
     for i in range(MAX_GUESTS):
         order[i] = <uint8_t> i
-    length = _write(w, out, order, canonical)
-    while canonical and _next_order(order, w.system.guests):
-        _write(w, other, order, True)
+    length = _write(w, out, order, False, canonical)
+    while canonical:
+        if w.system.cpus == MAX_CPUS:
+            _write(w, other, order, True, True)
+            if memcmp(other, out, length) < 0:
+                memcpy(out, other, length)
+        if not _next_order(order, w.system.guests):
+            break
+        _write(w, other, order, False, True)
         if memcmp(other, out, length) < 0:
             memcpy(out, other, length)
     return length

@@ -18,11 +18,10 @@ P23  asking twice is asking once
 from libc.stdint cimport uint64_t
 
 from lbrcore.lbr cimport LBR_LEGACY, lbr_entry
-from pylbr.arbitration.microsteps cimport (
-    EXPOSED_RDMSR, EXPOSED_PEBS, EXPOSED_XSAVES, OWNER_GUEST, OWNER_NONE, Cpu, Vcpu,
-)
+from pylbr.arbitration.invariants cimport TWO_OWNERS, broken_control, broken_owner
+from pylbr.arbitration.microsteps cimport EXPOSED_RDMSR, EXPOSED_PEBS, EXPOSED_XSAVES, Cpu, Vcpu
 from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
-from pylbr.cpu.hardware cimport hw_peek, image_empty
+from pylbr.cpu.hardware cimport hw_peek
 from pylbr.host.perf cimport EXCLUDE_GUEST, USER_ONLY
 from pylbr.verify.world cimport (
     F_DB, F_HOST_FREEZE, F_VPMI, P1, P1N, P2, P20, P20B, P21, P3, P4, P5, P7, PROPERTIES, Ideal,
@@ -147,32 +146,6 @@ cdef uint32_t check_sample(World* w, Policy policy, int cpu) noexcept nogil:
     return failed
 
 
-cdef uint32_t _check_owner(const Cpu* c) noexcept nogil:
-    cdef Image image
-    if c.owner >= OWNER_GUEST:
-        if c.perf.granted or c.task != 1 + c.owner - OWNER_GUEST:
-            return 1 << P20
-    elif c.owner == OWNER_NONE:
-        if c.perf.granted:
-            return 1 << P20
-        hw_peek(&c.hw, &image)
-        if not image_empty(&image) or image.ler.from_ or c.hw.lbr.active:
-            return 1 << P20B
-    return 0
-
-
-cdef uint32_t _check_control(const Cpu* c) noexcept nogil:
-    """P5 of the host: outside guest mode and with interrupts on, what perf put in is in."""
-    cdef uint64_t wanted = c.perf.programmed if c.perf.granted else 0
-    if c.hw.lbr.frozen and not c.pmi:
-        return 1 << P5
-    if c.perf.freezes and (c.hw.debugctl & DEBUGCTL_FREEZE_LBRS_ON_PMI != 0) != c.perf.freeze:
-        return 1 << P5
-    if c.hw.lbr.config.flavour == LBR_LEGACY:
-        return 0 if (c.hw.debugctl & DEBUGCTL_LBR) == (wanted & DEBUGCTL_LBR) else 1 << P5
-    return 0 if c.hw.lbr.ctl == wanted else 1 << P5
-
-
 cdef uint32_t _check_debugctl(const Cpu* c, const Ideal* ideal) noexcept nogil:
     """P5 of a guest that runs: its IA32_DEBUGCTL."""
     cdef uint64_t wanted = DEBUGCTL_FREEZE_LBRS_ON_PMI if ideal.freeze else 0
@@ -191,7 +164,7 @@ cdef uint32_t _check_frozen(
 cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept nogil:
     """What holds at every micro-step, and what a guest could read now without an exit."""
     cdef uint32_t failed = 0
-    cdef int cpu, guest
+    cdef int cpu, guest, owner
     cdef Cpu* c
     cdef Vcpu* v
     cdef Image image
@@ -201,10 +174,12 @@ cdef uint32_t check_invariants(World* w, Policy policy, bint xsaves) noexcept no
             failed |= 1 << P5   # L1 may look; bit 0 always reads 0 (spec 1.7)
     for cpu in range(w.system.cpus):
         c = &w.system.cpu[cpu]
-        failed |= _check_owner(c)
+        owner = broken_owner(c)
+        if owner:
+            failed |= 1 << (P20 if owner == TWO_OWNERS else P20B)
         if not c.guest:
-            if c.irqs:
-                failed |= _check_control(c)
+            if c.irqs and broken_control(c):
+                failed |= 1 << P5
             continue
         if c.frames:
             continue

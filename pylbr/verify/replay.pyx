@@ -4,10 +4,11 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from pylbr.arbitration.microsteps cimport EXPOSED_NONE, OWNER_GUEST, OWNER_HOST, OWNER_NONE, Cpu
+from pylbr.arch.bits cimport DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport Image, hw_peek
 from pylbr.verify.codec cimport MAX_STATE, encode
 from pylbr.verify.explore cimport Model
-from pylbr.verify.world cimport MAX_ACTIONS, Action, World, apply, enabled
+from pylbr.verify.world cimport MAX_ACTIONS, Action, Ideal, World, apply, enabled
 
 from pylbr.arbitration.microsteps import Exposure, Operation, Step
 from pylbr.verify.models import name_of, names
@@ -146,6 +147,15 @@ cdef class Run:
     def ideal(self, int guest):
         """Return the records that guest `guest` (0 is A) should see, newest first."""
         return _records(&self.world.guest[guest].image)
+
+    def ideal_control(self, int guest):
+        """Return what guest `guest` should read of its control registers: ``control``, of the
+        records, and ``debugctl``."""
+        cdef const Ideal* ideal = &self.world.guest[guest]
+        debugctl = DEBUGCTL_FREEZE_LBRS_ON_PMI if ideal.freeze else 0
+        if self.model.policy.legacy and ideal.on:
+            debugctl |= DEBUGCTL_LBR
+        return {"control": ideal.image.ctl, "debugctl": debugctl}
 
     def ideal_host(self, int cpu=0):
         """Return the records that a sample on `cpu` should show, newest first."""

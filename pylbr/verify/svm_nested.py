@@ -7,6 +7,7 @@ LBRs are copied at nested entries and exits.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ class Vmcb:
 _N = TypeVar("_N", bound="Nested")
 
 
-class Nested:
+class Nested(ABC):
     """A vCPU and its processor, unpacked.
 
     `level` is 0 in the host, 1 or 2 in a guest; `nested` is is_guest_mode, `virt` the LBRV bit of
@@ -65,33 +66,33 @@ class Nested:
 
     # ------------------------------------------------------------ what a model adds
 
+    @abstractmethod
     def again(self: _N) -> _N:
         """The same state once more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vmrun(self) -> None:
         """VMRUN by KVM, of the current VMCB."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exit(self) -> None:
         """#VMEXIT."""
-        raise NotImplementedError
 
     def enables(self, vmcb: Vmcb) -> bool:
         """Does the guest's state in this VMCB ask for LBRV?"""
         return bool(vmcb.dbgctl)
 
+    @abstractmethod
     def copy(self, to: Vmcb, of: Vmcb) -> None:
         """svm_copy_lbrs, and what marks the VMCB as written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_vmcb12(self) -> None:
         """LBRs of vmcb12 go to vmcb02."""
-        raise NotImplementedError
 
+    @abstractmethod
     def store_vmcb12(self) -> None:
         """LBRs of vmcb02 go to vmcb12."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------ L1 and L2 by themselves
 

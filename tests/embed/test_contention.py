@@ -13,8 +13,9 @@ from pylbr.arbitration import make_policy
 from pylbr.arch import model as named
 from pylbr.cli import main
 from pylbr.cpu import NO_EVENTS, Processor
-from pylbr.embed.contended_cpu import HOST_FROM, ContendedCpu
+from pylbr.embed.contended_cpu import ContendedCpu
 from pylbr.embed.contention import Contention, read_script
+from pylbr.embed.host_side import HOST_FROM
 from pylbr.embed.image import load
 from pylbr.embed.machine import MIB, Machine, executable_model
 from pylbr.embed.report import report

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from pylbr.arbitration import POLICIES
 from pylbr.embed.channel import Channel
-from pylbr.embed.contended_cpu import HOST_FROM
 from pylbr.embed.contention import Act, Contention, Point, Script
+from pylbr.embed.host_side import HOST_FROM
 from pylbr.embed.savefile import restore, save
 from pylbr.linux import debian
 from pylbr.linux.booted import Guest, NotBooted, booted

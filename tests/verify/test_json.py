@@ -73,6 +73,8 @@ def test_a_replayed_story_and_its_counterexample(tmp_path, capsys):
                  str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     holds(told, "counterexample")
+    assert main(["selftest", "--counterexample", str(tmp_path), "--json"]) == 0
+    holds(json.loads(capsys.readouterr().out), ["reproduction"])
     assert told["shown"] and Path(told["program"]).exists() and Path(told["script"]).exists()
 
 
