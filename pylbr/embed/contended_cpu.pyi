@@ -1,12 +1,14 @@
 from typing import Any, final
 
 from lbrcore.lbr import LbrState
+from pylbr.arbitration.microsteps import Policy
 from pylbr.embed.host_side import HostSide
 
 XSAVES: int
 
 @final
 class ContendedCpu(HostSide):
+    def __init__(self, policy: Policy, registers: LbrState) -> None: ...
     @property
     def registers(self) -> LbrState: ...
     def exits(self, instruction: int) -> bool: ...

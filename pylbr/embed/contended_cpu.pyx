@@ -45,29 +45,8 @@ cdef class ContendedCpu(HostSide):
 
     Attributes
     ----------
-    policy : Policy
     registers : LbrState
         A view of the registers; a write to it takes effect at once.
-    exited : int
-        VM exits so far.
-    saved_control : int
-        The guest's control register in the state that user space read last.
-    leaked, mixed : int
-        Records of the host, and of the other guest, that the guest has read.
-    samples, absent, cut : int
-        Samples of the host; those without records; those that are marked as incomplete.
-    own, others, breaches : int
-        Records in them: of the host, of guests, and of guests while `traces_guest` is false.
-    missed : int
-        Samples with fewer of the host's own records than `sample` asked for.
-    failures, broken : int
-        Bits of `Failure` and `Broken`: what did not hold at some micro-step.
-    traces_guest : bool
-        Some event that was opened does not exclude guests.
-    waits : bool
-        Something waits for a micro-step.
-    due : callable or None
-        ``due(micro-step, part)`` is called before each then.
 
     Raises
     ------

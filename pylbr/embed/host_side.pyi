@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from lbrcore.lbr import LbrState
 from pylbr.arbitration.microsteps import Policy
 
@@ -9,6 +11,7 @@ HOST_TO: int
 OTHER_FROM: int
 OTHER_TO: int
 
+@disjoint_base
 class HostSide:
     def __init__(self, policy: Policy, registers: LbrState) -> None: ...
     @property

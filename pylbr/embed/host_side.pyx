@@ -42,8 +42,38 @@ cdef uint64_t _from = HOST_FROM, _to = HOST_TO, _other = OTHER_FROM, _other_to =
 
 cdef class HostSide:
     """HostSide(policy, registers)\n--\n
-    Base of `ContendedCpu`: the operations of one CPU, what holds between their micro-steps, and what
-    its host does.
+    Base of `ContendedCpu`: the operations of one CPU, what holds between their micro-steps, and
+    what its host does.
+
+    Parameters
+    ----------
+    policy : Policy
+    registers : LbrState
+        Registers of a processor fresh from reset; copied.  The instance starts in the guest.
+
+    Attributes
+    ----------
+    policy : Policy
+    exited : int
+        VM exits so far.
+    saved_control : int
+        The guest's control register in the state that user space read last.
+    leaked, mixed : int
+        Records of the host, and of the other guest, that the guest has read.
+    samples, absent, cut : int
+        Samples of the host; those without records; those that are marked as incomplete.
+    own, others, breaches : int
+        Records in them: of the host, of guests, and of guests while `traces_guest` is false.
+    missed : int
+        Samples with fewer of the host's own records than `sample` asked for.
+    failures, broken : int
+        Bits of `Failure` and `Broken`: what did not hold at some micro-step.
+    traces_guest : bool
+        Some event that was opened does not exclude guests.
+    waits : bool
+        Something waits for a micro-step.
+    due : callable or None
+        ``due(micro-step, part)`` is called before each then.
     """
 
     def __init__(self, Policy policy not None, LbrState registers not None):

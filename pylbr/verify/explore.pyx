@@ -243,6 +243,12 @@ cdef class Explorer:
         self.complete = self.next == self.states
         return self.complete or bool(self.failed & stop)
 
+    @property
+    def memory(self):
+        """What the states take, in bytes: their bytes, how each was reached, the table."""
+        return int(self.capacity * (self.width + sizeof(uint32_t) + sizeof(Action))
+                   + self.slots * sizeof(uint32_t))
+
     def path(self, int property):
         """Return a shortest way to break a property.
 

@@ -188,6 +188,8 @@ class Result:
     ----------
     broken : dict
         Property -> (states, action), the shortest way to break it.
+    memory : int
+        What the states took, in bytes.
     """
 
     configuration: Configuration
@@ -197,6 +199,7 @@ class Result:
     complete: bool
     seconds: float
     broken: dict[str, tuple] = field(default_factory=dict)
+    memory: int = 0
 
 
 def property_bits(names: Iterable[str]) -> int:
@@ -239,4 +242,4 @@ def explore(
     seconds = time.process_time() - start
     broken = {name: explorer.path(NAMES.index(name)) for name in names_of(explorer.failed)}
     return Result(configuration, explorer.states, explorer.transitions, explorer.depth,
-                  explorer.complete, seconds, broken)
+                  explorer.complete, seconds, broken, explorer.memory)

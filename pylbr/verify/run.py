@@ -218,6 +218,7 @@ def json_of(result: Result) -> dict:
         "configuration": result.configuration.to_dict(), "states": result.states,
         "transitions": result.transitions, "diameter": result.diameter,
         "complete": result.complete, "seconds": round(result.seconds, 3),
+        "bytes": result.memory,
         "broken": {name: len(states) for name, (states, _) in result.broken.items()}}
 
 
