@@ -16,8 +16,8 @@ from lbrcore.control cimport lbr_set_enable, lbr_write_ctl, lbr_write_tos
 from lbrcore.lbr cimport LbrState, lbr_entry, lbr_slot, lbr_state, lbr_view
 from pylbr.arbitration.microsteps cimport (
     EMULATE, GUEST_DB, GUEST_DISABLE, GUEST_ENABLE, GUEST_FREEZE, GUEST_READ, GUEST_USER_FILTER,
-    GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_EXIT, OP_MIGRATE, OWNER_GUEST, Cpu, System, Vcpu,
-    start, vcpu_reset,
+    GUEST_WRITE, GUEST_XSAVES, MOVE_STATE, OP_EXIT, OP_MIGRATE, OWNER_GUEST, Cpu, Policy, System,
+    Vcpu, start, vcpu_reset,
 )
 from pylbr.arch.bits cimport CTL_LBREN, DEBUGCTL_FREEZE_LBRS_ON_PMI, DEBUGCTL_LBR
 from pylbr.cpu.hardware cimport Image, hw_peek
@@ -53,6 +53,9 @@ cdef class ContendedCpu(HostSide):
     ConfigurationError
         The policy is for the other flavour of LBRs.
     """
+
+    def __init__(self, Policy policy not None, LbrState registers not None):
+        HostSide.__init__(self, policy, registers)
 
     # Emulation
 

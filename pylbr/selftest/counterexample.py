@@ -243,6 +243,8 @@ def _weave(story: Story) -> tuple[_Weaver, Player, str]:
         records = player.run.ideal_host() if asks else []
         weaver.step(step, sum(record.startswith("h") for record in records))
     seen = steps[-1]["seen"] or {}
+    if seen.get("exposure") == "pebs" and story.property in _RECORDS:
+        raise ConfigurationError("counterexample: no program looks into a PEBS record")
     viewer = "guest" if seen.get("guest") or (not seen and steps[-1]["after"]["guest"]) else "host"
     weaver.finish()
     if seen.get("exposure") == "saved-state" and story.property == "P5":
