@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from lbrcore import INFO_ALL, LbrConfig, LbrState
 from pylbr.arch.bits import CTL_OS, CTL_USR, INFO_CYC_CNT, INFO_CYC_CNT_VALID, INFO_MISPRED
 from pylbr.errors import CommandError, UnsupportedFeature
@@ -28,9 +30,12 @@ from pylbr.system.monitor import Monitor
 
 __all__ = ["SystemEngine", "system_command"]
 
-#: Between two looks at what the processors have handed over, each after one at the gates.
-_POLL_SECONDS: Final = 0.02
-_IDLE_SECONDS: Final = 0.1
+#: Between two looks at what the processors have handed over.
+_POLL_SECONDS: Final = 0.04
+_IDLE_SECONDS: Final = 0.25
+#: Between two looks at the gates: a share of the time since they changed, and at most so long.
+_GATES_SHARE: Final = 0.05
+_GATES_SECONDS: Final = 1.0
 #: Processors at a time.
 _SLOTS: Final = 256
 #: The one process of a file, for which all code stands that is not the kernel's.
@@ -93,7 +98,8 @@ class _Run:
         self._kept: list[SampleBatch] | None = []  # until the kernel's place is known
         self._stacks = 0
         self._outcome = Outcome()
-        self._started = time.monotonic()
+        self._started = self._changed = time.monotonic()
+        self._next_gates, self._gates = 0.0, np.empty(0, np.uint64)
 
     def follow(self, process: Process, idle: Callable[[], None]) -> None:
         """Read along until QEMU has ended."""
@@ -102,9 +108,7 @@ class _Run:
         self._sink.record(Comm(_GUEST, _GUEST, "guest", time=began))
         self._sink.record(mapping(_GUEST, _GUEST, _LOWEST, _HALF - _LOWEST, 0, "//anon", began))
         while process.running():
-            gates = self._monitor.gates()
-            if gates is not None:
-                self._drain.gates(gates)
+            self._watch_gates()
             self._sweep()
             if time.monotonic() >= next_idle:
                 next_idle = time.monotonic() + _IDLE_SECONDS
@@ -133,6 +137,16 @@ class _Run:
             if count:
                 outcome.remarks.append(f"{count} {what}")
         return outcome
+
+    def _watch_gates(self) -> None:
+        now = time.monotonic()
+        if now < self._next_gates:
+            return
+        gates = self._monitor.gates()
+        if gates is not None and not np.array_equal(gates, self._gates):
+            self._gates, self._changed = gates, now
+            self._drain.gates(gates)
+        self._next_gates = now + min(_GATES_SHARE * (now - self._changed), _GATES_SECONDS)
 
     def _look(self) -> None:
         """Write what has become known of the kernel and its modules, and what waited for it."""

@@ -64,7 +64,11 @@ class Mapped:
             return []
         said = []
         if self._slide is None:
-            self._slide = self._kernel.moved(blocks())
+            table = blocks()
+            if len(table) < 2 * self._blocks:
+                return []
+            self._blocks = len(table)
+            self._slide = self._kernel.moved(table)
             if self._slide is None:
                 return []
             self.known = True
