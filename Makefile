@@ -21,6 +21,10 @@ install-lib:  ## install what `make lib` built: PREFIX, DESTDIR
 wheels:  ## wheels and source archive, tried, into dist/ (Debian as root: of every Python it has)
 	tools/wheels
 
+.PHONY: walks
+walks:  ## README's three walks in fresh Debians, timed (as root, with debootstrap)
+	tools/walks
+
 test:  ## all tests, as the README says
 	./check
 

@@ -2,6 +2,7 @@
 
 LBRCORE_SAFE=1 builds with bounds checks, LBRCORE_TRACE=1 for line coverage of the .pyx;
 LBRCORE_FLAGS has more flags of the compiler, as a sanitizer takes them, after those given here.
+PYLBR_BUILT_APART=1: pip installs names and scripts alone, `build_ext --inplace` runs beside it.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -21,8 +23,13 @@ from setuptools.command.sdist import sdist
 SAFE = os.environ.get("LBRCORE_SAFE") == "1"
 TRACE = os.environ.get("LBRCORE_TRACE") == "1"
 
+#: Commands that ask for names and files need no C.
+PASSIVE = bool({"sdist", "egg_info", "dist_info"} & set(sys.argv))
+APART = os.environ.get("PYLBR_BUILT_APART") == "1"
+
 # The policies once more, with switches that leave their guards out.
-runpy.run_path("pylbr/verify/weave.py", run_name="__main__")
+if not APART:
+    runpy.run_path("pylbr/verify/weave.py", run_name="__main__")
 
 #: Every .pyx is an extension.
 EXTENSIONS = sorted(
@@ -54,10 +61,12 @@ HEADERS = {
     "pylbr.x86.describe": ["pylbr/x86"],
     "pylbr.cpu.compiled.lookup": ["lbrcore/library"],
 }
-#: Modules that liblbrcore alone has a use for.
-OF_LIBRARY = [name for name in EXTENSIONS if ".compiled." in name or name == "pylbr.x86.describe"]
-#: Compiled in half the time: no loop runs there. The library's C is compiled on its own, with -O3.
-COLD = {"lbrcore._cyutility", "lbrcore.choices", *OF_LIBRARY}
+#: Modules whose C is for liblbrcore alone, which is compiled on its own: nothing calls them.
+OF_LIBRARY = {name for name in EXTENSIONS if ".compiled." in name or name == "pylbr.x86.describe"}
+#: Compiled with half the time of -O3: no loop whose speed is published runs there.
+COLD = {"lbrcore._cyutility", "lbrcore.choices", "lbrcore.internal_state", "pylbr.kvm.nested",
+        "pylbr.record._wire", "pylbr.sister.brbe", "pylbr.sister.ctr", "pylbr.sister.facility",
+        "pylbr.verify._mutants", "pylbr.verify.replay"}
 
 #: A search takes a hundred million steps, and a traced line takes the GIL.
 UNTRACED = "pylbr.verify.", "pylbr.arbitration."
@@ -75,8 +84,8 @@ def extension(name: str, suffix: str = ".pyx") -> Extension:
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE and suffix == ".pyx"
         and not name.startswith(UNTRACED) else [],
         # No debug information: it would double the time and the size.
-        extra_compile_args=["-O1" if name in COLD else "-O3", "-g0", "-Wall",
-                            "-Wno-unused-function", "-Wno-cpp"]
+        extra_compile_args=["-O0" if name in OF_LIBRARY else "-O1" if name in COLD else "-O3",
+                            "-g0", "-Wall", "-Wno-unused-function", "-Wno-cpp"]
         + FLAGS.get(name, []) + os.environ.get("LBRCORE_FLAGS", "").split(),
     )
 
@@ -94,24 +103,30 @@ class BuildExtensions(build_ext):
     recorder runs in other processes.
     """
 
-    _done = 0
     _begun = 0.0
 
     def build_extension(self, ext: Extension) -> None:
         super().build_extension(ext)
-        self._done += 1
-        number = len(self.extensions)
-        left = (time.monotonic() - self._begun) / self._done * (number - self._done)
-        report(f"compiled {self._done} of {number}, {left:.0f} s left: {ext.name}")
+        self._done.append(ext)
+        whole, done = (sum(os.path.getsize(one.sources[0]) for one in several)
+                       for several in (self.extensions, self._done))
+        left = (time.monotonic() - self._begun) * (whole / done - 1)
+        report(f"compiled {len(self._done)} of {len(self.extensions)}, {left:.0f} s left: "
+               f"{ext.name}")
 
     def run(self) -> None:
         self._begun = time.monotonic()
-        super().run()
-        if TRACE:  # traced C names Python
-            return
-        if not self.inplace:
+        self._done: list[Extension] = []
+        with ThreadPoolExecutor(1) as beside:
+            # Traced C names Python.
+            library = beside.submit(self._library) if self.extensions and not TRACE else None
+            super().run()
+            if library is not None:
+                library.result()
+        if not self.inplace and not TRACE:
             runpy.run_path("pylbr/record/parts.py")["main"](Path(self.build_lib, "pylbr"))
-        report("compiling liblbrcore")
+
+    def _library(self) -> None:
         target = Path("." if self.inplace else self.build_lib, "lbrcore", "lib").resolve()
         subprocess.run([sys.executable, "lbrcore/library/amalgamate.py", str(target)], check=True)
         if shutil.which("make") is None:
@@ -131,8 +146,9 @@ class SourceArchive(sdist):
 
 
 def modules() -> list[Extension]:
+    """What is compiled, the longest first: the cores then end together."""
     report(f"making C of {len(EXTENSIONS)} modules")
-    return cythonize(
+    made = cythonize(
         [extension(name) for name in EXTENSIONS]
         + [extension("lbrcore._cyutility", ".c")],
         shared_utility_qualified_name="lbrcore._cyutility",
@@ -148,13 +164,11 @@ def modules() -> list[Extension]:
             "linetrace": TRACE,
         },
     )
+    return sorted(made, key=lambda module: -os.path.getsize(module.sources[0]))
 
-
-#: Commands that ask for names and files: they need no C.
-PASSIVE = {"sdist", "egg_info", "dist_info"}
 
 setup(
     cmdclass={"build_ext": BuildExtensions, "sdist": SourceArchive},
     options={"build_ext": {"parallel": os.cpu_count()}},
-    ext_modules=[] if PASSIVE & set(sys.argv) else modules(),
+    ext_modules=[] if PASSIVE or APART else modules(),
 )
