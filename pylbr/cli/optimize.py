@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pylbr.cli.pager import add_terminal_options
-from pylbr.cli.progress import progress
+from pylbr.cli.progress import lasting, progress
 from pylbr.errors import CommandError
 from pylbr.files.output import AtomicFile
 from pylbr.optimize import measure
@@ -111,11 +112,13 @@ def _lay_out(
     if done.returncode:
         raise CommandError("the recording gave no profile", 1)
     _say("perf2bolt and llvm-bolt")
-    mismatching = bolt.profile(preagg, program, fdata)
+    with lasting("perf2bolt"):
+        mismatching = bolt.profile(preagg, program, fdata)
     if mismatching:
         _say(f"{mismatching} traces do not fit the program's code; was it rebuilt meanwhile?")
     laid_out = os.path.join(folder, "optimised")
-    functions = bolt.lay_out(program, fdata, laid_out)
+    with lasting("llvm-bolt"):
+        functions = bolt.lay_out(program, fdata, laid_out)
     with open(laid_out, "rb") as made, AtomicFile(output) as file:
         shutil.copyfileobj(made, file.file)
     shutil.copymode(program, output)
@@ -135,7 +138,7 @@ def _measure(
     counts: tuple[int | None, ...] = (None, None)
     if not args.no_count:
         _say("counting taken branches under QEMU")
-        counts = tuple(measure.taken_branches(words) for words in (before, after))
+        counts = _count(before, after)
         if None in counts:
             _say("taken branches were not counted: that takes QEMU's user mode with plugins "
                  "(Debian 12: apt install qemu-user)")
@@ -145,6 +148,18 @@ def _measure(
         "cpu_seconds": [round(measure.seconds(one), 4) for one in runs],
         "bytes": [os.path.getsize(path) for path in (program, output)],
     }
+
+
+def _count(*commands: list[str]) -> tuple[int | None, ...]:
+    """Taken branches of each; the first tells how long the next will take."""
+    counts: list[int | None] = []
+    expected = None
+    for number, words in enumerate(commands, 1):
+        begun = time.monotonic()
+        with lasting(f"counting, {number} of {len(commands)}", expected):
+            counts.append(measure.taken_branches(words))
+        expected = time.monotonic() - begun
+    return tuple(counts)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -22,10 +22,11 @@ from pylbr.printable import printable
 from pylbr.tables import terminal
 from pylbr.trace import Stacks, Trace
 
-__all__ = ["ProgressBar", "Screen", "drawn_meanwhile", "print_notes", "progress"]
+__all__ = ["ProgressBar", "Screen", "drawn_meanwhile", "lasting", "print_notes", "progress"]
 
 _DELAY: Final = 1.0      # seconds until it appears
 _INTERVAL: Final = 0.1   # between two refreshes
+_TENTHS: Final = 10      # units of `lasting`, per second
 
 
 class ProgressBar:
@@ -163,6 +164,32 @@ def drawn_meanwhile(bar: ProgressBar, done: Callable[[], int]) -> Iterator[None]
     finally:
         ended.set()
         thread.join()
+
+
+class _Clock(ProgressBar):
+    """The time that passed, and what is left of what was expected."""
+
+    def _rate(self, now: float) -> str:
+        if not self._total:
+            return ""
+        left = round((self._total - self.n) / _TENTHS)
+        return f"about {left // 60}:{left % 60:02} left" if left > 0 else "longer than expected"
+
+
+@contextlib.contextmanager
+def lasting(description: str, expected: float | None = None) -> Iterator[None]:
+    """Draw a bar beside a step that reports nothing itself, such as another program.
+
+    Parameters
+    ----------
+    description : str
+    expected : float, optional
+        Seconds that it will take; None: unknown.
+    """
+    begun = time.monotonic()
+    bar = _Clock(None if expected is None else max(1, round(expected * _TENTHS)), "", description)
+    with bar, drawn_meanwhile(bar, lambda: int((time.monotonic() - begun) * _TENTHS)):
+        yield
 
 
 def print_notes(command: str, source: Trace | Stacks) -> None:
