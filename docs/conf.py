@@ -16,15 +16,16 @@ for compiled in re.findall(r"automodule:: (\S+)", listed):
 project = "pylbr"
 author = "the pylbr developers"
 extensions = [
-    "myst_parser", "autoapi.extension", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
+    "myst_nb", "autoapi.extension", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
     "diagrams",
 ]
 html_theme = "furo"
 highlight_language = "none"
 html_static_path = ["_static"]
 html_css_files = ["pictures.css"]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
+nb_execution_mode = "off"  # the tests execute the notebook; the page shows what it stores
+exclude_patterns = ["_build", "jupyter_execute"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 napoleon_use_ivar = True
