@@ -51,6 +51,15 @@ def test_pages_name_pictures_that_exist_and_load_none_from_elsewhere():
     assert count > 3
 
 
+def test_the_first_page_links_to_pages():
+    """It is a part of README, whose links of other folders would be dead on the site."""
+    assert ":relative-docs: docs/" in (DOCS / "index.md").read_text()
+    text = (DOCS.parent / "README.md").read_text().split("## Where to read on")[0]
+    links = [name for name in re.findall(r"\]\(([^)#]+)", text) if "://" not in name]
+    assert len(links) > 3
+    assert [name for name in links if not name.startswith("docs/")] == []
+
+
 def test_no_extension_loads_scripts():
     """Of the site's extensions none adds a script; the theme brings its own."""
     text = (DOCS / "conf.py").read_text()
