@@ -1,11 +1,13 @@
-"""``pylbr optimize``: record, change the layout with BOLT, and measure."""
+"""``pylbr optimize``: record, change the layout with BOLT or compile again, and measure."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +23,7 @@ from pylbr.optimize import measure
 from pylbr.optimize.bolt import Bolt, find_bolt
 from pylbr.tables import Table, print_table
 
-HELP = "record a program, optimise it with LLVM's BOLT, and measure what it gains"
+HELP = "record a program, optimise it with LLVM's BOLT or compiler, and measure what it gains"
 
 EPILOG = """
 The program runs several times: recorded, counted under QEMU, and timed before and after in turn.
@@ -30,6 +32,8 @@ Functions change places only in a program that was linked with -Wl,--emit-relocs
 examples:
   pylbr optimize -- ./app input.txt          writes ./app.bolt
   pylbr optimize -F 5000 --no-count -o fast -- ./app input.txt
+  pylbr optimize --rebuild 'clang -O2 -g -fprofile-sample-use={profile} -o {output} app.c' \\
+      -- ./app input.txt                     compiles it again (AutoFDO): ./app.optimised
 """
 
 
@@ -38,12 +42,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pylbr optimize [options] [--] PROGRAM [ARGUMENT ...]"
     parser.epilog = EPILOG
     add = parser.add_argument
-    add("-o", "--output", metavar="FILE", help="optimised program (default: PROGRAM.bolt)")
+    add("-o", "--output", metavar="FILE", help="optimised program (default: PROGRAM.bolt, "
+        "with --rebuild PROGRAM.optimised)")
     add("-F", "--freq", metavar="HZ", default="1000", help="stacks per second (default 1000)")
     add("--repeat", type=int, metavar="N", default=5, help="runs to time, of each (default 5)")
     add("--no-count", action="store_true", help="do not count taken branches under QEMU")
     add("--bolt", metavar="FOLDER", help="where perf2bolt and llvm-bolt are (default: the newest)")
-    add("--keep", metavar="FOLDER", help="leave perf.data, the profile and BOLT's data here")
+    add("--rebuild", metavar="COMMAND", help="instead of BOLT: a shell command that compiles the "
+        "program again, into {output}, with LLVM's sample profile {profile} (clang's "
+        "-fprofile-sample-use, as of AutoFDO and llvm-profgen); the program needs -g")
+    add("--keep", metavar="FOLDER",
+        help="leave perf.data, the profile and the optimised program here")
     add("--json", action="store_true", help="print JSON")
     add_terminal_options(parser)
     add("command_line", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
@@ -63,14 +72,24 @@ def run(args: argparse.Namespace) -> int:
     with open(program, "rb") as file:
         if file.read(4) != b"\x7fELF":
             raise CommandError(f"{program}: is a script; name the program that runs it")
-    bolt = find_bolt(args.bolt)
-    output = args.output or f"{command[0]}.bolt"
+    bolt = None
+    if args.rebuild is None:
+        bolt = find_bolt(args.bolt)
+    elif args.bolt:
+        raise CommandError("--bolt, --rebuild: give one of them")
+    elif "{profile}" not in args.rebuild or "{output}" not in args.rebuild:
+        raise CommandError("--rebuild: the command must name {profile} and {output}")
+    output = args.output or f"{command[0]}.{'bolt' if bolt else 'optimised'}"
     if os.path.exists(output) and os.path.samefile(output, program):
         raise CommandError(f"-o {output}: is the program itself; name another file")
     with tempfile.TemporaryDirectory(prefix="pylbr-") as temporary, _aside(args.json):
         folder = args.keep or temporary
         os.makedirs(folder, exist_ok=True)
-        _lay_out(bolt, program, command, folder, output, args.freq)
+        data = _record(program, command, folder, args.freq)
+        if bolt:
+            _lay_out(bolt, program, data, folder, output)
+        else:
+            _rebuild(args.rebuild, program, data, folder, output)
         found = _measure(program, output, command, args)
     if args.json:
         json.dump(found, sys.stdout, indent=2)
@@ -97,32 +116,56 @@ def _aside(json_follows: bool) -> Iterator[None]:
         os.close(kept)
 
 
-def _lay_out(
-    bolt: Bolt, program: str, command: list[str], folder: str, output: str, frequency: str
-) -> None:
+def _record(program: str, command: list[str], folder: str, frequency: str) -> str:
     _say("recording")
-    data, preagg, fdata = (os.path.join(folder, name)
-                           for name in ("perf.data", "perf.preagg", "perf.fdata"))
+    data = os.path.join(folder, "perf.data")
     done = measure.commands("record", "-F", frequency, "-o", data, "--", program, *command[1:])
     if done.returncode:
         raise CommandError(f"the recorded program ended with {done.returncode}; nothing was "
                            "optimised", 1)
-    done = measure.commands("convert", data, "-o", preagg, "--binary", program,
-                            "--preagg-form", bolt.preagg_form)
-    if done.returncode:
+    return data
+
+
+def _convert(data: str, profile: str, program: str, *options: str) -> None:
+    if measure.commands("convert", data, "-o", profile, "--binary", program, *options).returncode:
         raise CommandError("the recording gave no profile", 1)
+
+
+def _hand_out(made: str, program: str, output: str) -> None:
+    with open(made, "rb") as source, AtomicFile(output) as file:
+        shutil.copyfileobj(source, file.file)
+    shutil.copymode(program, output)
+
+
+def _lay_out(bolt: Bolt, program: str, data: str, folder: str, output: str) -> None:
+    preagg, fdata, made = (os.path.join(folder, name)
+                           for name in ("perf.preagg", "perf.fdata", "optimised"))
+    _convert(data, preagg, program, "--preagg-form", bolt.preagg_form)
     _say("perf2bolt and llvm-bolt")
     with lasting("perf2bolt"):
         mismatching = bolt.profile(preagg, program, fdata)
     if mismatching:
         _say(f"{mismatching} traces do not fit the program's code; was it rebuilt meanwhile?")
-    laid_out = os.path.join(folder, "optimised")
     with lasting("llvm-bolt"):
-        functions = bolt.lay_out(program, fdata, laid_out)
-    with open(laid_out, "rb") as made, AtomicFile(output) as file:
-        shutil.copyfileobj(made, file.file)
-    shutil.copymode(program, output)
+        functions = bolt.lay_out(program, fdata, made)
+    _hand_out(made, program, output)
     _say(f"BOLT {bolt.version} laid out {functions} functions with a profile: {output}")
+
+
+def _rebuild(rebuild: str, program: str, data: str, folder: str, output: str) -> None:
+    profile, made = (os.path.abspath(os.path.join(folder, name))
+                     for name in ("perf.prof.txt", "optimised"))
+    _convert(data, profile, program)
+    words = rebuild.replace("{profile}", shlex.quote(profile)).replace(
+        "{output}", shlex.quote(made))
+    _say(words)
+    code = subprocess.run(words, shell=True, stdin=subprocess.DEVNULL, check=False).returncode
+    if code:
+        raise CommandError(f"--rebuild: the command ended with {code}", 1)
+    if not os.path.isfile(made):
+        raise CommandError("--rebuild: the command wrote no {output}", 1)
+    _hand_out(made, program, output)
+    _say(f"compiled again with the profile: {output}")
 
 
 def _measure(

@@ -75,7 +75,28 @@ def test_without_a_count_nothing_is_counted(program, tmp_path, monkeypatch, capf
     assert os.access("app.bolt", os.X_OK) and os.listdir() != ["app"]
 
 
+@pytest.mark.peer
+def test_a_program_is_compiled_again_with_its_profile(tmp_path, monkeypatch, capfd):
+    clang = next(iter(sorted(Path("/usr/bin").glob("clang-1[49]"), reverse=True)), None)
+    if clang is None and os.environ.get("CI") != "true":
+        pytest.skip("no clang")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(HERE / "layout.c", "layout.c")
+    subprocess.run([clang, "-O1", "-g", "-o", "app", "layout.c"], check=True)
+    assert main(["optimize", "-F", "5000", "--repeat", "1", "--no-count", "--keep", "kept",
+                 "--rebuild", f"{clang} -O2 -g -fprofile-sample-use={{profile}} -o {{output}} "
+                 "layout.c", "--", "./app", str(STEPS)]) == 0
+    out, errors = capfd.readouterr()
+    assert "compiled again with the profile: ./app.optimised" in errors
+    assert "CPU seconds" in out
+    assert (tmp_path / "kept" / "perf.prof.txt").read_text().startswith(("main:", "step:"))
+    texts = {subprocess.check_output([f"./{name}", "1000"]) for name in ("app", "app.optimised")}
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize(("words", "message"), [
+    (["--rebuild", "cc -o {output}", "--", "true"], "must name {profile} and {output}"),
+    (["--rebuild", "x", "--bolt", "/", "--", "true"], "--bolt, --rebuild: give one of them"),
     ([], "no program given"), (["--", "no-such-program"], "there is no such program"),
     (["--repeat", "0", "--", "true"], "--repeat: at least 1"),
     (["--bolt", "/", "--", "true"], "no perf2bolt and llvm-bolt on /"),
@@ -87,7 +108,8 @@ def test_mistakes_are_named(program, tmp_path, capfd, words, message, bolt):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
-    given = [word.format(script=script, program=program) for word in words]
+    given = [word.replace("{script}", str(script)).replace("{program}", program)
+             for word in words]
     assert main(["optimize", *given]) in (1, 2)
     assert message in capfd.readouterr().err.splitlines()[-1]
     assert not Path(f"{program}.bolt").exists()
