@@ -292,7 +292,7 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs/index.md").read_text()
     words = {word for block in re.findall(r"```\{toctree\}\n(.*?)```", index, re.S)
              for word in block.splitlines() if word and word[0] != ":" and "/" not in word}
-    pages = {path.stem for path in tracked("docs/*.md")} - {"index"}
+    pages = {path.stem for path in tracked("docs/*.md", "docs/*.ipynb")} - {"index"}
     assert len(pages) > 25
     assert not [page for page in pages if not any(fnmatch(page, word) for word in words)]
     assert not [word for word in words if not any(fnmatch(page, word) for page in pages)]

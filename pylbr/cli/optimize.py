@@ -194,7 +194,7 @@ def _measure(
 
 
 def _count(*commands: list[str]) -> tuple[int | None, ...]:
-    """Taken branches of each; the first tells how long the next will take."""
+    """Taken branches of each; the first shows how long the next will take."""
     counts: list[int | None] = []
     expected = None
     for number, words in enumerate(commands, 1):
