@@ -93,8 +93,9 @@ RUNS = {
 
 
 def running() -> subprocess.Popen[bytes]:
-    """A program that runs until it is killed, for `record -p`."""
-    program = "import time\nwhile True: sum(range(20_000)); time.sleep(0.0005)"
+    """A program that runs until it is killed, or its parent is gone, for `record -p`."""
+    program = ("import os, time\nparent = os.getppid()\n"
+               "while os.getppid() == parent: sum(range(20_000)); time.sleep(0.0005)")
     return subprocess.Popen([sys.executable, "-S", "-c", program])
 
 
