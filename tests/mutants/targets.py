@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["INLINED_IN", "NEAREST", "nearest"]
 
 _CORE = ("tests/core/test_twin.py", "tests/core/test_facility.py", "tests/core/test_table.py",
-         "tests/core/test_bad_input.py", "tests/cpu/test_select.py", "tests/cpu/test_twin.py",
-         "tests/cpu/test_recording.py", "tests/cpu/test_events.py")
+         "tests/core/test_bad_input.py", "tests/core/test_borders.py", "tests/cpu/test_select.py",
+         "tests/cpu/test_twin.py", "tests/cpu/test_recording.py", "tests/cpu/test_events.py")
 _REPLAY = ("tests/replay", "tests/sample/test_engines.py", "tests/core/test_bad_input.py")
 _POLICY = ("tests/verify/test_search.py", "tests/verify/test_guards.py",
            "tests/verify/test_contract.py", "tests/verify/test_bugs.py",
@@ -20,7 +20,7 @@ _PERF = ("tests/perf", "tests/trace")
 
 #: A source, or a directory of them -> tests.
 NEAREST: dict[str, tuple[str, ...]] = {
-    "lbrcore/lbr.pyx": _CORE,
+    "lbrcore/lbr.pyx": (*_CORE, "tests/api/test_shown.py", "tests/core/test_narrowing.py"),
     "lbrcore/lbr.pxd": (*_CORE, *_REPLAY),
     "lbrcore/control.pyx": _CORE,
     "lbrcore/batch.pyx": _CORE,
