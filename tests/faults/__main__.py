@@ -46,7 +46,7 @@ def main() -> int:
             run, cells = RUNS[name], []
             faulty.load(run)
             calls, whole = faulty.counted(run), faulty.outcome(run)
-            assert whole.code == 0, whole.error
+            assert whole.code == run.code, (whole.code, whole.error)
             for fault in args.fault or FAULTS:
                 count = calls[FAULTS[fault][0]]
                 fired = 0

@@ -68,6 +68,13 @@ static int spared(int file)
     return file == 2 || (fstat(file, &found) == 0 && S_ISCHR(found.st_mode));
 }
 
+/* Pipes between processes do not fail so, and the pools of Python then wait for ever. */
+static int piped(enum kind kind, int file)
+{
+    struct stat found;
+    return kind == READ && way != HALF && fstat(file, &found) == 0 && S_ISFIFO(found.st_mode);
+}
+
 #define REAL(name) ((__typeof__(&name))real(#name))
 
 static void *real(const char *name)
@@ -78,7 +85,7 @@ static void *real(const char *name)
 #define TRANSFER(kind, name, type, more_words, more_names)                     \
     ssize_t name(int file, type data, size_t size more_words)                  \
     {                                                                          \
-        if (size && !spared(file) && fails(kind)) {                            \
+        if (size && !spared(file) && !piped(kind, file) && fails(kind)) {                            \
             if (way != HALF)                                                   \
                 return -1;                                                     \
             size = size / 2 + 1;                                               \

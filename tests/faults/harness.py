@@ -161,13 +161,13 @@ def judge(run: Run, whole: Outcome, found: Outcome, fault: str) -> str:
     if extra:
         return f"left {', '.join(extra)}"
     said = [line for line in found.error.splitlines() if line not in whole.error.splitlines()]
-    if found.code == 0 and said and found.files == whole.files:
+    if found.code == whole.code and said and found.files == whole.files:
         return "" if len(said) == 1 else f"{len(said)} lines: {found.error!r}"
-    if found.code == 0:
+    if found.code == whole.code:
         if (found.out, found.error) != (whole.out, whole.error) and run.same:
-            return "other output, exit code 0"
+            return f"other output, exit code {found.code}"
         if found.files != whole.files and run.same or run.output and written in (b"", OLD):
-            return "other file, exit code 0"
+            return f"other file, exit code {found.code}"
         return ""
     if found.code != 2:
         return f"exit code {found.code}: {found.error!r}"
