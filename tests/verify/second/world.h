@@ -2,7 +2,7 @@
 //
 // A state is what memory and registers hold.  Two states are one if they differ in which guest is
 // called A, or in how the records of an owner are told apart: so a state's name is the smallest,
-// over the orders of the guests, of its contents with records numbered by first appearance.
+// over the orders of the processors and guests, of its contents with records numbered by first appearance.
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -153,8 +153,17 @@ template <class V> void see(V &v, Cpu &c, int depth) {
     }
 }
 
-template <class V> void see(V &v, World &w, const Size &size, const std::vector<int> &order) {
-    for (int i = 0; i < size.cpus; i++) {
+// Numbers from 0 in ascending order, the first of their permutations.
+inline std::vector<int> ascending(int count) {
+    std::vector<int> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return numbers;
+}
+
+template <class V>
+void see(V &v, World &w, const Size &size, const std::vector<int> &cpus,
+         const std::vector<int> &order) {
+    for (int i : cpus) {
         see(v, w.cpu[i], size.depth);
         see(v, w.window[i], size.depth);
         see(v, w.kept_host[i], size.depth);
@@ -191,14 +200,15 @@ struct Namer {
 };
 
 inline std::string name_of(World &w, const Size &size) {
-    std::vector<int> order(size.guests);
-    std::iota(order.begin(), order.end(), 0);
+    std::vector<int> cpus = ascending(size.cpus), order = ascending(size.guests);
     std::string least;
     do {
-        Namer namer(order);
-        see(namer, w, size, order);
-        if (least.empty() || namer.out < least) least = namer.out;
-    } while (std::next_permutation(order.begin(), order.end()));
+        do {
+            Namer namer(order);
+            see(namer, w, size, cpus, order);
+            if (least.empty() || namer.out < least) least = namer.out;
+        } while (std::next_permutation(order.begin(), order.end()));
+    } while (std::next_permutation(cpus.begin(), cpus.end()));
     return least;
 }
 
@@ -215,9 +225,7 @@ struct Census {
 
 inline Record fresh(World &w, const Size &size, Byte owner, bool kernel) {
     Census census{owner};
-    std::vector<int> order(size.guests);
-    std::iota(order.begin(), order.end(), 0);
-    see(census, w, size, order);
+    see(census, w, size, ascending(size.cpus), ascending(size.guests));
     Record record{owner, kernel, 0};
     while (census.taken[record.id]) record.id++;
     return record;
