@@ -10,6 +10,7 @@ from pathlib import Path
 from pylbr.arbitration import make_policy
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
+from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.embed.machine import executable_model
 from pylbr.errors import CommandError
@@ -57,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of KTAP")
     parser.add_argument("--points", type=int, default=8, metavar="N",
                         help="save each guest at N points of its run (default: %(default)s)")
+    add_terminal_options(parser)
 
 
 def _counterexamples(args: argparse.Namespace) -> int:
