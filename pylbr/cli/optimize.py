@@ -32,8 +32,7 @@ Functions change places only in a program that was linked with -Wl,--emit-relocs
 examples:
   pylbr optimize -- ./app input.txt          writes ./app.bolt
   pylbr optimize -F 5000 --no-count -o fast -- ./app input.txt
-  pylbr optimize --rebuild 'clang -O2 -g -fprofile-sample-use={profile} -o {output} app.c' \\
-      -- ./app input.txt                     compiles it again (AutoFDO): ./app.optimised
+  pylbr optimize --rebuild './build {profile} {output}' -- ./app   writes ./app.optimised
 """
 
 
