@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +99,36 @@ def test_pages_with_a_test_of_their_own_are_named_there():
         assert Path(name).name in (ROOT / test).read_text(), name
 
 
+@contextmanager
+def ending_after(seconds):
+    """An example without an end, such as a loop over an endless stream, is a failure."""
+    def fail(*_):
+        pytest.fail(f"an example has not ended after {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_example_without_an_end_fails():
+    with pytest.raises(pytest.fail.Exception, match="has not ended after 1 seconds"), \
+            ending_after(1):
+        while True:
+            pass
+
+
 @pytest.mark.parametrize("name", [name for name in PAGES
                                   if name not in ELSEWHERE and python_of(name)])
 def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scope = GIVEN.get(name, lambda folder: {})(tmp_path)
-    for code in python_of(name):
-        exec(compile(code, name, "exec"), scope)
+    with ending_after(600):
+        for code in python_of(name):
+            exec(compile(code, name, "exec"), scope)
     if name == "docs/embedding-unicorn.md":
         assert "NEAR_REL_CALL" in capsys.readouterr().out
 

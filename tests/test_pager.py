@@ -19,6 +19,7 @@ from lbrcore import BRANCH_DTYPE
 from pylbr.cli import COMMANDS, parser_of
 from pylbr.files.elf import ElfImage
 from pylbr.trace import Metadata, Module, Writer
+from tests.terminals import written
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +50,7 @@ def on_terminal(words, columns=100, **environment):
     process = subprocess.Popen(
         [sys.executable, "-m", "pylbr", *map(str, words)], stdin=theirs, stdout=theirs,
         stderr=subprocess.PIPE, env={**kept, "TERM": "xterm", **environment})
-    os.close(theirs)
-    seen = b""
-    while True:
-        try:
-            part = os.read(ours, 1 << 16)
-        except OSError:  # EIO: the last writer has closed it
-            break
-        if not part:
-            break
-        seen += part
-    os.close(ours)
+    seen = written(ours, theirs)
     error = process.stderr.read().decode()
     process.stderr.close()
     return process.wait(), seen.decode().replace("\r\n", "\n"), error

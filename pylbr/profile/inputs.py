@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import combinations
@@ -17,6 +18,7 @@ from pylbr.trace.formats import detect
 __all__ = ["inputs_of", "weighted_inputs"]
 
 _BLOCK: Final = 1 << 20
+_EDGE: Final = 1 << 12
 
 
 def inputs_of(words: Sequence[str]) -> list[str]:
@@ -92,7 +94,8 @@ def _weighted(word: str) -> tuple[int, str]:
 def _refuse_copies(names: Sequence[str]) -> None:
     """One recording under two names would be added twice.
 
-    Files of one size are compared byte by byte, URLs by the MD5 that an object store reports.
+    Files of one size that begin and end alike are compared byte by byte, URLs by the MD5 that an
+    object store reports.
     """
     alike: dict[Hashable, list[str]] = {}
     for name in names:
@@ -115,7 +118,11 @@ def _outline(name: str) -> Hashable | None:
         return tuple(_members(name))
     if not os.path.isfile(name) or not os.path.getsize(name):
         return None
-    return os.path.getsize(name)
+    with open(name, "rb") as file:
+        first = file.read(_EDGE)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _EDGE, 0))
+        return size, zlib.crc32(first), zlib.crc32(file.read(_EDGE))
 
 
 def _members(name: str) -> Iterator[tuple[str, int]]:

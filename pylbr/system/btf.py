@@ -34,7 +34,7 @@ class Member:
 class Btf:
     """Structures by their names."""
 
-    def __init__(self, data: bytes, types: bytes, strings: bytes) -> None:
+    def __init__(self, types: bytes, strings: bytes) -> None:
         self._types, self._strings = types, strings
         self._structs: dict[int, int] = {}  # by the offset of the name: where the type is
         at = 0
@@ -56,7 +56,7 @@ class Btf:
         magic, _, _, head, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             return None
-        return cls(data, data[head + types:head + types + types_size],
+        return cls(data[head + types:head + types + types_size],
                    data[head + strings:head + strings + strings_size])
 
     def struct(self, name: str) -> dict[str, Member]:

@@ -126,6 +126,9 @@ class _Run:
             self._sink.samples(batch)
         outcome.exit_code = exit_code(process.status or 0)
         outcome.remarks += process.remarks + self._mapped.remarks()
+        if self._stacks and not len(self._gates):
+            outcome.remarks.append("QEMU's monitor showed no interrupt gates: an interrupt after a "
+                                   "return or an indirect jump may stand as its target")
         if self._drain.cut:
             outcome.remarks.append(
                 f"{self._drain.cut:,} of {self._stacks:,} stacks are shorter: an interrupt, an "

@@ -18,8 +18,9 @@ from pylbr.trace.lbrt_streams import StreamReader, StreamWriter
 
 __all__ = ["mend", "pack_parity", "unpack_copy"]
 
-#: Chunks as written.
+#: Chunks as written, and how many a reader takes.
 _CHUNKS: Final = 16
+_MOST_CHUNKS: Final = 1 << 12
 
 
 def pack_parity(graphs: Sequence[bytes]) -> bytes:
@@ -55,7 +56,8 @@ def mend(graphs: Sequence[bytes], payload: bytes) -> list[bytes]:
     data = b"".join(graphs)
     sizes = read.numbers(len(graphs), len(graphs)).tolist()
     length = read.number(len(data))
-    if sizes != [len(graph) for graph in graphs] or not length:
+    if sizes != [len(graph) for graph in graphs] or not length or (
+            length * _MOST_CHUNKS < len(data)):
         raise LayoutError("its checksum differs, and what mends it is of another graph")
     chunks = _chunks(data, length)
     checks = read.stream(4 * len(chunks))
@@ -86,6 +88,8 @@ def unpack_copy(payload: bytes) -> list[bytes]:
     read = StreamReader(payload)
     sizes = [read.number() for _ in range(read.number(len(payload)))]
     at, found = len(payload) - sum(sizes), []
+    if at < 0:
+        raise LayoutError("sizes of the graph's copies are damaged")
     for size in sizes:
         found.append(payload[at:at + size])
         at += size

@@ -58,7 +58,15 @@ class Model:
             raise ValueError("these branches never come back to a place with the same calls open")
 
     def stream(self, seed: int, chunk: int = 1 << 16) -> Iterator[np.ndarray]:
-        """Arrays of `chunk` rows, without end; the same for the same seed."""
+        """Arrays of BRANCH_DTYPE, shape (chunk,), without end; the same for the same seed.
+
+        Raises
+        ------
+        ValueError
+            `chunk` is not positive.
+        """
+        if chunk < 1:
+            raise ValueError(f"chunk: must be at least 1, not {chunk}")
         rng = np.random.default_rng(seed)
         at = int(rng.integers(self._first, self._last))
         out, fill = np.empty(chunk, self._rows.dtype), 0
@@ -109,7 +117,7 @@ def _open_calls(rows: np.ndarray) -> np.ndarray:
 
 
 def stream(name: str, seed: int, chunk: int = 1 << 16) -> Iterator[np.ndarray]:
-    """Branches like those of a recorded workload, without end.
+    """Branches like those of a recorded workload: arrays of BRANCH_DTYPE, oldest first, no end.
 
     Parameters
     ----------

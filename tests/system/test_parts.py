@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from lbrcore import BranchClass
 from pylbr.embed.image import Image
 from pylbr.errors import CommandError, UnsupportedFeature
+from pylbr.record.engine import Outcome
 from pylbr.record.wire_numbers import BLOCK_DTYPE
 from pylbr.system.btf import Btf
-from pylbr.system.engine import system_command
+from pylbr.system.engine import _Run, system_command
 from pylbr.system.kernel import GuestKernel
 from pylbr.system.monitor import gates_in
 
@@ -79,3 +81,14 @@ def test_a_missing_qemu_is_named(monkeypatch):
     monkeypatch.setenv("PYLBR_QEMU_SYSTEM", "no-such-qemu")
     with pytest.raises(UnsupportedFeature, match="no no-such-qemu found: install QEMU's system"):
         system_command(["-kernel", "vmlinuz"])
+
+
+@pytest.mark.parametrize("gates, said", [([], 1), ([0xFFFFFFFF81000000], 0)])
+def test_interrupts_that_could_not_be_cut_are_told(gates, said):
+    run = object.__new__(_Run)
+    vars(run).update(
+        _stacks=3, _gates=np.array(gates, np.uint64), _sweep=lambda: None, _look=lambda: None,
+        _kept=None, _outcome=Outcome(), _drain=SimpleNamespace(cut=0, damaged=0),
+        _wire=SimpleNamespace(lost_threads=0), _mapped=SimpleNamespace(remarks=list))
+    remarks = run.finish(SimpleNamespace(status=0, remarks=[])).remarks
+    assert sum("no interrupt gates" in remark for remark in remarks) == said

@@ -14,7 +14,8 @@ from pylbr import trace
 from pylbr.errors import TraceError
 from pylbr.trace import lbrt_layout, lbrt_reference, lbrt_writer
 from pylbr.trace.lbrt_layout import LayoutError
-from pylbr.trace.lbrt_mending import mend, pack_parity
+from pylbr.trace.lbrt_mending import mend, pack_parity, unpack_copy
+from pylbr.trace.lbrt_streams import StreamWriter
 
 FIELDS = BRANCH_DTYPE.names
 
@@ -227,6 +228,19 @@ def test_damage_no_longer_than_a_chunk_is_mended():
         mend([bytes(data), *graphs[1:]], parity)
     with pytest.raises(LayoutError, match="of another graph"):
         mend([*graphs[:2], b"x"], parity)
+    many = StreamWriter()
+    many.numbers(np.array([1 << 20], np.uint64))
+    many.number(1)
+    with pytest.raises(LayoutError, match="of another graph"):  # a chunk for each byte
+        mend([bytes(1 << 20)], many.data)
+
+
+def test_sizes_of_copies_that_exceed_the_part():
+    write = StreamWriter()
+    write.number(1)
+    write.number(100)
+    with pytest.raises(LayoutError, match="copies are damaged"):
+        unpack_copy(write.data)
 
 
 def test_every_byte_changed_never_gives_a_wrong_row(small, tmp_path):

@@ -93,3 +93,8 @@ def test_branches_that_never_repeat_make_no_model():
         workloads.Model(rows)
     with pytest.raises(ValueError, match="no branches"):
         workloads.Model(rows[:0])
+
+
+def test_arrays_without_rows_are_refused():
+    with pytest.raises(ValueError, match="chunk: must be at least 1, not 0"):
+        next(workloads.stream("gzip", seed=1, chunk=0))
