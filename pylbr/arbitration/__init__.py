@@ -15,12 +15,13 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from pylbr.arbitration import cython_file
 from pylbr.arbitration.microsteps import Policy
 from pylbr.errors import ConfigurationError
 
 __all__ = [
-    "ENTRY_POINT_GROUP", "POLICIES", "Policy", "known_flaws", "make_policy", "named",
-    "register_file",
+    "ENTRY_POINT_GROUP", "POLICIES", "Policy", "as_called", "is_file", "known_flaws", "make_policy",
+    "named", "register_file",
 ]
 
 ENTRY_POINT_GROUP: Final = "pylbr.policies"
@@ -51,10 +52,16 @@ def _found() -> dict[str, Maker]:
 
 #: Name -> what makes the policy.
 POLICIES: Final = _found()
+_files: dict[str, str] = {}  # name -> the file that registered it
+
+
+def is_file(policy: str) -> bool:
+    """Whether a command line names a policy by its file, in Python or in Cython."""
+    return policy.endswith((".py", ".pyx"))
 
 
 def register_file(path: str) -> list[str]:
-    """Register the policies of a Python file, by its dict ``POLICIES``.
+    """Register the policies of a file in Python or Cython, by its dict ``POLICIES``.
 
     Returns
     -------
@@ -64,12 +71,17 @@ def register_file(path: str) -> list[str]:
     Raises
     ------
     ConfigurationError
-        It cannot be read or run, or registers nothing.
+        It cannot be read, compiled or run, or registers nothing.
+    UnsupportedFeature
+        It is in Cython, and Cython or a C compiler is missing.
     """
-    try:
-        found = runpy.run_path(path).get("POLICIES")
-    except Exception as error:
-        raise ConfigurationError(f"{path}: {type(error).__name__}: {error}") from error
+    if path.endswith(".pyx"):
+        found = getattr(cython_file.load(path), "POLICIES", None)
+    else:
+        try:
+            found = runpy.run_path(path).get("POLICIES")
+        except Exception as error:
+            raise ConfigurationError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict) or not found:
         raise ConfigurationError(f"{path}: it has no policy; write POLICIES = {{'name': Class}}")
     for name, maker in found.items():
@@ -78,14 +90,20 @@ def register_file(path: str) -> list[str]:
             del POLICIES[str(name)]
             raise ConfigurationError(f"{path}: policy {name!r} is a {type(made).__name__}, not a "
                                      "pylbr.arbitration.Policy")
+        _files[str(name)] = path
     return [str(name) for name in found]
 
 
+def as_called(policy: str) -> str:
+    """A policy as a command line names it: by the file that registered it, or by its name."""
+    return _files.get(policy, policy)
+
+
 def named(policies: Iterable[str]) -> list[str]:
-    """Names of policies as a command line has them: a file ``NAME.py`` is registered, and stands
-    for its policies."""
+    """Names of policies as a command line has them: a file ``NAME.py`` or ``NAME.pyx`` is
+    registered, and stands for its policies."""
     return [name for policy in policies
-            for name in (register_file(policy) if policy.endswith(".py") else [policy])]
+            for name in (register_file(policy) if is_file(policy) else [policy])]
 
 
 def make_policy(name: str, flaws: Iterable[str] = ()) -> Policy:

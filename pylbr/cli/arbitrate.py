@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
                         help=f"default: all of {', '.join(POLICIES)}; a file NAME.py is a policy "
-                        "in plain Python")
+                        "in plain Python, NAME.pyx one in Cython")
     parser.add_argument("--branches", type=int, default=20_000_000,
                         help="branches of each run (default: %(default)s)")
     rates = Workload()

@@ -7,7 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from pylbr.arbitration import make_policy
+from pylbr.arbitration import make_policy, named
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
 from pylbr.cli.pager import add_terminal_options
@@ -35,6 +35,7 @@ examples:
   pylbr selftest
   pylbr selftest --policy request --cpu alder-lake-p
   pylbr selftest --policy kvm-legacy --group contention
+  pylbr selftest --policy ./mine.py                            a policy of one's own
   pylbr verify --set public --out bugs
   pylbr selftest --counterexample bugs/30-mediated-arch-lbr-P1.story.json
   pylbr selftest --counterexample bugs                         a table of all in that directory
@@ -45,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     parser.add_argument("-p", "--policy", default="lease",
-                        help="one of pylbr arbitrate's (default: %(default)s)")
+                        help="one of pylbr arbitrate's, or a file NAME.py or NAME.pyx that has one "
+                        "(default: %(default)s)")
     add_cpu(parser, f"processor (default: {DEFAULT_MODEL}, or skylake for a policy of legacy LBRs)")
     parser.add_argument("--group", action="append", help="only this group; may be repeated",
                         choices=("works", "state", "msrs", "contention"))
@@ -110,8 +112,17 @@ def _counterexample(args: argparse.Namespace) -> int:
     return int(not found.shown)
 
 
+def _policy(wanted: str) -> str:
+    """The policy's name; that of a file is registered."""
+    names = named([wanted])
+    if len(names) > 1:
+        raise CommandError(f"--policy {wanted}: it has {', '.join(names)}; one file, one policy")
+    return names[0]
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if something that the policy promises does not hold."""
+    args.policy = _policy(args.policy)
     if args.counterexample:
         whole = args.counterexample.is_dir()
         return _counterexamples(args) if whole else _counterexample(args)

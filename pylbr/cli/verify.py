@@ -12,13 +12,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pylbr.arbitration import POLICIES, make_policy, named
+from pylbr.arbitration import POLICIES, is_file, make_policy, named
 from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
 from pylbr.tables import print_table
 from pylbr.verify import run as suites_run
-from pylbr.verify import script, template
+from pylbr.verify import script, template, template_cython
 from pylbr.verify.bugs import Caught, catch_all
 from pylbr.verify.models import ARCHITECTURAL_ONLY, FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
@@ -44,9 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
                         help=f"default: all of {', '.join(POLICIES)}; a file NAME.py is a policy "
-                        "in plain Python")
+                        "in plain Python, NAME.pyx one in Cython")
     parser.add_argument("--new-policy", metavar="NAME",
-                        help="write NAME.py, a policy to start from, with a table of the hooks")
+                        help="write NAME.py, or NAME.pyx if NAME ends so: a policy to start from, "
+                        "in plain Python or in Cython, with a table of the hooks")
     parser.add_argument("--set", choices=("standard", *EXTENDED, "bugs", "mutants", "public"),
                         default="standard", help="what to search (default: %(default)s)")
     parser.add_argument("--depth", type=int, choices=(1, 2, 3),
@@ -263,17 +264,18 @@ def _ownership(args: argparse.Namespace) -> int:
     return 0
 
 
-def _new_policy(name: str) -> int:
-    """Write the template under another name."""
+def _new_policy(wanted: str) -> int:
+    """Write the template under another name, in Python or in Cython."""
+    name, suffix = wanted.removesuffix(".pyx"), ".pyx" if wanted.endswith(".pyx") else ".py"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) or name in POLICIES:
         raise CommandError(f"--new-policy: {name!r} is not free or not a name: lower case letters, "
                            "digits and hyphens")
-    path = Path(name.replace("-", "_") + ".py")
-    text = Path(template.__file__).read_text()
+    path = Path(name.replace("-", "_") + suffix)
+    text = Path(template.__file__).read_text() if suffix == ".py" else template_cython.TEXT
     kind = "".join(part.capitalize() for part in name.split("-"))
-    text = text.replace("./template.py", f"./{path}").replace("Template(", f"{kind}(").replace(
-        ": Template}", f": {kind}}}").replace('"template"', f'"{name}"').replace(
-        "`template`", f"`{name}`")
+    text = text.replace(f"./template{suffix}", f"./{path}").replace(
+        "Template(", f"{kind}(").replace(": Template}", f": {kind}}}").replace(
+        '"template"', f'"{name}"').replace("`template`", f"`{name}`")
     try:
         with path.open("x") as file:
             file.write(text)
@@ -285,7 +287,7 @@ def _new_policy(name: str) -> int:
 
 def _register(args: argparse.Namespace) -> None:
     """Files among the policies become the policies that they register."""
-    args.files = [policy for policy in args.policies if policy.endswith(".py")]
+    args.files = [policy for policy in args.policies if is_file(policy)]
     args.policies = named(args.policies)
 
 

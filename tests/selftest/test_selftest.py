@@ -63,6 +63,22 @@ def test_a_hole_that_the_policy_does_not_document_fails(capsys, monkeypatch):
     assert any(name.startswith("P1 in") for name in failed)
 
 
+def test_a_policy_of_ones_own_is_held_to_what_it_claims(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "--new-policy", "mine"]) == 0
+    capsys.readouterr()
+    path = tmp_path / "mine.py"
+    text = path.read_text().replace("return cpu.wanted", "return False")
+    for claims, status in (("", 1), ('claims = ("P1", "P22")', 1), ('claims = ("P1", "P2")', 0)):
+        path.write_text(text.replace('# claims = ("P1", "P2")', claims))
+        code, found = run(capsys, "-p", "./mine.py", "--group", "contention")
+        assert code == status
+        p22 = next(name for name in found if name.startswith("P22 in"))
+        assert found[p22] == (True, False, None if status else "XFAIL")
+        assert found["IPI opens cpu-exclude at every micro-step"][1] is not bool(status)
+    monkeypatch.delitem(POLICIES, "mine")
+
+
 def test_a_model_that_a_policy_is_not_for(capsys):
     assert main(["selftest", "-p", "kvm-legacy", "-m", "sapphire-rapids"]) == 2
     assert main(["selftest", "-m", "skylake"]) == 2

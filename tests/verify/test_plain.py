@@ -1,19 +1,22 @@
 """Policies in plain Python: the same hooks, the same states, and mistakes in one line."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from pylbr.arbitration import POLICIES, make_policy, named, register_file
+from pylbr import arbitration
+from pylbr.arbitration import POLICIES, cython_file, make_policy, named, register_file
 from pylbr.arbitration.plain import DOCUMENTED, HOOKS, CpuView, PlainPolicy, VcpuView
 from pylbr.cli import main
 from pylbr.errors import ConfigurationError
-from pylbr.verify import template
+from pylbr.verify import template, template_cython
 from pylbr.verify.explore import Explorer
-from pylbr.verify.models import Configuration
+from pylbr.verify.models import Configuration, explore
 from pylbr.verify.properties import NAMES
 from pylbr.verify.suites import EXTENDED
 from pylbr.verify.template import Template
+from tests.once import needs
 from tests.verify.explored import explored
 
 
@@ -187,3 +190,56 @@ def test_the_page_and_the_template_have_every_hook_and_member():
         assert f"`{name}" in page, name
     for name, arguments in HOOKS.items():
         assert f"\n{name}({arguments}) " in Path(template.__file__).read_text()
+
+
+def test_a_file_in_cython(tmp_path, monkeypatch, capsys):
+    """Written, run, broken, run again: the same states as in Python; nothing is left beside it."""
+    needs("cc")
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "--new-policy", "my-policy.pyx"]) == 0
+    path = tmp_path / "my_policy.pyx"
+    text = path.read_text()
+    assert "cdef class MyPolicy(SingleOwner)" in text and "template" not in text.lower()
+    assert named(["./my_policy.pyx"]) == ["my-policy"]
+    result = explore(Configuration("my-policy", depth=1, guests=1))
+    assert (result.states, result.transitions, result.diameter, 0) == compiled()
+    path.write_text(text.replace("return c.wanted", "return False"))
+    assert main(["verify", "./my_policy.pyx", "--depth", "1", "--guests", "1", "--jobs", "2",
+                 "--stories"]) == 1
+    assert "# => P22 broken" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_cython_template_lists_hooks_that_there_are():
+    declared = (Path(arbitration.__file__).parent / "microsteps.pxd").read_text()
+    listed = re.findall(r"^((?:void|int|bint) \w+\(.*?\))", template_cython.TEXT, re.M)
+    assert len(listed) > 10
+    for hook in listed:
+        assert f"    cdef {hook} noexcept nogil\n" in declared
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("mine.pyx", "x = 1", "it has no policy"), ("mine.pyx", "raise ValueError(3)", "ValueError: 3"),
+    ("mine.pyx", "cdef int x\ny = &x", "mine.pyx:2:"), ("mine.pyx", None, "No such file"),
+    ("my-own.pyx", "x = 1", "name it as a module"),
+])
+def test_files_in_cython_that_are_no_policy(tmp_path, name, text, message, capsys):
+    needs("cc")
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    assert main(["verify", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(path) in err and message in err
+
+
+def test_a_file_in_cython_without_its_compilers(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "mine.pyx"
+    path.write_text("x = 1")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert main(["verify", str(path)]) == 2
+    assert "needs a C compiler: no-such-compiler" in capsys.readouterr().err
+    monkeypatch.setattr(cython_file, "find_spec", lambda name: None)
+    path.write_text("x = 2")
+    assert main(["verify", str(path)]) == 2
+    assert "needs Cython: pip install" in capsys.readouterr().err
