@@ -19,14 +19,16 @@ from pylbr.errors import CommandError
 from pylbr.tables import print_table
 from pylbr.verify import run as suites_run
 from pylbr.verify import script, template, template_cython
-from pylbr.verify.bugs import Caught, catch_all
+from pylbr.verify.bugs import BUGS, Caught, catch_all
 from pylbr.verify.models import ARCHITECTURAL_ONLY, FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
 from pylbr.verify.script import Script
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import (
+    CORRECT,
     EQUIVALENT,
     EXTENDED,
+    SWITCHED,
     FlawResult,
     broken_claims,
     mutants,
@@ -37,14 +39,18 @@ from pylbr.verify.walks import Walked, everything, walk
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
+#: Sets of flaws and bugs -> the code that they are of.
+_OF_SET = {"bugs": SWITCHED, "mutants": CORRECT,
+           "public": tuple(dict.fromkeys(bug.policy for bug in BUGS))}
+
 HELP = "search every interleaving of host and guests for leaks and losses"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
-                        help=f"default: all of {', '.join(POLICIES)}; a file NAME.py is a policy "
-                        "in plain Python, NAME.pyx one in Cython")
+                        help=f"default: all of {', '.join(POLICIES)}, or all that a set has; a "
+                        "file NAME.py is a policy in plain Python, NAME.pyx one in Cython")
     parser.add_argument("--new-policy", metavar="NAME",
                         help="write NAME.py, or NAME.pyx if NAME ends so: a policy to start from, "
                         "in plain Python or in Cython, with a table of the hooks")
@@ -197,6 +203,9 @@ def _walks(args: argparse.Namespace) -> int:
 def _searches(args: argparse.Namespace) -> int:
     configurations = _configurations(args)
     results = _all(args, suites_run.search, configurations, "state")
+    if args.out:  # first: what reads the tables may end before they do
+        count = len(suites_run.save_stories(results, args.out))
+        print(f"{count} stories in {args.out}", file=sys.stderr)
     if args.json:
         print(json.dumps([suites_run.json_of(result) for result in results], indent=1))
     else:
@@ -207,9 +216,6 @@ def _searches(args: argparse.Namespace) -> int:
         for result in results:
             for name, path in result.broken.items():
                 print("\n" + story_of(result.configuration, name, path).text())
-    if args.out:
-        count = len(suites_run.save_stories(results, args.out))
-        print(f"\n{count} stories in {args.out}", file=sys.stderr)
     return 1 if any(broken_claims(r.configuration.policy, r.broken) for r in results) else 0
 
 
@@ -291,6 +297,32 @@ def _register(args: argparse.Namespace) -> None:
     args.policies = named(args.policies)
 
 
+def _refuse_what_is_not_used(args: argparse.Namespace) -> None:
+    """Options that would change nothing, and policies that a set has not."""
+    if args.replay or args.story is not None or args.what_if is not None:
+        given = "--replay" if args.replay else "--what-if" if args.story is None else "--story"
+        unused = ("depth", "guests", "cpus", "features", "events", *["flaw"] * bool(args.replay))
+        reason = "the story has it: write it there"
+    elif args.ownership:
+        given, reason = "--ownership", "it has a configuration of its own"
+        unused = ("depth", "guests", "cpus", "features", "events", "flaw")
+    elif args.walk:
+        given, reason = "--walk", "a walk has everything, at depth 32"
+        unused = ("depth", "features", "events")
+    elif args.set in _OF_SET:
+        given, reason = f"--set {args.set}", "each search has the smallest ground"
+        unused = ("depth", "guests", "cpus", "features", "events", "flaw")
+        for policy in args.policies:
+            if policy not in _OF_SET[args.set]:
+                raise CommandError(f"{given}: it has nothing of {policy}; it has "
+                                   f"{', '.join(_OF_SET[args.set])}")
+    else:
+        return
+    for name in unused:
+        if getattr(args, name) not in (None, []):
+            raise CommandError(f"--{name}: not used with {given}, {reason}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; 1 if a policy that must hold a property breaks it."""
     if args.jobs < 1:
@@ -300,6 +332,7 @@ def run(args: argparse.Namespace) -> int:
     if args.new_policy:
         return _new_policy(args.new_policy)
     _register(args)
+    _refuse_what_is_not_used(args)
     if args.replay:
         story = Story.load(args.replay)
         print(json.dumps(script.json_of(story.configuration, story.replay()), indent=1)
@@ -315,9 +348,9 @@ def run(args: argparse.Namespace) -> int:
         return _walks(args)
     if args.set == "public":
         with progress(None, "bug", args.set) as bar:
-            return _public(args, list(catch_all(lambda _: bar.update(1))))
+            return _public(args, list(catch_all(lambda _: bar.update(1), args.policies)))
     if args.set in ("bugs", "mutants"):
         with progress(None, "flaw", args.set) as bar:
             suite = switches if args.set == "bugs" else mutants
-            return _flaws(args, list(suite(lambda _: bar.update(1))))
+            return _flaws(args, list(suite(lambda _: bar.update(1), args.policies)))
     return _searches(args)

@@ -8,7 +8,7 @@ the bug is left in the code that has all others fixed.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -226,9 +226,13 @@ def catch(bug: Bug) -> Caught:
     return Caught(bug, result.states, tuple(step["word"] for step in story.replay()), story)
 
 
-def catch_all(report: Callable[[str], None] | None = None) -> Iterator[Caught]:
-    """Every bug of the table."""
+def catch_all(
+    report: Callable[[str], None] | None = None, policies: Collection[str] = (),
+) -> Iterator[Caught]:
+    """Every bug of the table, or those of `policies`."""
     for bug in BUGS:
+        if policies and bug.policy not in policies:
+            continue
         if report:
             report(bug.what)
         yield catch(bug)

@@ -11,12 +11,14 @@ from pylbr.verify.models import ARCHITECTURAL_ONLY, Configuration, Result, explo
 from pylbr.verify.mutants import flaws_of
 
 __all__ = [
-    "CORRECT", "EQUIVALENT", "EXTENDED", "FlawResult", "broken_claims", "by_design", "hunt",
-    "mutants", "switches",
+    "CORRECT", "EQUIVALENT", "EXTENDED", "SWITCHED", "FlawResult", "broken_claims", "by_design",
+    "hunt", "mutants", "switches",
 ]
 
 #: Our policies that claim every property: those that have guards.
 CORRECT = tuple(POLICIES)
+#: Policies whose known bugs can be switched on.
+SWITCHED = ("arch-lbr-v2-fixed", "kvm-legacy-designed", "mediated-arch-lbr-fixed")
 
 
 def of_legacy(features: Iterable[str]) -> tuple[str, ...]:
@@ -156,20 +158,24 @@ def hunt(policy: str, flaw: str, known: dict | None = None) -> FlawResult:
     return FlawResult(policy, flaw, what, (), result)
 
 
-def switches(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
-    """Every known bug: the findings on v2, and merged KVM's."""
+def switches(
+    report: Callable[[str], None] | None = None, policies: Iterable[str] = (),
+) -> Iterator[FlawResult]:
+    """Every known bug: the findings on v2, and merged KVM's; or those of `policies`."""
     known: dict = {}
-    for policy in ("arch-lbr-v2-fixed", "kvm-legacy-designed", "mediated-arch-lbr-fixed"):
+    for policy in tuple(policies) or SWITCHED:
         for flaw in known_flaws(make_policy(policy)):
             if report:
                 report(f"{policy} +{flaw}")
             yield hunt(policy, flaw, known)
 
 
-def mutants(report: Callable[[str], None] | None = None) -> Iterator[FlawResult]:
-    """Every guard of every correct policy, left out by itself."""
+def mutants(
+    report: Callable[[str], None] | None = None, policies: Iterable[str] = (),
+) -> Iterator[FlawResult]:
+    """Every guard of every correct policy, or of `policies`, left out by itself."""
     known: dict = {}
-    for policy in CORRECT:
+    for policy in tuple(policies) or CORRECT:
         for guard in GUARDS.values():
             if policy not in guard.policies:
                 continue

@@ -3,10 +3,10 @@
 import pytest
 
 from pylbr.cli import main
-from pylbr.verify import suites
+from pylbr.verify import bugs, suites
 from pylbr.verify.models import Configuration
 from pylbr.verify.run import in_parallel, search
-from tests.verify.explored import hunted
+from tests.verify.explored import caught, hunted
 
 
 def test_tables_and_files(tmp_path, capsys):
@@ -63,10 +63,27 @@ def test_known_bugs(capsys, monkeypatch):
     assert "NOT EXPLAINED" not in capsys.readouterr().out
 
 
+def test_bugs_of_one_policy(capsys, monkeypatch):
+    monkeypatch.setattr(suites, "hunt", lambda policy, flaw, known: hunted(policy, flaw))
+    monkeypatch.setattr(bugs, "catch", caught)
+    for suite, policy in (("bugs", "kvm-legacy-designed"), ("public", "svm-stack"),
+                          ("mutants", "mediated-merged")):
+        assert main(["verify", policy, "--set", suite]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+        assert len(rows) > 2 and all(policy in row for row in rows)
+
+
 @pytest.mark.parametrize("words", [["unknown"], ["lease", "--flaw", "x"], ["--jobs", "0"],
                                    ["--features", "x"], ["--events", "x"], ["--walk", "0"],
                                    ["--walk", "9", "--flaw", "x"], ["kvm-legacy", "--depth", "3"],
-                                   ["--set", "pebs", "--features", "nmi"]])
+                                   ["--set", "pebs", "--features", "nmi"],
+                                   ["--set", "mutants", "unknown"], ["--set", "public", "lease"],
+                                   ["--set", "bugs", "--depth", "2"],
+                                   ["lease", "--story", "enter", "--depth", "1"],
+                                   ["lease", "--what-if", "NMI at every point of enter",
+                                    "--cpus", "2"], ["--replay", "x", "--flaw", "no-wipe"],
+                                   ["--walk", "9", "--features", "nmi"],
+                                   ["--ownership", "--guests", "1"]])
 def test_mistakes_are_one_line(words, capsys):
     assert main(["verify", *words]) == 2
     err = capsys.readouterr().err
