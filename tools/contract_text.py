@@ -64,6 +64,12 @@ def _diagram(lines: list[str]) -> list[str]:
     return out
 
 
+def _indented(lines: list[str]) -> list[str]:
+    """Text that is set as it stands, as far to the right as fits."""
+    margin = " " * max(0, min(4, WIDTH - max(map(len, lines), default=0)))
+    return [(margin + line).rstrip() for line in lines]
+
+
 def _block(lines: list[str]) -> list[str]:
     """One paragraph, list, table or piece of code."""
     first = lines[0]
@@ -109,8 +115,7 @@ def text_of(page: str) -> str:
     for line in page.split("\n"):
         if line.startswith("```"):
             if fenced:
-                out.extend([*(_diagram(block) if "mermaid" in fenced else
-                              [f"    {row}" for row in block]), ""])
+                out.extend([*(_diagram(block) if "mermaid" in fenced else _indented(block)), ""])
                 block.clear()
             else:
                 end()

@@ -87,6 +87,17 @@ EXPECTED = {
     "pmu.h:199": r"min\(kvm_pmu_cap.version, 2\)",
 }
 
+#: Places that are in no function: what they are.
+OUTSIDE = {
+    "lbr.c:1624-1626": "vlbr_constraint", "ecore.c:2739-2743": "comment of ctx_resched",
+    "pmu_intel.c:733-741": "comment of vmx_passthrough_lbr_msrs",
+    "vmx.h:506": "__KVM_REQUIRED_VMX_VM_ENTRY_CONTROLS", "x86.c:1463-1506": "msrs_to_save_all"}
+#: Of places that 6.12 has changed: the function, and what must be found there.
+CHANGED = {
+    "ecore.c:2780-2785": ("ctx_resched", r"\bctx_sched_out\(&cpuctx->ctx, pmu, EVENT_FLEXIBLE"),
+    "x86.c:1463-1506": ("msrs_to_save_base", r"u32 msrs_to_save_base\[\]"),
+    "x86.c:12512-12519": ("kvm_arch_vcpu_load", r"need_cleanup")}
+
 #: Rows of contract-source.md in order: file and function, and what must be found there.
 ROWS = [
     ("vmx.c: vmx_get_perf_capabilities", r"PMU_CAP_LBR_FMT|PERF_CAP_LBR_FMT"),
@@ -149,6 +160,9 @@ AMD = [
     ("cpuid.c", "6.1", r"case 0x80000021", r"case 0x80000022|AMD_LBR_V2"),
     ("svm/sev.c", "6.12", r"svm_enable_lbrv\(", r"svm_disable_lbrv"),
 ]
+
+
+_PLACE = re.compile(r"^\| (\S+:[\d-]+) +\| (\S.*?) +\| (\d+) +\| ([\da-f, ]*?) +\|$", re.M)
 
 
 def cited():
@@ -221,6 +235,58 @@ def test_each_place_has_what_the_page_claims(sources):
         if not re.search(expression, text):
             missing.append(place)
     assert not missing, f"of {version}"
+
+
+_FUNCTION = re.compile(
+    r"^(?!#)(?:[A-Za-z_][^\n;={]*?\b)?([A-Za-z_]\w*)\([^;{}]*?\)\s*\n\{", re.M)
+
+
+def functions(text):
+    """First and last line of each function, and its name."""
+    for found in _FUNCTION.finditer(text):
+        yield (text.count("\n", 0, found.start()) + 1,
+               text.count("\n", 0, text.find("\n}", found.end())) + 2, found[1])
+
+
+def found_in(text, names, expression):
+    """Line of the first function of `names` that has the expression, or else of the file."""
+    lines = text.split("\n")
+    parts = [(first, last) for first, last, name in functions(text) if name in names]
+    for first, last in [*parts, (1, len(lines))]:
+        part = "\n".join(lines[first - 1:last])
+        if match := re.search(expression, part):
+            return first + part.count("\n", 0, match.start())
+    return None
+
+
+def test_the_table_of_places_has_each_that_is_cited():
+    assert sorted(place for place, *_ in _PLACE.findall(SOURCES)) == sorted(EXPECTED)
+    commits = [commit for *_, several in _PLACE.findall(SOURCES)
+               for commit in several.split(", ") if commit]
+    assert len(commits) > 25 and all(len(commit) == 12 for commit in commits)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_each_place_is_in_the_function_that_the_table_names(sources):
+    if [version_of(source) for source in sources.values()] != list(WRITTEN_FOR.values()):
+        pytest.skip("the lines are of other releases")
+    wrong = []
+    for place, named, later, _ in _PLACE.findall(SOURCES):
+        name, lines = place.rsplit(":", 1)
+        texts = [(source / FILES[name]).read_text() for source in sources.values()]
+        first, _, last = lines.partition("-")
+        around = [function for start, end, function in functions(texts[0])
+                  if start <= int(last or first) and end >= int(first)]
+        if ", ".join(around) != named and (around or OUTSIDE.get(place) != named):
+            wrong.append((place, named, around))
+        if place in OUTSIDE:
+            assert named.split()[-1] in texts[0], place
+        function, expression = CHANGED.get(place, (named, EXPECTED[place]))
+        line = found_in(texts[1], function.split(", "), expression)
+        if line != int(later):
+            wrong.append((place, later, line))
+    assert not wrong
 
 
 @pytest.mark.peer
