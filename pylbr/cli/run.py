@@ -232,5 +232,10 @@ def _conclude(
         if cpu.contention:
             name = f"processor {number}: " if len(machine.cpus) > 1 else ""
             print(name + cpu.contention.summary(), file=sys.stderr)
+    asked = {name for cpu in machine.cpus if cpu.contention for name in cpu.contention.script.holds}
+    if asked:
+        from pylbr.verify.run import legend
+
+        print(*legend(asked), sep="\n", file=sys.stderr)
     unmet = any(cpu.contention and cpu.contention.unmet for cpu in machine.cpus)
     return _CODES.get(ending.kind, min(ending.code, 255) or int(unmet))

@@ -17,7 +17,9 @@ from pylbr.errors import CommandError
 from pylbr.selftest.counterexample import reproduce, reproduce_all
 from pylbr.selftest.groups import groups
 from pylbr.selftest.ktap import report, results
-from pylbr.tables import Table, print_table
+from pylbr.tables import Table
+from pylbr.verify.properties import TITLES
+from pylbr.verify.run import print_with_legend
 from pylbr.verify.story import Story
 
 HELP = "run selftests of guests, saved states, MSRs and contention; print KTAP"
@@ -83,10 +85,11 @@ def _counterexamples(args: argparse.Namespace) -> int:
             "shown": outcome == "shows", "outcome": outcome} for name, story, outcome in found],
             indent=1))
     else:
-        print_table(Table(
+        print_with_legend(Table(
             [(name, " +".join((story.configuration.policy, *story.configuration.flaws)),
               story.property, outcome) for name, story, outcome in found],
-            ("story", "code", "property", "on the machine"), markdown=True))
+            ("story", "code", "property", "on the machine"), markdown=True), (
+                story.property for _, story, _ in found))
         print(f"\n{shown} of {len(found)} show")
     return int(shown < len(found))
 
@@ -106,7 +109,7 @@ def _counterexample(args: argparse.Namespace) -> int:
             "program": f"{args.out / stem}.elf", "script": f"{args.out / stem}.script"}, indent=1))
         return int(not found.shown)
     print(*found.lines, sep="\n")
-    print(f"{story.property} of {story.configuration.policy} "
+    print(f"{story.property} of {story.configuration.policy}, {TITLES[story.property]}, "
           f"{'shows' if found.shown else 'does not show'} on the machine; again with: pylbr run "
           f"--contention {args.out / stem}.script {args.out / stem}.elf")
     return int(not found.shown)

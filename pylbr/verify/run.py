@@ -26,7 +26,7 @@ from pylbr.verify.timeline import timeline
 from pylbr.verify.walks import Walked
 from pylbr.worker import begin_worker
 
-__all__ = ["bug_table", "flaw_table", "in_parallel", "json_of", "print_with_legend",
+__all__ = ["bug_table", "flaw_table", "in_parallel", "json_of", "legend", "print_with_legend",
            "property_table", "save_each", "save_stories", "search", "state_table",
            "table", "walk_table", "what_if_table"]
 
@@ -204,11 +204,16 @@ def what_if_table(outcomes: Sequence[Outcome]) -> Table:
 
 def print_with_legend(content: Table, names: Iterable[str] = NAMES) -> None:
     """Print a table, and below it a line for each property that is named."""
-    named = set(names)
-    lines = [f"{name:4} {title}" for name, title in TITLES.items() if name in named]
+    lines = legend(names)
     print_table(content)
     if lines:
         print("", *lines, sep="\n")
+
+
+def legend(names: Iterable[str]) -> list[str]:
+    """A line for each property that is named: what it is that breaks it."""
+    named = set(names)
+    return [f"{name:4} {title}" for name, title in TITLES.items() if name in named]
 
 
 def json_of(result: Result) -> dict:

@@ -61,16 +61,17 @@ def test_the_command(tmp_path, capsys):
     file.write_text(_leak().to_json())
     assert main(["selftest", "--counterexample", str(file), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "FAIL" in out and "P1 of mediated-arch-lbr shows on the machine" in out
+    assert "FAIL" in out and (
+        "P1 of mediated-arch-lbr, a guest sees a record of the host, shows on the machine" in out)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "leak.c", "leak.script", "leak.elf"}
     assert main(["run", "--contention", str(tmp_path / "out" / "leak.script"),
                  str(tmp_path / "out" / "leak.elf")]) == 1
-    assert "P1 broken" in capsys.readouterr().err
+    assert "P1 broken\nP1   a guest sees a record of the host\n" in capsys.readouterr().err
     assert main(["selftest", "--counterexample", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"\| leak +\| mediated-arch-lbr +\| P1 +\| shows +\|", out)
-    assert out.endswith("1 of 1 show\n")
+    assert out.endswith("\n\nP1   a guest sees a record of the host\n\n1 of 1 show\n")
 
 
 def test_a_host_alone_sees_some(tmp_path, capsys):
