@@ -207,7 +207,8 @@ def _searches(args: argparse.Namespace) -> int:
         count = len(suites_run.save_stories(results, args.out))
         print(f"{count} stories in {args.out}", file=sys.stderr)
     if args.json:
-        print(json.dumps([suites_run.json_of(result) for result in results], indent=1))
+        print(json.dumps([suites_run.json_of(result, args.stories) for result in results],
+                         indent=1))
     else:
         print_table(suites_run.state_table(results))
         print()
@@ -222,7 +223,7 @@ def _searches(args: argparse.Namespace) -> int:
 def _flaws(args: argparse.Namespace, found: Sequence[FlawResult]) -> int:
     if args.json:
         print(json.dumps([{"policy": f.policy, "flaw": f.flaw, "what": f.what,
-                           "found": f.found, "result": suites_run.json_of(f.result)}
+                           "found": f.found, "result": suites_run.json_of(f.result, args.stories)}
                           for f in found], indent=1))
     else:
         suites_run.print_with_legend(suites_run.flaw_table(found), (

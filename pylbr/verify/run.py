@@ -10,12 +10,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Array, active_children
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pylbr.arbitration import register_file
 from pylbr.errors import LbrError
 from pylbr.files.output import write_text
 from pylbr.tables import Table, print_table
+from pylbr.verify import script
 from pylbr.verify.bugs import Caught
 from pylbr.verify.models import Configuration, Result, explore
 from pylbr.verify.properties import NAMES, TITLES
@@ -216,15 +217,19 @@ def legend(names: Iterable[str]) -> list[str]:
     return [f"{name:4} {title}" for name, title in TITLES.items() if name in named]
 
 
-def json_of(result: Result) -> dict:
+def json_of(result: Result, stories: bool = False) -> dict[str, Any]:
     """A search's result as plain values; `broken` has the length of the shortest way to break each
-    property."""
+    property, and, if they are asked for, `stories` the way."""
+    told = {} if not stories else {"stories": {
+        name: script.json_of(result.configuration,
+                             story_of(result.configuration, name, path).replay())
+        for name, path in result.broken.items()}}
     return {
         "configuration": result.configuration.to_dict(), "states": result.states,
         "transitions": result.transitions, "diameter": result.diameter,
         "complete": result.complete, "seconds": round(result.seconds, 3),
         "bytes": result.memory,
-        "broken": {name: len(states) for name, (states, _) in result.broken.items()}}
+        "broken": {name: len(states) for name, (states, _) in result.broken.items()}, **told}
 
 
 def save_stories(results: Sequence[Result], directory: Path) -> list[Story]:

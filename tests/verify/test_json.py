@@ -20,6 +20,8 @@ SMALL = ["--depth", "1", "--guests", "1", "--jobs", "1"]
 #: Words after `pylbr` -> what it prints, exit status.
 FORMS = {
     "searches": (["verify", "mediated", "arch-lbr-v2", *SMALL], ["search"], 0),
+    "stories": (["verify", "mediated", "arch-lbr-v2", "--stories", *SMALL], ["search"], 0),
+    "stories of flaws": (["verify", "--set", "bugs", "--stories"], ["flaw"], 0),
     "a broken claim": (["verify", "lease", "--flaw", "no-wipe", *SMALL], ["search"], 1),
     "flaws": (["verify", "--set", "bugs"], ["flaw"], 0),
     "public bugs": (["verify", "--set", "public"], ["bug"], 0),
@@ -58,6 +60,14 @@ def test_every_form_prints_what_the_page_states(name, capsys, quick):
     assert main([*words, "--json"]) == status
     holds(json.loads(capsys.readouterr().out), kind)
     assert f"`{kind[0] if isinstance(kind, list) else kind}`" in PAGE
+
+
+def test_stories_end_where_the_property_breaks(capsys):
+    assert main(["verify", "arch-lbr-v2", "--stories", "--json", *SMALL]) == 0
+    found, = json.loads(capsys.readouterr().out)
+    assert found["stories"].keys() == found["broken"].keys() > {"P1", "P5"}
+    for name, story in found["stories"].items():
+        assert len(story["steps"]) == found["broken"][name] == story["broken"][name]
 
 
 def test_a_replayed_story_and_its_counterexample(tmp_path, capsys):
