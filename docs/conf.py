@@ -14,7 +14,7 @@ for compiled in re.findall(r"automodule:: (\S+)", listed):
     importlib.import_module(compiled)  # a page of what has not been built would be empty
 
 project = "pylbr"
-author = "the pylbr developers"
+author = copyright = "the pylbr developers"
 extensions = [
     "myst_nb", "autoapi.extension", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
     "diagrams",

@@ -1,7 +1,7 @@
 """pylbr: last-branch records without the hardware.
 
 >>> import pylbr
->>> recording = pylbr.record_program(["./app", "input"])  # doctest: +SKIP
+>>> recording = pylbr.record(["./app", "input"])  # doctest: +SKIP
 >>> profile = pylbr.profile_of(recording)  # doctest: +SKIP
 >>> profile.to_pandas("functions", limit=20)  # doctest: +SKIP
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pylbr.perf.stacks import Stacks as Stacks
     from pylbr.profile.file_profile import FileProfile as FileProfile
     from pylbr.record.recorded import Recording as Recording
+    from pylbr.record.recorded import record_program as record
     from pylbr.record.recorded import record_program as record_program
     from pylbr.trace.trace import Trace as Trace
 
@@ -41,7 +42,7 @@ _MODULES = {
 
 __all__ = [
     "FileProfile", "LbrState", "Processor", "Recording", "Samples", "Stacks", "Trace",
-    "__version__", "open", "profile_of", "record_program",
+    "__version__", "open", "profile_of", "record", "record_program",
 ]  # fmt: skip
 
 
@@ -53,6 +54,8 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
             from importlib.metadata import version
 
             return version("pylbr")
+        if name == "record":  # the package, which can be called
+            return importlib.import_module("pylbr.record")
         if name in _MODULES:
             value = getattr(importlib.import_module(_MODULES[name]), name)
             globals()[name] = value

@@ -24,7 +24,8 @@ HELP = "show the registers of a processor, their fields, and what a value means"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("register", nargs="?", help="name or number; all if left out")
+    parser.add_argument("register", nargs="?",
+                        help="name or number (0x1d9 or 1D9H); all if left out")
     parser.add_argument("value", nargs="?", help="a value to take apart")
     add_cpu(parser, f"processor: {', '.join((*MODELS, *FEATURE_SETS))} (default: %(default)s)",
             DEFAULT_MODEL)

@@ -1,5 +1,6 @@
 """`pylbr.record_program`: the recorder of the command line, in a Python program."""
 
+import importlib
 import subprocess
 import sys
 
@@ -46,6 +47,15 @@ def test_samples_at_full_speed(native, tmp_path):
     assert 0 < max(depths) <= 16
 
 
+def test_the_package_of_the_recorder_is_called_for_short(native, tmp_path):
+    importlib.import_module("pylbr.record.engine")
+    done = pylbr.record(BUSY, tmp_path / "x.data", frequency=2000)
+    assert done.exit_code == 3 and isinstance(done, pylbr.Recording)
+    assert sys.modules["pylbr.record"] is pylbr.record
+    with pytest.raises(TypeError, match="unexpected keyword argument 'hertz'"):
+        pylbr.record(BUSY, hertz=3)
+
+
 def test_exact_counts_and_full_traces(qemu, tmp_path):
     some = pylbr.record_program(["/bin/true"], tmp_path / "x.data", count=101)
     every = pylbr.record_program(["/bin/true"], tmp_path / "x.parquet", full=True)
@@ -73,6 +83,6 @@ def test_what_cannot_be_recorded(words, options, reason, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "no file of a recording that did not happen"
 
 
-def test_the_name_record_stays_a_package():
-    code = "import pylbr.record, pylbr, types; assert type(pylbr.record) is types.ModuleType"
+def test_the_name_record_stays_a_package_that_can_be_called():
+    code = "import pylbr.record, pylbr, types; assert isinstance(pylbr.record, types.ModuleType)"
     subprocess.run([sys.executable, "-c", code], check=True)

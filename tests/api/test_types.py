@@ -16,6 +16,7 @@ pylbr.open(3)
 pylbr.profile_of("x").rows(by="edges")
 pylbr.missing
 pylbr.LbrState(3)
+pylbr.record(["/bin/true"], hertz=3)
 """
 
 
@@ -42,4 +43,4 @@ def test_pyright_is_strict_about_a_users_program(tmp_path):
     errors = [(Path(one["file"]).name, one["range"]["start"]["line"] + 1, one["message"])
               for one in found if one["severity"] == "error"]
     assert [error for error in errors if error[0] == "right.py"] == []
-    assert sorted({line for name, line, _ in errors if name == "wrong.py"}) == [2, 3, 4, 5, 6]
+    assert sorted({line for name, line, _ in errors if name == "wrong.py"}) == [2, 3, 4, 5, 6, 7]

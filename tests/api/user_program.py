@@ -24,6 +24,11 @@ def samples_of(path: str) -> int:
         return sum(len(batch) for batch in source.samples())
 
 
+def recorded(path: str) -> int:
+    recording: pylbr.Recording = pylbr.record(["/bin/true"], path, frequency=2000)
+    return recording.exit_code
+
+
 def depth() -> int:
     cpu = pylbr.Processor("sapphire-rapids")
     lbr: pylbr.LbrState = cpu.lbr

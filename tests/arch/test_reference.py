@@ -32,6 +32,9 @@ def test_commands_on_every_model(name, capsys):
 @pytest.mark.parametrize("arguments, code, text", [
     (["msr", "IA32_LBR_CTL", "0x7f0007"], 0, "OTHER_BRANCH 0x1"),
     (["msr", "0x14ce", "0x7f0017"], 1, "bits 0x10: reserved bits must be 0"),
+    (["msr", "14CEH"], 0, "IA32_LBR_CTL (14CEH)"),
+    (["msr", "c1h"], 0, "IA32_PMC0 (C1H)"),
+    (["msr", "473"], 0, "IA32_DEBUGCTL (1D9H)"),
     (["msr", "ia32_lbr_depth", "24"], 1, "the depths are 8, 16, 32"),
     (["msr", "IA32_PERF_CAPABILITIES", "0"], 1, "read-only"),
     (["msr", "-m", "skylake", "MSR_LBR_SELECT"], 0, "EN_CALLSTACK"),
@@ -48,6 +51,7 @@ def test_commands(arguments, code, text, capsys):
 
 @pytest.mark.parametrize("arguments, text", [
     (["msr", "NO_SUCH"], "has no register NO_SUCH"),
+    (["msr", "14CE"], "no register 14CE; of the number write 0x14ce or 14CEH"),
     (["msr", "-m", "i486"], "not known"),
     (["msr", "IA32_LBR_CTL", "many"], "no number"),
     (["msr", "IA32_LBR_CTL", "0x10000000000000000"], "64 bits"),
