@@ -91,6 +91,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contention", metavar="FILE", help="share the LBRs with a host, as in this script")
     parser.add_argument(
+        "--policy", metavar="FILE", action="append", default=[],
+        help="NAME.py or NAME.pyx with a policy of one's own, which the script names")
+    parser.add_argument(
         "--pause", type=int, metavar="N", help="stop after N instructions, for --save")
     parser.add_argument("--save", metavar="FILE", help="write the paused machine")
     parser.add_argument(
@@ -161,10 +164,18 @@ def _machine(
 
     contention = None
     if args.contention:
+        from pylbr.arbitration import is_file, register_file
         from pylbr.embed.contention import Contention, read_script
         from pylbr.verify.mutants import mutant
 
+        for path in args.policy:
+            if not is_file(path):
+                raise CommandError(f"--policy {path}: name a file, NAME.py or NAME.pyx; the script "
+                                   "names its policy")
+            register_file(path)
         contention = Contention(read_script(args.contention, mutant))
+    elif args.policy:
+        raise CommandError("--policy: there is no --contention, whose script would name it")
     if console is not None:
         return _linux(args, trace, contention, console)
     if is_saved(args.guest):

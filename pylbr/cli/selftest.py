@@ -7,7 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from pylbr.arbitration import make_policy, named
+from pylbr.arbitration import as_called, make_policy, named
 from pylbr.arch.models import DEFAULT_MODEL
 from pylbr.cli.cpu_option import add_cpu
 from pylbr.cli.pager import add_terminal_options
@@ -109,9 +109,11 @@ def _counterexample(args: argparse.Namespace) -> int:
             "program": f"{args.out / stem}.elf", "script": f"{args.out / stem}.script"}, indent=1))
         return int(not found.shown)
     print(*found.lines, sep="\n")
-    print(f"{story.property} of {story.configuration.policy}, {TITLES[story.property]}, "
+    policy = story.configuration.policy
+    own = "" if as_called(policy) == policy else f"--policy {as_called(policy)} "
+    print(f"{story.property} of {policy}, {TITLES[story.property]}, "
           f"{'shows' if found.shown else 'does not show'} on the machine; again with: pylbr run "
-          f"--contention {args.out / stem}.script {args.out / stem}.elf")
+          f"{own}--contention {args.out / stem}.script {args.out / stem}.elf")
     return int(not found.shown)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pylbr.arbitration import POLICIES
 from pylbr.cli import main
 from pylbr.errors import ConfigurationError
 from pylbr.selftest.counterexample import reproduce, write
@@ -72,6 +73,30 @@ def test_the_command(tmp_path, capsys):
     out = capsys.readouterr().out
     assert re.search(r"\| leak +\| mediated-arch-lbr +\| P1 +\| shows +\|", out)
     assert out.endswith("\n\nP1   a guest sees a record of the host\n\n1 of 1 show\n")
+
+
+def test_a_policy_of_ones_own(tmp_path, capsys, monkeypatch):
+    """Written, broken, found, and shown on the machine by the line that is printed."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "--new-policy", "mine"]) == 0
+    file = tmp_path / "mine.py"
+    file.write_text(file.read_text().replace("return cpu.wanted", "return False"))
+    assert main(["verify", "./mine.py", "--depth", "1", "--guests", "1", "--jobs", "1",
+                 "--out", "found"]) == 1
+    capsys.readouterr()
+    assert main(["selftest", "--policy", "./mine.py", "--counterexample",
+                 "found/mine-P22.story.json"]) == 0
+    again = re.search(r"again with: pylbr (run --policy ./mine.py --contention .*)",
+                      capsys.readouterr().out)[1]
+    POLICIES.pop("mine")
+    assert main(again.split()) == 1
+    assert "P22 broken" in capsys.readouterr().err
+    for words, said in (
+            (["--policy", "lease", "--contention", "mine-P22.script"], "name a file"),
+            (["--policy", "./mine.py"], "there is no --contention")):
+        assert main(["run", *words, "mine-P22.elf"]) == 2
+        assert said in capsys.readouterr().err
+    POLICIES.pop("mine")
 
 
 def test_a_host_alone_sees_some(tmp_path, capsys):

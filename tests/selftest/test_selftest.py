@@ -76,7 +76,7 @@ def test_a_policy_of_ones_own_is_held_to_what_it_claims(tmp_path, capsys, monkey
         p22 = next(name for name in found if name.startswith("P22 in"))
         assert found[p22] == (True, False, None if status else "XFAIL")
         assert found["IPI opens cpu-exclude at every micro-step"][1] is not bool(status)
-    monkeypatch.delitem(POLICIES, "mine")
+    POLICIES.pop("mine")
 
 
 def test_a_model_that_a_policy_is_not_for(capsys):
