@@ -70,6 +70,9 @@ _NOT_MEASURED = "n/a"
 _ADDRESSES = ("from", "to", "first", "last", "branch")
 #: Columns whose heading is not their name.
 _HEADINGS = {"mispredict_rate": "missed", "mean_cycles": "cycles/pass"}
+#: What stands where a file has no symbol, or an address no file; in JSON and CSV it is empty.
+_UNNAMED = {"function": "[no symbol]", "caller": "[no symbol]", "file": "[not mapped]",
+            "caller_file": "[not mapped]"}
 
 
 def summary(name: str, profile: Profile) -> str:
@@ -119,7 +122,8 @@ def print_difference(before: Profile, after: Profile, figures: list[Side],
             [[f"{100 * row['change']:+.2f}", f"{row['before']:.2%}", f"{row['after']:.2%}",
               *(_NOT_MEASURED if row[name] is None else f"{row[name]:.2%}"
                 for name in ("mispredict_rate_before", "mispredict_rate_after")),
-              row["function"], row["file"]] for row in rows],
+              row["function"] or _UNNAMED["function"], row["file"] or _UNNAMED["file"]]
+             for row in rows],
             ("change", "before", "after", "missed before", "after", "function", "file"),
             frozenset(range(5)), names=True))
 
@@ -155,7 +159,7 @@ def _shown(row: Row, with_pid: bool) -> dict[str, str]:
         elif isinstance(value, float):
             text[_HEADINGS.get(name, name)] = f"{value:.1f}"
         else:
-            text[name] = f"{value:,}" if isinstance(value, int) else value
+            text[name] = f"{value:,}" if isinstance(value, int) else value or _UNNAMED.get(name, "")
     return text
 
 

@@ -118,6 +118,16 @@ def test_the_flame_graph_is_searched_and_walked(pages, show):
     shown.page.keyboard.press("Escape")
 
 
+def test_columns_of_which_nothing_was_measured_are_named_below_the_table(pages, show):
+    shown = show(pages["all"])
+    texts = shown.page.evaluate("""[[[1, null, ""], [0.5, null, "f"]], [[1, 0, "f"]]].map((rows) =>
+      { const table = plainTable(rows, ["share", "mispredicted", "function"], "x", 1);
+        return [...table.querySelectorAll("th, td, p")].map((one) => one.textContent)})""")
+    assert texts[0] == ["share", "function", "100.00 %", "[no symbol]", "50.00 %", "f",
+                        "Not measured: mispredicted."]
+    assert texts[1] == ["share", "mispredicted", "function", "100.00 %", "0", "f"]
+
+
 def test_tables_compare_and_timeline_have_the_numbers(pages, show):
     shown, data = show(pages["all"]), data_of(pages["all"])
     for name, table in data["tables"].items():

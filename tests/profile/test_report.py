@@ -17,6 +17,7 @@ from pylbr.perf.abi import BRANCH_ENTRY_DTYPE, entry_flags
 from pylbr.perf.data_writer import write_perf_data
 from pylbr.perf.stacks import Event, Mmap, Samples, StacksMetadata
 from pylbr.profile.history import Paths
+from pylbr.profile.report_text import table_of
 from pylbr.profile.whole import collect_trace
 from pylbr.trace import Metadata, Module, Part, StreamTrace, Task, Writer
 
@@ -138,6 +139,13 @@ def test_what_was_not_measured_is_no_zero(unmeasured, start, capsys):
     assert [step["from"] for step in way["path"]] == [hex(start + 8), hex(start + 9)]
     assert main(["report", str(unmeasured), "--by", "mispredicts"]) == 2
     assert "mispredicts were not recorded" in capsys.readouterr().err
+
+
+def test_code_without_a_symbol_is_named_so_in_tables_alone():
+    row = {"share": 1.0, "function": "", "file": "", "caller": "", "caller_file": "/bin/x"}
+    assert list(table_of([row]).rows[0])[1:] == [
+        "[no symbol]", "[not mapped]", "[no symbol]", "/bin/x"]
+    assert row["function"] == ""
 
 
 @pytest.mark.parametrize("view", ["edges", "functions", "history"])

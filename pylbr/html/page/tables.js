@@ -27,19 +27,25 @@ function opened(view, f) {
 
 const KINDS = { share: percent, mispredict_rate: percent, mean_cycles: decimal };
 const NAMES = { mispredict_rate: "missed", mean_cycles: "cycles/pass", from_symbol: "from", to_symbol: "to", first_symbol: "first", last_symbol: "last", branch_symbol: "branch" };
+const UNNAMED = { function: "[no symbol]", caller: "[no symbol]", file: "[not mapped]", caller_file: "[not mapped]" };
+/** Columns that go if nothing of them was measured: on a narrow page they would push out the names. */
+const MEASURED = ["cycles", "mean_cycles", "mispredict_rate", "mispredicted"];
 const SAME = { from: "from_symbol", to: "to_symbol", first: "first_symbol", last: "last_symbol", branch: "branch_symbol" };
 
 /** Rows as `pylbr report --json` has them. */
 function plainTable(rows, columns, label, total) {
-  const shown = columns.filter((name) => !(SAME[name] && columns.includes(SAME[name])));
-  return makeTable(shown.map((name) => {
+  const absent = MEASURED.filter((name) => columns.includes(name) && rows.length && rows.every((row) => row[columns.indexOf(name)] === null));
+  const shown = columns.filter((name) => !(SAME[name] && columns.includes(SAME[name])) && !absent.includes(name));
+  const table = makeTable(shown.map((name) => {
     const index = columns.indexOf(name);
     const numeric = rows.some((row) => typeof row[index] === "number") || name in KINDS;
     const kind = numeric ? "number" : name === "text" ? "code" : "name";
     const value = (row) => row[index];
     const format = KINDS[name] ?? whole;
-    return { name: NAMES[name] ?? name, kind, value, shown: (row) => numeric ? format(value(row)) : value(row) ?? NOT_MEASURED, ...(name === "share" ? { part: value } : {}) };
+    return { name: NAMES[name] ?? name, kind, value, shown: (row) => numeric ? format(value(row)) : value(row) === null ? NOT_MEASURED : value(row) || UNNAMED[name] || "", ...(name === "share" ? { part: value } : {}) };
   }), rows, { order: 0, label, total, words: (row) => row.join(" "), empty: "None, or not recorded." });
+  if (absent.length) table.append(element("p", { class: "dim" }, `Not measured: ${absent.map((name) => NAMES[name] ?? name).join(", ")}.`));
+  return table;
 }
 
 function tablesView(view, name) {
@@ -69,7 +75,7 @@ function compareView(view) {
   view.append(makeTable([
     { name: "change", kind: "number", help: "Sort by the size of the change", value: (row) => Math.abs(row[0]), shown: (row) => signed(row[0]), look: (row) => row[0] > 0 ? "worse" : "better" },
     share("before", 1), share("after", 2), { ...share("missed before", 5), optional: true }, { ...share("missed after", 6), optional: true },
-    { name: "function", kind: "name", value: (row) => row[7], shown: (row) => row[7] },
+    { name: "function", kind: "name", value: (row) => row[7], shown: (row) => row[7] || UNNAMED.function },
   ], compared.rows, { order: 0, label: "functions compared", total: compared.total, words: (row) => `${row[7]} ${row[8]}` }));
 }
 
