@@ -256,6 +256,16 @@ def test_version_is_the_packages():
     assert (done.returncode, done.stdout) == (0, f"pylbr {pylbr_package.__version__}\n")
 
 
+@pytest.mark.parametrize("words, message", [
+    (["run", "absent.elf"], "pylbr run: absent.elf: No such file or directory\n"),
+    (["record", "-F", "fast", "--", "true"],
+     "pylbr record: error: argument -F/--freq: fast: hertz, such as 2000, or max\n"),
+])
+def test_mistakes_are_told_in_words_of_the_command(words, message, tmp_path):
+    done = pylbr(*words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.endswith(message)
+
+
 def test_without_a_command_the_first_steps_are_shown():
     done = pylbr()
     assert done.returncode == 2 and not done.stdout

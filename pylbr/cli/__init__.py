@@ -151,8 +151,11 @@ def _run(name: str, command: str, arguments: Sequence[str]) -> int:
         raise
     except (LbrError, OSError) as error:
         what = str(error)
-        if isinstance(error, OSError) and error.filename is None:  # no file: print's, or a pipe's
-            what = flush() or f"reading or writing failed: {error.strerror}"
+        if isinstance(error, OSError):
+            if error.filename is None:  # print's, or a pipe's
+                what = flush() or f"reading or writing failed: {error.strerror}"
+            elif isinstance(error.filename, str) and error.filename2 is None:
+                what = f"{error.filename}: {error.strerror}"
         print(f"{name}: {printable(what)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:

@@ -156,4 +156,8 @@ def _uncounted(done: int, total: int) -> None:
 
 
 def _frequency(text: str) -> int | str:
-    return text if text == "max" else int(text)
+    if text == "max":
+        return text
+    if not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text}: hertz, such as 2000, or max")
+    return int(text)

@@ -20,7 +20,7 @@ from pylbr.perf.stacks import Comm, Lost, Mmap, Record, Samples, Stacks, StacksM
 from pylbr.profile.aggregate import Profile, collect
 from pylbr.profile.link import LinkProfile, link_profile
 
-__all__ = ["CONSUMERS", "Diagnosis", "Finding", "examine"]
+__all__ = ["CONSUMERS", "Diagnosis", "Finding", "examine", "shares_of_files"]
 
 #: What takes such recordings.
 CONSUMERS: Final = ("perf report", "perf2bolt", "llvm-profgen", "AutoFDO")
@@ -130,7 +130,7 @@ def examine(source: Stacks, binary: str | None = None) -> Diagnosis:
     stream.reopen, stream.build_ids = source.reopen, source.build_ids
     profile = collect(stream)
     found = Diagnosis()
-    mapped, places = _mapped(profile)
+    mapped, places = shares_of_files(profile)
     found.figures = {
         "samples": watch.samples, "branches": profile.entries, "lost": watch.lost,
         "deepest_stack": watch.deepest, "mapped": mapped,
@@ -151,8 +151,8 @@ def examine(source: Stacks, binary: str | None = None) -> Diagnosis:
     return found
 
 
-def _mapped(profile: Profile) -> tuple[float | None, Counter[str]]:
-    """Share of the branches that leave from mapped files, and the share of each file."""
+def shares_of_files(profile: Profile) -> tuple[float | None, Counter[str]]:
+    """Share of the branches that leave from mapped files, None without any; that of each file."""
     counts: Counter[str] = Counter()
     for space, address, count in profile.edges[["pid", "first", "count"]].tolist():
         mapping = profile.spaces.find(space, address)

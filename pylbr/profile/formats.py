@@ -11,6 +11,7 @@ from pylbr.files.output import AtomicFile
 from pylbr.perf.stacks import Stacks
 
 if TYPE_CHECKING:
+    from pylbr.profile.aggregate import Profile
     from pylbr.profile.link import LinkProfile
     from pylbr.trace.trace import Trace
 
@@ -28,7 +29,8 @@ def _linked(source: Stacks, path: str, options: WriteOptions) -> tuple[LinkProfi
 
     binary = options.binary
     if binary is None:
-        raise CommandError(f"{path}: is about one binary; name it with --binary ELF")
+        raise CommandError(f"{path}: is about one binary; name it with --binary ELF"
+                           f"{_likely(collect(source))}")
     profile = collect(source)
     try:
         linked = link_profile(profile, binary)
@@ -45,6 +47,15 @@ def _linked(source: Stacks, path: str, options: WriteOptions) -> tuple[LinkProfi
     if outside:
         options.note(f"{outside / linked.branches:.1%} of the branches are outside of {binary}")
     return linked, profile.samples
+
+
+def _likely(profile: Profile) -> str:
+    """The binary that has most of the branches, as the end of a message."""
+    from pylbr.profile.doctor import shares_of_files
+
+    files = [item for item in shares_of_files(profile)[1].most_common()
+             if item[0].startswith("/")]
+    return f", such as {files[0][0]} ({files[0][1]:.0%} of the branches)" if files else ""
 
 
 def write_linked(

@@ -148,6 +148,12 @@ def test_code_without_a_symbol_is_named_so_in_tables_alone():
     assert row["function"] == ""
 
 
+def test_a_form_of_one_binary_names_the_likely_one(stacks, tmp_path, capsys):
+    assert main(["convert", str(stacks), "-o", str(tmp_path / "x.folded")]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"name it with --binary ELF, such as {LIBRARY} (88% of the branches)\n")
+
+
 @pytest.mark.parametrize("view", ["edges", "functions", "history"])
 def test_a_terminal_is_not_wide_enough_for_every_name(stacks, view, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
