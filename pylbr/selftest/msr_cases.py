@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from lbrcore.config import LbrConfig
 from pylbr.arbitration import make_policy
@@ -144,10 +145,15 @@ def _formats(model: CpuModel, policy: str) -> list[str]:
     return wrong
 
 
+#: Checks of each register of the table.
+_TABLE: Final = (_at_reset, _read_back, _reserved)
+
+
 def _run(check: Callable[[CpuModel, str], list[str]], model: CpuModel,
          policy: str) -> tuple[bool, list[str]]:
     wrong = check(model, policy)
-    return not wrong, wrong[:5]
+    said = [] if wrong or check not in _TABLE else [f"{len(_lbr_rows(model))} registers"]
+    return not wrong, wrong[:5] or said
 
 
 def msr_cases(name: str, policy: str) -> list[Case]:

@@ -50,6 +50,9 @@ def test_merged_code_shows_what_it_does_and_that_it_is_documented(capsys):
     p1 = next(name for name in found if name.startswith("P1 in every interleaving"))
     assert found[p1] == (True, False, "XFAIL")
     assert found["msrs_test: every reserved bit faults"] == (True, True, None)
+    assert main(["selftest", "--group", "msrs"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"# (\d+) registers\n  ok \d+ (.*?): ", out)[:3] == [("101", "msrs_test")] * 3
 
 
 def test_a_hole_that_the_policy_does_not_document_fails(capsys, monkeypatch):
