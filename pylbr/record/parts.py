@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BLOB", "INIT", "LAUNCH", "PARTS", "PLUGIN", "READY", "Part", "compiler", "ready"]
+__all__ = ["BLOB", "FULL", "INIT", "LAUNCH", "PARTS", "PLUGIN", "READY", "Part", "compiler", "ready"]
 
 _PYLBR: Final = Path(__file__).resolve().parent.parent
 _CORE: Final = _PYLBR.parent / "lbrcore" / "include"
@@ -68,6 +68,12 @@ PLUGIN: Final = Part(
     "plugin.so", sorted((_PYLBR / "record" / "plugin").glob("*.c")), _RECORDER,
     ("-shared", "-fPIC", "-fvisibility=hidden"))
 LAUNCH: Final = Part("launch", (_PYLBR / "record" / "launch.c",), _RECORDER)
+_FREESTANDING: Final = (
+    "-ffreestanding", "-fPIE", "-fvisibility=hidden", "-mgeneral-regs-only",
+    "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
+    "-mno-red-zone", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns",
+    "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,handlers", "-Wl,--build-id=none",
+    "-Wl,-z,norelro", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code")
 #: What runs inside a recorded program's process: position-independent, of general registers only,
 #: and without anything from a C library.
 BLOB: Final = Part(
@@ -75,14 +81,17 @@ BLOB: Final = Part(
     [_NATIVE / name for name in ("blob.c", "entry.S", "fault.c", "lane.c", "ranges.c", "ring.c",
                                  "sigaction.c", "translate.c", "window.c")],
     (_NATIVE, _PYLBR / "x86", _PYLBR, _CORE),
-    ("-ffreestanding", "-fPIE", "-fvisibility=hidden", "-mgeneral-regs-only",
-     "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
-     "-mno-red-zone", "-fno-jump-tables", "-fno-tree-loop-distribute-patterns",
-     "-fno-tree-vectorize", "-nostdlib", "-static-pie", "-Wl,-e,handlers", "-Wl,--build-id=none",
-     "-Wl,-z,norelro", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code"))
+    _FREESTANDING)
+#: The same for every branch of a program.
+FULL: Final = Part(
+    "full.elf",
+    [_NATIVE / "full" / name for name in ("call.c", "entry.S", "flow.c", "layout.c", "log.c",
+                                          "signal.c", "trace.c")],
+    (_NATIVE / "full", _NATIVE, _PYLBR / "record" / "plugin", _PYLBR / "x86", _PYLBR, _CORE),
+    _FREESTANDING)
 #: The first process of the guest of ``pylbr linux``.
 INIT: Final = Part("init", (_PYLBR / "linux" / "guest" / "init.c",), (), ("-static", "-s"))
-PARTS: Final = (PLUGIN, LAUNCH, BLOB, INIT)
+PARTS: Final = (PLUGIN, LAUNCH, BLOB, FULL, INIT)
 
 
 def compiler() -> list[str] | None:

@@ -16,7 +16,7 @@ from pylbr.record.toolchain import built
 
 __all__ = [
     "Blob", "END_NAMES", "HANDLER_SIZE", "NATIVE_SLOTS", "SKIP_NAMES", "SKIP_RESTING", "blob",
-    "build_blob",
+    "build_blob", "read_blob",
 ]
 
 _PAGE: Final = 4096
@@ -49,7 +49,8 @@ _STRUCTURES: Final = {
               "lane_count", "pkeys", "fork_page", "region_count", "slice", "regions",
               "code_start", "code_end", "slot_count", "slots"),
 }  # fmt: skip
-_SHAPES: Final = {"classes": "u1", "from": "u8", "to": "u8", "skipped": "u8", "ended": "u8"}
+_SHAPES: Final = {"classes": "u1", "from": "u8", "to": "u8", "skipped": "u8", "ended": "u8",
+                  "regions": "u8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,16 @@ def build_blob() -> Path:
 @lru_cache(maxsize=1)
 def blob() -> Blob:
     """The blob of this package; see `build_blob`."""
-    with build_blob().open("rb") as file:
+    image, data, symbols, types, rest = read_blob(build_blob(), _STRUCTURES)
+    return Blob(image, data, symbols, types, *rest)
+
+
+def read_blob(
+    path: Path, structures: dict[str, tuple[str, ...]]
+) -> tuple[bytes, int, dict[str, int], dict[str, np.dtype], tuple[int, ...]]:
+    """Image, offset of the data, symbols, structures, and the other numbers of the table `layout`
+    of a blob; `structures`: names of members, in the order of that table."""
+    with path.open("rb") as file:
         elf = ELFFile(file)
         loads = list(load_segments(elf))
         end = -(-max(s["p_vaddr"] + s["p_memsz"] for s, _ in loads) // _PAGE) * _PAGE
@@ -107,14 +117,16 @@ def blob() -> Blob:
     symbols = {name: value for name, (value, _) in found.items()}
     size = found["layout"][1]
     layout = struct.unpack_from(f"<{size // 4}I", image, symbols["layout"])
-    types, rest = _types(layout)
-    return Blob(bytes(image), data, symbols, types, *rest)
+    types, rest = _types(layout, structures)
+    return bytes(image), data, symbols, types, rest
 
 
-def _types(layout: tuple[int, ...]) -> tuple[dict[str, np.dtype], tuple[int, ...]]:
+def _types(
+    layout: tuple[int, ...], structures: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, np.dtype], tuple[int, ...]]:
     types: dict[str, np.dtype] = {}
     at = 0
-    for name, members in _STRUCTURES.items():
+    for name, members in structures.items():
         size, places = layout[at], layout[at + 1 : at + 1 + 2 * len(members)]
         at += 1 + 2 * len(members)
         formats = [_format(*pair, types) for pair in zip(members, places[1::2], strict=True)]

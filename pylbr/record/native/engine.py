@@ -56,6 +56,10 @@ class NativeEngine:
 
     def run(self, request: Request, sink: Sink, idle: Callable[[], None]) -> Outcome:
         """See `Engine.run`."""
+        if request.full:
+            from pylbr.record.native.full.engine import record_full  # samples do without it
+
+            return record_full(request, sink, idle)
         _check(request)
         usable()
         if request.pid:
@@ -123,8 +127,6 @@ def _pause(period: int) -> float:
 
 
 def _check(request: Request) -> None:
-    if request.full:
-        raise CommandError("--full: the native engine takes samples; add --engine qemu")
     if request.counted is not Counted.TIME:
         raise CommandError("-c, -e: the native engine samples by time: -F HZ, or --engine qemu")
     if request.period < _SHORTEST:

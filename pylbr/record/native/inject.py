@@ -21,7 +21,10 @@ from pylbr.record.native.perf import SIGNAL
 from pylbr.record.native.ptrace import Registers, Tracee
 from pylbr.record.native.ranges import Mapping, mappings, place, vacant
 
-__all__ = ["ACTION", "GUARDED", "Injection", "give_stacks", "inject"]
+__all__ = [
+    "ACTION", "GUARDED", "Injection", "Injector", "Wanted", "anonymous", "give_stacks",
+    "has_shadow_stack", "inject",
+]
 
 _FAULTS: Final = (4, 5, 7, 8, 11, 31)  # never blocked: the kernel would kill
 GUARDED: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV: the blob sees them first
@@ -83,7 +86,7 @@ def _pages(size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """A mapping to be made; `at`: 0 for any place, else there or not at all."""
 
     size: int
@@ -94,11 +97,14 @@ class _Wanted:
     at: int = 0
 
 
-def _anonymous(size: int) -> _Wanted:
-    return _Wanted(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS | _NORESERVE)
+def anonymous(size: int) -> Wanted:
+    """Private memory at any place."""
+    return Wanted(size, _READ | _WRITE, _PRIVATE | _ANONYMOUS | _NORESERVE)
 
 
-class _Injector:
+class Injector:
+    """Maps memory in a stopped process, and writes there."""
+
     def __init__(self, tracee: Tracee, blob: Blob) -> None:
         self.tracee, self.blob = tracee, blob
         self.found = mappings(tracee.tid)
@@ -118,7 +124,7 @@ class _Injector:
     def _keep(self, address: int, size: int) -> None:
         self.own.append((address, address + _pages(size)))
 
-    def map(self, *wanted: _Wanted) -> list[int]:
+    def map(self, *wanted: Wanted) -> list[int]:
         """Addresses of mappings in the process; remembered as the recorder's own.
 
         Raises
@@ -138,20 +144,20 @@ class _Injector:
             raise OSError(failed[0], os.strerror(failed[0]))
         return results
 
-    def code(self, fd: int, offset: int) -> list[_Wanted]:
+    def code(self, fd: int, offset: int) -> list[Wanted]:
         """The blob: its code, and its data right after."""
         size, data = len(self.blob.image), self.blob.data
         base = self._vacant(size)
         return [
-            _Wanted(data, _READ | _EXEC, _PRIVATE, fd, offset, base),
-            _Wanted(size - data, _READ | _WRITE, _PRIVATE, fd, offset + data, base + data),
+            Wanted(data, _READ | _EXEC, _PRIVATE, fd, offset, base),
+            Wanted(size - data, _READ | _WRITE, _PRIVATE, fd, offset + data, base + data),
         ]
 
-    def regions(self, size: int) -> list[_Wanted]:
+    def regions(self, size: int) -> list[Wanted]:
         """Memory for copied code near all code there is, if it is not too far apart."""
         room = self.blob.types["state"]["regions"].shape[0]
         flags = _PRIVATE | _ANONYMOUS | _NORESERVE
-        return [_Wanted(size, _READ | _WRITE | _EXEC, flags, at=at)
+        return [Wanted(size, _READ | _WRITE | _EXEC, flags, at=at)
                 for at in place(self._taken(), size)[:room]]
 
     def _taken(self) -> list[Mapping]:
@@ -178,12 +184,12 @@ def inject(tracee: Tracee, blob: Blob, limits: Limits, lanes: int, key: int) -> 
     OSError
         A system call is refused: limits, seccomp, memory protection.
     """
-    if _has_shadow_stack(tracee.tid):
+    if has_shadow_stack(tracee.tid):
         raise OSError(errno.ENOTSUP, "shadow stacks are enabled, which a window would break")
     before = tracee.swap_mask((1 << 64) - 1)
     own: list[tuple[int, int]] = []
     try:
-        injector = _Injector(tracee, blob)
+        injector = Injector(tracee, blob)
         own = injector.own
         injection = _inject(injector, limits, lanes)
         give_stacks([(tracee, key)], blob, injection)
@@ -196,7 +202,7 @@ def inject(tracee: Tracee, blob: Blob, limits: Limits, lanes: int, key: int) -> 
         tracee.swap_mask(before)
 
 
-def _inject(i: _Injector, limits: Limits, lanes: int) -> Injection:
+def _inject(i: Injector, limits: Limits, lanes: int) -> Injection:
     tracee, blob, batch = i.tracee, i.blob, i.batch
     (fd,) = batch.checked(tracee, (_MEMFD, batch.empty, _MFD_CLOEXEC))
     try:
@@ -207,10 +213,10 @@ def _inject(i: _Injector, limits: Limits, lanes: int) -> Injection:
             os.close(own)
         regions = i.regions(lanes * SLICE + _PAGE)
         page, shared, ring, areas, base, _, *regions_at = i.map(
-            _anonymous(_PAGE),
-            _Wanted(image.shared_size, _READ | _WRITE, _SHARED, fd),
-            _Wanted(image.ring_size, _READ | _WRITE, _SHARED, fd, image.shared_size),
-            _anonymous(lanes * blob.lane_size),
+            anonymous(_PAGE),
+            Wanted(image.shared_size, _READ | _WRITE, _SHARED, fd),
+            Wanted(image.ring_size, _READ | _WRITE, _SHARED, fd, image.shared_size),
+            anonymous(lanes * blob.lane_size),
             *i.code(fd, image.shared_size + image.ring_size), *regions,
         )  # fmt: skip
     finally:
@@ -229,15 +235,15 @@ def _inject(i: _Injector, limits: Limits, lanes: int) -> Injection:
     return Injection(image, base, (threads, thread_size, count), batch, i.own, patched)
 
 
-def _thread_areas(i: _Injector, size: int) -> tuple[int, int]:
+def _thread_areas(i: Injector, size: int) -> tuple[int, int]:
     """(number, address): fewer where the address space is limited."""
     for count in _THREADS[:-1]:
         with contextlib.suppress(OSError):
-            return count, i.map(_anonymous(count * size))[0]
-    return _THREADS[-1], i.map(_anonymous(_THREADS[-1] * size))[0]
+            return count, i.map(anonymous(count * size))[0]
+    return _THREADS[-1], i.map(anonymous(_THREADS[-1] * size))[0]
 
 
-def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
+def _write_state(i: Injector, base: int, values: dict[str, int], regions: Sequence[int]) -> None:
     state = np.zeros(1, i.blob.types["state"])
     for name, value in values.items():
         state[name] = value
@@ -247,7 +253,7 @@ def _write_state(i: _Injector, base: int, values: dict[str, int], regions: Seque
     i.write(base, "state", state.tobytes())
 
 
-def _install(i: _Injector, base: int, before: Call) -> None:
+def _install(i: Injector, base: int, before: Call) -> None:
     """Put the blob's handlers before those of the program: the tick's, and those of faults;
     `before`: a call to make before that."""
     scratch, handlers = (base + i.blob.symbols[name] for name in ("scratch", "handlers"))
@@ -280,7 +286,7 @@ def _install(i: _Injector, base: int, before: Call) -> None:
     i.batch.checked(i.tracee, *calls)
 
 
-def _patch(i: _Injector, base: int, found: Sequence[Mapping], thunks: Sequence[int]) -> list[int]:
+def _patch(i: Injector, base: int, found: Sequence[Mapping], thunks: Sequence[int]) -> list[int]:
     """Lead the program's calls of rt_sigaction through the blob."""
     entry = base + i.blob.symbols["sigaction_entry"]
     free = {at: at for at in thunks}
@@ -313,7 +319,7 @@ def give_stacks(
     )
 
 
-def _has_shadow_stack(tid: int) -> bool:
+def has_shadow_stack(tid: int) -> bool:
     """Linux 6.6 and later report it (arch/x86/kernel/cpu/proc.c)."""
     with open(f"/proc/{tid}/status") as file:
         lines = [line for line in file if line.startswith("x86_Thread_features:")]
