@@ -269,9 +269,21 @@ static void system_call_ahead(struct translation *t) {
     t->ended = 1;
 }
 
-/* POPF may set the trap flag; MOV to SS delays interrupts. */
+/* INT3: the program executes it natively, and SIGTRAP follows. */
+static void breakpoint(struct translation *t) {
+    if (!t->block)
+        begin_block(t);
+    count_instruction(t);
+    end_block(t, LBR_SOFT_INT, 0);
+    give_up(t, WAY_FAULT, STOP_NOWHERE);
+}
+
+/* POPF may set the trap flag; MOV to SS delays interrupts.  RDSSP does nothing where shadow stacks
+ * are off, and pylbr refuses where they are on. */
 static int is_refused(const struct x86_insn *i) {
-    const u32 flags = X86_FAR | X86_XBEGIN | X86_XEND | X86_XABORT | X86_UIRET | X86_SHADOW_STACK;
+    int rdssp = i->encoding == X86_LEGACY && i->map == 1 && i->opcode == 0x1e;
+    const u32 flags = X86_FAR | X86_XBEGIN | X86_XEND | X86_XABORT | X86_UIRET |
+                      (rdssp ? 0u : (u32)X86_SHADOW_STACK);
     int popf = i->encoding == X86_LEGACY && i->map == 0 && i->opcode == 0x9d;
     int mov_ss = i->encoding == X86_LEGACY && i->map == 0 && i->opcode == 0x8e &&
                  (i->modrm >> 3 & 7) == 2;
@@ -301,6 +313,8 @@ static void copy_instruction(struct translation *t) {
 
 static void instruction(struct translation *t) {
     u64 next = t->next;
+    if (t->insn.cls == LBR_SOFT_INT && t->insn.opcode == 0xcc && t->insn.map == 0)
+        return breakpoint(t);
     if (t->insn.flags & X86_SYSTEM_CALL)
         return system_call_ahead(t);
     if (t->insn.flags & X86_UNDEFINED_TRAP)
