@@ -52,7 +52,7 @@ FLAGS = {
 #: of x86 instructions.
 HEADERS = {
     **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._numbered",
-                     "pylbr.record._wire"],
+                     "pylbr.record._wire", "pylbr.record.native.full._expand"],
                     ["pylbr/record/plugin"]),
     **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
                      "pylbr.embed.timestamp"], ["pylbr/x86"]),

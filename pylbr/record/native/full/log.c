@@ -11,8 +11,11 @@ __attribute__((used)) u64 scratch[64];
 
 static int stale = 1; /* the table of ranges is not what there is */
 
-static void pause(void) {
-    u64 time[2] = {0, 20000};
+#define SOON 50000u      /* nanoseconds: pylbr is to answer */
+#define EMPTIER 1000000u /* it is to make room in the ring, which takes it longer */
+
+static void pause(u64 nanoseconds) {
+    u64 time[2] = {0, nanoseconds};
     call3(35, (u64)time, 0, 0);
 }
 
@@ -22,7 +25,7 @@ void hand_over(void) {
     i64 first = -(i64)FULL_LOG * 4, count = (low()->pos - first) / 4;
     while (s->written + (u64)count - __atomic_load_n(&s->read, __ATOMIC_ACQUIRE) > FULL_RING &&
            !__atomic_load_n(&s->stop, __ATOMIC_RELAXED))
-        pause();
+        pause(EMPTIER);
     const u32 *words = (const u32 *)(full.low + (u64)first);
     u32 *ring = (u32 *)full.ring;
     u64 at = s->written % FULL_RING, part = FULL_RING - at;
@@ -57,7 +60,7 @@ static void ask(void) {
     __atomic_store_n(&s->asked, asked, __ATOMIC_RELEASE);
     while (__atomic_load_n(&s->answered, __ATOMIC_ACQUIRE) != asked &&
            !__atomic_load_n(&s->stop, __ATOMIC_RELAXED))
-        pause();
+        pause(SOON);
     stale = 0;
 }
 

@@ -13,12 +13,13 @@ from typing import Any, Final
 import numpy as np
 
 from pylbr.record.native.blob import Blob, read_blob
+from pylbr.record.native.full._expand import expand
 from pylbr.record.native.ranges import to_array
 from pylbr.record.parts import FULL
 from pylbr.record.toolchain import built
-from pylbr.record.wire_numbers import BLOCK_DTYPE, PAYLOAD
+from pylbr.record.wire_numbers import BLOCK_DTYPE
 
-__all__ = ["FullBlob", "Memory", "expand", "full_blob"]
+__all__ = ["FullBlob", "Memory", "full_blob"]
 
 _PAGE: Final = 4096
 #: Structures of full.h: names of the members in the order of `layout` in layout.c.
@@ -30,7 +31,7 @@ _STRUCTURES: Final = {
     "state": ("shared", "blocks", "lengths", "exits", "ring", "low", "near", "code", "pc",
               "region_count", "slice", "regions", "code_start", "code_end", "private"),
 }  # fmt: skip
-_WAY: Final = np.dtype([("first", "<u4"), ("count", "<u4")])
+_WAY_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +62,6 @@ def full_blob() -> FullBlob:
     return FullBlob(Blob(image, data, symbols, types, 0, 0, 0), *sizes)
 
 
-def expand(words: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """Numbers of blocks from those of ways out of traces; events stay what they are.
-
-    Raises
-    ------
-    ValueError
-        A number that no way has.
-    """
-    plain = words < PAYLOAD
-    numbers = np.where(plain, words, 0)
-    if len(numbers) and int(numbers.max()) >= len(ways):
-        raise ValueError(f"no way out has the number {int(numbers.max())}")
-    found = ways[numbers]
-    first = np.where(plain, found["first"], words).astype(np.int64)
-    count = np.where(plain, found["count"], 1).astype(np.int64)
-    ends = np.cumsum(count)
-    total = int(ends[-1]) if len(ends) else 0
-    return (np.repeat(first - (ends - count), count) + np.arange(total)).astype(np.uint32)
-
-
 class Memory:
     """One anonymous file: tables, ring, log, and the blob.
 
@@ -100,7 +81,7 @@ class Memory:
         types = full.blob.types
         sizes = {
             "shared": types["shared"].itemsize, "blocks": full.blocks * BLOCK_DTYPE.itemsize,
-            "lengths": full.lengths, "exits": full.ways * _WAY.itemsize, "ring": full.ring * 4,
+            "lengths": full.lengths, "exits": full.ways * _WAY_BYTES, "ring": full.ring * 4,
             "log": full.log * 4 + _PAGE,
         }  # fmt: skip
         self.places: dict[str, tuple[int, int]] = {}
@@ -116,7 +97,7 @@ class Memory:
         self._memory = mmap.mmap(fd, at)
         self._header: Any = np.frombuffer(self._memory, types["shared"], 1)[0:1]
         self._ring = self._part("ring", np.dtype("<u4"), full.ring)
-        self._ways = self._part("exits", _WAY, full.ways)
+        self._ways = self._part("exits", np.dtype("<u4"), 2 * full.ways).reshape(-1, 2)
         self._header["next_block"] = self._header["next_exit"] = 1
 
     def _part(self, name: str, kind: np.dtype, count: int) -> np.ndarray:

@@ -1,0 +1,3 @@
+import numpy as np
+
+def expand(words: np.ndarray, ways: np.ndarray) -> np.ndarray: ...
