@@ -20,6 +20,7 @@ from pylbr.bench.rows_record import Counting
 from pylbr.errors import UnsupportedFeature
 from pylbr.record.engine import Request
 from pylbr.record.native.engine import usable
+from pylbr.record.recorded import record_program
 from pylbr.record.wire_numbers import Counted
 
 ROUNDS = 5 if QUICK else 15
@@ -83,5 +84,39 @@ def test_overhead(benchmark, programs, name):
     print(f"\n{name}: " + "; ".join(
         f"{key} {elapsed} x ({cpu} x CPU), {stacks[key]:.0f} stacks/s, pylbr {own[key]:.2f}"
         for key, (elapsed, cpu) in ratios.items()))
+    benchmark.pedantic(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True),
+                       rounds=1, iterations=1)
+
+
+def every_branch(command, engine, path):
+    """(CPU seconds of the program, those of pylbr, elapsed, branches)."""
+    before, own, start = used(), time.process_time(), time.monotonic()
+    done = record_program(command, path, full=True, engine=engine)
+    return (used() - before, time.process_time() - own, time.monotonic() - start, done.count)
+
+
+@pytest.mark.parametrize("name", ("gzip", "sqlite3", "python3"))
+def test_every_branch(benchmark, tmp_path, name):
+    """--full into a .lbrt file: natively beside QEMU.  Goals: the program's CPU time at most 3 x
+    that alone of compiled programs, 5 x of interpreters."""
+    command = [str(word) for word in commands(tmp_path, SCALE // 8)[name]]
+    if not shutil.which(command[0]):
+        pytest.skip(f"no {command[0]}")
+    contenders = {
+        "alone": lambda: (seconds_of(*command)[1], 0, 0, 0),
+        "native": lambda: every_branch(command, "native", tmp_path / "native.lbrt"),
+        "qemu": lambda: every_branch(command, "qemu", tmp_path / "qemu.lbrt"),
+    }
+    found = {key: [] for key in contenders}
+    for _ in range(3 if QUICK else 9):
+        for key, run in contenders.items():
+            found[key].append(run())
+    for key, runs in found.items():
+        ratio = statistics.median(mine[0] / alone[0] for mine, alone in
+                                  zip(runs, found["alone"], strict=True))
+        own, elapsed = (statistics.median(run[i] for run in runs) for i in (1, 2))
+        benchmark.extra_info[key] = [round(ratio, 2), round(own, 2), round(elapsed, 2)]
+        print(f"\n{name} {key}: CPU {ratio:.2f} x, pylbr {own:.2f} s, elapsed {elapsed:.2f} s, "
+              f"{runs[0][3]:,} branches")
     benchmark.pedantic(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True),
                        rounds=1, iterations=1)

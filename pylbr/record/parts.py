@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BLOB", "FULL", "INIT", "LAUNCH", "PARTS", "PLUGIN", "READY", "Part", "compiler", "ready"]
+__all__ = [
+    "BLOB", "FULL", "INIT", "LAUNCH", "PARTS", "PLUGIN", "READY", "Part", "compiler", "ready",
+]
 
 _PYLBR: Final = Path(__file__).resolve().parent.parent
 _CORE: Final = _PYLBR.parent / "lbrcore" / "include"

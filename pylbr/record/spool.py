@@ -16,14 +16,13 @@ from lbrcore.predictor import Predictor
 from pylbr.record._blocks import BlockWalk
 from pylbr.record.engine import Request, Sink
 from pylbr.record.tasks import Task
-from pylbr.record.wire import Wire
+from pylbr.record.wire import DAMAGED, BlockTables
 
-__all__ = ["DAMAGED", "Spool", "branches_of"]
+__all__ = ["Spool", "branches_of"]
 
 #: Fast enough to keep up with a program that runs 300 million blocks a second.
 _LEVEL: Final = -5
 _HEAD: Final = struct.Struct("<III")
-DAMAGED: Final = "the program overwrote words of the recorder; some branches are missing"
 
 
 class Spool:
@@ -77,7 +76,7 @@ class Spool:
         """Whether a chunk can be taken without waiting."""
         return True
 
-    def finish(self, wire: Wire, request: Request, sink: Sink) -> int:
+    def finish(self, wire: BlockTables, request: Request, sink: Sink) -> int:
         """Send all branches to the sink; returns the number of gaps."""
         return branches_of(self, wire, request, sink)
 
@@ -112,7 +111,7 @@ def _noted_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def branches_of(spool: Spool, wire: Wire, request: Request, sink: Sink) -> int:
+def branches_of(spool: Spool, wire: BlockTables, request: Request, sink: Sink) -> int:
     """Send all branches to the sink, until it takes no more or a signal comes, which is then
     among the remarks of `spool`; returns the number of gaps."""
     sink.expect(spool.words, spool.size, True)

@@ -11,9 +11,8 @@ import numpy as np
 from lbrcore.predictor import Predictor
 from pylbr.record._blocks import BlockWalk
 from pylbr.record.engine import Request, Sink
-from pylbr.record.spool import DAMAGED
 from pylbr.record.tasks import Task
-from pylbr.record.wire import Wire
+from pylbr.record.wire import DAMAGED, BlockTables
 
 __all__ = ["BlockSink", "Streamed"]
 
@@ -56,7 +55,7 @@ class Streamed:
         What the user should know.
     """
 
-    def __init__(self, wire: Wire, request: Request, sink: BlockSink) -> None:
+    def __init__(self, wire: BlockTables, request: Request, sink: BlockSink) -> None:
         self._wire, self._request, self._sink = wire, request, sink
         self._tables = wire.live_tables()
         self._walks: dict[int, BlockWalk] = {}
@@ -86,7 +85,7 @@ class Streamed:
         self.words += len(words)
         return not self._over
 
-    def finish(self, wire: Wire, request: Request, sink: Sink) -> int:
+    def finish(self, wire: BlockTables, request: Request, sink: Sink) -> int:
         """Encode what is left; returns the number of gaps."""
         self.close()
         if self._error is not None:

@@ -7,7 +7,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from pylbr.record._wire import (
 )
 from pylbr.record.wire_numbers import Counted
 
-__all__ = ["Wire", "WireOptions"]
+__all__ = ["DAMAGED", "BlockTables", "Wire", "WireOptions"]
 
 _PAGE: Final = 4096
 
@@ -30,6 +30,27 @@ _PAGE: Final = 4096
 _BLOCKS: Final = 1 << 23
 _LENGTH_BYTES: Final = 1 << 26
 _MESSAGE_BYTES: Final = 1 << 18
+
+
+#: What is said where memory of a recording makes no sense.
+DAMAGED: Final = "the program overwrote words of the recorder; some branches are missing"
+
+
+class BlockTables(Protocol):
+    """The blocks that a recorded program has: a `Wire`, or what another engine shares."""
+
+    @property
+    def block_count(self) -> int:
+        """See `Wire`."""
+
+    def live_tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Wire`."""
+
+    def blocks(self) -> np.ndarray:
+        """See `Wire`."""
+
+    def lengths(self) -> np.ndarray:
+        """See `Wire`."""
 
 
 @dataclass(frozen=True, slots=True)

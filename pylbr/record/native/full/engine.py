@@ -12,15 +12,18 @@ from pylbr.errors import CommandError, UnsupportedFeature
 from pylbr.perf.stacks import Comm, Mmap
 from pylbr.record.engine import Outcome, Request, Sink
 from pylbr.record.native.full.enter import Entered, code_of, enter
-from pylbr.record.native.full.memory import full_blob
+from pylbr.record.native.full.memory import Memory, full_blob
 from pylbr.record.native.launched import Launched
 from pylbr.record.native.ptrace import Tracee, TraceeGone
 from pylbr.record.process import exit_code
 from pylbr.record.program import resolve
 from pylbr.record.tasks import Task, mapping
 from pylbr.record.toolchain import launcher
+from pylbr.record.wire import DAMAGED
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pylbr.record.spool import Spool
     from pylbr.record.streamed import BlockSink, Streamed
 
@@ -144,15 +147,26 @@ class _Run:
             self._answer()
         if not self._spool.ready():
             return False
-        words = memory.take(_CHUNK)
-        self._append(words)
+        return self._append(memory.take)
+
+    def _append(self, take: Callable[[int], np.ndarray]) -> bool:
+        """Pass on what there is; whether there was anything."""
+        assert self._spool is not None and self._task is not None and self._entered is not None
+        try:
+            words = take(_CHUNK)
+        except ValueError:
+            self._outcome.remarks += [] if self._over else [DAMAGED]
+            self._end()
+            return False
+        if len(words) and not self._over and not self._spool.append(self._task, words):
+            self._end()
         return len(words) > 0
 
-    def _append(self, words: object) -> None:
-        assert self._spool is not None and self._task is not None and self._entered is not None
-        if len(words) and not self._over and not self._spool.append(self._task, words):
-            self._over = True
-            self._entered.memory.stop()
+    def _end(self) -> None:
+        """Take no more."""
+        assert self._entered is not None
+        self._over = True
+        self._entered.memory.stop()
 
     def finish(self, process: Launched) -> Outcome:
         """Take what is left, close the books."""
@@ -162,9 +176,9 @@ class _Run:
         if self._entered is None or self._spool is None:
             return outcome
         memory = self._entered.memory
-        while len(words := memory.take(_CHUNK)):
-            self._append(words)
-        self._append(memory.rest())
+        while self._append(memory.take):
+            pass
+        self._append(memory.rest)
         outcome.gaps += self._spool.finish(memory, self._request, self._sink)
         outcome.remarks += self._spool.remarks + _remarks(memory)
         return outcome
@@ -177,7 +191,7 @@ class _Run:
             self._entered.memory.close()
 
 
-def _remarks(memory: object) -> list[str]:
+def _remarks(memory: Memory) -> list[str]:
     """What the file does not hold."""
     result = []
     why = memory["stopped"]
@@ -196,7 +210,7 @@ def _remarks(memory: object) -> list[str]:
     return result
 
 
-def _spool(memory: object, request: Request, sink: Sink) -> Spool | Streamed:
+def _spool(memory: Memory, request: Request, sink: Sink) -> Spool | Streamed:
     """What takes the blocks."""
     if getattr(sink, "streams", False):
         from pylbr.record.streamed import Streamed

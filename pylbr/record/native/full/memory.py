@@ -136,13 +136,13 @@ class Memory:
         self._header["read"] = read + count
         return self._expanded(words)
 
-    def rest(self) -> np.ndarray:
-        """What the program had not handed over when it ended."""
+    def rest(self, most: int) -> np.ndarray:
+        """The same of what the program had not handed over when it ended; all of it."""
         log = self._part("log", np.dtype("<u4"), self._full.log)
         place = self.places["log"][0] + self._full.log * 4
         (end,) = np.frombuffer(self._memory, "<i8", 1, place).tolist()
         count = min(max(self._full.log + end // 4, 0), self._full.log)
-        return self._expanded(log[:count].copy()) if self["next_exit"] > 1 else log[:0].copy()
+        return self._expanded(log[:count].copy()) if end else log[:0].copy()
 
     def _expanded(self, words: np.ndarray) -> np.ndarray:
         return expand(words, self._ways[: min(self["next_exit"], self._full.ways)])
