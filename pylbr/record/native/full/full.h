@@ -2,7 +2,7 @@
  *
  * A trace is a stretch of code from where a jump arrived, through branches that are not taken and
  * jumps whose target is known, to where it is left.  Each way out of it has a number, which it
- * logs: numbers of ways out, one after the other, are all that happened.  `shared.exits` says which
+ * logs: numbers of ways out, one after the other, are all that happened.  `shared.exits` lists which
  * blocks, as wire.h has them, a way out stands for.
  *
  * Invariants, which tests hold:

@@ -1,4 +1,4 @@
-/* What has happened, on its way to pylbr; and what pylbr knows of executable memory.
+/* What has happened, on its way to pylbr; and what pylbr has told of executable memory.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
