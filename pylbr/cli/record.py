@@ -55,7 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", metavar="NAME",
                         help="what runs the program: native (default where it can be), at full "
                              "speed, stacks by time, and --full of one thread; qemu: --full, "
-                             "-c, the same each time; unicorn, for bare code and functions; or an installed package's")
+                             "-c, the same each time; unicorn, for bare code and functions; "
+                             "or an installed package's")
     parser.add_argument("--system", action="store_true",
                         help="record the system that a qemu-system-x86_64 boots, its kernel and "
                              "programs; the arguments are QEMU's, such as -kernel FILE")
