@@ -129,6 +129,13 @@ def test_signals_come_at_the_programs_own_addresses(full, build):
     assert (found["class"][handled + 1] == BranchClass.IRET).all()
 
 
+def test_sent_signals_of_faults_come_at_any_point(full, built):  # noqa: F811
+    """SIGSEGV and SIGFPE are never blocked: they find copied code, or the recorder itself."""
+    found, said = full(built("sent.c"))
+    assert len(found) > 100_000 and connected(found)
+    assert "the file ends" not in said and "without an explanation" not in said
+
+
 def test_children_go_on_natively(full, tmp_path):
     found, said = full("/bin/sh", "-c", "echo $(echo a; echo b) | cat; ls / >/dev/null; exit 3")
     assert connected(found)

@@ -66,6 +66,8 @@
     .balign 64
     .skip 65536
 stack_top:
+    .skip 65536 /* a signal that is not blocked may find the blob on its stack */
+handler_stack_top:
     .globl cpu, program_rsp, go, child_pc
     .hidden cpu, program_rsp, go, child_pc
 cpu: .skip 128
@@ -212,7 +214,7 @@ handler:
     push %rdx
     push %rbp
     mov %rsp, %rbp
-    lea stack_top(%rip), %rsp
+    lea handler_stack_top(%rip), %rsp
     mov %rdi, %rcx
     mov %rsi, %rdi
     mov %rdx, %rsi

@@ -213,6 +213,18 @@ static int is_copy(u64 address) {
     return 0;
 }
 
+static int is_own(u64 address) { return address >= full.code_start && address < full.code_end; }
+
+/* One that was sent and that is never blocked comes again at the next safe point. */
+static void put_off(int number, const struct siginfo *info, struct ucontext *uc) {
+    register u64 r10 __asm__("r10") = (u64)info;
+    long result;
+    uc->mask |= BIT(number);
+    __asm__ volatile("syscall" : "=a"(result)
+                     : "a"(297), "D"(full.pid), "S"(full.pid), "d"((u64)number), "r"(r10)
+                     : "rcx", "r11", "memory");
+}
+
 static int is_fault(int number, const struct siginfo *info) {
     return info->code > 0 && (number == 5 || is_guarded(number));
 }
@@ -223,17 +235,15 @@ __attribute__((used)) u64 received(struct siginfo *info, struct ucontext *uc, u3
     u64 rip = uc->regs.rip;
     if (is_over || is_child())
         return natively(number, info, uc, a);
-    if (is_copy(rip) && !is_fault(number, info)) {
-        /* Sent, and never blocked: at the next safe point. */
-        uc->mask |= BIT(number);
-        register u64 r10 __asm__("r10") = (u64)info;
-        long result;
-        __asm__ volatile("syscall" : "=a"(result)
-                         : "a"(297), "D"(full.pid), "S"(full.pid), "d"((u64)number), "r"(r10)
-                         : "rcx", "r11", "memory");
+    int sent = !is_fault(number, info), known = 0;
+    if (!is_copy(rip))
+        known = in_blob(uc);
+    else if (!sent)
+        known = in_copy(info, uc);
+    if (!known && sent && (is_copy(rip) || is_own(rip))) {
+        put_off(number, info, uc);
         return 0;
     }
-    int known = is_copy(rip) ? in_copy(info, uc) : in_blob(uc);
     if (!known && shared()->stopped == STOP_NOWHERE) {
         event(WIRE_SYNCHRONOUS, rip);
         shared()->stopped = 0;
