@@ -236,6 +236,10 @@ __attribute__((used)) u64 received(struct siginfo *info, struct ucontext *uc, u3
     if (is_over || is_child())
         return natively(number, info, uc, a);
     int sent = !is_fault(number, info), known = 0;
+    if (sent && a->handler <= 1) { /* there may be no safe point */
+        die(number, info, full.pid);
+        return 0;
+    }
     if (!is_copy(rip))
         known = in_blob(uc);
     else if (!sent)
