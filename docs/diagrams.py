@@ -39,8 +39,10 @@ def setup(app: object) -> dict[str, bool]:
             picture = picture_of(text)
             if not picture.exists():
                 raise ExtensionError(f"not drawn: run tools/diagrams.py:\n{text}")
-            return [nodes.image(uri=f"images/diagrams/{picture.name}", classes=["diagram"],
-                                alt="Diagram: " + " ".join(text.split()))]
+            image = nodes.image(uri=f"images/diagrams/{picture.name}", classes=["diagram"],
+                                alt="Diagram: " + " ".join(text.split()))
+            # By itself it is as large as the window: the column is narrow for thirty boxes.
+            return [nodes.reference("", "", image, refuri=f"_images/{picture.name}")]
 
     app.add_directive("mermaid", Diagram)  # type: ignore[attr-defined]
     return {"parallel_read_safe": True}
