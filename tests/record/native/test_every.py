@@ -136,6 +136,11 @@ def test_sent_signals_of_faults_come_at_any_point(full, built):  # noqa: F811
     assert "the file ends" not in said and "without an explanation" not in said
 
 
+def test_a_sent_fault_kills_a_program_without_a_handler(full):
+    found, said = full("/bin/sh", "-c", "kill -SEGV $$; echo no")
+    assert len(found) > 10_000 and connected(found) and "the file ends" not in said
+
+
 def test_children_go_on_natively(full, tmp_path):
     found, said = full("/bin/sh", "-c", "echo $(echo a; echo b) | cat; ls / >/dev/null; exit 3")
     assert connected(found)
