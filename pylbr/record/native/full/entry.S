@@ -214,7 +214,12 @@ handler:
     push %rdx
     push %rbp
     mov %rsp, %rbp
+    lea handler_stack_top(%rip), %rcx
+    sub %rsp, %rcx
+    cmp $65536, %rcx
+    jb 2f /* one that came amid another stays where it is */
     lea handler_stack_top(%rip), %rsp
+2:  and $-16, %rsp
     mov %rdi, %rcx
     mov %rsi, %rdi
     mov %rdx, %rsi
