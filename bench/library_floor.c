@@ -36,6 +36,47 @@ LOOP(by_inline, lbr_state, lbr_record_inline)
 LOOP(ring_by_call, struct ring, ring_called)
 LOOP(ring_by_inline, struct ring, ring_one)
 
+/* The same with the branch's constant part in a word made once, and all in machine registers. */
+static inline void ring_kind_one(struct ring *r, uint64_t from, uint64_t to, uint32_t cycles,
+                                 uint64_t kind) {
+    lbr_branch b = {.from = from, .to = to, .cycles = cycles, .cls = (uint8_t)kind,
+                    .flags = (uint8_t)(kind >> 8)};
+    ring_one(r, &b);
+}
+
+void ring_kind_called(struct ring *r, uint64_t from, uint64_t to, uint32_t cycles, uint64_t kind)
+    __attribute__((noinline));
+void ring_kind_called(struct ring *r, uint64_t from, uint64_t to, uint32_t cycles, uint64_t kind) {
+    ring_kind_one(r, from, to, cycles, kind);
+}
+
+void nothing_called(void *r, uint64_t from, uint64_t to, uint32_t cycles, uint64_t kind)
+    __attribute__((noinline));
+void nothing_called(void *r, uint64_t from, uint64_t to, uint32_t cycles, uint64_t kind) {
+    __asm__ volatile("" : : "r"(r), "r"(from), "r"(to), "r"(cycles), "r"(kind));
+}
+
+#define KIND_LOOP(NAME, STATE, RECORD, AT)                                                    \
+    void NAME(STATE *s, size_t n, uint8_t cls) {                                              \
+        uint64_t kind = lbr_kind(cls, 0, 3, 3);                                               \
+        for (size_t i = 0; i < n; i++)                                                        \
+            RECORD(AT, 0x401000 + (i & 0xFFF), 0x402000, 3, kind);                            \
+    }
+
+KIND_LOOP(kind_by_call, lbr_state, lbr_record_kind, s)
+KIND_LOOP(kind_by_inline, lbr_state, lbr_record_kind_inline, s)
+KIND_LOOP(ring_kind_by_call, struct ring, ring_kind_called, s)
+KIND_LOOP(ring_kind_by_inline, struct ring, ring_kind_one, s)
+KIND_LOOP(nothing_by_call, void, nothing_called, s)
+
+void kind_by_held(lbr_state *s, size_t n, uint8_t cls) {
+    uint64_t kind = lbr_kind(cls, 0, 3, 3);
+    lbr_held held = lbr_hold(s);
+    for (size_t i = 0; i < n; i++)
+        lbr_record_held(&held, 0x401000 + (i & 0xFFF), 0x402000, 3, kind);
+    lbr_release(&held);
+}
+
 lbr_state *facility(uint64_t ctl) {
     lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 15, .linear_width = 48,
                          .ctl_mask = 0x7F000F, .info_mask = 0xFF0000000000FFFFull};

@@ -13,6 +13,16 @@ N = 200_000
 JUMP = 2
 
 
+#: Way, what it stands beside, and at most how many times its time.
+ROWS = [
+    ("by_call", "ring_by_call", 1.5), ("by_inline", "ring_by_inline", 2),
+    ("kind_by_call", "ring_kind_by_call", 1.5), ("kind_by_inline", "ring_kind_by_inline", 2),
+    ("kind_by_held", "ring_kind_by_inline", 2),
+    # What a call with these arguments costs that does nothing.
+    ("kind_by_call", "nothing_by_call", 3),
+]
+
+
 @pytest.fixture(scope="module", params=["-O2 --libs", "-O2 --static", "-O3 --static"])
 def built(request, tmp_path_factory):
     """library_floor.c as a user's program is built: ours and the ring alike, in one object."""
@@ -27,16 +37,15 @@ def built(request, tmp_path_factory):
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.ring_new.restype = library.facility.restype = pointer
     library.facility.argtypes = [ctypes.c_uint64]
-    for name in ("by_call", "by_inline", "ring_by_call", "ring_by_inline"):
+    for name in {way for row in ROWS for way in row[:2]}:
         getattr(library, name).argtypes = [pointer, size, ctypes.c_uint8]
     return library
 
 
-@pytest.mark.parametrize("way, rival, goal", [
-    ("by_call", "ring_by_call", 1.5), ("by_inline", "ring_by_inline", 2)])
+@pytest.mark.parametrize("way, rival, goal", ROWS)
 def test_one_record(versus, built, way, rival, goal):
     state, ring = built.facility(RECORD_ALL), built.ring_new()
     assert state
     call, other = getattr(built, way), getattr(built, rival)
-    versus(lambda: call(state, N, JUMP), lambda: other(ring, N, JUMP), N, name="C ring",
+    versus(lambda: call(state, N, JUMP), lambda: other(ring, N, JUMP), N, name="C ring" if "ring" in rival else "an empty call",
            limit=goal)

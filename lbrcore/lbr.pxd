@@ -321,6 +321,8 @@ cdef inline void lbr_record_in(
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil
 cdef int lbr_record_any(lbr_state* state, const lbr_branch* branch) noexcept nogil
+cdef int lbr_record_kind_rare(lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles,
+                              uint64_t kind) noexcept nogil
 
 
 # The commonest cases have quick parts of their own (`lbr_find_quick`): recording with cycles, of
@@ -412,6 +414,11 @@ cdef inline bint lbr_check(const lbr_branch* branch) noexcept nogil:
     """True if class, flags and CPLs are in range."""
     return not (branch.cls & ~<int> 15 | branch.flags & ~<int> 7
                 | (branch.cpl_from | branch.cpl_to) & ~<int> 3)
+
+
+cdef inline bint lbr_kind_valid(uint64_t kind) noexcept nogil:
+    """`lbr_check` of a kind's class, flags and CPLs (kind.pxd)."""
+    return not kind & (LBR_META_INVALID & 0xFFFFFFFFu)
 
 
 cdef inline uint64_t lbr_canonical(const lbr_state* state, uint64_t address) noexcept nogil:

@@ -22,7 +22,7 @@ CPU = ("lookup", "values", "msr", "retire", "events", "state", "blocks")
 #: Modules whose C is taken, and those that have declarations alone.
 MODULES = (*(f"lbrcore.{name}" for name in CORE), *(f"pylbr.cpu.compiled.{name}" for name in CPU),
            "pylbr.x86.describe")
-DECLARED = ("lbrcore.choices", "pylbr.x86.block_flags", "pylbr.x86.condition", "pylbr.arch.bits",
+DECLARED = ("lbrcore.choices", "lbrcore.kind", "pylbr.x86.block_flags", "pylbr.x86.condition", "pylbr.arch.bits",
             "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
 
 #: Public name in the headers : the module of lbrcore, and the name that Cython gives the function.
@@ -35,6 +35,9 @@ PUBLIC = {
     "lbr_config_valid": "lbr.lbr_config_valid",
     "lbr_strerror": "lbr.lbr_strerror",
     "lbr_record": "capi._record",
+    "lbr_kind": "capi._kind",
+    "lbr_record_kind": "capi._record_kind",
+    "lbr_record_kinds": "capi._record_kinds",
     "lbr_record_batch": "batch.lbr_record_batch",
     "lbr_write_ctl": "control.lbr_write_ctl",
     "lbr_write_depth": "control.lbr_write_depth",
@@ -52,6 +55,7 @@ PUBLIC = {
     "lbr_xsaves": "xsave.lbr_xsaves",
     "lbr_xrstors": "xsave.lbr_xrstors",
     "lbr_record_rare": "lbr.lbr_record_rare",
+    "lbr_record_kind_rare": "lbr.lbr_record_kind_rare",
 }
 #: Public functions of lbrcore_cpu.h : the module that defines them, under the same name.
 PUBLIC_CPU = {
@@ -70,13 +74,17 @@ PUBLIC_CPU = {
         "x86.describe": "lbr_block_describe lbr_block_ends lbr_cpu_flags",
     }.items() for name in names.split()}
 #: Exported as they are: NULL means something, or the inline part has looked.
-UNCHECKED = {"lbr_destroy", "lbr_record_rare", "lbr_model_at", "lbr_cpu_destroy"}
+UNCHECKED = {"lbr_destroy", "lbr_record_rare", "lbr_record_kind_rare", "lbr_model_at",
+             "lbr_cpu_destroy"}
 #: Return a number, 0 for NULL; and return nothing in the sources.
 ZERO = {"lbr_config_valid", "lbr_read_records", "lbr_cpu_records"}
 ALWAYS = {"lbr_copy", "lbr_reset", "lbr_set_enable", "lbr_set_frozen", "lbr_set_event_mask",
           "lbr_read_ler", "lbr_write_ler", "lbr_cpu_copy", "lbr_cpu_on_pmi", "lbr_cpu_set_mode"}
 #: The record path for a program that includes lbrcore_inline.h.
-INLINE = {"lbr_record_inline": "lbr.lbr_record"}
+INLINE = {"lbr_record_inline": "lbr.lbr_record", "lbr_kind_inline": "kind.lbr_kind",
+          "lbr_hold": "kind.lbr_hold",
+          "lbr_release": "kind.lbr_release", "lbr_record_held": "kind.lbr_record_held",
+          "lbr_record_kind_inline": "kind.lbr_record_kind"}
 
 NAME = re.compile(r"__pyx_[fte]_(?:7lbrcore|5pylbr)_\d+\w+")
 

@@ -89,6 +89,22 @@ extern "C" {
     pub fn lbr_destroy(state: *mut lbr_state);
     pub fn lbr_copy(target: *mut lbr_state, source: *const lbr_state) -> c_int;
     pub fn lbr_record(state: *mut lbr_state, branch: *const lbr_branch) -> c_int;
+    pub fn lbr_kind(cls: u8, flags: u8, cpl_from: u8, cpl_to: u8) -> u64;
+    pub fn lbr_record_kind(
+        state: *mut lbr_state,
+        from: u64,
+        to: u64,
+        cycles: u32,
+        kind: u64,
+    ) -> c_int;
+    pub fn lbr_record_kinds(
+        state: *mut lbr_state,
+        from: *const u64,
+        to: *const u64,
+        cycles: *const u32,
+        kind: *const u64,
+        count: usize,
+    ) -> c_int;
     pub fn lbr_record_batch(
         state: *mut lbr_state, branches: *const lbr_branch, count: usize,
     ) -> c_int;
