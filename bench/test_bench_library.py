@@ -47,5 +47,5 @@ def test_one_record(versus, built, way, rival, goal):
     state, ring = built.facility(RECORD_ALL), built.ring_new()
     assert state
     call, other = getattr(built, way), getattr(built, rival)
-    versus(lambda: call(state, N, JUMP), lambda: other(ring, N, JUMP), N, name="C ring" if "ring" in rival else "an empty call",
-           limit=goal)
+    versus(lambda: call(state, N, JUMP), lambda: other(ring, N, JUMP), N,
+           name="C ring" if "ring" in rival else "an empty call", limit=goal)

@@ -22,8 +22,8 @@ CPU = ("lookup", "values", "msr", "retire", "events", "state", "blocks")
 #: Modules whose C is taken, and those that have declarations alone.
 MODULES = (*(f"lbrcore.{name}" for name in CORE), *(f"pylbr.cpu.compiled.{name}" for name in CPU),
            "pylbr.x86.describe")
-DECLARED = ("lbrcore.choices", "lbrcore.kind", "pylbr.x86.block_flags", "pylbr.x86.condition", "pylbr.arch.bits",
-            "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
+DECLARED = ("lbrcore.choices", "lbrcore.kind", "pylbr.x86.block_flags", "pylbr.x86.condition",
+            "pylbr.arch.bits", "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
 
 #: Public name in the headers : the module of lbrcore, and the name that Cython gives the function.
 PUBLIC = {

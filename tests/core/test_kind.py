@@ -82,8 +82,8 @@ WAYS = pytest.mark.parametrize("way", [
     st.sampled_from([2, 5, 32]))
 def test_it_records_what_the_twin_does(way, steps, info_mask, event_counters, depth):
     api = linked()
-    settings = dict(depth=depth, linear_width=48, ctl_mask=CTL_ALL, info_mask=info_mask,
-                    event_counters=event_counters)
+    settings = {"depth": depth, "linear_width": 48, "ctl_mask": CTL_ALL, "info_mask": info_mask,
+                "event_counters": event_counters}
     config = Config(**settings)
     twin, state = ReferenceLbr(LbrConfig(**settings)), api.create(ctypes.addressof(config))
     try:
