@@ -62,7 +62,8 @@ HEADERS = {
     "pylbr.cpu.compiled.lookup": ["lbrcore/library"],
 }
 #: Modules whose C is for liblbrcore alone, which is compiled on its own: nothing calls them.
-OF_LIBRARY = {name for name in EXTENSIONS if ".compiled." in name or name == "pylbr.x86.describe"}
+OF_LIBRARY = {name for name in EXTENSIONS if ".compiled." in name
+              or name in ("lbrcore.kind", "pylbr.x86.describe")}
 #: Compiled with half the time of -O3: no loop whose speed is published runs there.
 COLD = {"lbrcore._cyutility", "lbrcore.choices", "lbrcore.internal_state", "pylbr.kvm.nested",
         "pylbr.record._wire", "pylbr.sister.brbe", "pylbr.sister.ctr", "pylbr.sister.facility",

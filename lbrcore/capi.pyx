@@ -3,20 +3,16 @@
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from lbrcore.batch cimport lbr_record_batch
 from lbrcore.control cimport (
     lbr_set_enable, lbr_set_event_mask, lbr_set_frozen, lbr_write_ctl, lbr_write_depth,
     lbr_write_tos,
 )
-from lbrcore.kind cimport (
-    lbr_held, lbr_hold, lbr_kind, lbr_record_held, lbr_record_kind, lbr_release,
-)
 from lbrcore.lbr cimport (
-    LBR_EINVAL, LBR_OK, LBRCORE_ABI_VERSION, QUICK_ALL, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch,
-    lbr_config, lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_kind_valid,
-    lbr_read_entry, lbr_read_ler,
+    LBR_OK, LBRCORE_ABI_VERSION, QUICK_ALL, QUICK_CALL_STACK, QUICK_PLAIN, lbr_branch, lbr_config,
+    lbr_copy, lbr_create, lbr_destroy, lbr_entry, lbr_in_quick_range, lbr_read_entry, lbr_read_ler,
     lbr_read_records, lbr_record_all, lbr_record_any, lbr_record_plain, lbr_record_stack, lbr_reset,
     lbr_state, lbr_write_entry, lbr_write_ler, lbr_xsave_layout,
 )
@@ -71,33 +67,6 @@ cdef int _record(lbr_state* state, const lbr_branch* branch) noexcept nogil:
             lbr_record_stack(state, branch)
             return LBR_OK
     return lbr_record_any(state, branch)
-
-
-# Of the library alone: the capsule's table is as its ABI number tells.
-cdef uint64_t _kind(uint8_t cls, uint8_t flags, uint8_t cpl_from, uint8_t cpl_to) noexcept nogil:
-    return lbr_kind(cls, flags, cpl_from, cpl_to)
-
-
-cdef int _record_kind(
-    lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
-) noexcept nogil:
-    return lbr_record_kind(state, from_, to, cycles, kind)
-
-
-cdef int _record_kinds(
-    lbr_state* state, const uint64_t* from_, const uint64_t* to, const uint32_t* cycles,
-    const uint64_t* kind, size_t count
-) noexcept nogil:
-    cdef lbr_held held
-    cdef size_t i
-    for i in range(count):
-        if not lbr_kind_valid(kind[i]):
-            return LBR_EINVAL
-    held = lbr_hold(state)
-    for i in range(count):
-        lbr_record_held(&held, from_[i], to[i], cycles[i], kind[i])
-    lbr_release(&held)
-    return LBR_OK
 
 
 cdef lbrcore_api _api

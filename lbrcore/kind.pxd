@@ -13,18 +13,22 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport (
     CYC_CNT_MAX, INFO_TYPE_SHIFT, LBR_NOT_TAKEN, LBR_OK, QUICK_ALL, lbr_branch, lbr_entry,
-    lbr_in_quick_range, lbr_quick_info, lbr_record_kind_rare, lbr_set_meta, lbr_slot, lbr_state,
+    lbr_in_quick_range, lbr_quick_info, lbr_set_meta, lbr_slot, lbr_state,
 )
 
 cdef enum:
     KIND_RARE_SHIFT = 32        # set: no taken branch within one ring, or a field out of range
 
-# A facility whose head and cycle count a loop keeps; nobody else may use it until `lbr_release`.
+# A facility whose head and cycle count a loop keeps; it is not to be used otherwise until `lbr_release`.
 ctypedef struct lbr_held:
     lbr_state* state
     uint64_t cycles
     uint32_t head
     bint quick
+
+
+cdef int lbr_record_kind_rare(lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles,
+                              uint64_t kind) noexcept nogil
 
 
 cdef inline uint64_t lbr_kind(

@@ -321,8 +321,6 @@ cdef inline void lbr_record_in(
 
 cdef int lbr_record_rare(lbr_state* state, const lbr_branch* branch) noexcept nogil
 cdef int lbr_record_any(lbr_state* state, const lbr_branch* branch) noexcept nogil
-cdef int lbr_record_kind_rare(lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles,
-                              uint64_t kind) noexcept nogil
 
 
 # The commonest cases have quick parts of their own (`lbr_find_quick`): recording with cycles, of

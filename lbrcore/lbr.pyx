@@ -148,22 +148,6 @@ cdef int lbr_record_any(lbr_state* state, const lbr_branch* branch) noexcept nog
     return lbr_record_rare(state, branch) if lbr_check(branch) else LBR_EINVAL
 
 
-cdef int lbr_record_kind_rare(
-    lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
-) noexcept nogil:
-    """A branch by kind that `lbr_record_kind` does not take itself."""
-    cdef lbr_branch branch
-    if not lbr_kind_valid(kind):
-        return LBR_EINVAL
-    branch.from_ = from_
-    branch.to = to
-    branch.cycles = cycles
-    branch.instructions = 0
-    lbr_set_meta(&branch, kind & 0xFF, (kind >> 8) & 0xFF, (kind >> 16) & 0xFF,
-                 (kind >> 24) & 0xFF)
-    return lbr_record_rare(state, &branch)
-
-
 # ---------------------------------------------------------------- records
 
 cdef int lbr_read_entry(const lbr_state* state, uint32_t i, lbr_entry* entry) noexcept nogil:

@@ -17,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 X86 = ROOT / "pylbr" / "x86"
-CORE = ("lbr", "control", "batch", "xsave", "capi")
+CORE = ("lbr", "control", "batch", "kind", "xsave", "capi")
 CPU = ("lookup", "values", "msr", "retire", "events", "state", "blocks")
 #: Modules whose C is taken, and those that have declarations alone.
 MODULES = (*(f"lbrcore.{name}" for name in CORE), *(f"pylbr.cpu.compiled.{name}" for name in CPU),
            "pylbr.x86.describe")
-DECLARED = ("lbrcore.choices", "lbrcore.kind", "pylbr.x86.block_flags", "pylbr.x86.condition",
-            "pylbr.arch.bits", "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
+DECLARED = ("lbrcore.choices", "pylbr.x86.block_flags", "pylbr.x86.condition", "pylbr.arch.bits",
+            "pylbr.cpu.debugctl", "pylbr.cpu.compiled.tables")
 
 #: Public name in the headers : the module of lbrcore, and the name that Cython gives the function.
 PUBLIC = {
@@ -35,9 +35,9 @@ PUBLIC = {
     "lbr_config_valid": "lbr.lbr_config_valid",
     "lbr_strerror": "lbr.lbr_strerror",
     "lbr_record": "capi._record",
-    "lbr_kind": "capi._kind",
-    "lbr_record_kind": "capi._record_kind",
-    "lbr_record_kinds": "capi._record_kinds",
+    "lbr_kind": "kind._kind",
+    "lbr_record_kind": "kind._record_kind",
+    "lbr_record_kinds": "kind._record_kinds",
     "lbr_record_batch": "batch.lbr_record_batch",
     "lbr_write_ctl": "control.lbr_write_ctl",
     "lbr_write_depth": "control.lbr_write_depth",
@@ -55,7 +55,7 @@ PUBLIC = {
     "lbr_xsaves": "xsave.lbr_xsaves",
     "lbr_xrstors": "xsave.lbr_xrstors",
     "lbr_record_rare": "lbr.lbr_record_rare",
-    "lbr_record_kind_rare": "lbr.lbr_record_kind_rare",
+    "lbr_record_kind_rare": "kind.lbr_record_kind_rare",
 }
 #: Public functions of lbrcore_cpu.h : the module that defines them, under the same name.
 PUBLIC_CPU = {
