@@ -19,7 +19,9 @@ _BIT: Final = 1 << SIGNAL - 1
 class Masked:
     """Finds threads that run, make no stacks and block the tick signal, and unblocks it.
 
-    The rest of their mask stays.  A thread that blocks the signal again is found again.
+    The rest of their mask stays.  A thread that blocks the signal again is found again.  A thread
+    that is met in a tick blocks the signal for the recorder: a second tick in the first would take
+    the lane that the first works with.
 
     Parameters
     ----------
@@ -27,6 +29,8 @@ class Masked:
         Nanoseconds between ticks.
     spent : callable
         CPU time of a thread, by the key of its ticks.
+    in_tick : callable
+        Whether a stopped thread of a process, by its number, executes code of the recorder.
 
     Attributes
     ----------
@@ -36,9 +40,12 @@ class Masked:
         Threads that blocked the signal.
     """
 
-    def __init__(self, period: int, spent: Callable[[int], int]) -> None:
+    def __init__(
+        self, period: int, spent: Callable[[int], int], in_tick: Callable[[int, Tracee], bool]
+    ) -> None:
         self._least = _TICKS * period
         self._spent_by = spent
+        self._in_tick = in_tick
         self._heard: set[int] = set()
         self._spent: dict[int, int] = {}
         self._next = 0.0
@@ -63,13 +70,15 @@ class Masked:
             # A thread with few ticks is watched until it has had enough of them.
             spent[fd] = before if before <= count < before + self._least else count
             if silent and tid not in self.refused and _blocks(pid, tid):
-                self._unblock(tid)
+                self._unblock(pid, tid)
         self._spent, self._heard = spent, set()
 
-    def _unblock(self, tid: int) -> None:
+    def _unblock(self, pid: int, tid: int) -> None:
         try:
             with Tracee(tid) as tracee:
                 tracee.interrupt()
+                if self._in_tick(pid, tracee):
+                    return
                 before = tracee.swap_mask(0xFFFF_FFFF_FFFF_FFFF)
                 tracee.swap_mask(before & ~_BIT)
                 self.unblocked.add(tid)

@@ -104,7 +104,7 @@ class Session:
         self._side: Side | None = None
         self._numbers = Numbers()
         self._weights = Weights(ticks)
-        self._masked = Masked(pace.period, ticks.spent)
+        self._masked = Masked(pace.period, ticks.spent, self._in_tick)
         self._root, self._started, self._only = 0, False, 0
         self.unreached = 0
         self.remarks: list[str] = []
@@ -250,6 +250,10 @@ class Session:
             process.injection = None
         finally:
             let_go(tracees)
+
+    def _in_tick(self, pid: int, tracee: Tracee) -> bool:
+        injection = self._processes[pid].injection
+        return injection is not None and bool(inside([tracee], injection))
 
     def attach(self, pid: int) -> None:
         """Record a running process that has executed another program."""

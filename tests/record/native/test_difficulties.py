@@ -1,13 +1,15 @@
 """Programs that make recording from inside hard: output and exit code stay what they are."""
 
+import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
 from tests.record.conftest import need
-from tests.record.native.conftest import PROGRAMS
+from tests.record.native.conftest import PROGRAMS, ROOT
 from tests.record.native.stacks import complaints, read
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
@@ -43,6 +45,30 @@ def test_faults_are_seen_at_the_instruction_of_the_program(native_record, built,
     found, said = same(native_record, built(name, "-fnon-call-exceptions"), hertz=50_000)
     assert found.count > 20
     assert " fault" in said  # some lay in windows
+
+
+#: Look for deaf threads all the time, and hold every one for deaf.
+SUSPICIOUS = """\
+import sys
+from pylbr.cli import main
+from pylbr.record.native import masked
+masked._LOOK_SECONDS = masked._TICKS = 0
+masked.Masked.heard = lambda *given: None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_thread_that_is_met_in_a_tick_is_not_taken_for_deaf(native, built, tmp_path):
+    """Under load a thread may make no stack for long, and be met in a tick when it does."""
+    program, path = built("faults.c", "-fnon-call-exceptions"), tmp_path / "out.data"
+    alone = subprocess.run(program, capture_output=True, timeout=120, check=True)
+    for _ in range(4):
+        result = subprocess.run(
+            [sys.executable, "-c", SUSPICIOUS, "record", "--engine", "native", "-F", "50000",
+             "--max-overhead", "100", "-o", path, "--", program], capture_output=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+        assert (result.returncode, result.stdout) == (0, alone.stdout), result.stderr
+        assert read(path).count > 20
 
 
 def test_code_that_patches_itself_runs_as_patched(native_record, built):

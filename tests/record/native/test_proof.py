@@ -95,9 +95,9 @@ def test_windows_of_a_tick_are_as_far_apart_as_is_stated(native_record, cycle):
     within = sum(64 <= n <= 192 for n in apart) / len(apart)
     assert 0.6 < within < 0.95  # 129 of so many branches of a round, where the ticks differ
     assert sum(n < 64 for n in apart) < 0.1 * len(apart) and 0.2 * length > 129
-    # Where ticks end before they have made all their windows, as under load, they come more often,
-    # and a window stands for less.
-    assert max(weights) == 200_000 and min(weights) > 0
+    # A window stands for its share of a period of 800,000 ns; where ticks end before they have made
+    # all four, as under load, one stands for more, and ticks come more often.
+    assert 200_000 in weights and 0 < min(weights) <= max(weights) <= 800_000
 
 
 def test_native_stacks_optimise_as_all_branches_do(native, qemu, tmp_path):
