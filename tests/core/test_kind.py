@@ -23,7 +23,7 @@ P, U64, U32, U8, INT = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctype
 
 @functools.cache
 def called():
-    lib = library()
+    lib = ctypes.CDLL(library()._name)  # of its own: others give other types
     lib.lbr_kind.argtypes, lib.lbr_kind.restype = [U8] * 4, U64
     lib.lbr_record_kind.argtypes = [P, U64, U64, U32, U64]
     lib.lbr_record_kinds.argtypes = [P, P, P, P, P, ctypes.c_size_t]

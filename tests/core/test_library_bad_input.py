@@ -21,7 +21,8 @@ DECLARED = {
     name: (result.strip(), [one.strip() for one in " ".join(arguments.split()).split(",")])
     for result, name, arguments in re.findall(
         r"^LBRCORE_PUBLIC ([^;(]*?)(lbr_\w+)\(([^;]*)\);", HEADER, re.M)
-    if "*" in arguments and name not in ("lbr_destroy", "lbr_record_rare")}
+    if "*" in arguments
+    and name not in ("lbr_destroy", "lbr_record_rare", "lbr_record_kind_rare")}
 
 
 def config(**other):

@@ -64,7 +64,7 @@ def test_the_wheel_brings_the_recorder_ready(installed, tmp_path):
     lines = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True,
                            capture_output=True, text=True).stdout.splitlines()
     ready = dict(map(str.split, lines))
-    assert set(ready) == {"plugin.so", "launch", "blob.elf", "init"}
+    assert set(ready) == {"plugin.so", "launch", "blob.elf", "full.elf", "init"}
     assert all(path.startswith(str(installed.site)) for path in ready.values())
     engine = subprocess.run(
         [sys.executable, "-c", "from pylbr.record.native.engine import usable; print(usable())"],
@@ -93,7 +93,7 @@ def test_a_part_whose_c_was_changed_is_not_the_wheels(installed, tmp_path):
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                               check=True).stdout
 
-    assert names() == "['plugin.so', 'launch', 'blob.elf', 'init']\n"
+    assert names() == "['plugin.so', 'launch', 'blob.elf', 'full.elf', 'init']\n"
     with (copy / "pylbr/x86/decode.h").open("a") as file:
         file.write("/* another */\n")
     assert names() == "['init']\n"
