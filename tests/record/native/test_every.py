@@ -19,6 +19,7 @@ from pylbr.cli import main
 from pylbr.errors import UnsupportedFeature
 from pylbr.record.native.full import expand_reference
 from pylbr.record.native.full._expand import expand
+from pylbr.record.native.full.memory import Memory, full_blob
 from pylbr.record.parts import FULL
 from pylbr.record.toolchain import built as built_part
 from pylbr.record.wire_numbers import PAYLOAD
@@ -243,3 +244,16 @@ def test_nothing_is_relocated_or_imported(blob):
         assert not [s.name for s in elf.iter_sections() if s["sh_type"] in ("SHT_RELA", "SHT_REL")]
         table = elf.get_section_by_name(".symtab")
         assert not [s.name for s in table.iter_symbols() if s.name and s["st_shndx"] == "SHN_UNDEF"]
+
+
+@pytest.mark.parametrize("read, written", [(1, 0), (0, 1 << 63), (1 << 63, 1 << 62)])
+def test_a_ring_that_the_program_has_written_over_is_refused(native, read, written):
+    fd = os.memfd_create("memory")
+    memory = Memory(fd, full_blob())
+    try:
+        memory._header["read"], memory._header["written"] = read, written
+        with pytest.raises(ValueError, match="words wait in a ring"):
+            memory.take(100)
+    finally:
+        memory.close()
+        os.close(fd)

@@ -129,9 +129,18 @@ class Memory:
         return self.live_tables()[1][: min(self["next_length"], self._full.lengths)].copy()
 
     def take(self, most: int) -> np.ndarray:
-        """Numbers of blocks that ran since the last call, of at most so many words."""
+        """Numbers of blocks that ran since the last call, of at most so many words.
+
+        Raises
+        ------
+        ValueError
+            The program has written over the ring.
+        """
         read, size = self["read"], self._full.ring
-        count = min(self["written"] - read, most, size - read % size)
+        waiting = self["written"] - read
+        if not 0 <= waiting <= size:
+            raise ValueError(f"{waiting} words wait in a ring of {size}")
+        count = min(waiting, most, size - read % size)
         words = self._ring[read % size : read % size + count].copy()
         self._header["read"] = read + count
         return self._expanded(words)
