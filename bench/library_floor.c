@@ -69,13 +69,28 @@ KIND_LOOP(ring_kind_by_call, struct ring, ring_kind_called, s)
 KIND_LOOP(ring_kind_by_inline, struct ring, ring_kind_one, s)
 KIND_LOOP(nothing_by_call, void, nothing_called, s)
 
-void kind_by_held(lbr_state *s, size_t n, uint8_t cls) {
-    uint64_t kind = lbr_kind(cls, 0, 3, 3);
-    lbr_held held = lbr_hold(s);
-    for (size_t i = 0; i < n; i++)
-        lbr_record_held(&held, 0x401000 + (i & 0xFFF), 0x402000, 3, kind);
-    lbr_release(&held);
+uint64_t nothing_held(void *r, uint64_t held, uint64_t from, uint64_t to, uint32_t cycles,
+                      uint64_t kind) __attribute__((noinline));
+uint64_t nothing_held(void *r, uint64_t held, uint64_t from, uint64_t to, uint32_t cycles,
+                      uint64_t kind) {
+    __asm__ volatile("" : : "r"(r), "r"(from), "r"(to), "r"(cycles), "r"(kind));
+    return held + 1;
 }
+
+#define HELD_LOOP(NAME, STATE, HOLD, RECORD, RELEASE)                                         \
+    void NAME(STATE *s, size_t n, uint8_t cls) {                                              \
+        uint64_t kind = lbr_kind(cls, 0, 3, 3), held = HOLD(s);                               \
+        for (size_t i = 0; i < n; i++)                                                        \
+            held = RECORD(s, held, 0x401000 + (i & 0xFFF), 0x402000, 3, kind);                \
+        RELEASE(s, held);                                                                     \
+    }
+
+static inline uint64_t nothing_hold(void *r) { return !!r; }
+static inline void nothing_release(void *r, uint64_t held) { *(volatile uint64_t *)r = held; }
+
+HELD_LOOP(held_by_call, lbr_state, lbr_hold, lbr_record_held, lbr_release)
+HELD_LOOP(held_by_inline, lbr_state, lbr_hold_inline, lbr_record_held_inline, lbr_release_inline)
+HELD_LOOP(nothing_by_held, void, nothing_hold, nothing_held, nothing_release)
 
 lbr_state *facility(uint64_t ctl) {
     lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 15, .linear_width = 48,

@@ -17,9 +17,9 @@ JUMP = 2
 ROWS = [
     ("by_call", "ring_by_call", 1.5), ("by_inline", "ring_by_inline", 2),
     ("kind_by_call", "ring_kind_by_call", 1.5), ("kind_by_inline", "ring_kind_by_inline", 2),
-    ("kind_by_held", "ring_kind_by_inline", 2),
+    ("held_by_inline", "ring_kind_by_inline", 2), ("held_by_call", "ring_kind_by_call", 1.5),
     # What a call with these arguments costs that does nothing.
-    ("kind_by_call", "nothing_by_call", 3),
+    ("kind_by_call", "nothing_by_call", 3), ("held_by_call", "nothing_by_held", 2),
 ]
 
 

@@ -4,31 +4,27 @@
     lbr_record_kind(state, from_, to, cycles, kind)     # whenever it is executed
 
 All goes through machine registers; a branch in memory is stored by its maker and loaded again.
-A loop that holds the facility (`lbr_hold`) has head and cycle count in registers, too: else each
-record waits for the last one's store of them.
+A loop that holds the facility (`lbr_hold`) keeps its head in a register: else each record waits for
+the last one's store of it, which takes longer than a call.
 """
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbrcore.lbr cimport (
-    CYC_CNT_MAX, INFO_TYPE_SHIFT, LBR_NOT_TAKEN, LBR_OK, QUICK_ALL, lbr_branch, lbr_entry,
+    CYC_CNT_MAX, INFO_TYPE_SHIFT, LBR_EINVAL, LBR_NOT_TAKEN, LBR_OK, QUICK_ALL, lbr_branch, lbr_entry,
     lbr_in_quick_range, lbr_quick_info, lbr_set_meta, lbr_slot, lbr_state,
 )
 
 cdef enum:
     KIND_RARE_SHIFT = 32        # set: no taken branch within one ring, or a field out of range
-
-# A facility whose head and cycle count a loop keeps; it is not to be used otherwise until `lbr_release`.
-ctypedef struct lbr_held:
-    lbr_state* state
-    uint64_t cycles
-    uint32_t head
-    bint quick
+    HELD_EINVAL = 1 << 1        # in bits 63:32 of what `lbr_hold` gives: a kind was refused
 
 
 cdef int lbr_record_kind_rare(lbr_state* state, uint64_t from_, uint64_t to, uint32_t cycles,
                               uint64_t kind) noexcept nogil
+cdef uint64_t lbr_record_held_rare(lbr_state* state, uint64_t held, uint64_t from_, uint64_t to,
+                                   uint32_t cycles, uint64_t kind) noexcept nogil
 
 
 cdef inline uint64_t lbr_kind(
@@ -44,12 +40,12 @@ cdef inline uint64_t lbr_kind(
 
 
 cdef inline void lbr_store_kind(
-    lbr_state* state, uint32_t head, uint64_t from_, uint64_t to, uint64_t cycles, uint64_t kind
+    lbr_state* state, uint32_t head, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
 ) noexcept nogil:
     cdef lbr_entry* entry = lbr_slot(state, head)
     entry.from_ = from_
     entry.to = to
-    entry.info = kind >> INFO_TYPE_SHIFT << INFO_TYPE_SHIFT | min(cycles, <uint64_t> CYC_CNT_MAX)
+    entry.info = kind >> INFO_TYPE_SHIFT << INFO_TYPE_SHIFT | cycles
 
 
 cdef inline int lbr_record_kind(
@@ -57,38 +53,36 @@ cdef inline int lbr_record_kind(
 ) noexcept nogil:
     """LBR_OK, or LBR_EINVAL for a kind of fields out of range."""
     if cython.likely(not (kind >> KIND_RARE_SHIFT) & 1 and state.quick == QUICK_ALL):
-        lbr_store_kind(state, state.head + 1, from_, to, state.cycles + cycles, kind)
+        lbr_store_kind(state, state.head + 1, from_, to,
+                       <uint32_t> min(state.cycles + cycles, <uint64_t> CYC_CNT_MAX), kind)
         state.cycles = 0
         state.head += 1
         return LBR_OK
     return lbr_record_kind_rare(state, from_, to, cycles, kind)
 
 
-cdef inline lbr_held lbr_hold(lbr_state* state) noexcept nogil:
-    cdef lbr_held held
-    held.state = state
-    held.cycles = state.cycles
-    held.head = state.head
-    held.quick = state.quick == QUICK_ALL
-    return held
+cdef inline uint64_t lbr_hold(const lbr_state* state) noexcept nogil:
+    """The head, to be kept by the caller: the facility is not to be used otherwise until `lbr_release`.
+
+    KIND_RARE_SHIFT: the next record takes the long way, as the first one after a cycle count does.
+    """
+    cdef uint64_t rare
+    rare = not (state.quick == QUICK_ALL and state.cycles == 0)
+    return state.head | rare << KIND_RARE_SHIFT
 
 
-cdef inline void lbr_release(const lbr_held* held) noexcept nogil:
-    held.state.cycles = held.cycles
-    held.state.head = held.head
+cdef inline int lbr_release(lbr_state* state, uint64_t held) noexcept nogil:
+    """LBR_EINVAL if a kind of fields out of range was refused since `lbr_hold`."""
+    state.head = <uint32_t> held
+    return LBR_EINVAL if held >> KIND_RARE_SHIFT & HELD_EINVAL else LBR_OK
 
 
-cdef inline int lbr_record_held(
-    lbr_held* held, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
+cdef inline uint64_t lbr_record_held(
+    lbr_state* state, uint64_t held, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
 ) noexcept nogil:
-    """As `lbr_record_kind`."""
-    cdef int result
-    if cython.likely(not (kind >> KIND_RARE_SHIFT) & 1 and held.quick):
-        held.head += 1
-        lbr_store_kind(held.state, held.head, from_, to, held.cycles + cycles, kind)
-        held.cycles = 0
-        return LBR_OK
-    lbr_release(held)
-    result = lbr_record_kind_rare(held.state, from_, to, cycles, kind)
-    held[0] = lbr_hold(held.state)
-    return result
+    """What to hold from now on.  A head that wraps takes the long way once."""
+    if cython.likely(not ((kind | held) >> KIND_RARE_SHIFT) & 1):
+        held += 1
+        lbr_store_kind(state, <uint32_t> held, from_, to, min(cycles, <uint32_t> CYC_CNT_MAX), kind)
+        return held
+    return lbr_record_held_rare(state, held, from_, to, cycles, kind)

@@ -24,6 +24,17 @@ cdef int lbr_record_kind_rare(
     return lbr_record_rare(state, &branch)
 
 
+cdef uint64_t lbr_record_held_rare(
+    lbr_state* state, uint64_t held, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
+) noexcept nogil:
+    """As `lbr_record_held`, for what it does not take itself."""
+    cdef uint64_t refused = held >> KIND_RARE_SHIFT & HELD_EINVAL
+    lbr_release(state, held)
+    if lbr_record_kind_rare(state, from_, to, cycles, kind) != LBR_OK:
+        refused = HELD_EINVAL
+    return lbr_hold(state) | refused << KIND_RARE_SHIFT
+
+
 cdef uint64_t _kind(uint8_t cls, uint8_t flags, uint8_t cpl_from, uint8_t cpl_to) noexcept nogil:
     return lbr_kind(cls, flags, cpl_from, cpl_to)
 
@@ -34,17 +45,30 @@ cdef int _record_kind(
     return lbr_record_kind(state, from_, to, cycles, kind)
 
 
+cdef uint64_t _hold(const lbr_state* state) noexcept nogil:
+    return lbr_hold(state)
+
+
+cdef uint64_t _record_held(
+    lbr_state* state, uint64_t held, uint64_t from_, uint64_t to, uint32_t cycles, uint64_t kind
+) noexcept nogil:
+    return lbr_record_held(state, held, from_, to, cycles, kind)
+
+
+cdef int _release(lbr_state* state, uint64_t held) noexcept nogil:
+    return lbr_release(state, held)
+
+
 cdef int _record_kinds(
     lbr_state* state, const uint64_t* from_, const uint64_t* to, const uint32_t* cycles,
     const uint64_t* kind, size_t count
 ) noexcept nogil:
-    cdef lbr_held held
+    cdef uint64_t held
     cdef size_t i
     for i in range(count):
         if not lbr_kind_valid(kind[i]):
             return LBR_EINVAL
     held = lbr_hold(state)
     for i in range(count):
-        lbr_record_held(&held, from_[i], to[i], cycles[i], kind[i])
-    lbr_release(&held)
-    return LBR_OK
+        held = lbr_record_held(state, held, from_[i], to[i], cycles[i], kind[i])
+    return lbr_release(state, held)

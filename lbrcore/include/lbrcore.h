@@ -239,18 +239,27 @@ LBRCORE_PUBLIC int lbr_record_batch(lbr_state *state, const lbr_branch *branches
 
 /* By kind, the quickest: what is constant of a branch instruction in one word, made once (fields out of
  * range: LBR_EINVAL from the recording), the rest in machine registers.  Logs no events.
- * lbr_record_kinds: arrays of `count` each, oldest first; all or nothing.  lbrcore_inline.h has
- * lbr_record_kind_inline, and lbr_record_held for a loop between lbr_hold and lbr_release. */
+ * lbr_record_kinds: arrays of `count` each, oldest first; all or nothing.
+ *
+ * A loop may hold the facility: lbr_hold gives a number, each lbr_record_held takes the last one and
+ * gives the next, lbr_release stores it, and tells of kinds that were refused.  In between, the state
+ * is not to be used otherwise.  lbrcore_inline.h has all four as *_inline. */
 LBRCORE_PUBLIC uint64_t lbr_kind(uint8_t cls, uint8_t flags, uint8_t cpl_from, uint8_t cpl_to);
 LBRCORE_PUBLIC int lbr_record_kind(lbr_state *state, uint64_t from, uint64_t to, uint32_t cycles,
                                    uint64_t kind);
 LBRCORE_PUBLIC int lbr_record_kinds(lbr_state *state, const uint64_t *from, const uint64_t *to,
                                     const uint32_t *cycles, const uint64_t *kind, size_t count);
+LBRCORE_PUBLIC uint64_t lbr_hold(const lbr_state *state);
+LBRCORE_PUBLIC uint64_t lbr_record_held(lbr_state *state, uint64_t held, uint64_t from, uint64_t to,
+                                        uint32_t cycles, uint64_t kind);
+LBRCORE_PUBLIC int lbr_release(lbr_state *state, uint64_t held);
 
 /* For the inline part. */
 LBRCORE_PUBLIC int lbr_record_rare(lbr_state *state, const lbr_branch *branch);
 LBRCORE_PUBLIC int lbr_record_kind_rare(lbr_state *state, uint64_t from, uint64_t to, uint32_t cycles,
                                         uint64_t kind);
+LBRCORE_PUBLIC uint64_t lbr_record_held_rare(lbr_state *state, uint64_t held, uint64_t from,
+                                             uint64_t to, uint32_t cycles, uint64_t kind);
 
 /* Control.  LBR_GP for reserved bits and depths that are not offered. */
 LBRCORE_PUBLIC int lbr_write_ctl(lbr_state *state, uint64_t value);

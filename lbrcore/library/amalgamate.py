@@ -38,6 +38,9 @@ PUBLIC = {
     "lbr_kind": "kind._kind",
     "lbr_record_kind": "kind._record_kind",
     "lbr_record_kinds": "kind._record_kinds",
+    "lbr_hold": "kind._hold",
+    "lbr_record_held": "kind._record_held",
+    "lbr_release": "kind._release",
     "lbr_record_batch": "batch.lbr_record_batch",
     "lbr_write_ctl": "control.lbr_write_ctl",
     "lbr_write_depth": "control.lbr_write_depth",
@@ -56,6 +59,7 @@ PUBLIC = {
     "lbr_xrstors": "xsave.lbr_xrstors",
     "lbr_record_rare": "lbr.lbr_record_rare",
     "lbr_record_kind_rare": "kind.lbr_record_kind_rare",
+    "lbr_record_held_rare": "kind.lbr_record_held_rare",
 }
 #: Public functions of lbrcore_cpu.h : the module that defines them, under the same name.
 PUBLIC_CPU = {
@@ -74,16 +78,16 @@ PUBLIC_CPU = {
         "x86.describe": "lbr_block_describe lbr_block_ends lbr_cpu_flags",
     }.items() for name in names.split()}
 #: Exported as they are: NULL means something, or the inline part has looked.
-UNCHECKED = {"lbr_destroy", "lbr_record_rare", "lbr_record_kind_rare", "lbr_model_at",
-             "lbr_cpu_destroy"}
+UNCHECKED = {"lbr_destroy", "lbr_record_rare", "lbr_record_kind_rare",
+             "lbr_record_held_rare", "lbr_model_at", "lbr_cpu_destroy"}
 #: Return a number, 0 for NULL; and return nothing in the sources.
-ZERO = {"lbr_config_valid", "lbr_read_records", "lbr_cpu_records"}
+ZERO = {"lbr_config_valid", "lbr_read_records", "lbr_cpu_records", "lbr_hold", "lbr_record_held"}
 ALWAYS = {"lbr_copy", "lbr_reset", "lbr_set_enable", "lbr_set_frozen", "lbr_set_event_mask",
           "lbr_read_ler", "lbr_write_ler", "lbr_cpu_copy", "lbr_cpu_on_pmi", "lbr_cpu_set_mode"}
 #: The record path for a program that includes lbrcore_inline.h.
 INLINE = {"lbr_record_inline": "lbr.lbr_record", "lbr_kind_inline": "kind.lbr_kind",
-          "lbr_hold": "kind.lbr_hold",
-          "lbr_release": "kind.lbr_release", "lbr_record_held": "kind.lbr_record_held",
+          "lbr_hold_inline": "kind.lbr_hold", "lbr_release_inline": "kind.lbr_release",
+          "lbr_record_held_inline": "kind.lbr_record_held",
           "lbr_record_kind_inline": "kind.lbr_record_kind"}
 
 NAME = re.compile(r"__pyx_[fte]_(?:7lbrcore|5pylbr)_\d+\w+")

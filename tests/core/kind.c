@@ -10,10 +10,9 @@ int inlined(lbr_state *state, const lbr_branch *branch, size_t n, const uint64_t
 }
 
 int held(lbr_state *state, const lbr_branch *branch, size_t n, const uint64_t *kind) {
-    int worst = 0;
-    lbr_held at = lbr_hold(state);
+    uint64_t at = lbr_hold_inline(state);
     for (size_t i = 0; i < n; i++)
-        worst |= lbr_record_held(&at, branch[i].from, branch[i].to, branch[i].cycles, kind[i]);
-    lbr_release(&at);
-    return worst;
+        at = lbr_record_held_inline(state, at, branch[i].from, branch[i].to, branch[i].cycles,
+                                    kind[i]);
+    return lbr_release_inline(state, at);
 }

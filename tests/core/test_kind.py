@@ -26,6 +26,9 @@ def called():
     lib = ctypes.CDLL(library()._name)  # of its own: others give other types
     lib.lbr_kind.argtypes, lib.lbr_kind.restype = [U8] * 4, U64
     lib.lbr_record_kind.argtypes = [P, U64, U64, U32, U64]
+    lib.lbr_hold.argtypes, lib.lbr_hold.restype = [P], U64
+    lib.lbr_record_held.argtypes, lib.lbr_record_held.restype = [P, U64, U64, U64, U32, U64], U64
+    lib.lbr_release.argtypes = [P, U64]
     lib.lbr_record_kinds.argtypes = [P, P, P, P, P, ctypes.c_size_t]
     return lib
 
@@ -64,6 +67,15 @@ def together(state, batch, kinds):
                                      kinds.ctypes.data, len(batch))
 
 
+def held(state, batch, kinds):
+    lib = called()
+    at = lib.lbr_hold(state)
+    for branch, kind in zip(batch, kinds, strict=True):
+        at = lib.lbr_record_held(state, at, int(branch["from"]), int(branch["to"]),
+                                 int(branch["cycles"]), int(kind))
+    return lib.lbr_release(state, at)
+
+
 def in_c(name):
     def record(state, batch, kinds):
         return getattr(included(), name)(state, batch.ctypes.data, len(batch), kinds.ctypes.data)
@@ -71,8 +83,8 @@ def in_c(name):
 
 
 WAYS = pytest.mark.parametrize("way", [
-    one_by_one, together, in_c("inlined"), in_c("held")],
-    ids=["one by one", "together", "inlined", "held"])
+    one_by_one, together, held, in_c("inlined"), in_c("held")],
+    ids=["one by one", "together", "held", "inlined", "held and inlined"])
 
 
 @WAYS
@@ -144,6 +156,8 @@ def test_any_word_is_recorded_or_refused(way, kind, ctl):
 def test_null_is_refused():
     lib, ten = called(), (U64 * 2)()
     assert lib.lbr_record_kind(None, 1, 2, 3, 0) == CODES["LBR_ENULL"]
+    assert lib.lbr_hold(None) == lib.lbr_record_held(None, 9, 1, 2, 3, 0) == 0
+    assert lib.lbr_release(None, 0) == CODES["LBR_ENULL"]
     api = linked()
     config = Config(depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL, info_mask=INFO_ALL)
     state = api.create(ctypes.addressof(config))
@@ -153,3 +167,23 @@ def test_null_is_refused():
         assert lib.lbr_record_kinds(*given, 1) == CODES["LBR_ENULL"]
     assert ctypes.string_at(state, api.state_size) == before
     api.destroy(state)
+
+
+def test_a_head_that_wraps_goes_on():
+    """As after 2^32 records: what is held then is rare once, and counts from 0."""
+    api, lib = linked(), called()
+    config = Config(depth_bitmap=15, linear_width=48, ctl_mask=CTL_ALL, info_mask=INFO_ALL)
+    state = api.create(ctypes.addressof(config))
+    try:
+        assert api.write_ctl(state, RECORD_ALL) == 0
+        kind = lib.lbr_kind(5, 0, 0, 0)
+        held = 0xFFFF_FFFE
+        for i in range(4):
+            held = lib.lbr_record_held(state, held, 0x1000 + i, 0x2000, 1, kind)
+        assert held == 2
+        assert lib.lbr_release(state, held) == 0
+        records = np.zeros(32, ENTRY_DTYPE)
+        api.read_records(state, records.ctypes.data)
+        assert records["from"][:4].tolist() == [0x1003, 0x1002, 0x1001, 0x1000]
+    finally:
+        api.destroy(state)

@@ -22,7 +22,7 @@ DECLARED = {
     for result, name, arguments in re.findall(
         r"^LBRCORE_PUBLIC ([^;(]*?)(lbr_\w+)\(([^;]*)\);", HEADER, re.M)
     if "*" in arguments
-    and name not in ("lbr_destroy", "lbr_record_rare", "lbr_record_kind_rare")}
+    and name != "lbr_destroy" and not name.endswith("_rare")}
 
 
 def config(**other):
@@ -62,7 +62,8 @@ def test_null_is_refused(name, state):
     function = getattr(library(), name)
     function.restype = ctypes.c_void_p if "*" in result else ctypes.c_int
     wanted = (None if "*" in result else
-              0 if name in ("lbr_read_records", "lbr_config_valid") else CODES["LBR_ENULL"])
+              0 if name in ("lbr_read_records", "lbr_config_valid", "lbr_hold", "lbr_record_held")
+              else CODES["LBR_ENULL"])
     room = ctypes.create_string_buffer(4096)
     for null in pointers:
         given = [None if i == null else state if "lbr_state *" in one else

@@ -105,6 +105,16 @@ extern "C" {
         kind: *const u64,
         count: usize,
     ) -> c_int;
+    pub fn lbr_hold(state: *const lbr_state) -> u64;
+    pub fn lbr_record_held(
+        state: *mut lbr_state,
+        held: u64,
+        from: u64,
+        to: u64,
+        cycles: u32,
+        kind: u64,
+    ) -> u64;
+    pub fn lbr_release(state: *mut lbr_state, held: u64) -> c_int;
     pub fn lbr_record_batch(
         state: *mut lbr_state, branches: *const lbr_branch, count: usize,
     ) -> c_int;
