@@ -80,15 +80,15 @@ _FREESTANDING: Final = (
 #: and without anything from a C library.
 BLOB: Final = Part(
     "blob.elf",
-    [_NATIVE / name for name in ("blob.c", "entry.S", "fault.c", "lane.c", "ranges.c", "ring.c",
-                                 "sigaction.c", "translate.c", "window.c")],
+    [_NATIVE / name for name in ("blob.c", "entry.S", "fault.c", "lane.c", "memory.c", "ranges.c",
+                                 "ring.c", "sigaction.c", "translate.c", "window.c")],
     (_NATIVE, _PYLBR / "x86", _PYLBR, _CORE),
     _FREESTANDING)
 #: The same for every branch of a program.
 FULL: Final = Part(
     "full.elf",
     [_NATIVE / "full" / name for name in ("call.c", "entry.S", "flow.c", "layout.c", "log.c",
-                                          "signal.c", "trace.c")],
+                                          "signal.c", "trace.c")] + [_NATIVE / "memory.c"],
     (_NATIVE / "full", _NATIVE, _PYLBR / "record" / "plugin", _PYLBR / "x86", _PYLBR, _CORE),
     _FREESTANDING)
 #: The first process of the guest of ``pylbr linux``.
