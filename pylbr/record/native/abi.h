@@ -43,7 +43,8 @@ enum skip {
     SKIP_LANES = 4,     /* every lane is in use */
     SKIP_FRAME = 5,     /* a signal frame that is not understood, or 32-bit code */
     SKIP_HANDLERS = 6,  /* more handlers of faults than the blob can stand before */
-    SKIP_KINDS = 7
+    SKIP_FAULT = 7,     /* before an instruction that has just faulted in a window */
+    SKIP_KINDS = 8
 };
 
 /* One stack, oldest branch first.  sequence: twice the number of times that this place of the ring

@@ -73,6 +73,7 @@ struct thread {
     u64 ended;           /* TSC at the end of the last window */
     u64 rest;            /* cycles to leave the program alone from then on */
     u64 weight;          /* nanoseconds that no stack stands for yet */
+    u64 fault_rip, fault_rcx; /* where a fault has ended a window; rip 0: the thread is past it */
     u64 restorer;        /* struct rt_sigframe begins here */
     struct ucontext uc;
     u8 fpstate[] __attribute__((aligned(64)));

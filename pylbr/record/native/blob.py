@@ -32,7 +32,7 @@ END_NAMES: Final = (
 SKIP_NAMES: Final = (
     "recording ended", "no room for the thread", "limit of overhead", "code not known",
     "no lane free", "signal frame not known",
-    "too many handlers of signals",
+    "too many handlers of signals", "before an instruction that has faulted",
 )  # fmt: skip
 
 #: Structures of abi.h: names of the members in the order of `layout` in blob.c.

@@ -42,6 +42,8 @@ static int roll_back(struct ucontext *uc) {
     }
     uc->regs.rip = pc;
     uc->mask = lane->thread->uc.mask;
+    lane->thread->fault_rip = pc;
+    lane->thread->fault_rcx = uc->regs.rcx;
     window_close(lane, pc, END_FAULT);
     lane_release(lane);
     return 1;

@@ -84,6 +84,16 @@ static void restart_call(struct gregs *regs) {
         regs->rip = (u64)call;
 }
 
+/* Whether a window has been rolled back to here, and the thread has not moved since.  Another one
+ * would fault as the last did: where ticks come faster than the thread gets away, it never would.
+ * RCX counts the rounds of a `rep` that continues. */
+static int stands_at_fault(struct thread *thread, const struct gregs *regs) {
+    if (thread->fault_rip == regs->rip && thread->fault_rcx == regs->rcx)
+        return 1;
+    thread->fault_rip = 0;
+    return 0;
+}
+
 /* A tick.  Returns where there is no window. */
 void tick(const struct siginfo *info, struct ucontext *uc) {
     u64 began = tsc();
@@ -107,6 +117,8 @@ void tick(const struct siginfo *info, struct ucontext *uc) {
         return skip(SKIP_FRAME);
     if (!range_at(uc->regs.rip))
         return skip(SKIP_CODE);
+    if (stands_at_fault(thread, &uc->regs))
+        return skip(SKIP_FAULT);
     struct lane *lane = lane_take();
     if (!lane)
         return skip(SKIP_LANES);

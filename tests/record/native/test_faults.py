@@ -26,6 +26,16 @@ def test_signals_and_faults_at_random_points(native_record, built):  # noqa: F81
     assert found.count > 500 and counts_of(said)["fault"] > 0
 
 
+def test_a_fault_comes_natively_before_the_next_window_there(native_record, built):  # noqa: F811
+    """However fast ticks come, the program gets on: one window at most is rolled back per fault."""
+    options = ("-F", "100", "--max-overhead", "100", "--burst", "1")
+    _, result = native_record(built("pelted.c"), "15000", options=options)
+    assert result.stdout == b"2000\n"
+    said = result.stderr.decode()
+    assert 0 < counts_of(said)["fault"] <= 2000
+    assert "before an instruction that has faulted" in said
+
+
 def test_a_program_with_a_gs_of_its_own(native_record, built):  # noqa: F811
     found, _ = same(native_record, built("gs.c"))
     assert found.count > 50
