@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,18 @@ def installed() -> Installed:
     return Installed(once.built("installed", _install) / "site")
 
 
+def _copy_built(pyx: str, source: Path) -> None:
+    """C and extension as they were made in the checkout: the build makes them again if a source of
+    theirs is newer."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    library = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    for made, place in ((".c", source), (suffix, library)):
+        path = ROOT / pyx.replace(".pyx", made)
+        if path.exists():
+            (place / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place / path.relative_to(ROOT))
+
+
 def _install(base: Path) -> None:
     source, site = base / "source", base / "site"
     listed = subprocess.run(
@@ -100,7 +113,9 @@ def _install(base: Path) -> None:
         if name.split("/")[0] in ("tests", "bench", "docs") or not (ROOT / name).is_file():
             continue
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, source / name)
+        shutil.copy2(ROOT / name, source / name)
+        if name.endswith(".pyx"):
+            _copy_built(name, source)
     result = subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps",
          "--disable-pip-version-check", "--root-user-action=ignore", "--target", str(site),

@@ -185,9 +185,9 @@ def test_only_these_numbers_answer(name):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_sixteen_million_numbers():
+def test_a_sweep_of_four_million_numbers():
     """``python -m tests.cpu.sweep`` goes through all of them."""
-    assert set(sweep.answering("sapphire-rapids", 0, 1 << 24)) == sweep.EXPECTED["sapphire-rapids"]
+    assert set(sweep.answering("sapphire-rapids", 0, 1 << 22)) == sweep.EXPECTED["sapphire-rapids"]
 
 
 def test_the_compiled_sweep_finds_the_same_numbers(tmp_path):
