@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pylbr.arbitration import POLICIES, is_file, make_policy, named
+from pylbr.cli import verify_plain
 from pylbr.cli.pager import add_terminal_options
 from pylbr.cli.progress import progress
 from pylbr.errors import CommandError
@@ -22,6 +23,7 @@ from pylbr.verify import script, template, template_cython
 from pylbr.verify.bugs import BUGS, Caught, catch_all
 from pylbr.verify.models import ARCHITECTURAL_ONLY, FEATURES, KINDS, STANDARD, Configuration
 from pylbr.verify.ownership import handovers, mermaid, ownership_configuration
+from pylbr.verify.plain_models import MODELS
 from pylbr.verify.script import Script
 from pylbr.verify.story import Story, story_of
 from pylbr.verify.suites import (
@@ -50,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("policies", nargs="*", metavar="POLICY",
                         help=f"default: all of {', '.join(POLICIES)}, or all that a set has; a "
-                        "file NAME.py is a policy in plain Python, NAME.pyx one in Cython")
+                        "file NAME.py is a policy in plain Python, NAME.pyx one in Cython. "
+                        f"Models of their own, searched when they are named: {', '.join(MODELS)}")
     parser.add_argument("--new-policy", metavar="NAME",
                         help="write NAME.py, or NAME.pyx if NAME ends so: a policy to start from, "
                         "in plain Python or in Cython, with a table of the hooks")
@@ -143,6 +146,9 @@ def _scripts(args: argparse.Namespace, text: str) -> list[Script]:
 
 def _stories(args: argparse.Namespace) -> int:
     text = _source(args.story)
+    plain = verify_plain.run_story(args, text)
+    if plain is not None:
+        return plain
     status, told = 0, []
     for each in _scripts(args, text):
         steps = script.play(each)
@@ -162,6 +168,9 @@ def _what_if(args: argparse.Namespace) -> int:
         raise CommandError("--what-if: write 'EVENT at every point of STORY', not "
                            f"{args.what_if!r}")
     text = _source(found[2].strip())
+    plain = verify_plain.run_story(args, text, found[1])
+    if plain is not None:
+        return plain
     status, told = 0, []
     for each in _scripts(args, text):
         outcomes = script.what_if(found[1], each)
@@ -332,6 +341,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--walk: must be 1 or more, not {args.walk}")
     if args.new_policy:
         return _new_policy(args.new_policy)
+    if verify_plain.wanted(args):
+        if args.story is not None:
+            return _stories(args)
+        return _what_if(args) if args.what_if is not None else verify_plain.run(args)
     _register(args)
     _refuse_what_is_not_used(args)
     if args.replay:

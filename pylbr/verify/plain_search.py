@@ -12,9 +12,30 @@ from typing import Protocol
 
 from pylbr.errors import StateError
 
-__all__ = ["Found", "Played", "State", "World", "play", "search"]
+__all__ = ["Found", "Ground", "Played", "Registers", "State", "World", "play", "search"]
 
 State = tuple
+
+
+@dataclass(frozen=True)
+class Registers:
+    """What the processor has, to be printed.
+
+    Attributes
+    ----------
+    owner : str
+        Who runs.
+    records : tuple of str
+        Newest first; ``-`` for an empty entry.
+    recording : bool
+    rest : str
+        The other registers, in words.
+    """
+
+    owner: str
+    records: tuple[str, ...]
+    recording: bool
+    rest: str = ""
 
 
 class World(Protocol):
@@ -35,9 +56,17 @@ class World(Protocol):
         """The state, packed."""
         ...
 
+    def registers(self) -> Registers:
+        """What the processor has, to be printed."""
+        ...
+
     def successors(self) -> Iterator[tuple[str, World]]:
         """Words of what can happen, and the world after it."""
         ...
+
+
+#: What makes a world of a state, and the first state.
+Ground = tuple[Callable[[State], World], State]
 
 
 @dataclass(frozen=True)
@@ -65,10 +94,15 @@ class Found:
     states : int
     broken : dict
         Property -> the shortest way to break it, as words.
+    transitions : int
+    diameter : int
+        Actions to the farthest state.
     """
 
     states: int
     broken: dict[str, list[str]] = field(default_factory=dict)
+    transitions: int = 0
+    diameter: int = 0
 
 
 def play(world: World, words: Iterable[str]) -> Played:
@@ -102,17 +136,18 @@ def search(unpack: Callable[[State], World], first: State, until: str | None = N
         End as soon as this property is broken.
     """
     parents: dict[State, tuple[State, str] | None] = {first: None}
-    queue = deque([first])
+    queue = deque([(first, 0)])
     found = Found(0)
     while queue and until not in found.broken:
-        state = queue.popleft()
+        state, found.diameter = queue.popleft()
         for words, world in unpack(state).successors():
+            found.transitions += 1
             after = world.state()
             for name in world.broken - found.broken.keys():
                 found.broken[name] = [*_way(parents, state), words]
             if not world.broken and after not in parents:
                 parents[after] = (state, words)
-                queue.append(after)
+                queue.append((after, found.diameter + 1))
     found.states = len(parents)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Array, active_children
@@ -138,23 +138,31 @@ def state_table(results: Sequence[Result]) -> Table:
           "yes" if r.complete else "no", f"{r.seconds:.1f}") for r in results])
 
 
-def property_table(results: Sequence[Result]) -> Table:
+def property_table(
+    results: Sequence[Result], properties: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
     """Which property holds where; a number is the length of the shortest way to break it.
 
     «holds» stands only where nothing is broken: elsewhere what follows a broken property
     was not searched, and the others were just «not seen» broken.
+
+    Parameters
+    ----------
+    properties : mapping, optional
+        Name of each -> the policies that have it; by default all have all.
     """
     names = sorted({r.configuration.policy: 0 for r in results},
                    key=[r.configuration.policy for r in results].index)
     rows = []
-    for name in NAMES:
+    for name, having in (properties or dict.fromkeys(NAMES, names)).items():
         row = [name]
         for policy in names:
             steps = [len(r.broken[name][0]) for r in results
                      if r.configuration.policy == policy and name in r.broken]
             clean = all(r.complete and not r.broken for r in results
                         if r.configuration.policy == policy)
-            row.append(str(min(steps)) if steps else "holds" if clean else "not seen")
+            row.append("-" if policy not in having else str(min(steps)) if steps
+                       else "holds" if clean else "not seen")
         rows.append(row)
     return table(["", *names], rows)
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pylbr.verify import plain_search
-from pylbr.verify.plain_search import Found, Played, State
+from pylbr.verify.plain_search import Found, Ground, Played, State
 from pylbr.verify.svm_nested import Nested, Vmcb
 
-__all__ = ["FIXES", "Found", "MERGED", "Played", "TITLES", "play", "search"]
+__all__ = ["FIXES", "Found", "MERGED", "Played", "TITLES", "ground", "play", "search"]
 
 #: Fix -> what it is, and its commit.
 FIXES = {
@@ -185,6 +185,12 @@ def _start(sev_es: bool) -> State:
             (0, ""), (0, ""))
 
 
+def ground(fixes: Iterable[str] = frozenset(FIXES), sev_es: bool = False) -> Ground:
+    """The worlds of a KVM that has these fixes, and the first state."""
+    fixes = frozenset(fixes)
+    return lambda state: _World(state, fixes, sev_es), _start(sev_es)
+
+
 def play(
     words: Iterable[str], fixes: Iterable[str] = frozenset(FIXES), sev_es: bool = False,
 ) -> Played:
@@ -195,7 +201,8 @@ def play(
     StateError
         Something cannot happen where it stands.
     """
-    return plain_search.play(_World(_start(sev_es), frozenset(fixes), sev_es), words)
+    unpack, first = ground(fixes, sev_es)
+    return plain_search.play(unpack(first), words)
 
 
 def search(
@@ -214,4 +221,4 @@ def search(
         End as soon as this property is broken.
     """
     fixes = frozenset(fixes)
-    return plain_search.search(lambda state: _World(state, fixes, sev_es), _start(sev_es), until)
+    return plain_search.search(*ground(fixes, sev_es), until)

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TypeVar
 
+from pylbr.verify.plain_search import Registers
+
 __all__ = ["Nested", "Vmcb"]
 
 
@@ -63,6 +65,11 @@ class Nested(ABC):
     always: bool
     broken: set[str]
     seen: str | None
+
+    def registers(self) -> Registers:
+        """What the processor has, to be printed."""
+        return Registers(f"L{self.level}" if self.level else "host", (self.hw[1] or "-",),
+                         bool(self.hw[0]))
 
     # ------------------------------------------------------------ what a model adds
 

@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pylbr.verify import plain_search
-from pylbr.verify.plain_search import Found, Played, State
+from pylbr.verify.plain_search import Found, Ground, Played, State
 from pylbr.verify.svm_nested import Nested, Vmcb
 
-__all__ = ["FIXES", "MERGED", "TITLES", "play", "search"]
+__all__ = ["FIXES", "MERGED", "TITLES", "ground", "play", "search"]
 
 #: Fix -> what it is.
 FIXES = {
@@ -219,6 +219,14 @@ def _start(sev_es: bool) -> State:
             (0, 0, ""), (0, ""), (0, ""))
 
 
+def ground(
+    fixes: Iterable[str] = frozenset(FIXES), *, offered: bool = True, sev_es: bool = False,
+) -> Ground:
+    """The worlds of a KVM that has these fixes, and the first state."""
+    fixes = frozenset(fixes)
+    return lambda state: _World(state, fixes, offered, sev_es), _start(sev_es)
+
+
 def play(
     words: Iterable[str], fixes: Iterable[str] = frozenset(FIXES), *, offered: bool = True,
     sev_es: bool = False,
@@ -230,7 +238,8 @@ def play(
     StateError
         Something cannot happen where it stands.
     """
-    return plain_search.play(_World(_start(sev_es), frozenset(fixes), offered, sev_es), words)
+    unpack, first = ground(fixes, offered=offered, sev_es=sev_es)
+    return plain_search.play(unpack(first), words)
 
 
 def search(
@@ -250,6 +259,4 @@ def search(
     until : str, optional
         End as soon as this property is broken.
     """
-    fixes = frozenset(fixes)
-    return plain_search.search(
-        lambda state: _World(state, fixes, offered, sev_es), _start(sev_es), until)
+    return plain_search.search(*ground(fixes, offered=offered, sev_es=sev_es), until)

@@ -14,6 +14,7 @@ from tests.verify.explored import hunted
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "arbitration.md").read_text()
 SEARCHES = {command: rows for command, rows in re.findall(
     r"^`pylbr (verify[^`]*)`\n\n((?:\|.*\n)+)", PAGE, re.M) if "transitions" in rows}
+MODELS = ("tdx", "svm-stack", "svm")
 QUICK = ("mediated", "mediated-merged", "mediated-arch-lbr", "mediated-arch-lbr-fixed")
 
 
@@ -41,7 +42,7 @@ def test_there_are_searches_of_several_sets():
     pytest.param(name, marks=[pytest.mark.slow] * ("--set all" in name)) for name in SEARCHES])
 def test_searches(command, capsys):
     rows = [cells(line) for line in SEARCHES[command].splitlines()][2:]
-    quick = [row for row in rows if row[0] in QUICK]
+    quick = [row for row in rows if row[0] in (*QUICK, *MODELS)]
     named = {row[0] for row in rows}
     options = [word for word in shlex.split(command)[1:] if word not in named]
     printed = tables(capsys, "verify", *(row[0] for row in quick), *options)
@@ -65,3 +66,10 @@ def test_known_bugs(capsys, monkeypatch):
     monkeypatch.setattr(suites, "hunt", lambda policy, flaw, known: hunted(policy, flaw))
     assert main(["verify", "--set", "bugs"]) == 0
     assert capsys.readouterr().out.startswith(after("verify --set bugs"))
+
+
+def test_what_a_host_must_save_around_a_td(capsys):
+    assert main(["verify", "tdx", "--set", "mutants"]) == 0
+    assert capsys.readouterr().out.startswith(after("verify tdx --set mutants"))
+    assert main(["verify", "tdx", "--flaw", "depth-last", "--stories"]) == 1
+    assert capsys.readouterr().out.split("\n\n")[-1] in PAGE
