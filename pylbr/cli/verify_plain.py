@@ -91,8 +91,8 @@ def _print_legend(policies: Sequence[str]) -> None:
     for policy in dict.fromkeys(policies):
         lines = [f"{name:7} {title}" for name, title in MODELS[policy].titles.items()]
         told.setdefault("\n".join(lines), []).append(policy)
-    for lines, names in told.items():
-        print("", *([", ".join(names)] if len(told) > 1 else []), lines, sep="\n")
+    for legend, names in told.items():
+        print("", *([", ".join(names)] if len(told) > 1 else []), legend, sep="\n")
 
 
 def _searches(args: argparse.Namespace) -> int:

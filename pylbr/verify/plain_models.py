@@ -210,7 +210,8 @@ def steps_of(configuration: Configuration, items: Sequence[str]) -> list[dict]:
         Something cannot happen where it is written.
     """
     unpack, first = _ground(configuration)
-    world, steps = unpack(first), []
+    world = unpack(first)
+    steps: list[dict] = []
     for word in items:
         world = _after(world, word, len(steps))
         steps.append(_step(word, world))
