@@ -162,7 +162,11 @@ AMD = [
 ]
 
 
-_PLACE = re.compile(r"^\| (\S+:[\d-]+) +\| (\S.*?) +\| (\d+) +\| ([\da-f, ]*?) +\|$", re.M)
+_PLACE = re.compile(
+    r"^\| (\S+:[\d-]+) +\| (\S.*?) +\| (\d+) +\| ([\da-f, ]*?|not found) +\|$", re.M)
+_SEEN = re.compile(r"^\| ([\da-f]+) \| (\S[^|]+) \| (\S[^|]+) \|$", re.M)
+#: Of which the page that has it shows eleven digits.
+SHORT = "2c29ef0fef8"
 
 
 def cited():
@@ -261,9 +265,20 @@ def found_in(text, names, expression):
 
 def test_the_table_of_places_has_each_that_is_cited():
     assert sorted(place for place, *_ in _PLACE.findall(SOURCES)) == sorted(EXPECTED)
-    commits = [commit for *_, several in _PLACE.findall(SOURCES)
-               for commit in several.split(", ") if commit]
-    assert len(commits) > 25 and all(len(commit) == 12 for commit in commits)
+    cells = [several.split(", ") for *_, several in _PLACE.findall(SOURCES)]
+    commits = [commit for several in cells for commit in several if several != ["not found"]]
+    assert cells.count(["not found"]) <= 8 and len(commits) >= 47
+    assert all(re.fullmatch("[0-9a-f]{12}", commit) or commit == SHORT for commit in commits)
+    assert "«not found»: looked for " in SOURCES
+
+
+def test_each_commit_that_is_no_older_one_has_the_text_in_which_it_was_seen():
+    """With its subject: what the table of texts has is used, and nothing is there twice."""
+    seen = [commit for commit, *_ in _SEEN.findall(SOURCES)]
+    assert len(seen) == len(set(seen)) >= 22
+    without = SOURCES[:SOURCES.index("## Where the commits were seen")]
+    without += SOURCES[SOURCES.index("## With a mediated PMU"):]
+    assert all(commit in without for commit in seen)
 
 
 @pytest.mark.peer
