@@ -264,6 +264,7 @@ def _public(args: argparse.Namespace, caught: Sequence[Caught]) -> int:
     if args.out:
         suites_run.save_each({f"{n:02}-{story.configuration.policy}-{story.property}": story
                               for n, story in enumerate(stories, 1)}, args.out)
+    verify_plain.tell_bugs(args, [c for c in caught if not c.story], len(stories) + 1)
     return 0
 
 

@@ -15,11 +15,12 @@ from pylbr.files.output import write_text
 from pylbr.tables import print_table
 from pylbr.verify import plain_models, script
 from pylbr.verify import run as suites_run
+from pylbr.verify.bugs import Caught
 from pylbr.verify.models import Configuration, Result
 from pylbr.verify.plain_models import MODELS
 from pylbr.verify.suites import FlawResult
 
-__all__ = ["run", "run_story", "wanted"]
+__all__ = ["run", "run_story", "tell_bugs", "wanted"]
 
 #: Options that mean nothing to a model that is searched whole.
 _UNUSED = ("depth", "guests", "cpus", "events", "walk", "replay")
@@ -147,6 +148,21 @@ def _mutants(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Search; 1 if a model breaks a property that it claims."""
     return _mutants(args) if args.set == "mutants" else _searches(args)
+
+
+def tell_bugs(args: argparse.Namespace, caught: Sequence[Caught], first: int) -> None:
+    """The stories of these models' public bugs: `--stories` prints them, `--out` writes each as
+    text, under numbers from `first` on."""
+    for number, one in enumerate(caught, first):
+        bug = one.bug
+        features = [name for name, given in bug.ground.items() if given]
+        text = _text(plain_models.configuration_of(
+            bug.policy, bug.flaws, [name.replace("_", "-") for name in features]),
+            bug.property, one.words)
+        if args.stories and not args.json:
+            print("\n" + text)
+        if args.out:
+            write_text(args.out / f"{number:02}-{bug.policy}-{bug.property}.txt", text + "\n")
 
 
 def run_story(args: argparse.Namespace, text: str, event: str | None = None) -> int | None:

@@ -60,12 +60,26 @@ def test_stories_are_written_and_replay(tmp_path, capsys):
     files = sorted(tmp_path.glob("*.story.json"))
     assert len(files) == len([bug for bug in bugs.BUGS if not bug.policy.startswith("svm")])
     assert Story.load(files[0]).replay()
+    texts = sorted(file.name for file in tmp_path.glob("*.txt"))
+    assert len(texts) == len(bugs.BUGS) and texts[-9] == "38-svm-6.1-P5.txt"
     for file in files:          # and each timeline is one that Perfetto opens
         tracks = check(Path(str(file).replace(".story.", ".trace.")).read_text())
         assert len(tracks) == 5 and all(slices[0][0] == 0 for slices in tracks.values())
 
 
 # SVM
+
+def test_stories_of_amd_are_written_in_words_that_the_command_plays(tmp_path, capsys):
+    words = ["verify", "--set", "public", "--stories", "svm-6.1", "svm", "svm-stack"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 9
+    for file in files:
+        assert file.read_text() in printed
+        main(["verify", "--story", str(file)])
+        assert f"=> {file.stem.split('-')[-1]} broken" in capsys.readouterr().out
+
 
 def test_a_kvm_with_every_fix_holds_everything():
     found = svm.search()
