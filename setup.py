@@ -52,7 +52,8 @@ FLAGS = {
 #: of x86 instructions.
 HEADERS = {
     **dict.fromkeys(["pylbr.record._blocks", "pylbr.record._drain", "pylbr.record._numbered",
-                     "pylbr.record._wire", "pylbr.record.native.full._expand"],
+                     "pylbr.record._wire", "pylbr.record.native.full._expand",
+                     "pylbr.record.native.full._numbered_ways"],
                     ["pylbr/record/plugin"]),
     **dict.fromkeys(["pylbr.x86.blocks", "pylbr.x86.compiled_facts", "pylbr.record._passed",
                      "pylbr.embed.timestamp"], ["pylbr/x86"]),

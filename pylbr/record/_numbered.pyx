@@ -14,19 +14,8 @@ from lbrcore.lbr cimport lbr_branch
 from pylbr.record._blocks cimport WALK_BRANCHES, WIRE_PAYLOAD, BlockWalk, block_walk, walk_word
 from pylbr.trace._edges cimport Edges, words
 
-cdef enum:
-    ODD_ROWS = 1024  # branches with other values than their edge that one call reports
-
 #: Branches that one word makes at most.
 BRANCHES_PER_WORD = WALK_BRANCHES
-
-#: A block and the one after it as one number; 0 is none, as there is no block 0.
-ctypedef uint64_t pair
-
-
-ctypedef struct known:
-    pair blocks[2]
-    uint32_t edge[2]
 
 
 @cython.final
@@ -37,12 +26,6 @@ cdef class Numbered:
     ----------
     edges : Edges
     """
-
-    cdef Edges edges
-    cdef object _known, _odd
-    cdef known* steps
-    cdef lbr_branch* odd
-    cdef Py_ssize_t room
 
     def __cinit__(self, Edges edges):
         self.edges = edges
@@ -62,6 +45,13 @@ cdef class Numbered:
         self._known = np.zeros(self.room * sizeof(known) // 8, np.uint64)
         self._known[:len(old)] = old
         self.steps = <known*> <size_t> self._known.ctypes.data
+
+    cdef _make_rooms(self):
+        """Room for the edges of one word, and for what follows them."""
+        while not self._roomy():
+            self.edges.make_room()
+        if self.room < self.edges.edge_room + 1:
+            self._make_room()
 
     def number(self, BlockWalk blocks, const uint32_t[::1] ran, Py_ssize_t first,
                uint32_t[::1] out, uint32_t last):
@@ -99,10 +89,7 @@ cdef class Numbered:
         where = np.empty(ODD_ROWS + WALK_BRANCHES, np.int64)
         cdef long long[::1] places = where
         while at < n and count + WALK_BRANCHES <= room and odd < ODD_ROWS:
-            while not self._roomy():
-                self.edges.make_room()
-            if self.room < self.edges.edge_room + 1:
-                self._make_room()
+            self._make_rooms()
             with nogil:
                 got = 0
                 while at < n and count + WALK_BRANCHES <= room and odd < ODD_ROWS and (

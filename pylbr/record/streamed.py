@@ -13,11 +13,50 @@ from pylbr.record._blocks import BlockWalk
 from pylbr.record.engine import Request, Sink
 from pylbr.record.tasks import Task
 from pylbr.record.wire import DAMAGED, BlockTables
+from pylbr.trace._edges import Edges
 
-__all__ = ["BlockSink", "Streamed"]
+__all__ = ["BlockSink", "Streamed", "WayTable"]
 
 #: Chunks that wait for the encoder, of 256 KiB; after that the program waits.
 _WAITING: Final = 64
+
+
+class NumberedByWays(Protocol):
+    """Numbers edges by ways; see `pylbr.record.native.full._numbered_ways`."""
+
+    def forget(self) -> None: ...
+    def count_uses(self) -> None: ...
+    def number(
+        self, blocks: BlockWalk, ran: np.ndarray, ways: np.ndarray, first: int, out: np.ndarray,
+        last: int,
+    ) -> tuple[int, int, int, np.ndarray, np.ndarray]: ...
+
+
+class WayTable(Protocol):
+    """What the words of a ring stand for that are no numbers of blocks.
+
+    Attributes
+    ----------
+    branches_per_word : int
+        At most.
+    """
+
+    branches_per_word: int
+
+    def ways(self) -> np.ndarray:
+        """(n, 2) array of uint32: first block and number of blocks of each way, so far."""
+
+    def expanded(self, words: np.ndarray) -> np.ndarray:
+        """The numbers of blocks that words stand for.
+
+        Raises
+        ------
+        ValueError
+            A number that no way has.
+        """
+
+    def numbered(self, edges: Edges) -> NumberedByWays:
+        """What numbers a trace's edges by them."""
 
 
 class BlockSink(Sink, Protocol):
@@ -27,15 +66,25 @@ class BlockSink(Sink, Protocol):
     ----------
     streams : bool
         Whether it does.
+    count : int
+        Branches so far.
     size : int
         Bytes in its file so far.
     """
 
     streams: bool
+    count: int
     size: int
 
-    def blocks(self, task: int, walk: BlockWalk, words: np.ndarray) -> bool:
+    def blocks(
+        self, task: int, walk: BlockWalk, words: np.ndarray, ways: WayTable | None = None
+    ) -> bool:
         """The next words of a thread's ring; `task` and result as those of `branches`.
+
+        Parameters
+        ----------
+        ways : WayTable, optional
+            What they stand for, if not for blocks.
 
         Raises
         ------
@@ -47,26 +96,38 @@ class BlockSink(Sink, Protocol):
 class Streamed:
     """Encodes the chunks of all threads in the order of their arrival; memory is bounded.
 
+    Parameters
+    ----------
+    wire, request, sink
+        As those of the recording.
+    ways : WayTable, optional
+        As that of `BlockSink.blocks`.
+
     Attributes
     ----------
-    words : int
-        Words taken.
     remarks : list of str
         What the user should know.
     """
 
-    def __init__(self, wire: BlockTables, request: Request, sink: BlockSink) -> None:
-        self._wire, self._request, self._sink = wire, request, sink
+    def __init__(
+        self, wire: BlockTables, request: Request, sink: BlockSink, ways: WayTable | None = None
+    ) -> None:
+        self._wire, self._request, self._sink, self._ways = wire, request, sink, ways
         self._tables = wire.live_tables()
         self._walks: dict[int, BlockWalk] = {}
         self._predictors: dict[int, Predictor] = {}
         self._queue: queue.Queue[tuple[Task, np.ndarray] | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
         self._over = False
-        self.words = 0
+        self._words = 0
         self.remarks: list[str] = []
         self._thread = threading.Thread(target=self._work, name="pylbr-encode", daemon=True)
         self._thread.start()
+
+    @property
+    def words(self) -> int:
+        """About how many branches there are so far: a block has about one, a way some."""
+        return self._words if self._ways is None else self._sink.count
 
     @property
     def size(self) -> int:
@@ -82,7 +143,7 @@ class Streamed:
         if self._over:
             return False
         self._queue.put((task, words))
-        self.words += len(words)
+        self._words += len(words)
         return not self._over
 
     def finish(self, wire: BlockTables, request: Request, sink: Sink) -> int:
@@ -114,8 +175,9 @@ class Streamed:
         walk.limit(self._wire.block_count)
         try:
             if not self._request.mispredicts:
-                return self._sink.blocks(task.number, walk, words)
-            branches = walk.feed(words)
+                table = () if self._ways is None else (self._ways,)
+                return self._sink.blocks(task.number, walk, words, *table)
+            branches = walk.feed(self._ways.expanded(words) if self._ways else words)
         except ValueError:
             if DAMAGED not in self.remarks:
                 self.remarks.append(DAMAGED)

@@ -17,6 +17,7 @@ from pylbr.record._blocks import BlockWalk
 from pylbr.record._numbered import BRANCHES_PER_WORD, Numbered
 from pylbr.record.engine import Engine, Request
 from pylbr.record.output import describe
+from pylbr.record.streamed import WayTable
 from pylbr.trace.lbrt_writer import GROUP_ROWS as LBRT_ROWS
 from pylbr.trace.lbrt_writer import LbrtWriter
 from pylbr.trace.metadata import Metadata
@@ -36,6 +37,29 @@ _MANY: Final = 50_000_000
 _RATIOS: Final = {".parquet": 3.5, ".lbrt": 0.25}
 #: Rows that wait in memory for their batch.
 _WAITING: Final = {".arrow": BATCH_ROWS, ".parquet": GROUP_ROWS, ".lbrt": LBRT_ROWS}
+
+
+#: (walk, words, first of them, array for numbers, last): see `Numbered.number`.
+_Number = Callable[
+    [BlockWalk, np.ndarray, int, np.ndarray, int], tuple[int, int, int, np.ndarray, np.ndarray]
+]
+
+
+def _numbering(writer: LbrtWriter, ways: WayTable | None) -> _Number:
+    """What numbers a writer's edges."""
+    if ways is None:
+        blocks = Numbered(writer.edges)
+        writer.renumbered = blocks.forget
+        return blocks.number
+    numbered, table = ways.numbered(writer.edges), ways.ways
+    writer.counting, writer.renumbered = numbered.count_uses, numbered.forget
+
+    def number(
+        walk: BlockWalk, words: np.ndarray, first: int, out: np.ndarray, last: int
+    ) -> tuple[int, int, int, np.ndarray, np.ndarray]:
+        return numbered.number(walk, words, table(), first, out, last)
+
+    return number
 
 
 def _row_bytes(columns: Sequence[str]) -> int:
@@ -72,7 +96,7 @@ class TraceOutput:
         self._path, self._request, self._engine = path, request, engine
         self._suffix = trace_suffix(path)
         self.streams = self._suffix == ".lbrt"
-        self._numbered: Numbered | None = None
+        self._number: _Number | None = None
         self._modules: dict[int, list[Module]] = {}
         self._tasks: dict[int, TraceTask] = {}
         self._announce, self._next = announce, _MANY
@@ -138,18 +162,20 @@ class TraceOutput:
         """Bytes in the file so far."""
         return self._writer.size if self._writer is not None else 0
 
-    def blocks(self, task: int, walk: BlockWalk, words: np.ndarray) -> bool:
+    def blocks(
+        self, task: int, walk: BlockWalk, words: np.ndarray, ways: WayTable | None = None
+    ) -> bool:
         """See `BlockSink`; for .lbrt, whose edges need no branches in between."""
         writer = self._writer or self._open()
         if self.remarks:
             return False
         assert isinstance(writer, LbrtWriter)
-        if self._room(writer)[0] < BRANCHES_PER_WORD * len(words):  # the last rows, one by one
-            return self.branches(task, walk.feed(words))
-        if self._numbered is None:
-            self._numbered = Numbered(writer.edges)
-            writer.renumbered = self._numbered.forget
-        number, done = self._numbered.number, 0
+        most = ways.branches_per_word if ways else BRANCHES_PER_WORD
+        if self._room(writer)[0] < most * len(words):  # the last rows, one by one
+            return self.branches(task, walk.feed(ways.expanded(words) if ways else words))
+        if self._number is None:
+            self._number = _numbering(writer, ways)
+        number, done = self._number, 0
 
         def steps(out: np.ndarray, last: int) -> tuple[int, int, np.ndarray, np.ndarray]:
             nonlocal done

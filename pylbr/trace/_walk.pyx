@@ -52,6 +52,7 @@ cdef class Walk:
 
     cdef object _rows, _source, _target, _chains, _numbers, _arcs, _first, _ways, _limits, _starts
     cdef object _node_start, _rank_start, _node_state, _rank_state, _edge_of, _rank_of
+    cdef tuple _room         # for what `encode` writes
     cdef Py_ssize_t edges, nodes
     cdef walk_graph g
     cdef const uint32_t* rank_of
@@ -194,8 +195,10 @@ cdef class Walk:
         """
         cdef Py_ssize_t i, n = len(numbers)
         cdef size_t at = 0, size = 0
-        run_values, runs = np.empty(n + 1, np.uint32), np.empty(n // 4 + 32, np.uint8)
-        guesses, ranks = np.empty(8 * n + 16, np.uint8), np.empty(5 * n + 16, np.uint8)
+        if self._room is None or len(self._room[0]) < n + 1:
+            self._room = (np.empty(n + 1, np.uint32), np.empty(n // 4 + 32, np.uint8),
+                          np.empty(8 * n + 16, np.uint8), np.empty(5 * n + 16, np.uint8))
+        run_values, runs, guesses, ranks = self._room
         cdef uint32_t[::1] value_view = run_values
         cdef uint8_t[::1] run_view = runs, guess_view = guesses, rank_view = ranks
         cdef writing w

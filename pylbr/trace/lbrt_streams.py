@@ -25,7 +25,11 @@ class StreamWriter:
 
     def number(self, value: int) -> None:
         """One varint."""
-        self._parts.append(to_varints(np.array([value], np.uint64)))
+        value, low = int(value), []
+        while value > 127:
+            low.append(value & 127 | 128)
+            value >>= 7
+        self._parts.append(bytes([*low, value]))
 
     def stream(self, content: bytes) -> None:
         """Bytes, compressed if that makes them shorter."""

@@ -78,6 +78,8 @@ class LbrtWriter(Discarding):
     columns : tuple of str
     metadata : Metadata
         May be replaced until `close`: tasks and modules become known as a program runs.
+    counting : callable
+        Called before the uses of edges are read.
     renumbered : callable
         Called when edges have other numbers than before.
     """
@@ -98,6 +100,7 @@ class LbrtWriter(Discarding):
         self._graphs: list[bytes] = []
         self._walk: Walk | Small | None = None
         self._kind, self._piece_rows = (SMALL, SMALL_ROWS) if small else (PIECE, PIECE_ROWS)
+        self.counting: Callable[[], object] = lambda: None
         self.renumbered: Callable[[], object] = lambda: None
         self._numbers = np.empty(GROUP_ROWS, np.uint32)
         self._fill = 0
@@ -219,6 +222,7 @@ class LbrtWriter(Discarding):
         """Write all branches so far into the file."""
         if not self._fill:
             return
+        self.counting()
         edges, nodes = self._settled
         new = self._edges.edges - edges
         plain = new * _ROWS_PER_EDGE > max(self._fill, _FEW_ROWS) or self._edges.edges > MAX_EDGES
@@ -367,7 +371,11 @@ class _RunBuffer:
 
     def add(self, runs: Runs) -> None:
         """Runs of the next rows."""
-        self._runs.append(runs)
+        last = self._runs[-1] if self._runs else None
+        if last and len(last.values) == len(runs.values) == 1 and last.values == runs.values:
+            self._runs[-1] = Runs(last.values, last.lengths + runs.lengths)
+        else:
+            self._runs.append(runs)
 
     def pieces(self, count: int, rows: int) -> list[Runs]:
         """Runs of each piece of so many rows; the buffer is empty after that."""
@@ -375,6 +383,9 @@ class _RunBuffer:
         ends = np.cumsum(np.concatenate([runs.lengths for runs in self._runs]), dtype=np.int64)
         self._runs = []
         result = []
+        if len(values) == 1:
+            return [Runs(values, np.array([min(rows, count - first)], np.uint32))
+                    for first in range(0, count, rows)]
         for first in range(0, count, rows):
             last = min(first + rows, count)
             low = int(np.searchsorted(ends, first, "right"))

@@ -72,6 +72,7 @@ class _Run:
 
     def __init__(self, request: Request, sink: Sink) -> None:
         self._request, self._sink = request, sink
+        self._streams = bool(getattr(sink, "streams", False))
         self._entered: Entered | None = None
         self._spool: Spool | Streamed | None = None
         self._task: Task | None = None
@@ -154,13 +155,20 @@ class _Run:
         assert self._spool is not None and self._task is not None and self._entered is not None
         try:
             words = take(_CHUNK)
+            if len(words) and not self._over and not self._taken(words):
+                self._end()
         except ValueError:
             self._outcome.remarks += [] if self._over else [DAMAGED]
             self._end()
             return False
-        if len(words) and not self._over and not self._spool.append(self._task, words):
-            self._end()
         return len(words) > 0
+
+    def _taken(self, words: np.ndarray) -> bool:
+        """Pass words on; the spool takes numbers of blocks, the encoder those of ways."""
+        assert self._spool is not None and self._task is not None and self._entered is not None
+        if not self._streams:
+            words = self._entered.memory.expanded(words)
+        return self._spool.append(self._task, words)
 
     def _end(self) -> None:
         """Take no more."""
@@ -215,7 +223,7 @@ def _spool(memory: Memory, request: Request, sink: Sink) -> Spool | Streamed:
     if getattr(sink, "streams", False):
         from pylbr.record.streamed import Streamed
 
-        return Streamed(memory, request, cast("BlockSink", sink))
+        return Streamed(memory, request, cast("BlockSink", sink), memory)
     from pylbr.record.spool import Spool
 
     return Spool(request.most_bytes)

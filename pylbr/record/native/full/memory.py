@@ -14,10 +14,12 @@ import numpy as np
 
 from pylbr.record.native.blob import Blob, read_blob
 from pylbr.record.native.full._expand import expand
+from pylbr.record.native.full._numbered_ways import BRANCHES_PER_WAY, NumberedWays
 from pylbr.record.native.ranges import to_array
 from pylbr.record.parts import FULL
 from pylbr.record.toolchain import built
 from pylbr.record.wire_numbers import BLOCK_DTYPE
+from pylbr.trace._edges import Edges
 
 __all__ = ["FullBlob", "Memory", "full_blob"]
 
@@ -129,7 +131,7 @@ class Memory:
         return self.live_tables()[1][: min(self["next_length"], self._full.lengths)].copy()
 
     def take(self, most: int) -> np.ndarray:
-        """Numbers of blocks that ran since the last call, of at most so many words.
+        """What the program logged since the last call: numbers of ways, and events.
 
         Raises
         ------
@@ -143,18 +145,31 @@ class Memory:
         count = min(waiting, most, size - read % size)
         words = self._ring[read % size : read % size + count].copy()
         self._header["read"] = read + count
-        return self._expanded(words)
+        return words
 
     def rest(self, most: int) -> np.ndarray:
-        """The same of what the program had not handed over when it ended; all of it."""
+        """What it had not handed over when it ended; all of it."""
         log = self._part("log", np.dtype("<u4"), self._full.log)
         place = self.places["log"][0] + self._full.log * 4
         (end,) = np.frombuffer(self._memory, "<i8", 1, place).tolist()
         count = min(max(self._full.log + end // 4, 0), self._full.log)
-        return self._expanded(log[:count].copy()) if end else log[:0].copy()
+        return log[: count if end else 0].copy()
 
-    def _expanded(self, words: np.ndarray) -> np.ndarray:
-        return expand(words, self._ways[: min(self["next_exit"], self._full.ways)])
+    #: See `WayTable`.
+    branches_per_word = BRANCHES_PER_WAY
+
+    def ways(self) -> np.ndarray:
+        """See `WayTable.ways`."""
+        return self._ways[: min(self["next_exit"], self._full.ways)]
+
+    def expanded(self, words: np.ndarray) -> np.ndarray:
+        """See `WayTable.expanded`."""
+        return expand(words, self.ways())
+
+    @staticmethod
+    def numbered(edges: Edges) -> NumberedWays:
+        """See `WayTable.numbered`."""
+        return NumberedWays(edges)
 
     def publish(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         """Answer with executable memory as it is: (start, end, kind)."""
