@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from pylbr.selftest.debugctl_cases import debugctl_cases
 from pylbr.selftest.guest_cases import contention_cases, guest_cases, saved_cases
 from pylbr.selftest.ktap import Group
 from pylbr.selftest.msr_cases import msr_cases
@@ -35,7 +36,7 @@ def groups(
                                (*saved_cases(directory, model, policy, points), *svm_cases(),
                                 *stack_state_cases())),
         "msrs": lambda: Group("request 3: MSRs can and cannot be accessed as CPUID enumerates",
-                              (*msr_cases(model, policy), *stack_msr_cases())),
+                              (*msr_cases(model, policy), *debugctl_cases(), *stack_msr_cases())),
         "contention": lambda: Group(
             "request 4: host and guest contend without a leak",
             (*contention_cases(directory, model, policy), *matrix_cases(policy),
