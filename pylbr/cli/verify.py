@@ -284,7 +284,7 @@ def _ownership(args: argparse.Namespace) -> int:
 def _new_policy(wanted: str) -> int:
     """Write the template under another name, in Python or in Cython."""
     name, suffix = wanted.removesuffix(".pyx"), ".pyx" if wanted.endswith(".pyx") else ".py"
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) or name in POLICIES:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) or name in POLICIES or name in MODELS:
         raise CommandError(f"--new-policy: {name!r} is not free or not a name: lower case letters, "
                            "digits and hyphens")
     path = Path(name.replace("-", "_") + suffix)

@@ -109,7 +109,7 @@ def test_json_is_as_of_a_policy(words, kind, status, capsys):
     ["tdx", "--features", "nmi"], ["tdx", "--ownership"], ["tdx", "--set", "pebs"],
     ["tdx", "--walk", "9"], ["tdx", "--story", "enter"], ["tdx", "--story", ";"],
     ["tdx", "--what-if", "NMI at every point of TD enter"], ["svm-6.1", "--set", "mutants"],
-    ["tdx", "--set", "mutants", "--flaw", "no-ctl"]])
+    ["tdx", "--set", "mutants", "--flaw", "no-ctl"], ["--new-policy", "tdx"]])
 def test_mistakes_are_one_line(words, capsys):
     assert main(["verify", *words]) == 2
     err = capsys.readouterr().err
