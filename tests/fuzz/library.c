@@ -349,6 +349,73 @@ static const char *state(worker *w) {
     return wrong;
 }
 
+/* ------------------------------------------------------------ by kind */
+
+static lbr_state *facility(uint64_t r) {
+    lbr_config config = {.flavour = LBR_ARCHITECTURAL, .depth_bitmap = 15, .linear_width = 48,
+                         .ctl_mask = 0x7F000F, .info_mask = r & 1 ? 0xFF0000000000FFFFull : 0xFFFF,
+                         .event_counters = r & 2 ? 15 : 0};
+    lbr_state *state = NULL;
+    if (lbr_new(&state, &config) != LBR_OK || lbr_write_depth(state, 8 + 8 * (r >> 2 & 3)) != LBR_OK)
+        abort();
+    return state;
+}
+
+/* The same branches to two facilities: as structures, and by kind in one of three ways. */
+static const char *kinds(worker *w) {
+    uint64_t r = draw(w);
+    lbr_state *plain = facility(r), *other = facility(r);
+    lbr_entry one[32], two[32];
+    const char *wrong = NULL;
+    for (int i = 0; i < OPERATIONS / 4 && wrong == NULL; i++) {
+        uint64_t from[BATCH], to[BATCH], kind[BATCH], held, way = draw(w), ctl = value(w);
+        uint32_t cycles[BATCH];
+        size_t count = 1 + draw(w) % BATCH;
+        int valid = 1, result = LBR_OK;
+        if (way & 8 && lbr_write_ctl(plain, ctl) != lbr_write_ctl(other, ctl))
+            wrong = "two facilities take different values";
+        if (way & 16)
+            lbr_set_frozen(plain, way >> 5 & 1), lbr_set_frozen(other, way >> 5 & 1);
+        for (size_t k = 0; k < count; k++) {
+            lbr_branch b;
+            branch(w, &b);
+            memset(b.events, 0, sizeof b.events);
+            from[k] = b.from, to[k] = b.to, cycles[k] = b.cycles;
+            kind[k] = lbr_kind(b.cls, b.flags, b.cpl_from, b.cpl_to);
+            valid &= b.cls < 16;
+            if ((way & 3) != 2 || valid) /* together: all or nothing */
+                lbr_record(plain, &b);
+        }
+        if ((way & 3) == 2 && !valid)
+            lbr_copy(plain, other);
+        switch (way & 3) {
+        case 0:
+        case 1:
+            for (size_t k = 0; k < count; k++)
+                result |= lbr_record_kind(other, from[k], to[k], cycles[k], kind[k]);
+            break;
+        case 2: result = lbr_record_kinds(other, from, to, cycles, kind, count); break;
+        case 3:
+            held = lbr_hold(other);
+            for (size_t k = 0; k < count; k++)
+                held = lbr_record_held(other, held, from[k], to[k], cycles[k], kind[k]);
+            result = lbr_release(other, held);
+        }
+        w->executions++;
+        w->refused += result < 0;
+        if (wrong == NULL && (result < 0) == valid)
+            wrong = "kinds are refused otherwise than branches";
+        uint32_t depth = lbr_read_records(plain, one);
+        if (wrong == NULL && (lbr_read_records(other, two) != depth ||
+                              memcmp(one, two, depth * sizeof *one) != 0))
+            wrong = "kinds are recorded otherwise than branches";
+        w->digest += digest_of(one, depth * sizeof *one);
+    }
+    lbr_destroy(plain);
+    lbr_destroy(other);
+    return wrong;
+}
+
 /* ------------------------------------------------------------ one long replay */
 
 /* `count` branches in chunks, counted by a counter that raises PMIs; at each PMI, and at the end,
@@ -410,7 +477,7 @@ static const struct target {
     const char *name;
     const char *(*run)(worker *);
 } targets[] = {{"events", events}, {"migration", migration}, {"image", image}, {"state", state},
-               {"replay", replay}};
+               {"kinds", kinds}, {"replay", replay}};
 static const struct target *chosen;
 
 static void *work(void *given) {

@@ -23,7 +23,8 @@ from pathlib import Path
 from tests.core.library import ROOT, generate
 
 #: Target -> cases of a round: some seconds of each.
-ROUND = {"events": 100_000, "image": 300_000, "state": 20_000, "migration": 1_000}
+ROUND = {"events": 100_000, "image": 300_000, "state": 20_000, "migration": 1_000,
+         "kinds": 300_000}
 SANITIZERS = {
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),

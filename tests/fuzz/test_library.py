@@ -11,7 +11,7 @@ from tests.fuzz.library import ARM, ROUND, SANITIZERS, build, run
 from tests.proofs.planted import plant
 
 #: Cases under a sanitizer: a second or two.
-SHORT = {"events": 1000, "image": 2000, "state": 100, "migration": 20}
+SHORT = {"events": 1000, "image": 2000, "state": 100, "migration": 20, "kinds": 2000}
 EMULATOR = {"address": (), "thread": ("setarch", "-R")}  # TSan wants its shadow where it is
 
 
@@ -67,3 +67,18 @@ def test_planted_faults_are_found(fault, target, what, tmp_path):
     program = build(tmp_path, flags=("-O1",), change=partial(plant, name=fault))
     with pytest.raises(AssertionError, match=what):
         run(program, target, 1, 50_000)
+
+
+@pytest.mark.parametrize(("old", "new", "what"), [
+    ("(lbr_hold_inline(state) | (refused << LBR_KIND_RARE_SHIFT))", "lbr_hold_inline(state)",
+     "kinds are refused otherwise"),
+    ("(state->cycles == 0)", "1", "kinds are recorded otherwise"),
+])
+def test_planted_faults_of_kinds_are_found(old, new, what, tmp_path):
+    def change(text):
+        assert old in text
+        return text.replace(old, new)
+
+    program = build(tmp_path, flags=("-O1",), change=change)
+    with pytest.raises(AssertionError, match=what):
+        run(program, "kinds", 1, 50_000)
