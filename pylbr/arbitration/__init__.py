@@ -121,8 +121,9 @@ def make_policy(name: str, flaws: Iterable[str] = ()) -> Policy:
         try:
             return POLICIES[base](lazy=True)
         except TypeError:
-            raise ConfigurationError(
-                f"policy {base} does not pass LBRs through lazily") from None
+            how = ("passes LBRs through lazily itself" if POLICIES[base]().lazy else
+                   "does not pass LBRs through lazily")
+            raise ConfigurationError(f"policy {base} {how}; there is no {name!r}") from None
     if name not in POLICIES:
         raise ConfigurationError(
             f"there is no policy {name!r}; policies are {', '.join(POLICIES)}")

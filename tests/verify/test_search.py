@@ -57,6 +57,8 @@ def test_lazy_pass_through_differs_from_pass_through_on_first_use():
         assert lazy.states != first_use.states
     with pytest.raises(ConfigurationError, match="kvm-legacy does not pass LBRs through lazily"):
         Configuration("kvm-legacy-lazy").model()
+    with pytest.raises(ConfigurationError, match="mediated-arch-lbr passes LBRs through lazily it"):
+        Configuration("mediated-arch-lbr-lazy").model()
 
 
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy not in CORRECT
