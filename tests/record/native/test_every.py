@@ -142,6 +142,16 @@ def test_a_sent_fault_kills_a_program_without_a_handler(full):
     assert len(found) > 10_000 and connected(found) and "the file ends" not in said
 
 
+@pytest.mark.slow
+def test_system_calls_with_bad_pointers_are_the_kernels(full, built):  # noqa: F811
+    """clone3 without arguments; rt_sigreturn without a frame, or with one that is not writable."""
+    program = built("frames.c")
+    for way in ((), ("die",)):
+        found, said = full(program, *way)
+        assert len(found) > 10_000 and connected(found)
+        assert "the file ends" not in said and "without an explanation" not in said
+
+
 def test_children_go_on_natively(full, tmp_path):
     found, said = full("/bin/sh", "-c", "echo $(echo a; echo b) | cat; ls / >/dev/null; exit 3")
     assert connected(found)

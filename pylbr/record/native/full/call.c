@@ -71,6 +71,23 @@ __attribute__((used)) void fork_over(void) {
     call_ended();
 }
 
+/* The program's call with its registers: the kernel reports what is wrong with it. */
+static __attribute__((noreturn)) void make_call(u32 way) {
+    word(way);
+    if (full.handled)
+        safe_call();
+    plain_call();
+}
+
+#define EFAULT 14
+#define NO_SUCH_HOW 99ul
+
+/* Whether eight bytes can be read: the kernel looks at them before it refuses the call.  0 would
+ * stand for no set of signals. */
+static int is_readable(u64 address) {
+    return call3(14, NO_SUCH_HOW, address ? address : 1, 0) != -EFAULT;
+}
+
 /* Of clone and its kind: 1 another process, 0 a thread. */
 static int is_process(u64 number) {
     u64 flags = number == CALL_CLONE    ? cpu.rdi
@@ -80,6 +97,8 @@ static int is_process(u64 number) {
 }
 
 static __attribute__((noreturn)) void fork(u64 pc, u64 number, u32 way) {
+    if (number == CALL_CLONE3 && !is_readable(cpu.rdi))
+        make_call(way);
     if (!is_process(number))
         stop(STOP_THREAD, pc);
     word(way);
@@ -89,14 +108,28 @@ static __attribute__((noreturn)) void fork(u64 pc, u64 number, u32 way) {
     fork_call();
 }
 
-/* The frame leads back into a copy, with all signals blocked. */
+/* As the kernel would: SIGSEGV after the call.  Its handler gets the program's registers. */
+static __attribute__((noreturn)) void bad_return(u32 way) {
+    word(way);
+    if (!full.handled)
+        call3(14, 0, 0, (u64)&full_mask);
+    safe_call();
+}
+
+/* A copy of the frame leads back into a copy of the code, with all signals blocked: the program's
+ * own need not be writable. */
 static __attribute__((noreturn)) void signal_return(u32 way) {
-    struct ucontext *uc = (struct ucontext *)program_rsp;
+    static struct { u64 restorer; struct ucontext uc; } frame;
+    struct ucontext *uc = &frame.uc;
     enum stop why = STOP_NONE;
+    if (!is_readable(program_rsp) || !is_readable(program_rsp + sizeof *uc - 8))
+        bad_return(way);
+    copy(uc, (const void *)program_rsp, sizeof *uc);
     u64 pc = uc->regs.rip;
     word(way);
     word(WIRE_EVENT | WIRE_SIGRETURN);
     full_mask = uc->mask;
+    wanted = pc;
     go = trace_at(pc, &why);
     if (!go) {
         hand_over();
@@ -108,7 +141,7 @@ static __attribute__((noreturn)) void signal_return(u32 way) {
     if (full.handled && !is_over)
         uc->mask |= ~FAULT_MASK;
     uc->regs.rip = (u64)reentry;
-    call_return();
+    call_return(uc);
 }
 
 void system_call(u64 pc, u32 way) {
@@ -129,8 +162,5 @@ void system_call(u64 pc, u32 way) {
         fork(pc, number, way);
     if (number == CALL_EXECVE || number == CALL_EXECVEAT)
         shared()->executed = 1;
-    word(way);
-    if (full.handled)
-        safe_call();
-    plain_call();
+    make_call(way);
 }

@@ -184,9 +184,9 @@ global fork_closed
     call fork_over
     ud2
 
-/* rt_sigreturn with the frame of the program, which leads to `reentry`. */
+/* call_return(frame): rt_sigreturn with a copy of the program's, which leads to `reentry`. */
 global call_return
-    mov program_rsp(%rip), %rsp
+    mov %rdi, %rsp
     mov $15, %eax
     syscall
     ud2

@@ -187,9 +187,10 @@ __attribute__((noreturn)) void safe_point(void);
 __attribute__((noreturn)) void safe_call(void);
 __attribute__((noreturn)) void plain_call(void);
 __attribute__((noreturn)) void fork_call(void);
-__attribute__((noreturn)) void call_return(void);
-void dispatch_entry(void), reentry(void), restorer(void);
+__attribute__((noreturn)) void call_return(const struct ucontext *frame);
+void dispatch_entry(void), restorer(void);
 extern u8 handlers[];
+extern u8 reentry[] __attribute__((visibility("hidden"))); /* else compared with a table's */
 extern u8 safe_point_open[], safe_point_closed[];
 extern u8 safe_call_open[], call_made[], call_done[], call_saved[], call_closed[];
 extern u8 fork_open[], fork_made[], fork_done[], fork_saved[], fork_closed[];

@@ -165,6 +165,10 @@ static int in_blob(struct ucontext *uc) {
         in_call(regs, &call);
     } else if (between(rip, fork_open, fork_closed + 1)) {
         in_call(regs, &fork);
+    } else if (rip == (u64)reentry) { /* the kernel has not liked all of a frame */
+        regs->rip = wanted;
+        uc->mask = full_mask;
+        event(WIRE_ASYNCHRONOUS, wanted);
     } else {
         return 0;
     }
@@ -187,10 +191,11 @@ static int in_copy(struct siginfo *info, struct ucontext *uc) {
     return 1;
 }
 
-static void die(int number, const struct siginfo *info, u64 pid) {
+/* `again`: the fault does not come by itself. */
+static void die(int number, u64 pid, int again) {
     struct action none = {0, 0, 0, 0};
     kernel_sigaction(number, (u64)&none, 0);
-    if (info->code <= 0)
+    if (again)
         call3(200, pid, (u64)number, 0);
 }
 
@@ -198,7 +203,7 @@ static void die(int number, const struct siginfo *info, u64 pid) {
 static u64 natively(int number, const struct siginfo *info, const struct ucontext *uc,
                     const struct action *a) {
     if (a->handler <= 1) {
-        die(number, info, (u64)call3(186, 0, 0, 0));
+        die(number, (u64)call3(186, 0, 0, 0), info->code <= 0);
         return 0;
     }
     u64 mask = uc->mask | a->mask | (a->flags & SA_NODEFER ? 0 : BIT(number));
@@ -237,7 +242,7 @@ __attribute__((used)) u64 received(struct siginfo *info, struct ucontext *uc, u3
         return natively(number, info, uc, a);
     int sent = !is_fault(number, info), known = 0;
     if (sent && a->handler <= 1) { /* there may be no safe point */
-        die(number, info, full.pid);
+        die(number, full.pid, info->code <= 0);
         return 0;
     }
     if (!is_copy(rip))
@@ -264,7 +269,7 @@ __attribute__((used)) u64 received(struct siginfo *info, struct ucontext *uc, u3
     }
     if (a->handler <= 1) {
         hand_over();
-        die(number, info, full.pid);
+        die(number, full.pid, info->code <= 0 || is_own(rip));
         return 0;
     }
     full_mask = uc->mask | a->mask | (a->flags & SA_NODEFER ? 0 : BIT(number));
