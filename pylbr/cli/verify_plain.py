@@ -19,6 +19,7 @@ from pylbr.verify.bugs import Caught
 from pylbr.verify.models import Configuration, Result
 from pylbr.verify.plain_models import MODELS
 from pylbr.verify.suites import FlawResult
+from pylbr.verify.timeline import timeline_of
 
 __all__ = ["run", "run_story", "tell_bugs", "wanted"]
 
@@ -68,6 +69,13 @@ def _told(result: Result, stories: bool) -> dict:
     return told
 
 
+def _save(path: Path, configuration: Configuration, name: str, words: Sequence[str]) -> None:
+    """A story as text and as a timeline; the path has no suffix."""
+    write_text(path.with_name(path.name + ".txt"), _text(configuration, name, words) + "\n")
+    write_text(path.with_name(path.name + ".trace.json"),
+               timeline_of(plain_models.steps_of(configuration, words)))
+
+
 def _text(configuration: Configuration, name: str, words: Sequence[str]) -> str:
     steps = plain_models.steps_of(configuration, words)
     return (f"# {name}: {MODELS[configuration.policy].titles[name]}\n"
@@ -80,8 +88,7 @@ def _write(results: Sequence[Result], directory: Path) -> None:
     for result in results:
         c = result.configuration
         for name, (words, _) in result.broken.items():
-            write_text(directory / ("-".join((c.policy, *c.flaws, name)) + ".txt"),
-                       _text(c, name, words) + "\n")
+            _save(directory / "-".join((c.policy, *c.flaws, name)), c, name, words)
             count += 1
     print(f"{count} stories in {directory}", file=sys.stderr)
 
@@ -151,18 +158,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tell_bugs(args: argparse.Namespace, caught: Sequence[Caught], first: int) -> None:
-    """The stories of these models' public bugs: `--stories` prints them, `--out` writes each as
-    text, under numbers from `first` on."""
+    """The stories of these models' public bugs: `--stories` prints them, `--out` writes each,
+    under numbers from `first` on."""
     for number, one in enumerate(caught, first):
         bug = one.bug
         features = [name for name, given in bug.ground.items() if given]
-        text = _text(plain_models.configuration_of(
-            bug.policy, bug.flaws, [name.replace("_", "-") for name in features]),
-            bug.property, one.words)
+        configuration = plain_models.configuration_of(
+            bug.policy, bug.flaws, [name.replace("_", "-") for name in features])
         if args.stories and not args.json:
-            print("\n" + text)
+            print("\n" + _text(configuration, bug.property, one.words))
         if args.out:
-            write_text(args.out / f"{number:02}-{bug.policy}-{bug.property}.txt", text + "\n")
+            _save(args.out / f"{number:02}-{bug.policy}-{bug.property}", configuration,
+                  bug.property, one.words)
 
 
 def run_story(args: argparse.Namespace, text: str, event: str | None = None) -> int | None:

@@ -175,7 +175,14 @@ def read(
     return configuration_of(name, flaws, features), tuple(items)
 
 
-def _step(word: str, world: World) -> dict:
+def _cpu(world: World) -> dict:
+    registers = world.registers()
+    guest = None if registers.owner == "host" else registers.owner
+    return {"task": registers.owner, "guest": guest, "owner": registers.owner, "irqs": True,
+            "records": list(registers.records), "recording": registers.recording}
+
+
+def _step(word: str, before: World, world: World) -> dict:
     registers, seen = world.registers(), None
     if world.seen is not None:
         host = registers.owner == "host"
@@ -183,9 +190,7 @@ def _step(word: str, world: World) -> dict:
                 "guest": None if host else registers.owner,
                 "records": [world.seen or "-"], "control": 0, "cut": False}
     return {"word": word, "cpu": 0, "seen": seen, "broken": tuple(sorted(world.broken)),
-            "rest": registers.rest,
-            "after": {"owner": registers.owner, "records": list(registers.records),
-                      "recording": registers.recording}}
+            "rest": registers.rest, "before": _cpu(before), "after": _cpu(world)}
 
 
 def _after(world: World, word: str, number: int) -> World:
@@ -202,7 +207,8 @@ def steps_of(configuration: Configuration, items: Sequence[str]) -> list[dict]:
     Returns
     -------
     list of dict
-        As `pylbr.verify.player.Player.steps`, as far as `pylbr.verify.script.json_of` takes it.
+        As `pylbr.verify.player.Player.steps`, as far as `pylbr.verify.script.json_of` and
+        `pylbr.verify.timeline.timeline_of` take it.
 
     Raises
     ------
@@ -213,8 +219,8 @@ def steps_of(configuration: Configuration, items: Sequence[str]) -> list[dict]:
     world = unpack(first)
     steps: list[dict] = []
     for word in items:
-        world = _after(world, word, len(steps))
-        steps.append(_step(word, world))
+        before, world = world, _after(world, word, len(steps))
+        steps.append(_step(word, before, world))
     return steps
 
 

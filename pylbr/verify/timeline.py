@@ -6,7 +6,7 @@ import json
 
 from pylbr.verify.story import Story
 
-__all__ = ["timeline"]
+__all__ = ["timeline", "timeline_of"]
 
 #: By thread id.  Perfetto takes thread 0, of whatever process, for the idle one: ids begin at 1.
 _TRACKS = {1: "task", 2: "mode", 3: "owner of the registers", 4: "what happens", 5: "interrupts"}
@@ -38,7 +38,11 @@ def _slices(steps: list[dict], cpu: int) -> list[dict]:
 
 def timeline(story: Story) -> str:
     """JSON that opens in the Perfetto UI or in chrome://tracing."""
-    steps = story.replay()
+    return timeline_of(story.replay())
+
+
+def timeline_of(steps: list[dict]) -> str:
+    """The same of steps as `pylbr.verify.player.Player.steps` has them."""
     events: list[dict] = []
     for cpu in sorted({step["cpu"] for step in steps}):
         events.append({"ph": "M", "name": "process_name", "pid": cpu + 1,

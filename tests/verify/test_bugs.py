@@ -73,8 +73,8 @@ def test_stories_of_amd_are_written_in_words_that_the_command_plays(tmp_path, ca
     words = ["verify", "--set", "public", "--stories", "svm-6.1", "svm", "svm-stack"]
     assert main([*words, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 9
+    files = sorted(tmp_path.glob("*.txt"))
+    assert len(files) == 9 == len([check(file.read_text()) for file in tmp_path.glob("*.json")])
     for file in files:
         assert file.read_text() in printed
         main(["verify", "--story", str(file)])

@@ -9,6 +9,7 @@ import pytest
 from pylbr.cli import main
 from pylbr.verify import tdx
 from tests.verify.test_json import holds
+from tests.verify.trace_events import check
 
 NEEDED = [("depth", "DEPTH"), ("records", "RECORDS"), ("ler", "LER"), ("ctl", "CTL")]
 #: One line, in the words that the command prints.
@@ -57,7 +58,9 @@ def test_the_command_tells_what_the_host_has_to_save(part, broken, capsys, tmp_p
     assert main(words) == 1
     out = capsys.readouterr().out
     assert f"# {broken}: {tdx.TITLES[broken]}\npolicy: tdx +no-{part}\n" in out
-    (file,) = tmp_path.iterdir()
+    trace, file = sorted(tmp_path.iterdir())
+    tracks = check(trace.read_text())
+    assert len(tracks) == 5 and all(slices[0][0] == 0 for slices in tracks.values())
     assert file.name == f"tdx-no-{part}-{broken}.txt" and file.read_text() in out + "\n"
     assert main(["verify", "--story", str(file)]) == 1      # what is printed is run again
     assert capsys.readouterr().out.rstrip() in file.read_text()
