@@ -184,6 +184,20 @@ def test_a_row_by_the_command(tmp_path, capsys):
     assert len(list((tmp_path / "h").rglob("*-pylbr.json"))) == 1
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("row", [
+    row for row in suite.chosen() if row.area not in ("explorer", "linux")],
+    ids=lambda row: row.name)
+def test_every_row_does_what_it_measures(row, tmp_path):
+    """What fails would be shown as not measured."""
+    contest = row.prepare(Setting(tmp_path, quick=True))
+    try:
+        contest.ours.call()
+    finally:
+        for close in contest.close:
+            close()
+
+
 def test_the_suite_of_here_measures_the_pylbr_of_a_tree(tmp_path):
     worker = ROOT / "pylbr" / "bench" / "worker.py"
     done = subprocess.run([sys.executable, worker, ROOT, "msr.write", "quick"], cwd=tmp_path,

@@ -56,7 +56,8 @@ def program(directory: Path) -> Path:
 def recordings(directory: Path, files: int, size: int) -> tuple[Path, list[Path]]:
     """The program, and `files` recordings of it of `size` bytes each or a little more.
 
-    A short recording under QEMU, its samples again and again.
+    A short recording under QEMU, its samples again and again; in each file once more than in the
+    last, since the same bytes twice are refused as a mistake.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def recordings(directory: Path, files: int, size: int) -> tuple[Path, list[Path]
         with PerfDataWriter(made[-1], metadata) as writer:
             for one in head:
                 writer.write(one)
-            for _ in range(times):
+            for _ in range(times + number):
                 for batch in samples:
                     writer.write(batch)
     return binary, made
