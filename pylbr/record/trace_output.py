@@ -170,9 +170,11 @@ class TraceOutput:
         if self.remarks:
             return False
         assert isinstance(writer, LbrtWriter)
-        most = ways.branches_per_word if ways else BRANCHES_PER_WORD
-        if self._room(writer)[0] < most * len(words):  # the last rows, one by one
-            return self.branches(task, walk.feed(ways.expanded(words) if ways else words))
+        room = self._room(writer)[0]
+        if room < (ways.branches_per_word if ways else BRANCHES_PER_WORD) * len(words):
+            ran = ways.expanded(words) if ways else words
+            if room < BRANCHES_PER_WORD * len(ran):  # the last rows, one by one
+                return self.branches(task, walk.feed(ran))
         if self._number is None:
             self._number = _numbering(writer, ways)
         number, done = self._number, 0

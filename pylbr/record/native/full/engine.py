@@ -31,8 +31,8 @@ __all__ = ["record_full"]
 
 _POLL_SECONDS: Final = 0.0005
 _IDLE_SECONDS: Final = 0.1
-#: Words taken at a time: each stands for some blocks.
-_CHUNK: Final = 1 << 14
+#: Words taken at a time, 256 KiB.
+_CHUNK: Final = 1 << 16
 #: ``enum stop`` of full.h.
 _ASKED, _NOWHERE = 1, 9
 _STOPS: Final = (
