@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from pylbr import trace
 from pylbr.record import _blocks, _numbered
+from pylbr.record.engine import Request, engine
 from pylbr.record.native.full import _numbered_ways, expand_reference
+from pylbr.record.streamed import Streamed
+from pylbr.record.tasks import Task
+from pylbr.record.trace_output import TraceOutput
+from pylbr.record.wire import DAMAGED
 from pylbr.record.wire_numbers import BLOCK_DTYPE
 from pylbr.trace import lbrt_writer
 from pylbr.trace._edges import Edges
@@ -129,6 +134,43 @@ def test_a_file_of_ways_is_that_of_the_blocks(tmp_path, monkeypatch, group):
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with trace.open(paths[0]) as source:
         assert source.count > 1000
+
+
+class Ways:
+    """Of a program that may have written over them."""
+
+    branches_per_word = _numbered_ways.BRANCHES_PER_WAY
+    block_count = 9
+
+    def live_tables(self):
+        rows = [(0,) * 8] + [(0x1000 + 16 * i, 0, 0, 6, 4, 2, 5, 1) for i in range(8)]
+        return np.array(rows, BLOCK_DTYPE), np.full(2, 3, np.uint8)
+
+    def ways(self):
+        return np.array([(0, 0)] + [(i, 1) for i in range(1, 9)], np.uint32)
+
+    def expanded(self, words):
+        return expand_reference.expand(words, self.ways())
+
+    def numbered(self, edges):
+        return _numbered_ways.NumberedWays(edges)
+
+
+@pytest.mark.parametrize("mispredicts", ["", "tage"])
+def test_a_ring_with_a_number_of_no_way_is_reported_once(tmp_path, mispredicts):
+    """What comes after it is recorded; no branch leads across."""
+    path, ways = tmp_path / "a.lbrt", Ways()
+    request = Request(("x",), full=True, mispredicts=mispredicts)
+    with TraceOutput(str(path), request, engine("native")) as out:
+        streamed = Streamed(ways, request, out, ways)
+        for words in ([1, 2, 3, 2, 3], [4, 99, 4], [5, 77], [1, 2, 1, 2]):
+            assert streamed.append(Task(0, 0, 7, 7, 0, 0, 0), np.array(words, np.uint32))
+        assert streamed.finish(ways, request, out) == 0
+    assert streamed.remarks == [DAMAGED] and streamed.words == out.count
+    with trace.open(path) as source:
+        assert source.count == (7 if mispredicts else 8)  # edges go as far as the number
+        assert source.read(source.count - 3, source.count)["to"].tolist() == [
+            0x1010, 0x1000, 0x1010]
 
 
 def write(out, chunks, number):
