@@ -75,7 +75,7 @@ PROGRAMS_OF_STUDY = {
                     "version.c", "-f {awk} {text}", "-I{} -DHAVE_CONFIG_H -lm"),
     "words": Program("", "{words}", "2"),
     "layout": Program("", str(PROGRAMS / "layout.c"), ""),
-    "sorting": Program("", str(PROGRAMS / "sorting.c"), ""),
+    "sorting": Program("", str(PROGRAMS / "sorting.c"), "200000"),
     "orders": Program("", str(ROOT / "examples" / "orders.cpp"), ""),
 }
 
