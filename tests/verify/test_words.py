@@ -176,14 +176,14 @@ def test_mistakes_are_one_line(words, capsys):
 
 
 def test_stories_in_the_documents_run(capsys):
-    """Each `--story` and `--what-if` that a page has as text."""
+    """Each `--story` and `--what-if` that a page has as text; with a flaw, a claim breaks."""
     lines = [line.strip() for page in sorted(DOCS.glob("*.md"))
              for line in page.read_text().splitlines()
              if re.match(r"    pylbr verify .*--(story|what-if) \"", line)]
     assert len(lines) >= 2
     for line in lines:
-        assert main(shlex.split(line)[1:]) == 0, line
-        assert capsys.readouterr().out.count("\n") > 5
+        assert main(shlex.split(line)[1:]) == ("--flaw" in line), line
+        assert capsys.readouterr().out.count("\n") > 3
 
 
 def test_the_page_lists_every_word():
