@@ -84,7 +84,7 @@ def soak(program: Path, seconds: float, seed: int, threads: int) -> int:
     for target in ROUND:
         print(f"| {target} | {executions[target]:,} | {refused[target]:,} |")
     print(f"\n{date.today().isoformat()}, up to seed {seed}: {sum(executions.values()):,} "
-          f"executions, {bool(finding)} findings")
+          f"executions, {int(bool(finding))} findings")
     return bool(finding)
 
 
