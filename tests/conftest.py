@@ -88,7 +88,8 @@ def _directory_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def installed() -> Installed:
-    """pylbr built from a clean copy of the tracked files and installed once a test run."""
+    """pylbr of a clean copy of the tracked files, with the extensions of the checkout, installed
+    once a test run."""
     return Installed(once.built("installed", _install) / "site")
 
 

@@ -31,7 +31,7 @@ class Setting:
     directory : Path
         For the files of the row; it is removed after it.
     quick : bool
-        The small form, of all rows in less than two minutes.
+        The small form, of all rows in two to three minutes.
     """
 
     directory: Path

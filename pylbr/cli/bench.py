@@ -25,7 +25,7 @@ HELP = "measure this pylbr beside alternatives on this machine"
 
 EPILOG = """
 Each row is measured beside an alternative, turn by turn. What needs a program that is missing is
-shown with its name. The quick form takes less than two minutes, --full less than twenty.
+shown with its name. The quick form takes two to three minutes, --full some twenty.
 
 examples:
   pylbr bench

@@ -9,8 +9,8 @@ from lbrcore import BRANCH_DTYPE
 from pylbr import trace
 from pylbr.record import _blocks, _numbered
 from pylbr.record.wire_numbers import BLOCK_DTYPE
-from pylbr.trace import lbrt_writer
 from pylbr.trace._edges import Edges, renumber
+from tests.record import jumps
 from tests.record.test_blocks import rings, tables
 
 EVERY = (1 << 64) - 1
@@ -73,14 +73,9 @@ def test_blocks_beyond_the_limit_do_not_exist():
 @pytest.mark.parametrize("group", [64, 1 << 22])
 def test_a_file_of_steps_is_that_of_the_branches(tmp_path, monkeypatch, group):
     """Numbers that the writer changes at the end of a group stay those of the steps."""
-    monkeypatch.setattr(lbrt_writer, "GROUP_ROWS", group)
-    monkeypatch.setattr(lbrt_writer, "PIECE_ROWS", 32)
-    monkeypatch.setattr(lbrt_writer, "_FEW_ROWS", 1 << 14)
+    jumps.small_groups(monkeypatch, group)
     rng = np.random.default_rng(5)
-    rows = [(0,) * 8] + [
-        (0x1000 + 16 * i, 0x1000 + 16 * int(rng.integers(0, 40)), 0, 6, 4, 2, 5, 0)
-        for i in range(40)]
-    table, pool = np.array(rows, BLOCK_DTYPE), np.full(2, 3, np.uint8)
+    table, pool = jumps.blocks(rng)
     ran = [[], []]
     for words in ran:  # two threads
         at = 1

@@ -14,8 +14,8 @@ from pylbr.record.tasks import Task
 from pylbr.record.trace_output import TraceOutput
 from pylbr.record.wire import DAMAGED
 from pylbr.record.wire_numbers import BLOCK_DTYPE
-from pylbr.trace import lbrt_writer
 from pylbr.trace._edges import Edges
+from tests.record import jumps
 from tests.record.test_blocks import rings, tables
 
 EVERY = (1 << 64) - 1
@@ -104,14 +104,9 @@ def test_a_walk_that_another_has_brought_forward_is_not_taken_for_known():
 @pytest.mark.parametrize("group", [64, 1 << 22])
 def test_a_file_of_ways_is_that_of_the_blocks(tmp_path, monkeypatch, group):
     """Byte for byte, also where a group ends amid a way."""
-    monkeypatch.setattr(lbrt_writer, "GROUP_ROWS", group)
-    monkeypatch.setattr(lbrt_writer, "PIECE_ROWS", 32)
-    monkeypatch.setattr(lbrt_writer, "_FEW_ROWS", 1 << 14)
+    jumps.small_groups(monkeypatch, group)
     rng = np.random.default_rng(5)
-    rows = [(0,) * 8] + [
-        (0x1000 + 16 * i, 0x1000 + 16 * int(rng.integers(0, 40)), 0, 6, 4, 2, 5, 0)
-        for i in range(40)]
-    table, pool = np.array(rows, BLOCK_DTYPE), np.full(2, 3, np.uint8)
+    table, pool = jumps.blocks(rng)
     known = [(0, 0)] + [(first, n) for first in range(1, 41) for n in range(1, 42 - first)]
     ways, words, first = np.array(known, np.uint32), [], 1
     for _ in range(2000):
